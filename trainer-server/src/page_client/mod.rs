@@ -1,0 +1,347 @@
+//! A native page: the edge engine of a browser page, driven over real HTTP without a browser.
+//!
+//! It does what a page does: pins the server's keys, asks for an update plan, fetches blobs, watches
+//! the event stream, comes back after the server was away, and counts what it downloaded.
+//! Used by `replay` and `evaluate`. Not here: what is measured with it.
+//!
+//! [`PageClient::next_version`] may be cancelled at any await point: a request that was handed out
+//! by the sync machine is kept until it is answered.
+
+mod http;
+pub mod sse;
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use shared_model::edge::engine::EdgeEngine;
+use shared_model::edge::sync::{EdgeRequest, EdgeSync, Live, Trust};
+use shared_model::ids::{LogOffset, Version};
+use shared_model::manifest::{VersionKind, parse_announcement};
+use shared_model::model::scorer::Padding;
+
+pub use http::{PageError, ServerAddress};
+use sse::SseParser;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// A stream that is silent for so long is taken for dead; the server comments every 15 s.
+const WATCH_IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Whether a page ranks, or only keeps its version up to date.
+#[derive(Debug, Clone)]
+pub enum PageKind {
+    /// Applies and verifies codes; builds no scorer.
+    Following,
+    /// Also builds a scorer on the device and runs the self-test before every swap.
+    Ranking(Device),
+}
+
+enum PageModel {
+    Following(EdgeSync),
+    Ranking(Box<EdgeEngine>),
+}
+
+/// What a page downloaded, in bytes of bodies, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Downloads {
+    /// Everything that came over the watch stream, comments and inline deltas included.
+    pub watch_bytes: u64,
+    /// Update plans and keys.
+    pub plan_bytes: u64,
+    /// Blobs: snapshots and deltas too large to ride inline.
+    pub blob_bytes: u64,
+}
+
+impl Downloads {
+    /// All of it.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.watch_bytes + self.plan_bytes + self.blob_bytes
+    }
+}
+
+/// What went wrong on the way; none of it stops a page.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Troubles {
+    /// The stream ended or could not be opened.
+    pub num_disconnects: u64,
+    /// A fetch failed.
+    pub num_fetch_failures: u64,
+    /// Something that arrived was refused by the engine.
+    pub num_refusals: u64,
+    /// The last of them in words.
+    pub last: Option<String>,
+}
+
+/// A version that has just become live in a page.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Applied {
+    /// Its number.
+    pub version: Version,
+    /// Fast or release.
+    pub kind: VersionKind,
+    /// What it has learned.
+    pub learned_through: LogOffset,
+    /// Encoded size of its delta, where it has one.
+    pub delta_bytes: Option<u64>,
+    /// Size of that delta as it came down the wire: in base64 where it rode inline.
+    pub delta_bytes_downloaded: Option<u64>,
+    /// Size of the announcement of this version, where it was announced and not only planned.
+    pub announcement_bytes: Option<u64>,
+    /// When it became live.
+    pub at: Instant,
+    /// Whether the hash of the state is the one that the manifest names.
+    pub hash_matches: bool,
+}
+
+/// The last announcement heard.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    version: Version,
+    inline_delta_bytes: Option<u64>,
+    announcement_bytes: u64,
+}
+
+struct WatchStream {
+    response: reqwest::Response,
+    parser: SseParser,
+    heard_at: tokio::time::Instant,
+}
+
+/// One page.
+pub struct PageClient {
+    address: ServerAddress,
+    http: reqwest::Client,
+    model: PageModel,
+    stream: Option<WatchStream>,
+    in_flight: Option<EdgeRequest>,
+    backoff: Duration,
+    heard: Option<Heard>,
+    downloads: Downloads,
+    troubles: Troubles,
+}
+
+impl PageClient {
+    /// Opens a page: fetches and pins the server's keys. No version is live yet.
+    ///
+    /// # Errors
+    /// The server does not answer, or its keys cannot be read.
+    pub async fn connect(address: &ServerAddress, kind: PageKind) -> Result<Self, PageError> {
+        let http = http::client()?;
+        let (keys, plan_bytes) = http::fetch_keys(&http, address).await?;
+        let trust = Trust::Keys(keys);
+        let model = match kind {
+            PageKind::Following => PageModel::Following(EdgeSync::new(&address.model, trust)),
+            PageKind::Ranking(device) => {
+                let engine = EdgeEngine::new(&address.model, trust, device, Padding::Longest);
+                PageModel::Ranking(Box::new(engine))
+            }
+        };
+        Ok(Self {
+            address: address.clone(),
+            http,
+            model,
+            stream: None,
+            in_flight: None,
+            backoff: BACKOFF_MIN,
+            heard: None,
+            downloads: Downloads {
+                plan_bytes,
+                ..Downloads::default()
+            },
+            troubles: Troubles::default(),
+        })
+    }
+
+    /// Follows the server until another version is live here. Never gives up: put a deadline around it.
+    pub async fn next_version(&mut self) -> Applied {
+        loop {
+            if let Some(applied) = self.settle().await {
+                return applied;
+            }
+            if self.in_flight.is_none() {
+                self.in_flight = self.sync_mut().next_request();
+            }
+            match self.in_flight.clone() {
+                Some(request) => self.fetch(&request).await,
+                None => self.listen().await,
+            }
+        }
+    }
+
+    /// The version that is live here.
+    #[must_use]
+    pub fn live(&self) -> Option<&Live> {
+        match &self.model {
+            PageModel::Following(sync) => sync.live(),
+            PageModel::Ranking(engine) => engine.sync().live(),
+        }
+    }
+
+    /// The engine of a ranking page.
+    pub fn engine_mut(&mut self) -> Option<&mut EdgeEngine> {
+        match &mut self.model {
+            PageModel::Following(_) => None,
+            PageModel::Ranking(engine) => Some(engine),
+        }
+    }
+
+    /// What it downloaded so far.
+    #[must_use]
+    pub fn downloads(&self) -> &Downloads {
+        &self.downloads
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
+    }
+
+    fn sync_mut(&mut self) -> &mut EdgeSync {
+        match &mut self.model {
+            PageModel::Following(sync) => sync,
+            PageModel::Ranking(engine) => engine.sync_mut(),
+        }
+    }
+
+    /// Makes a verified candidate live, if there is one and it passes.
+    async fn settle(&mut self) -> Option<Applied> {
+        let is_live = match &mut self.model {
+            PageModel::Following(sync) => {
+                let has_candidate = sync.candidate().is_some();
+                sync.accept();
+                has_candidate
+            }
+            PageModel::Ranking(engine) => match engine.settle().await {
+                Ok(is_live) => is_live,
+                Err(error) => {
+                    self.refused(error.to_string());
+                    false
+                }
+            },
+        };
+        if !is_live {
+            return None;
+        }
+        self.backoff = BACKOFF_MIN;
+        let live = self.live().expect("a version that was accepted is live");
+        let manifest = &live.manifest;
+        let delta_bytes = manifest.delta.as_ref().map(|delta| delta.blob.bytes);
+        let heard = self.heard.filter(|heard| heard.version == manifest.version);
+        Some(Applied {
+            version: manifest.version,
+            kind: manifest.kind,
+            learned_through: manifest.learned_through,
+            delta_bytes,
+            delta_bytes_downloaded: heard
+                .and_then(|heard| heard.inline_delta_bytes)
+                .or(delta_bytes),
+            announcement_bytes: heard.map(|heard| heard.announcement_bytes),
+            at: Instant::now(),
+            hash_matches: live.state.hash() == manifest.state,
+        })
+    }
+
+    async fn fetch(&mut self, request: &EdgeRequest) {
+        let answer = http::fetch(&self.http, &self.address, request).await;
+        self.in_flight = None;
+        let bytes = match answer {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.troubles.num_fetch_failures += 1;
+                self.troubles.last = Some(error.to_string());
+                self.sync_mut().on_failure(request);
+                self.back_off().await;
+                return;
+            }
+        };
+        let num_bytes = bytes.len() as u64; // usize fits u64
+        let outcome = match request {
+            EdgeRequest::Plan { .. } => {
+                self.downloads.plan_bytes += num_bytes;
+                self.sync_mut().on_plan(&bytes)
+            }
+            EdgeRequest::Blob { blob } => {
+                self.downloads.blob_bytes += num_bytes;
+                self.sync_mut().on_blob(blob.id, &bytes)
+            }
+        };
+        if let Err(error) = outcome {
+            self.refused(error.to_string());
+            self.back_off().await;
+        }
+    }
+
+    /// Opens the stream, or waits for its next piece.
+    async fn listen(&mut self) {
+        let Some(stream) = &mut self.stream else {
+            self.open_stream().await;
+            return;
+        };
+        let silent_until = stream.heard_at + WATCH_IDLE_MAX;
+        let piece = match tokio::time::timeout_at(silent_until, stream.response.chunk()).await {
+            Ok(Ok(Some(piece))) => piece,
+            Ok(Ok(None)) => return self.disconnected("the watch stream ended").await,
+            Ok(Err(error)) => return self.disconnected(&error.to_string()).await,
+            Err(_elapsed) => return self.disconnected("the watch stream fell silent").await,
+        };
+        stream.heard_at = tokio::time::Instant::now();
+        let events = match stream.parser.push(&piece) {
+            Ok(events) => events,
+            Err(error) => return self.disconnected(&error.to_string()).await,
+        };
+        self.backoff = BACKOFF_MIN;
+        self.downloads.watch_bytes += piece.len() as u64; // usize fits u64
+        for event in events.iter().filter(|event| event.name == "version") {
+            self.hear(&event.data);
+            if let Err(error) = self.sync_mut().on_announcement(&event.data) {
+                self.refused(error.to_string());
+            }
+        }
+    }
+
+    /// Opens the stream, which begins with the newest version: what was missed meanwhile shows then.
+    async fn open_stream(&mut self) {
+        match http::watch(&self.http, &self.address).await {
+            Ok(response) => {
+                let (parser, heard_at) = (SseParser::default(), tokio::time::Instant::now());
+                self.stream = Some(WatchStream {
+                    response,
+                    parser,
+                    heard_at,
+                });
+            }
+            Err(error) => self.disconnected(&error.to_string()).await,
+        }
+    }
+
+    fn hear(&mut self, json: &[u8]) {
+        let Ok(announcement) = parse_announcement(json) else {
+            return; // the sync machine refuses it aloud
+        };
+        self.heard = Some(Heard {
+            version: announcement.version,
+            inline_delta_bytes: announcement.delta.map(|delta| delta.len() as u64), // usize fits u64
+            announcement_bytes: json.len() as u64, // usize fits u64
+        });
+    }
+
+    fn refused(&mut self, reason: String) {
+        self.troubles.num_refusals += 1;
+        self.troubles.last = Some(reason);
+    }
+
+    async fn disconnected(&mut self, reason: &str) {
+        self.stream = None;
+        self.troubles.num_disconnects += 1;
+        self.troubles.last = Some(reason.to_owned());
+        self.back_off().await;
+    }
+
+    async fn back_off(&mut self) {
+        let pause = self.backoff;
+        self.backoff = (pause * 2).min(BACKOFF_MAX);
+        tokio::time::sleep(pause).await;
+    }
+}

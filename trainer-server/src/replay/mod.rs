@@ -1,0 +1,335 @@
+//! Replay: a dataset streamed through a real server into real pages, and what came of it in figures.
+//!
+//! ```text
+//! dataset ─ first 80 % by time ─► log ─► server process: warm fit ─► first version (also kept frozen)
+//!         └ last 20 % ─► walk: rank, then post, chunk by chunk ─► quality, bytes, versions
+//!                        steady phase: planted events ─► freshness
+//! ```
+//!
+//! `freshet replay` runs all of it, `freshet evaluate` all but the steady phase.
+//! Everything goes over HTTP and server-sent events, with the edge engine that browser pages run.
+//! Not here: the server itself, which is another process.
+
+pub mod api;
+pub mod background;
+pub mod followers;
+pub mod machine;
+pub mod quality;
+mod report;
+pub mod scoring;
+pub mod server_process;
+pub mod steady;
+pub mod walk;
+mod warm;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use burn::tensor::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+use shared_model::edge::engine::EngineError;
+use shared_model::ids::{EventId, IdError};
+use shared_model::model::scorer::ScoreError;
+
+use crate::dataset::{Dataset, DatasetError};
+use crate::page_client::{Applied, PageClient, PageError, PageKind};
+use api::ApiError;
+use followers::{FollowerRecord, Followers};
+use server_process::{ServerProcessError, ServerSetup};
+use steady::{Steady, SteadyOptions, SteadyOutcome};
+use walk::{FrozenVersion, Walk, WalkOptions, WalkOutcome};
+use warm::Warm;
+
+/// Share of the events, by time, that is learned before the stream.
+pub const WARM_SHARE: f64 = 0.8;
+/// Background of the steady phase, events per second.
+pub const STEADY_RATE: f64 = 200.0;
+/// What the time budget keeps back for the steady phase beside its own length.
+const STEADY_MARGIN_SECS: u64 = 30;
+/// A chunk that is not learned by then is passed over.
+const LEARN_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The dataset was refused.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// Our own server could not be run.
+    #[error(transparent)]
+    Server(#[from] ServerProcessError),
+    /// The server did not take something.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A page could not be opened.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// Bulk scoring failed.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    /// A page could not rank.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An id of ours is too long, because the run id is.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// No version is live where one is needed.
+    #[error("no version is live in the page")]
+    NoVersion,
+    /// The server published nothing that holds the warm part.
+    #[error("no version learned the first events within {secs} s{trouble}")]
+    WarmFit {
+        /// How long was waited.
+        secs: u64,
+        /// What the page last complained about, if anything.
+        trouble: String,
+    },
+    /// Too few events to hold any back.
+    #[error("{num_events} events are too few to stream the last of them")]
+    NoStream {
+        /// How many there are.
+        num_events: usize,
+    },
+    /// No user has a history to probe with.
+    #[error("no user has a history to probe with")]
+    NoProbe,
+    /// The report could not be written.
+    #[error("cannot write the report: {source}: {}", path.display())]
+    Report {
+        /// Where to.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+}
+
+/// What to replay, and how.
+#[derive(Debug, Clone)]
+pub struct ReplayOptions {
+    /// Folder with `events.tsv` and `items.tsv`.
+    pub dataset_dir: PathBuf,
+    /// A server that runs already; `None` starts one.
+    pub server_url: Option<String>,
+    /// Model to follow there.
+    pub model: String,
+    /// Configuration of the server that is started; defaults where absent.
+    pub config_file: Option<PathBuf>,
+    /// Events per second of the stream; `None` is as fast as they are learned.
+    pub rate: Option<f64>,
+    /// Native pages in all.
+    pub num_pages: usize,
+    /// How many of them rank; the others follow.
+    pub num_ranking_pages: usize,
+    /// Length of the steady phase.
+    pub steady_secs: u64,
+    /// Events ranked and posted together.
+    pub chunk_len: usize,
+    /// The stream is cut so that everything ends within this time.
+    pub time_budget_secs: u64,
+    /// Seed of tie-breaking and of every other choice.
+    pub seed: u64,
+    /// Only the first so many events of the dataset.
+    pub num_events_max: Option<usize>,
+}
+
+/// Everything measured, before it is written down.
+pub(crate) struct Measured {
+    pub(crate) options: ReplayOptions,
+    pub(crate) dataset: Arc<Dataset>,
+    pub(crate) split: usize,
+    pub(crate) first: Applied,
+    pub(crate) snapshot_bytes: Option<u64>,
+    pub(crate) learned_code_bytes: u64,
+    pub(crate) warm_secs: f64,
+    pub(crate) walk: WalkOutcome,
+    pub(crate) item_knn_is_absent: bool,
+    pub(crate) text_only_is_absent: bool,
+    pub(crate) steady: Result<SteadyOutcome, String>,
+    pub(crate) followers: Vec<FollowerRecord>,
+    pub(crate) total_secs: f64,
+}
+
+/// Runs the whole replay and returns the report.
+///
+/// # Errors
+/// See [`ReplayError`]; a steady phase that fails is a null with a reason in the report instead.
+pub async fn replay(options: ReplayOptions) -> Result<Value, ReplayError> {
+    let measured = measure(options, true).await?;
+    report::print_summary(&measured);
+    Ok(report::replay_report(&measured))
+}
+
+/// Runs the prequential evaluation and returns its document.
+///
+/// # Errors
+/// See [`ReplayError`].
+pub async fn evaluate(options: ReplayOptions) -> Result<Value, ReplayError> {
+    let measured = measure(options, false).await?;
+    report::print_summary(&measured);
+    Ok(report::evaluation(&measured))
+}
+
+/// Writes a document, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_json(path: &Path, document: &Value) -> Result<(), ReplayError> {
+    let text = format!("{document:#}\n");
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, text)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .map_err(|source| ReplayError::Report {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, ReplayError> {
+    let started_at = Instant::now();
+    let mut dataset = Dataset::load(&options.dataset_dir, options.seed)?;
+    dataset
+        .events
+        .truncate(options.num_events_max.unwrap_or(usize::MAX));
+    let dataset = Arc::new(dataset);
+    let split = dataset.split_at(WARM_SHARE);
+    if split == 0 || split == dataset.events.len() {
+        return Err(ReplayError::NoStream {
+            num_events: dataset.events.len(),
+        });
+    }
+    let run_id = run_id();
+    let mut warm = Warm::start(&options, &dataset, split, &run_id).await?;
+    let warm_secs = started_at.elapsed().as_secs_f64();
+    phase(
+        started_at,
+        &format!("version {} is live", warm.first.version),
+    );
+
+    let frozen = FrozenVersion::of(&mut warm.page, &dataset).ok_or(ReplayError::NoVersion)?;
+    let live = warm.page.live().ok_or(ReplayError::NoVersion)?;
+    let snapshot_bytes = live
+        .manifest
+        .snapshot
+        .as_ref()
+        .map(|snapshot| snapshot.bytes);
+    let learned_code_bytes = live.manifest.learned_code_bytes;
+    let mut baselines = warm::baselines(&dataset, &frozen, warm.learned_baselines());
+    let num_following = options.num_pages.saturating_sub(options.num_ranking_pages);
+    let followers = Followers::start(&warm.api.address().clone(), num_following).await?;
+
+    let reserved_secs = if has_steady {
+        options.steady_secs + STEADY_MARGIN_SECS
+    } else {
+        0
+    };
+    let walk_options = WalkOptions {
+        chunk_len: options.chunk_len,
+        rate: options.rate,
+        deadline: started_at
+            + Duration::from_secs(options.time_budget_secs.saturating_sub(reserved_secs)),
+        learn_wait_max: LEARN_WAIT_MAX,
+        run_id: run_id.clone(),
+    };
+    let stream = &dataset.events[split..];
+    let mut walk = Walk {
+        dataset: &dataset,
+        timelines: &mut warm.timelines,
+        baselines: &mut baselines,
+        page: &mut warm.page,
+        frozen,
+        api: &warm.api,
+        progress: bar(stream.len(), "stream"),
+    };
+    let walk_outcome = walk.run(stream, &walk_options).await?;
+    let (item_knn_is_absent, text_only_is_absent) =
+        (!baselines.has_item_knn(), !baselines.has_text_only());
+    drop(baselines);
+    phase(
+        started_at,
+        &format!("{} events streamed", walk_outcome.num_streamed),
+    );
+
+    let steady = if has_steady {
+        run_steady(&options, &dataset, &mut warm, &run_id)
+            .await
+            .map_err(|error| error.to_string())
+    } else {
+        Err("evaluate has no steady phase".to_owned())
+    };
+    phase(started_at, "done");
+    Ok(Measured {
+        first: warm.first,
+        options,
+        split,
+        snapshot_bytes,
+        learned_code_bytes,
+        warm_secs,
+        walk: walk_outcome,
+        item_knn_is_absent,
+        text_only_is_absent,
+        steady,
+        followers: followers.stop(),
+        total_secs: started_at.elapsed().as_secs_f64(),
+        dataset,
+    })
+}
+
+async fn run_steady(
+    options: &ReplayOptions,
+    dataset: &Arc<Dataset>,
+    warm: &mut Warm,
+    run_id: &str,
+) -> Result<SteadyOutcome, ReplayError> {
+    let address = warm.api.address().clone();
+    let num_ranking = options.num_ranking_pages.min(options.num_pages).max(1);
+    let mut pages = Vec::with_capacity(num_ranking);
+    for _ in 0..num_ranking {
+        let mut page = PageClient::connect(&address, PageKind::Ranking(Device::flex())).await?;
+        let first_version = tokio::time::timeout(LEARN_WAIT_MAX, page.next_version()).await;
+        first_version.map_err(|_elapsed| ReplayError::NoVersion)?;
+        pages.push(page);
+    }
+    let mut steady = Steady {
+        dataset,
+        timelines: &warm.timelines,
+        pages: &mut pages,
+        api: &warm.api,
+        progress: bar(0, "steady: plants"),
+    };
+    let steady_options = SteadyOptions {
+        secs: options.steady_secs,
+        rate: STEADY_RATE,
+        seed: options.seed,
+        run_id: run_id.to_owned(),
+    };
+    steady.run(&steady_options).await
+}
+
+/// An id that is unique over runs against one server.
+fn event_id(run_id: &str, phase: &str, idx: usize) -> Result<EventId, IdError> {
+    EventId::new(format!("{run_id}-{phase}-{idx}"))
+}
+
+fn run_id() -> String {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("replay-{:x}", since.as_millis())
+}
+
+/// A line on standard error at the end of each phase, for logs that show no bars.
+fn phase(started_at: Instant, what: &str) {
+    eprintln!("[{:7.1} s] {what}", started_at.elapsed().as_secs_f64());
+}
+
+fn bar(len: usize, label: &'static str) -> ProgressBar {
+    let template = "{prefix:>16} {wide_bar} {pos}/{len} {per_sec} {msg} {elapsed}";
+    let style = ProgressStyle::with_template(template).expect("the template is ours and valid");
+    let bar = match len {
+        0 => ProgressBar::no_length(),
+        len => ProgressBar::new(len as u64), // usize fits u64
+    };
+    bar.with_style(style).with_prefix(label)
+}

@@ -1,0 +1,456 @@
+//! Steady phase: a constant background of events, and planted ones whose effect is timed.
+//!
+//! A plant: some new users with one and the same history take an item that ranks far down for that
+//! history. The clock runs from the acknowledgement of their events to the moment at which `rank()`
+//! in a page shows the item at half its position or better; an effect that does not arrive within
+//! [`EFFECT_SECS_MAX`] counts as that long, and as lost.
+//!
+//! Ranking pages rank after every version they apply. Following pages build no scorer, to leave the
+//! cores to the server: they are timed by when they applied the version in which a ranking page saw
+//! the effect, which is the same codes and therefore the same ranking.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use indicatif::ProgressBar;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use shared_model::edge::engine::{K_MAX, RankOptions, RankRequest};
+use shared_model::event::{Event, EventKind, HistoryEvent};
+use shared_model::ids::{ItemId, UserId, Version};
+
+use super::ReplayError;
+use super::api::ServerApi;
+use super::background::{Background, BackgroundOutcome, EventClock};
+use super::followers::FollowerRecord;
+use crate::baselines::timelines::Timelines;
+use crate::dataset::Dataset;
+use crate::page_client::{Applied, PageClient};
+
+/// When an effect is given up.
+pub const EFFECT_SECS_MAX: f64 = 10.0;
+/// Position below which an item counts as far down.
+const FAR_DOWN: usize = 500;
+/// Users who take the planted item.
+const NUM_PLANTED_USERS: usize = 10;
+/// Events in the history that they share.
+const PROBE_LEN: usize = 5;
+/// Time from one plant to the next, if its effect is there by then.
+const PLANT_EVERY: Duration = Duration::from_secs(2);
+
+/// How long and how fast.
+#[derive(Debug, Clone)]
+pub struct SteadyOptions {
+    /// Length of the phase; the last plant may run over.
+    pub secs: u64,
+    /// Background events per second.
+    pub rate: f64,
+    /// Seed of every choice.
+    pub seed: u64,
+    /// Start of every event id.
+    pub run_id: String,
+}
+
+/// What became of one plant.
+#[derive(Debug, Clone)]
+pub struct PlantOutcome {
+    /// When its events were acknowledged.
+    pub acked_at: Instant,
+    /// Position just before, in the first page.
+    pub position_before: usize,
+    /// Per ranking page the seconds until the effect; `None` where it was lost.
+    pub effect_secs: Vec<Option<f64>>,
+    /// First version in which any ranking page saw the effect.
+    pub effective_version: Option<Version>,
+}
+
+/// What the phase found.
+#[derive(Debug, Clone)]
+pub struct SteadyOutcome {
+    /// One per plant.
+    pub plants: Vec<PlantOutcome>,
+    /// What was posted beside them.
+    pub background: BackgroundOutcome,
+    /// Versions that became live in each ranking page.
+    pub applied: Vec<Vec<Applied>>,
+    /// Bytes that the first page downloaded meanwhile.
+    pub downloaded_bytes: u64,
+    /// Duration.
+    pub secs: f64,
+}
+
+/// Everything the phase works with.
+pub struct Steady<'a> {
+    /// The whole dataset.
+    pub dataset: &'a Arc<Dataset>,
+    /// Histories at the end of the stream.
+    pub timelines: &'a Timelines,
+    /// Ranking pages, at least one.
+    pub pages: &'a mut [PageClient],
+    /// The server.
+    pub api: &'a ServerApi,
+    /// Shows how far it is, in plants.
+    pub progress: ProgressBar,
+}
+
+/// One plant before it is posted.
+struct Plant {
+    item_id: ItemId,
+    history: Vec<HistoryEvent>,
+    users: Vec<UserId>,
+}
+
+impl Steady<'_> {
+    /// Runs the phase.
+    ///
+    /// # Errors
+    /// The server refused a batch or went away for good, or a device failed.
+    pub async fn run(&mut self, options: &SteadyOptions) -> Result<SteadyOutcome, ReplayError> {
+        let clock = EventClock::after(self.dataset);
+        let background = Background::start(self.api, self.dataset, clock, options);
+        let started_at = Instant::now();
+        let downloaded_before = self
+            .pages
+            .first()
+            .map_or(0, |page| page.downloads().total_bytes());
+        let mut phase = Phase {
+            clock,
+            rng: StdRng::seed_from_u64(options.seed),
+            run_id: options.run_id.clone(),
+            used_items: HashSet::new(),
+            applied: vec![Vec::new(); self.pages.len()],
+            num_posted: 0,
+        };
+        let mut plants = Vec::new();
+        while started_at.elapsed().as_secs() < options.secs {
+            let history = self.post_histories(&mut phase, plants.len()).await?;
+            let due = started_at + PLANT_EVERY * (plants.len() as u32 + 1); // fits: a plant every two seconds
+            self.follow_until(due.max(Instant::now() + PLANT_EVERY / 2), &mut phase)
+                .await;
+            if let Some(outcome) = self.plant(&mut phase, history).await? {
+                plants.push(outcome);
+            }
+            self.progress.set_position(plants.len() as u64); // usize fits u64
+        }
+        self.progress.finish();
+        let downloaded_after = self
+            .pages
+            .first()
+            .map_or(0, |page| page.downloads().total_bytes());
+        Ok(SteadyOutcome {
+            plants,
+            background: background.stop().await,
+            applied: phase.applied,
+            downloaded_bytes: downloaded_after - downloaded_before,
+            secs: started_at.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Gives new users the recent history of a real one.
+    async fn post_histories(
+        &self,
+        phase: &mut Phase,
+        plant_idx: usize,
+    ) -> Result<Plant, ReplayError> {
+        let users = (0..NUM_PLANTED_USERS)
+            .map(|user| UserId::new(format!("{}-planted-{plant_idx}-{user}", phase.run_id)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let history = self.probe_history(phase);
+        let mut events = Vec::new();
+        for user_id in &users {
+            for seen in &history {
+                events.push(self.event(phase, user_id, &seen.item_id, seen.occurred_at)?);
+            }
+        }
+        self.api.post_events(&events).await?;
+        let item_id = history
+            .last()
+            .map(|seen| seen.item_id.clone())
+            .ok_or(ReplayError::NoProbe)?;
+        Ok(Plant {
+            item_id,
+            history,
+            users,
+        })
+    }
+
+    /// The last items of a random user who has enough of them, as if taken just now.
+    fn probe_history(&self, phase: &mut Phase) -> Vec<HistoryEvent> {
+        let num_users = self.dataset.users.len() as u32; // fits: users are counted in 32 bits
+        let mut seen = self.timelines.of_user(phase.rng.random_range(0..num_users));
+        for _ in 0..1000 {
+            if seen.len() >= PROBE_LEN {
+                break;
+            }
+            seen = self.timelines.of_user(phase.rng.random_range(0..num_users));
+        }
+        let recent = &seen[seen.len().saturating_sub(PROBE_LEN)..];
+        let first_at = phase.clock.now_millis() - 1000 * PROBE_LEN as i64; // a handful
+        recent
+            .iter()
+            .zip(0..)
+            .map(|(seen, position)| HistoryEvent {
+                item_id: self.dataset.items[seen.item_idx as usize].item_id.clone(),
+                kind: self.dataset.kind,
+                occurred_at: first_at + 1000 * position,
+            })
+            .collect()
+    }
+
+    /// Chooses the item, posts the events and times their effect; `None` where no item is far enough down.
+    async fn plant(
+        &mut self,
+        phase: &mut Phase,
+        mut plant: Plant,
+    ) -> Result<Option<PlantOutcome>, ReplayError> {
+        let now_millis = phase.clock.now_millis();
+        let Some(first) = self.pages.first_mut() else {
+            return Ok(None);
+        };
+        let ranking = rank_all(first, &plant.history, now_millis).await?;
+        let far_down = ranking
+            .get(FAR_DOWN.min(ranking.len() / 2)..)
+            .unwrap_or_default();
+        let unused: Vec<&ItemId> = far_down
+            .iter()
+            .filter(|item_id| !phase.used_items.contains(*item_id))
+            .collect();
+        let Some(item_id) = unused.choose(&mut phase.rng) else {
+            return Ok(None);
+        };
+        plant.item_id = (*item_id).clone();
+        phase.used_items.insert(plant.item_id.clone());
+
+        let mut positions = Vec::with_capacity(self.pages.len());
+        for page in self.pages.iter_mut() {
+            positions.push(position_of(
+                &rank_all(page, &plant.history, now_millis).await?,
+                &plant.item_id,
+            ));
+        }
+        let mut events = Vec::new();
+        for user_id in &plant.users {
+            events.push(self.event(phase, user_id, &plant.item_id, phase.clock.now_millis())?);
+        }
+        self.api.post_events(&events).await?;
+        let acked_at = Instant::now();
+        let clock = phase.clock;
+        let waits = self
+            .pages
+            .iter_mut()
+            .zip(&positions)
+            .map(|(page, position_before)| {
+                wait_for_effect(page, &plant, *position_before, acked_at, clock)
+            });
+        let mut effect_secs = Vec::with_capacity(positions.len());
+        let mut effective_version: Option<Version> = None;
+        for (effect, applied) in join_all(waits).await.into_iter().zip(&mut phase.applied) {
+            let effect = effect?;
+            applied.extend(effect.applied);
+            effect_secs.push(effect.secs);
+            let earlier = effect.version.into_iter().chain(effective_version).min();
+            effective_version = earlier;
+        }
+        let position_before = positions.first().copied().unwrap_or_default();
+        Ok(Some(PlantOutcome {
+            acked_at,
+            position_before,
+            effect_secs,
+            effective_version,
+        }))
+    }
+
+    async fn follow_until(&mut self, due: Instant, phase: &mut Phase) {
+        let pages = self.pages.iter_mut().zip(&mut phase.applied);
+        join_all(pages.map(|(page, applied)| follow(page, applied, due))).await;
+    }
+
+    fn event(
+        &self,
+        phase: &mut Phase,
+        user_id: &UserId,
+        item_id: &ItemId,
+        occurred_at: i64,
+    ) -> Result<Event, ReplayError> {
+        phase.num_posted += 1;
+        let kind = self.dataset.kind;
+        Ok(Event {
+            event_id: super::event_id(&phase.run_id, "plant", phase.num_posted)?,
+            kind,
+            user_id: user_id.clone(),
+            item_id: item_id.clone(),
+            occurred_at,
+            value: match kind {
+                EventKind::Rating => Some(10.0),
+                EventKind::Purchase => Some(1.0),
+                EventKind::Impression
+                | EventKind::View
+                | EventKind::Click
+                | EventKind::AddToCart
+                | EventKind::Like
+                | EventKind::Dislike
+                | EventKind::Skip
+                | EventKind::Watch => None,
+            },
+            model_version: None,
+            impression_id: None,
+            position: None,
+            propensity: None,
+        })
+    }
+}
+
+/// What moves on during the phase.
+struct Phase {
+    clock: EventClock,
+    rng: StdRng,
+    run_id: String,
+    used_items: HashSet<ItemId>,
+    applied: Vec<Vec<Applied>>,
+    num_posted: usize,
+}
+
+/// Seconds until each following page had the version with the effect; `None` where it never did.
+#[must_use]
+pub fn following_secs(plant: &PlantOutcome, followers: &[FollowerRecord]) -> Vec<Option<f64>> {
+    let secs_of = |follower: &FollowerRecord| {
+        let effective = plant.effective_version?;
+        let first = follower
+            .applied
+            .iter()
+            .find(|applied| applied.version >= effective)?;
+        let secs = first
+            .at
+            .saturating_duration_since(plant.acked_at)
+            .as_secs_f64();
+        (secs <= EFFECT_SECS_MAX).then_some(secs)
+    };
+    followers.iter().map(secs_of).collect()
+}
+
+struct Effect {
+    secs: Option<f64>,
+    version: Option<Version>,
+    applied: Vec<Applied>,
+}
+
+async fn follow(page: &mut PageClient, applied: &mut Vec<Applied>, due: Instant) {
+    while let Ok(version) = tokio::time::timeout_at(due.into(), page.next_version()).await {
+        applied.push(version);
+    }
+}
+
+async fn wait_for_effect(
+    page: &mut PageClient,
+    plant: &Plant,
+    position_before: usize,
+    acked_at: Instant,
+    clock: EventClock,
+) -> Result<Effect, ReplayError> {
+    let deadline = acked_at + Duration::from_secs_f64(EFFECT_SECS_MAX);
+    let mut applied = Vec::new();
+    while let Ok(version) = tokio::time::timeout_at(deadline.into(), page.next_version()).await {
+        applied.push(version);
+        let ranking = rank_all(page, &plant.history, clock.now_millis()).await?;
+        if position_of(&ranking, &plant.item_id) * 2 <= position_before {
+            let secs = acked_at.elapsed().as_secs_f64();
+            return Ok(Effect {
+                secs: Some(secs),
+                version: Some(version.version),
+                applied,
+            });
+        }
+    }
+    Ok(Effect {
+        secs: None,
+        version: None,
+        applied,
+    })
+}
+
+/// `rank()` of a page over all items.
+async fn rank_all(
+    page: &mut PageClient,
+    history: &[HistoryEvent],
+    now_millis: i64,
+) -> Result<Vec<ItemId>, ReplayError> {
+    let options = RankOptions {
+        k: K_MAX,
+        exclude_seen: true,
+    };
+    let engine = page.engine_mut().ok_or(ReplayError::NoVersion)?;
+    let request = RankRequest {
+        history,
+        candidates: None,
+        options: &options,
+        now_millis,
+    };
+    let ranking = engine.rank(&request).await?;
+    Ok(ranking
+        .items
+        .into_iter()
+        .map(|ranked| ranked.item_id)
+        .collect())
+}
+
+/// Position from 1; one past the end where it is not ranked.
+fn position_of(ranking: &[ItemId], item_id: &ItemId) -> usize {
+    ranking
+        .iter()
+        .position(|ranked| ranked == item_id)
+        .unwrap_or(ranking.len())
+        + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared_model::ids::LogOffset;
+    use shared_model::manifest::VersionKind;
+
+    #[test]
+    fn following_pages_are_timed_by_the_version_with_the_effect() {
+        let acked_at = Instant::now();
+        let applied = |version, millis| Applied {
+            version: Version(version),
+            kind: VersionKind::Fast,
+            learned_through: LogOffset(0),
+            delta_bytes: None,
+            delta_bytes_downloaded: None,
+            announcement_bytes: None,
+            at: acked_at + Duration::from_millis(millis),
+            hash_matches: true,
+        };
+        let follower = |applied| FollowerRecord {
+            applied,
+            ..FollowerRecord::default()
+        };
+        let followers = [
+            follower(vec![applied(4, 100), applied(5, 600)]),
+            follower(vec![applied(4, 100), applied(7, 900)]),
+            follower(vec![applied(4, 100)]),
+            follower(vec![applied(5, 10_001)]),
+        ];
+        let plant = |effective_version| PlantOutcome {
+            acked_at,
+            position_before: 900,
+            effect_secs: Vec::new(),
+            effective_version,
+        };
+        assert_eq!(
+            following_secs(&plant(Some(Version(5))), &followers),
+            vec![Some(0.6), Some(0.9), None, None]
+        );
+        assert_eq!(following_secs(&plant(None), &followers), vec![None; 4]);
+    }
+
+    #[test]
+    fn an_unranked_item_is_one_past_the_end() {
+        let ids: Vec<ItemId> = ["a", "b"].map(|id| ItemId::new(id).expect("id")).to_vec();
+        assert_eq!(position_of(&ids, &ids[1]), 2);
+        assert_eq!(position_of(&ids, &ItemId::new("c").expect("id")), 3);
+    }
+}
