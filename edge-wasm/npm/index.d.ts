@@ -1,0 +1,265 @@
+/**
+ * Freshet in the page: rank on the visitor's own device with a model that keeps learning on a server.
+ *
+ * @example
+ * import { Freshet } from 'freshet';
+ *
+ * const freshet = await Freshet.connect({ url: 'https://shop.example' });
+ * freshet.feedback('click', 'item-17');
+ * const { items } = await freshet.recommend({ k: 12 });
+ */
+export declare class Freshet {
+  /**
+   * Connects to a Freshet server. Resolves when this page can rank: from the verified cache at once,
+   * otherwise after the first download.
+   *
+   * @throws {FreshetError} `unreachable`, `no_model`, `aborted`, `unsupported`, `invalid_option`
+   * @example
+   * const freshet = await Freshet.connect({
+   *   url: location.origin,
+   *   onProgress: ({ bytesReceived, bytesTotal }) => bar.set(bytesReceived / bytesTotal),
+   *   signal: AbortSignal.timeout(10_000),
+   * });
+   */
+  static connect(options: ConnectOptions): Promise<Freshet>;
+
+  private constructor();
+
+  /**
+   * Ranks for a history, by default the one kept on this device. Uploads nothing.
+   *
+   * @throws {FreshetError} `no_model`, `aborted`, `disposed`, `invalid_option`, `engine_stopped`
+   * @example
+   * const { items } = await freshet.rank({ candidates: ['a', 'b', 'c'], k: 3 });
+   */
+  rank(options?: RankOptions): Promise<Ranking>;
+
+  /**
+   * The best items for this visitor, without those already in the kept history.
+   * @example
+   * const { items, modelVersion } = await freshet.recommend({ k: 12 });
+   */
+  recommend(options?: { k?: number; signal?: AbortSignal }): Promise<Ranking>;
+
+  /**
+   * Reports what the visitor did. The kept history has it at once; it is sent in the background if consent allows,
+   * and survives reloads and outages.
+   *
+   * @example
+   * freshet.feedback('add_to_cart', 'item-17');
+   * freshet.feedback({ kind: 'rating', itemId: 'item-17', value: 4.5 });
+   */
+  feedback(kind: EventKind, itemId: string, more?: Partial<FeedbackEvent>): FeedbackReceipt;
+  feedback(event: FeedbackEvent): FeedbackReceipt;
+
+  /** The history of this visitor. It never leaves the device. */
+  readonly history: { read(): HistoryEvent[]; clear(): void };
+
+  /** Calls `listener` at every occurrence of `name`; the answer removes it again. */
+  on<Name extends keyof FreshetEvents>(name: Name, listener: (detail: FreshetEvents[Name]) => void): () => void;
+
+  /** What this page ranks with now. */
+  status(): FreshetStatus;
+
+  /** Changes consent. `'denied'` forgets the pseudonymous id and everything that was not sent yet. */
+  setConsent(consent: Consent): Promise<void>;
+
+  /** Sends waiting feedback now instead of a moment later. */
+  flush(): Promise<void>;
+
+  /** Ends the worker, the stream and all listeners. May be called again; connecting anew is possible afterwards. */
+  dispose(): Promise<void>;
+}
+
+export interface ConnectOptions {
+  /** Base address of the server, absolute or relative to the page. */
+  url: string;
+  /** Name of the model. Default `'main'`. */
+  model?: string;
+  /**
+   * `'auto'` (default) starts on the CPU and moves to WebGPU where a real graphics adapter is found and agrees.
+   * `'cpu'` never loads the WebGPU module; `'webgpu'` also takes a software adapter.
+   */
+  backend?: 'auto' | Backend;
+  /** Runs in a module worker, so that the page stays smooth. Default `true`; falls back to the page. */
+  worker?: boolean;
+  /**
+   * The server's ed25519 key or keys in base64. With it, only models signed by them are taken, wherever the bytes
+   * come from. Without it, the keys that the server names are trusted, so then https is what protects.
+   */
+  publicKey?: string | string[];
+  /** Keeps the verified model in IndexedDB. Default `true`. */
+  cache?: boolean;
+  /** Whether feedback may be sent. Default `'auto'`: yes, unless the browser sends Global Privacy Control. */
+  consent?: Consent;
+  /** Pseudonymous id of the visitor. Default: a random one, made on first use. */
+  userId?: string;
+  /** Waits for a first version before resolving. Default `true`. */
+  waitForModel?: boolean;
+  /** How long to wait for a first version. Default 20 000. */
+  timeoutMillis?: number;
+  /** Aborts connecting. */
+  signal?: AbortSignal;
+  /** One total for everything downloaded of the model; only rises. */
+  onProgress?: (progress: Progress) => void;
+}
+
+export interface RankOptions {
+  /** Events of the visitor, oldest first. Default: the kept history. */
+  history?: HistoryEvent[];
+  /** Ids of the items to rank; unknown and unavailable ones are left out. Default: the whole catalogue. */
+  candidates?: string[];
+  /** How many to return. Default 10. */
+  k?: number;
+  /** Leaves out items of the history. Default `false`. */
+  excludeSeen?: boolean;
+  /** The moment of ranking, milliseconds since 1970. Default: now. */
+  nowMillis?: number;
+  signal?: AbortSignal;
+}
+
+export interface Ranking {
+  /** Version that scored. */
+  modelVersion: number;
+  /** Best first. */
+  items: RankedItem[];
+}
+
+export interface RankedItem {
+  itemId: string;
+  /** Higher is better; comparable within one ranking only. */
+  score: number;
+}
+
+export type EventKind =
+  | 'impression'
+  | 'view'
+  | 'click'
+  | 'add_to_cart'
+  | 'purchase'
+  | 'like'
+  | 'dislike'
+  | 'rating'
+  | 'skip'
+  | 'watch';
+
+export interface HistoryEvent {
+  itemId: string;
+  kind: EventKind;
+  /** Milliseconds since 1970. */
+  occurredAt: number;
+}
+
+export interface FeedbackEvent {
+  kind: EventKind;
+  itemId: string;
+  /** Default: now. */
+  occurredAt?: number;
+  /** Grade, share watched or amount. */
+  value?: number;
+  /** Default: a random id. The server learns from each id once. */
+  eventId?: string;
+  /** The impression that this event answers. */
+  impressionId?: string;
+  /** Zero-based position at which the item was shown. */
+  position?: number;
+  /** Probability with which it was shown there. */
+  propensity?: number;
+  /** Version that ranked the item. Default: the live one. */
+  modelVersion?: number;
+}
+
+export interface FeedbackReceipt {
+  eventId: string;
+  /** Settles when the server has answered for the event; never rejects. */
+  delivered: Promise<Delivery>;
+}
+
+export interface Delivery {
+  /**
+   * `accepted`: stored on disk by the server, at `offset` or before.
+   * `rejected`: refused, see `code`. `withheld`: consent is denied. `dropped`: the queue was full.
+   * `queued`: this Freshet was disposed before an answer came; the next page sends it.
+   */
+  status: 'accepted' | 'rejected' | 'withheld' | 'dropped' | 'queued';
+  /** End of the server's log after this event; learned once `learnedThrough` has reached it. */
+  offset?: number;
+  code?: string;
+  detail?: string;
+}
+
+export type Backend = 'cpu' | 'webgpu';
+export type Consent = 'granted' | 'denied' | 'auto';
+
+export interface Progress {
+  bytesReceived: number;
+  bytesTotal: number;
+}
+
+export interface FreshetStatus {
+  model: string;
+  /** Live version; `null` before the first. */
+  version: number | null;
+  backend: Backend | null;
+  /** A sentence on why this backend is used. */
+  backendReason: string;
+  /** Whether the announcement stream is open (in this tab or in the one that holds it). */
+  isOnline: boolean;
+  /** Events before this offset of the server's log are learned. */
+  learnedThrough: number | null;
+  /** BLAKE3 of the live codes, equal to the server's. */
+  stateHash: string | null;
+  numItems: number;
+  /** When the live version was made, milliseconds since 1970. */
+  createdAt: number | null;
+  ageMillis: number | null;
+  /** Bytes of model received by this page. */
+  bytesReceived: number;
+  /** Feedback not acknowledged yet. */
+  eventsWaiting: number;
+  consent: 'granted' | 'denied';
+}
+
+export interface FreshetEvents {
+  /** A new version ranks from now on. */
+  update: FreshetStatus;
+  /** The backend changed, or was decided. */
+  backend: FreshetStatus;
+  /** Something went wrong and was dealt with; ranking goes on where a version is live. */
+  error: { code: FreshetErrorCode; message: string; eventId?: string };
+  progress: Progress;
+  /** The announcement stream opened or broke. */
+  online: { isOnline: boolean; reason: string };
+  /** The server stored these events. */
+  delivered: { eventIds: string[]; offset: number };
+  /** The engine ended and a fresh one starts from the cache. */
+  restart: { code: FreshetErrorCode; message: string; numRestarts: number };
+}
+
+/** Stable codes; others may be added. */
+export type FreshetErrorCode =
+  | 'unreachable'
+  | 'server_error'
+  | 'no_model'
+  | 'aborted'
+  | 'disposed'
+  | 'unsupported'
+  | 'invalid_option'
+  | 'module_load_failed'
+  | 'worker_refused'
+  | 'worker_failed'
+  | 'engine_stopped'
+  | 'panic'
+  | 'hung'
+  | 'backend_failed'
+  | 'self_test_failed'
+  | 'too_long'
+  | 'identity_changed'
+  | 'expired'
+  | 'event_rejected'
+  | 'queue_full'
+  | (string & {});
+
+export declare class FreshetError extends Error {
+  readonly code: FreshetErrorCode;
+}

@@ -1,0 +1,116 @@
+//! The two wasm modules: loading them, and the question whether WebGPU is worth using here.
+
+import { FreshetError } from './errors.js';
+
+/** Adapters that compute on the CPU: correct, but slower than the CPU module. */
+const SOFTWARE_ADAPTER = /swiftshader|llvmpipe|lavapipe|basic render|software/i;
+/** Scores of the two backends may differ by rounding, not by more. */
+const PARITY_TOLERANCE = 2e-3;
+const PARITY_ITEMS = 10;
+
+/**
+ * Asks the browser for a WebGPU adapter.
+ * @returns {Promise<{isUsable: boolean, isSoftware: boolean, reason: string}>}
+ */
+export async function probeWebGpu() {
+  const no = (reason) => ({ isUsable: false, isSoftware: false, reason });
+  if (typeof navigator === 'undefined' || !navigator.gpu) return no('This browser has no WebGPU.');
+  let adapter;
+  try {
+    adapter = await navigator.gpu.requestAdapter();
+  } catch (error) {
+    return no(`The browser refused a WebGPU adapter: ${error}`);
+  }
+  if (!adapter) return no('This device has no graphics adapter for WebGPU.');
+  // Without it the compute runtime cannot create its queue.
+  if (!adapter.features.has('timestamp-query')) return no('The graphics adapter has no timestamp queries.');
+  const about = adapter.info ?? {};
+  const words = [about.vendor, about.architecture, about.device, about.description].join(' ');
+  const isSoftware = Boolean(about.isFallbackAdapter ?? adapter.isFallbackAdapter) || SOFTWARE_ADAPTER.test(words);
+  const reason = isSoftware ? 'The graphics adapter is computed in software.' : 'WebGPU is available.';
+  return { isUsable: true, isSoftware, reason };
+}
+
+/**
+ * Loads and starts one wasm module. A panic poisons the instance, so it is reported through `onPanic`
+ * and every later `attempt` gets a fresh instance.
+ * @param {'cpu' | 'webgpu'} backend
+ * @param {number} attempt
+ * @param {(message: string) => void} onPanic
+ */
+export async function loadModule(backend, attempt, onPanic) {
+  let module;
+  try {
+    module = attempt === 0 ? await firstImport(backend) : await freshImport(backend, attempt);
+    await module.default();
+  } catch (error) {
+    const message = `The ${backend} module could not be loaded: ${error?.message ?? error}`;
+    throw new FreshetError('module_load_failed', message, { cause: error });
+  }
+  module.on_panic(onPanic);
+  return module;
+}
+
+/** Literal specifiers, so that bundlers find the modules. */
+function firstImport(backend) {
+  return backend === 'webgpu' ? import('../dist/freshet_webgpu.js') : import('../dist/freshet_cpu.js');
+}
+
+/** A query string makes the browser evaluate the module again. */
+function freshImport(backend, attempt) {
+  const url = new URL(`../dist/freshet_${backend}.js`, import.meta.url);
+  url.searchParams.set('attempt', String(attempt));
+  return import(/* @vite-ignore */ /* webpackIgnore: true */ url.href);
+}
+
+/**
+ * Opens an engine on the graphics adapter, if there is one worth using.
+ * @param {object} options
+ * @param {boolean} options.isSoftwareAllowed
+ * @param {number} options.attempt
+ * @param {(module: any) => Promise<any>} options.open
+ * @param {(message: string) => void} options.onLatePanic after the engine was taken
+ * @returns {Promise<{engine?: any, reason: string, agree?: (cpu: any, probe: object) => Promise<void>}>}
+ * @throws {FreshetError} the adapter is there but fails
+ */
+export async function openWebGpu({ isSoftwareAllowed, attempt, open, onLatePanic }) {
+  const probe = await probeWebGpu();
+  if (!probe.isUsable) return { reason: probe.reason };
+  if (probe.isSoftware && !isSoftwareAllowed) return { reason: probe.reason };
+
+  // A call that panics never settles, so each is raced against the panic.
+  let isTaken = false;
+  let fail = () => {};
+  const panic = new Promise((_, reject) => (fail = reject));
+  panic.catch(() => {}); // there is not always a call under way
+  const onPanic = (message) => {
+    if (isTaken) onLatePanic(message);
+    else fail(new FreshetError('panic', `The WebGPU module stopped: ${message}`));
+  };
+  const module = await loadModule('webgpu', attempt, onPanic);
+  const engine = await Promise.race([panic, open(module)]);
+  const agree = async (cpu, request) => {
+    await Promise.race([panic, assertAgreement(cpu, engine, request)]);
+    isTaken = true;
+  };
+  return { engine, reason: 'WebGPU agrees with the CPU.', agree };
+}
+
+/** Gives the live version of `cpu` to `webgpu` and compares the scores of the best items. */
+async function assertAgreement(cpu, webgpu, { history, nowMillis }) {
+  webgpu.restore(cpu.signed_manifest(), cpu.export_snapshot());
+  const request = { history, k: PARITY_ITEMS, excludeSeen: false, nowMillis };
+  const expected = JSON.parse(await cpu.rank(JSON.stringify(request))).items;
+  const candidates = expected.map((item) => item.item_id);
+  const actual = JSON.parse(await webgpu.rank(JSON.stringify({ ...request, candidates }))).items;
+
+  const scoreOf = new Map(actual.map((item) => [item.item_id, item.score]));
+  for (const { item_id, score } of expected) {
+    const other = scoreOf.get(item_id);
+    const tolerance = PARITY_TOLERANCE * Math.max(1, Math.abs(score));
+    if (other === undefined || !(Math.abs(other - score) <= tolerance)) {
+      const message = `WebGPU scored ${item_id} as ${other}, the CPU as ${score}; staying on the CPU.`;
+      throw new FreshetError('self_test_failed', message);
+    }
+  }
+}

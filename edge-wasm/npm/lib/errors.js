@@ -1,0 +1,37 @@
+//! The one error type of the package: a stable `code` for programs, a sentence for people.
+
+/** An error with a stable `code`; see `FreshetErrorCode` in `index.d.ts`. */
+export class FreshetError extends Error {
+  /**
+   * @param {string} code stable identifier
+   * @param {string} message one sentence that a person understands
+   * @param {{cause?: unknown}} [options]
+   */
+  constructor(code, message, options) {
+    super(message, options);
+    this.name = 'FreshetError';
+    this.code = code;
+  }
+}
+
+/**
+ * Turns anything thrown into a `FreshetError`, keeping its code where it has one.
+ * @param {unknown} thrown
+ * @param {string} [code] used where `thrown` has none
+ */
+export function toFreshetError(thrown, code = 'internal') {
+  if (thrown instanceof FreshetError) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  const ownCode = typeof thrown?.code === 'string' ? thrown.code : code;
+  return new FreshetError(ownCode, message, { cause: thrown });
+}
+
+/** Throws if `signal` was aborted. @param {AbortSignal | undefined} signal */
+export function throwIfAborted(signal) {
+  if (signal?.aborted) throw abortError(signal);
+}
+
+/** @param {AbortSignal} signal */
+export function abortError(signal) {
+  return new FreshetError('aborted', 'The call was aborted.', { cause: signal.reason });
+}

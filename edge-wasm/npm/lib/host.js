@@ -1,0 +1,409 @@
+//! Runs the engine: fetches what it asks for, tells it what arrived, swaps versions, chooses the backend.
+//!
+//! Lives in the worker, or in the page where workers are refused. It never touches the DOM.
+//! The engine itself (bytes in, requests out) is the wasm module; feedback and history are the page's.
+
+import { Backoff } from './backoff.js';
+import { loadModule, openWebGpu } from './backend.js';
+import { FreshetError, toFreshetError } from './errors.js';
+import { fetchBytes } from './http.js';
+import { joinTabs } from './leader.js';
+import { Store } from './store.js';
+import { watchVersions } from './watch.js';
+
+/** Writing the cache costs an encode of the whole model, so a busy stream writes it this often at most. */
+const PERSIST_INTERVAL_MILLIS = 60_000;
+const FIRST_PERSIST_MILLIS = 1_500;
+const KEY_LIST_BYTES_MAX = 64 * 1024;
+const PLAN_BYTES_MAX = 1024 * 1024;
+
+/**
+ * @typedef {object} HostConfig
+ * @property {string} url base of the server, without a slash at the end
+ * @property {string} model
+ * @property {'auto' | 'cpu' | 'webgpu'} backend
+ * @property {string[]} publicKeys empty: those that the server names
+ * @property {boolean} cache
+ * @property {number} attempt how many hosts of this page ended before this one
+ */
+
+export class EngineHost {
+  #config;
+  #emit;
+  #store = new Store();
+  #stop = new AbortController();
+  #backoff = new Backoff();
+  #watchBackoff = new Backoff();
+  #module;
+  #engine;
+  #engineBackend = 'cpu';
+  #backendReason = '';
+  #keys = [];
+  /** Tail of the calls to the engine: it runs one at a time. */
+  #tail = Promise.resolve();
+  #isPumping = false;
+  #isPumpWanted = false;
+  #isOnline;
+  #hasPanicked = false;
+  #bytesReceived = 0;
+  #bytesExpected = 0;
+  #persistedVersion = -1;
+  #persistTimer;
+  #upgrade;
+  #lastRequest;
+
+  /**
+   * @param {HostConfig} config
+   * @param {(name: string, detail: object) => void} emit
+   */
+  constructor(config, emit) {
+    this.#config = config;
+    this.#emit = emit;
+  }
+
+  /** Starts on the CPU with the cached version, and begins to follow the server in the background. */
+  async start() {
+    const cached = this.#config.cache ? await this.#store.get('versions', this.#cacheKey()) : undefined;
+    this.#module = await loadModule('cpu', this.#config.attempt, (message) => this.#panicked(message));
+    this.#keys = this.#config.publicKeys.length > 0 ? this.#config.publicKeys : (cached?.keys ?? []);
+    this.#engine = await this.#open(this.#module, 'cpu');
+    if (cached) await this.#restore(cached);
+    this.#follow().catch((error) => this.#warn(error));
+  }
+
+  // ---- what the page calls -------------------------------------------------------------------
+
+  /** @param {object} request as `rank` of the wasm engine takes it */
+  async rank(request) {
+    this.#lastRequest = request;
+    const text = JSON.stringify(request);
+    return JSON.parse(await this.#withEngine((engine) => engine.rank(text)));
+  }
+
+  /** Writes the live version to the cache now. */
+  async persist() {
+    if (!this.#config.cache || this.#stop.signal.aborted) return;
+    const version = await this.#withEngine((engine) => {
+      const { version } = JSON.parse(engine.status());
+      if (version === null || version === this.#persistedVersion) return undefined;
+      return { version, manifest: engine.signed_manifest(), snapshot: engine.export_snapshot() };
+    });
+    if (version === undefined) return;
+    await this.#store.putVersion(this.#cacheKey(), { ...version, keys: this.#keys });
+    this.#persistedVersion = version.version;
+  }
+
+  /** The browser is online again, or the page is visible again: try at once. */
+  wake() {
+    this.#backoff.wake();
+    this.#watchBackoff.wake();
+  }
+
+  async dispose() {
+    this.#stop.abort();
+    clearTimeout(this.#persistTimer);
+    await this.#tail;
+    this.#engine?.free();
+    this.#engine = undefined;
+    await this.#store.close();
+  }
+
+  // ---- engine --------------------------------------------------------------------------------
+
+  #open(module, backend) {
+    return module.Engine.open(this.#config.model, JSON.stringify(this.#keys), backend);
+  }
+
+  /**
+   * Runs `body` with the engine after all earlier calls have ended.
+   * @template T
+   * @param {(engine: any) => T | Promise<T>} body
+   * @returns {Promise<T>}
+   */
+  #withEngine(body) {
+    const outcome = this.#tail.then(async () => {
+      if (!this.#engine || this.#hasPanicked) throw new FreshetError('engine_stopped', 'The engine has ended.');
+      try {
+        return await body(this.#engine);
+      } catch (error) {
+        throw this.#judged(error);
+      }
+    });
+    this.#tail = outcome.then(
+      () => {},
+      () => {}, // the caller gets the error; the next call must still run
+    );
+    return outcome;
+  }
+
+  /** A trap or a lost device ends this host; everything else is the caller's to handle. */
+  #judged(error) {
+    if (error instanceof WebAssembly.RuntimeError) this.#panicked(error.message);
+    const known = toFreshetError(error, 'internal');
+    if (known.code === 'backend_failed') this.#fatal(known);
+    return known;
+  }
+
+  #panicked(message) {
+    if (this.#hasPanicked) return;
+    this.#hasPanicked = true;
+    this.#fatal(new FreshetError('panic', `The engine stopped: ${message}`));
+  }
+
+  #fatal(error) {
+    if (this.#stop.signal.aborted) return;
+    this.#stop.abort();
+    this.#emit('fatal', { code: error.code, message: error.message, backend: this.#engineBackend });
+  }
+
+  #warn(error) {
+    const known = toFreshetError(error);
+    if (!this.#stop.signal.aborted) this.#emit('error', { code: known.code, message: known.message });
+  }
+
+  async #tellStatus(name) {
+    const status = JSON.parse(await this.#withEngine((engine) => engine.status()));
+    this.#emit(name, {
+      ...status,
+      backend: this.#engineBackend,
+      backendReason: this.#backendReason,
+      bytesReceived: this.#bytesReceived,
+    });
+  }
+
+  // ---- following the server ------------------------------------------------------------------
+
+  #path(rest) {
+    return `${this.#config.url}/v1/${rest}`;
+  }
+
+  #modelPath(rest) {
+    return this.#path(`models/${encodeURIComponent(this.#config.model)}/${rest}`);
+  }
+
+  async #follow() {
+    await this.#ensureKeys();
+    if (this.#stop.signal.aborted) return;
+    const signal = this.#stop.signal;
+    const lead = (tabs) => {
+      const onState = (isOnline, reason) => {
+        tabs.tellState(isOnline);
+        this.#setOnline(isOnline, reason);
+      };
+      const onVersion = (text) => {
+        tabs.tellVersion(text);
+        void this.#announced(text);
+      };
+      const onBytes = (numBytes) => this.#received(numBytes);
+      const options = { url: this.#modelPath('watch'), signal, backoff: this.#watchBackoff };
+      void watchVersions({ ...options, onVersion, onState, onBytes });
+    };
+    joinTabs({
+      name: `freshet ${this.#config.url} ${this.#config.model}`,
+      signal,
+      onLead: lead,
+      onVersion: (text) => void this.#announced(text),
+      onState: (isOnline) => this.#setOnline(isOnline, ''),
+    });
+    await this.#pump();
+  }
+
+  /**
+   * Without configured keys, those that the server names are trusted: then https protects, as it protects the scripts.
+   * A server with other keys than the cached ones is another server, and the cached version is given up.
+   */
+  async #ensureKeys() {
+    while (this.#config.publicKeys.length === 0 && !this.#stop.signal.aborted) {
+      try {
+        const bytes = await this.#fetch(this.#modelPath('keys'), KEY_LIST_BYTES_MAX);
+        const { keys } = JSON.parse(new TextDecoder().decode(bytes));
+        await this.#adoptKeys(keys.map((key) => String(key.public_key)));
+        this.#backoff.reset();
+        return;
+      } catch (error) {
+        await this.#waitAfter(error);
+      }
+    }
+  }
+
+  async #adoptKeys(served) {
+    const isSameServer = served.some((key) => this.#keys.includes(key));
+    if (isSameServer) return;
+    const isOtherServer = this.#keys.length > 0;
+    this.#keys = served;
+    const fresh = await this.#open(this.#module, 'cpu');
+    await this.#withEngine((engine) => {
+      this.#engine = fresh;
+      this.#engineBackend = 'cpu';
+      engine.free();
+    });
+    if (!isOtherServer) return;
+    this.#persistedVersion = -1;
+    await this.#store.remove('versions', [this.#cacheKey()]);
+    this.#warn(new FreshetError('identity_changed', 'The server has other keys than before; its model is fetched anew.'));
+    await this.#tellStatus('update');
+  }
+
+  #setOnline(isOnline, reason) {
+    if (this.#isOnline === isOnline) return;
+    this.#isOnline = isOnline;
+    this.#emit('online', { isOnline, reason: reason ?? '' });
+    if (isOnline) this.#backoff.wake();
+  }
+
+  async #announced(text) {
+    try {
+      await this.#withEngine((engine) => engine.on_announcement(new TextEncoder().encode(text)));
+      await this.#settle();
+    } catch (error) {
+      this.#warn(error);
+    }
+    await this.#pump();
+  }
+
+  /** Does what the engine asks for until it asks for nothing. */
+  async #pump() {
+    this.#isPumpWanted = true;
+    if (this.#isPumping) return;
+    this.#isPumping = true;
+    try {
+      while (this.#isPumpWanted && !this.#stop.signal.aborted) {
+        this.#isPumpWanted = false;
+        await this.#performAll();
+      }
+    } catch (error) {
+      this.#warn(error);
+    } finally {
+      this.#isPumping = false;
+    }
+  }
+
+  async #performAll() {
+    for (;;) {
+      const text = await this.#withEngine((engine) => engine.next_request());
+      if (text === undefined || this.#stop.signal.aborted) return;
+      try {
+        await this.#perform(JSON.parse(text));
+        await this.#settle();
+        this.#backoff.reset();
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        await this.#withEngine((engine) => engine.on_failure(text));
+        await this.#waitAfter(error);
+      }
+    }
+  }
+
+  async #waitAfter(error) {
+    const { code, message } = toFreshetError(error, 'unreachable');
+    if (!this.#stop.signal.aborted) this.#emit('waiting', { code, message });
+    await this.#backoff.wait(this.#stop.signal, error?.retryAfterMillis ?? 0);
+  }
+
+  async #perform(request) {
+    if (request.kind === 'plan') {
+      const base = request.base === null ? '' : `?base=${request.base}`;
+      const bytes = await this.#fetch(this.#modelPath(`plan${base}`), PLAN_BYTES_MAX);
+      await this.#withEngine((engine) => engine.on_plan(bytes));
+      const { total_bytes } = JSON.parse(new TextDecoder().decode(bytes));
+      this.#bytesExpected = this.#bytesReceived + total_bytes;
+    } else {
+      const bytes = await this.#fetch(this.#path(`blobs/${request.id}`), request.bytes);
+      await this.#withEngine((engine) => engine.on_blob(request.id, bytes));
+    }
+  }
+
+  #fetch(url, bytesMax) {
+    const onBytes = (numBytes) => this.#received(numBytes);
+    return fetchBytes(url, { signal: this.#stop.signal, bytesMax, onBytes });
+  }
+
+  /** Makes a verified candidate live, if there is one. */
+  async #settle() {
+    let hasSwapped = false;
+    try {
+      hasSwapped = await this.#withEngine((engine) => engine.settle());
+    } catch (error) {
+      this.#warn(error);
+    }
+    if (!hasSwapped) return;
+    await this.#tellStatus('update');
+    this.#persistSoon();
+    this.#considerWebGpu();
+  }
+
+  #received(numBytes) {
+    this.#bytesReceived += numBytes;
+    const bytesTotal = Math.max(this.#bytesExpected, this.#bytesReceived);
+    this.#emit('progress', { bytesReceived: this.#bytesReceived, bytesTotal });
+  }
+
+  // ---- cache ---------------------------------------------------------------------------------
+
+  #cacheKey() {
+    return `${this.#config.url} ${this.#config.model}`;
+  }
+
+  /** The engine checks signature and hash as if the version came from the network. */
+  async #restore({ manifest, snapshot, version }) {
+    try {
+      await this.#withEngine((engine) => engine.restore(manifest, snapshot));
+      const { expires_at } = JSON.parse(await this.#withEngine((engine) => engine.status()));
+      if (expires_at <= Date.now()) throw new FreshetError('expired', 'The cached model is too old to be trusted.');
+    } catch (error) {
+      await this.#store.remove('versions', [this.#cacheKey()]);
+      const fresh = await this.#open(this.#module, 'cpu');
+      await this.#withEngine((engine) => {
+        this.#engine = fresh;
+        engine.free();
+      });
+      this.#warn(error);
+      return;
+    }
+    this.#persistedVersion = version;
+    await this.#tellStatus('update');
+    this.#considerWebGpu();
+  }
+
+  #persistSoon() {
+    if (!this.#config.cache || this.#persistTimer !== undefined) return;
+    const delay = this.#persistedVersion < 0 ? FIRST_PERSIST_MILLIS : PERSIST_INTERVAL_MILLIS;
+    this.#persistTimer = setTimeout(() => {
+      this.#persistTimer = undefined;
+      this.persist().catch((error) => this.#warn(error));
+    }, delay);
+  }
+
+  // ---- WebGPU --------------------------------------------------------------------------------
+
+  #considerWebGpu() {
+    if (this.#config.backend === 'cpu' || this.#upgrade) return;
+    this.#upgrade = this.#tryWebGpu().catch((error) => {
+      const { code, message } = toFreshetError(error);
+      this.#backendReason = message;
+      this.#emit('webgpu_failed', { code, message });
+    });
+    // The engine may have ended meanwhile; then the page is told by its end.
+    void this.#upgrade.then(() => this.#tellStatus('backend')).catch(() => {});
+  }
+
+  /** Opens a second engine on the graphics adapter, and swaps if both agree. */
+  async #tryWebGpu() {
+    const isAsked = this.#config.backend === 'webgpu';
+    const opened = await openWebGpu({
+      isSoftwareAllowed: isAsked,
+      attempt: this.#config.attempt,
+      open: (module) => this.#open(module, 'webgpu'),
+      onLatePanic: (message) => this.#panicked(message),
+    });
+    this.#backendReason = opened.reason;
+    if (!opened.engine) return;
+    await this.#withEngine(async (cpu) => {
+      const history = this.#lastRequest?.history ?? [];
+      await opened.agree(cpu, { history, nowMillis: Date.now() });
+      this.#engine = opened.engine;
+      this.#engineBackend = 'webgpu';
+      cpu.free();
+    });
+  }
+}

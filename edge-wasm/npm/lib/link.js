@@ -1,0 +1,210 @@
+//! The page's side of the engine host: a module worker, or the page itself where workers are refused.
+//!
+//! A host that ends (panic, lost graphics device, worker error) is replaced by a fresh one, which starts
+//! from the cache; calls that were waiting are sent again once. After three replacements it gives up.
+
+import { FreshetError, toFreshetError } from './errors.js';
+
+const RESTARTS_MAX = 3;
+/** Reading the worker's files takes a round trip or two; a worker that says nothing for so long was refused. */
+const WORKER_LOAD_MILLIS_MAX = 10_000;
+/** No call takes so long; one that does means a hung graphics driver. */
+const CALL_MILLIS_MAX = 30_000;
+/** Starting downloads the module, which a slow connection may take long for. */
+const START_MILLIS_MAX = 180_000;
+
+export class EngineLink {
+  #config;
+  #isWorkerWanted;
+  #emit;
+  /** @type {{post: (message: object) => void, end: () => void} | undefined} */
+  #transport;
+  #calls = new Map();
+  #nextId = 1;
+  #numRestarts = 0;
+  #isEnded = false;
+  #started;
+
+  /**
+   * @param {import('./host.js').HostConfig} config
+   * @param {boolean} isWorkerWanted
+   * @param {(name: string, detail: any) => void} emit
+   */
+  constructor(config, isWorkerWanted, emit) {
+    this.#config = config;
+    this.#isWorkerWanted = isWorkerWanted;
+    this.#emit = emit;
+  }
+
+  /** Starts a host; resolves when it is ready for calls. */
+  start() {
+    this.#started = this.#startHost();
+    this.#started.catch(() => {}); // calls report it too
+    return this.#started;
+  }
+
+  /**
+   * @param {string} method of the host
+   * @param {...any} args
+   */
+  async call(method, ...args) {
+    await this.#started;
+    return this.#send(method, args);
+  }
+
+  /** Ends the host. Waiting calls are rejected. */
+  async dispose() {
+    if (this.#isEnded) return;
+    if (this.#transport) {
+      const farewell = this.#send('dispose', []);
+      await Promise.race([farewell.catch(() => {}), new Promise((resolve) => setTimeout(resolve, 500))]);
+    }
+    this.#end(new FreshetError('disposed', 'This Freshet was disposed.'));
+  }
+
+  async #startHost() {
+    this.#transport = await this.#connect();
+    await this.#send('start', [this.#config]);
+  }
+
+  async #connect() {
+    if (this.#isWorkerWanted && typeof Worker !== 'undefined') {
+      try {
+        return await this.#connectWorker();
+      } catch (error) {
+        this.#isWorkerWanted = false;
+        const message = `No worker is to be had here, so ranking runs in the page: ${error.message}`;
+        this.#emit('error', { code: 'worker_refused', message });
+      }
+    }
+    return this.#connectInline();
+  }
+
+  #connectWorker() {
+    return new Promise((resolve, reject) => {
+      const worker = new Worker(new URL('../worker.js', import.meta.url), { type: 'module', name: 'freshet' });
+      let isLoaded = false;
+      const refuse = (message) => {
+        worker.terminate();
+        reject(new Error(message));
+      };
+      const timer = setTimeout(() => refuse('the worker did not answer'), WORKER_LOAD_MILLIS_MAX);
+      const transport = { post: (message) => worker.postMessage(message), end: () => worker.terminate() };
+      worker.onmessage = ({ data }) => {
+        if (data.event === 'loaded') {
+          isLoaded = true;
+          clearTimeout(timer);
+          resolve(transport);
+        } else if (this.#transport === transport) {
+          this.#received(data);
+        }
+      };
+      worker.onerror = (event) => {
+        event.preventDefault?.();
+        clearTimeout(timer);
+        const message = event.message ?? 'the worker could not be loaded';
+        if (!isLoaded) refuse(message);
+        else if (this.#transport === transport) this.#hostEnded({ code: 'worker_failed', message });
+      };
+    });
+  }
+
+  async #connectInline() {
+    const { EngineHost } = await import('./host.js');
+    let host;
+    const transport = {
+      post: async ({ id, method, args }) => {
+        try {
+          if (method === 'start') host = new EngineHost(args[0], (event, detail) => deliver({ event, detail }));
+          deliver({ id, result: await host[method](...(method === 'start' ? [] : args)) });
+        } catch (thrown) {
+          const { code, message } = toFreshetError(thrown);
+          deliver({ id, error: { code, message } });
+        }
+      },
+      end: () => void host?.dispose().catch(() => {}), // the instance is dropped either way
+    };
+    const deliver = (data) => {
+      if (this.#transport === transport) this.#received(data);
+    };
+    return transport;
+  }
+
+  #send(method, args, isResent = false) {
+    if (this.#isEnded || !this.#transport) {
+      return Promise.reject(new FreshetError('disposed', 'This Freshet has ended.'));
+    }
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      const hung = () => this.#hostEnded({ code: 'hung', message: `The engine did not answer "${method}".` });
+      const timer = setTimeout(hung, method === 'start' ? START_MILLIS_MAX : CALL_MILLIS_MAX);
+      this.#calls.set(id, { method, args, isResent, resolve, reject, timer });
+      this.#transport.post({ id, method, args });
+    });
+  }
+
+  #received({ id, result, error, event, detail }) {
+    if (event === 'fatal') {
+      this.#hostEnded(detail);
+      return;
+    }
+    if (event !== undefined) {
+      this.#emit(event, detail);
+      return;
+    }
+    const call = this.#calls.get(id);
+    if (!call) return;
+    this.#calls.delete(id);
+    clearTimeout(call.timer);
+    if (error) call.reject(new FreshetError(error.code, error.message));
+    else call.resolve(result);
+  }
+
+  /** Replaces a host that ended. */
+  #hostEnded({ code, message, backend }) {
+    if (this.#isEnded) return;
+    this.#transport?.end();
+    this.#transport = undefined;
+    const waiting = [...this.#calls.values()];
+    this.#calls.clear();
+    for (const call of waiting) clearTimeout(call.timer);
+
+    const diedOnWebGpu = backend === 'webgpu';
+    if (diedOnWebGpu) this.#emit('webgpu_failed', { code, message });
+    if (this.#numRestarts >= RESTARTS_MAX) {
+      const error = new FreshetError('engine_stopped', `The engine ended too often, last because: ${message}`);
+      for (const call of waiting) call.reject(error);
+      this.#end(error);
+      this.#emit('error', { code: error.code, message: error.message });
+      return;
+    }
+    this.#numRestarts += 1;
+    const nextBackend = diedOnWebGpu ? 'cpu' : this.#config.backend;
+    this.#config = { ...this.#config, backend: nextBackend, attempt: this.#numRestarts };
+    this.#emit('restart', { code, message, numRestarts: this.#numRestarts });
+    this.start().catch((error) => this.#hostEnded({ code: error.code, message: error.message }));
+    for (const call of waiting) this.#resend(call);
+  }
+
+  /** A call that was waiting when the host ended; `start` is sent by the new host's own start. */
+  async #resend({ method, args, isResent, resolve, reject }) {
+    try {
+      if (isResent) throw new FreshetError('engine_stopped', 'The engine ended twice during this call.');
+      await this.#started;
+      resolve(method === 'start' ? undefined : await this.#send(method, args, true));
+    } catch (error) {
+      reject(error);
+    }
+  }
+
+  #end(error) {
+    this.#isEnded = true;
+    this.#transport?.end();
+    this.#transport = undefined;
+    for (const call of this.#calls.values()) {
+      clearTimeout(call.timer);
+      call.reject(error);
+    }
+    this.#calls.clear();
+  }
+}

@@ -1,0 +1,100 @@
+//! IndexedDB behind promises. Two stores: `versions` (the verified cache) and `events` (the feedback queue).
+//!
+//! Storage is only an optimisation: it can be missing, full or evicted at any time.
+//! So every failure here means "not stored" and is answered with the fallback, never thrown.
+
+const DATABASE = 'freshet';
+const SCHEMA_VERSION = 1;
+
+/** @returns {Promise<IDBDatabase | undefined>} */
+function openDatabase() {
+  return new Promise((resolve) => {
+    let request;
+    try {
+      request = indexedDB.open(DATABASE, SCHEMA_VERSION);
+    } catch {
+      resolve(undefined); // storage is forbidden here
+      return;
+    }
+    request.onupgradeneeded = () => {
+      const database = request.result;
+      if (!database.objectStoreNames.contains('versions')) database.createObjectStore('versions');
+      if (!database.objectStoreNames.contains('events')) {
+        database.createObjectStore('events', { keyPath: 'key' });
+      }
+    };
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => resolve(undefined);
+    request.onblocked = () => resolve(undefined);
+  });
+}
+
+export class Store {
+  /** @type {Promise<IDBDatabase | undefined> | undefined} */
+  #database;
+
+  /**
+   * Runs `body` in one transaction and answers with the result of the request that it returns.
+   * @template T
+   * @param {'versions' | 'events'} storeName
+   * @param {IDBTransactionMode} mode
+   * @param {(store: IDBObjectStore) => IDBRequest<T> | void} body
+   * @param {T} fallback
+   * @returns {Promise<T>}
+   */
+  async #run(storeName, mode, body, fallback) {
+    if (typeof indexedDB === 'undefined') return fallback;
+    this.#database ??= openDatabase();
+    const database = await this.#database;
+    if (!database) return fallback;
+    return new Promise((resolve) => {
+      try {
+        const transaction = database.transaction(storeName, mode);
+        const request = body(transaction.objectStore(storeName));
+        transaction.oncomplete = () => resolve(request ? request.result : fallback);
+        transaction.onabort = () => resolve(fallback); // for example: the quota is exceeded
+        transaction.onerror = () => resolve(fallback);
+      } catch {
+        resolve(fallback); // the connection was closed by the browser
+      }
+    });
+  }
+
+  /** @param {'versions' | 'events'} storeName @param {string} key */
+  get(storeName, key) {
+    return this.#run(storeName, 'readonly', (store) => store.get(key), undefined);
+  }
+
+  /** @param {'versions' | 'events'} storeName @param {number} limit */
+  list(storeName, limit) {
+    return this.#run(storeName, 'readonly', (store) => store.getAll(null, limit), []);
+  }
+
+  /** @param {string} key @param {object} version */
+  putVersion(key, version) {
+    return this.#run('versions', 'readwrite', (store) => void store.put(version, key), undefined);
+  }
+
+  /** @param {object[]} records each with its `key` */
+  putEvents(records) {
+    const body = (store) => records.forEach((record) => store.put(record));
+    return this.#run('events', 'readwrite', body, undefined);
+  }
+
+  /** @param {'versions' | 'events'} storeName @param {string[]} keys */
+  remove(storeName, keys) {
+    const body = (store) => keys.forEach((key) => store.delete(key));
+    return this.#run(storeName, 'readwrite', body, undefined);
+  }
+
+  /** @param {'versions' | 'events'} storeName */
+  clear(storeName) {
+    return this.#run(storeName, 'readwrite', (store) => void store.clear(), undefined);
+  }
+
+  async close() {
+    const database = await this.#database;
+    this.#database = undefined;
+    database?.close();
+  }
+}

@@ -1,0 +1,184 @@
+//! The class that the script drives.
+//!
+//! The script calls one method at a time and waits for the asynchronous ones:
+//! two calls at once throw, because both would need the engine for themselves.
+
+use burn::tensor::Device;
+use shared_model::codec::snapshot::encode_snapshot;
+use shared_model::edge::engine::{EdgeEngine, RankRequest};
+use shared_model::edge::sync::{EdgeRequest, Live, Trust};
+use shared_model::ids::BlobId;
+use shared_model::model::scorer::Padding;
+use wasm_bindgen::prelude::*;
+
+use crate::error::ShellError;
+use crate::wire::{RankCall, RequestForm, Status, read_trust};
+
+/// Sync machine and scorer of one page.
+#[wasm_bindgen]
+pub struct Engine {
+    inner: EdgeEngine,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens an engine for `model` that scores on `backend` (`cpu` or `webgpu`).
+    ///
+    /// # Errors
+    /// The trust is malformed, or the backend cannot be started.
+    pub async fn open(model: String, trust: String, backend: String) -> Result<Engine, ShellError> {
+        let trust: Trust = read_trust(&trust)?;
+        let (device, padding) = open_device(&backend).await?;
+        Ok(Self {
+            inner: EdgeEngine::new(&model, trust, device, padding),
+        })
+    }
+
+    /// What to fetch next, as JSON; nothing if nothing is wanted. Each request is handed out once.
+    pub fn next_request(&mut self) -> Option<String> {
+        let request = self.inner.sync_mut().next_request()?;
+        Some(to_json(&RequestForm::from(&request)))
+    }
+
+    /// The announcement stream said something.
+    ///
+    /// # Errors
+    /// It is malformed, badly signed, or older than what is live.
+    pub fn on_announcement(&mut self, json: &[u8]) -> Result<(), ShellError> {
+        Ok(self.inner.sync_mut().on_announcement(json)?)
+    }
+
+    /// The plan that was asked for.
+    ///
+    /// # Errors
+    /// It is malformed or badly signed.
+    pub fn on_plan(&mut self, json: &[u8]) -> Result<(), ShellError> {
+        Ok(self.inner.sync_mut().on_plan(json)?)
+    }
+
+    /// The blob that was asked for, `id` in hexadecimal.
+    ///
+    /// # Errors
+    /// The bytes are not what `id` names, or cannot be applied.
+    pub fn on_blob(&mut self, id: &str, bytes: &[u8]) -> Result<(), ShellError> {
+        let id = BlobId::from_hex(id)
+            .ok_or_else(|| ShellError::argument("id", "expected 64 hexadecimal digits"))?;
+        Ok(self.inner.sync_mut().on_blob(id, bytes)?)
+    }
+
+    /// A request (as `next_request` gave it) could not be fetched; it will be asked for again.
+    ///
+    /// # Errors
+    /// `request` is malformed.
+    pub fn on_failure(&mut self, request: &str) -> Result<(), ShellError> {
+        let form: RequestForm = serde_json::from_str(request)
+            .map_err(|error| ShellError::argument("request", error))?;
+        self.inner.sync_mut().on_failure(&EdgeRequest::from(form));
+        Ok(())
+    }
+
+    /// Makes a verified candidate live, if there is one and it passes its self-test. Answers whether it did.
+    ///
+    /// # Errors
+    /// The candidate is refused; the last good version stays live.
+    pub async fn settle(&mut self) -> Result<bool, ShellError> {
+        Ok(self.inner.settle().await?)
+    }
+
+    /// Ranks; takes and answers JSON.
+    ///
+    /// # Errors
+    /// `call` is malformed, no version is live yet, or the device failed.
+    pub async fn rank(&mut self, call: String) -> Result<String, ShellError> {
+        let call: RankCall =
+            serde_json::from_str(&call).map_err(|error| ShellError::argument("call", error))?;
+        let request = RankRequest {
+            history: &call.history,
+            candidates: call.candidates.as_deref(),
+            options: &call.options,
+            now_millis: call.now_millis,
+        };
+        let ranking = self.inner.rank(&request).await?;
+        Ok(to_json(&ranking))
+    }
+
+    /// What ranks now, as JSON.
+    pub fn status(&self) -> String {
+        to_json(&Status::of(self.inner.sync().live()))
+    }
+
+    /// Takes a version from the page's cache, verified as if it came from the network.
+    ///
+    /// # Errors
+    /// It is damaged, or signed by nobody trusted.
+    pub fn restore(&mut self, manifest: &[u8], snapshot: &[u8]) -> Result<(), ShellError> {
+        Ok(self.inner.sync_mut().restore(manifest, snapshot)?)
+    }
+
+    /// The live version as a snapshot, for the page's cache.
+    ///
+    /// # Errors
+    /// Nothing is live yet.
+    pub fn export_snapshot(&self) -> Result<Vec<u8>, ShellError> {
+        let live = self.live()?;
+        encode_snapshot(&live.state, live.manifest.version).map_err(|error| ShellError::Export {
+            reason: error.to_string(),
+        })
+    }
+
+    /// The signed manifest of the live version, for the page's cache.
+    ///
+    /// # Errors
+    /// Nothing is live yet.
+    pub fn signed_manifest(&self) -> Result<Vec<u8>, ShellError> {
+        Ok(self.live()?.signed_manifest.clone())
+    }
+
+    fn live(&self) -> Result<&Live, ShellError> {
+        let nothing = ShellError::Export {
+            reason: "nothing is live yet".to_owned(),
+        };
+        self.inner.sync().live().ok_or(nothing)
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain structs with text keys always serialize")
+}
+
+/// # Errors
+/// The name is unknown, or the device cannot be had.
+async fn open_device(backend: &str) -> Result<(Device, Padding), ShellError> {
+    match backend {
+        "cpu" => Ok((Device::flex(), Padding::Longest)),
+        "webgpu" => open_webgpu().await,
+        _ => Err(ShellError::argument(
+            "backend",
+            "expected `cpu` or `webgpu`",
+        )),
+    }
+}
+
+/// Once per page: a second start of the same adapter fails, so the script keeps the engine.
+#[cfg(feature = "webgpu")]
+async fn open_webgpu() -> Result<(Device, Padding), ShellError> {
+    let opened = Device::wgpu_options().init_async().await;
+    let device = opened.map_err(|error| ShellError::Backend {
+        backend: "webgpu",
+        reason: error.to_string(),
+    })?;
+    Ok((device, Padding::Full))
+}
+
+#[cfg(not(feature = "webgpu"))]
+#[expect(
+    clippy::unused_async,
+    reason = "the twin with WebGPU waits for the device"
+)]
+async fn open_webgpu() -> Result<(Device, Padding), ShellError> {
+    let reason = "this module was built without it".to_owned();
+    Err(ShellError::Backend {
+        backend: "webgpu",
+        reason,
+    })
+}

@@ -1,0 +1,159 @@
+//! JSON forms that the shell and the script exchange.
+
+use serde::{Deserialize, Serialize};
+use shared_model::edge::engine::RankOptions;
+use shared_model::edge::sync::{EdgeRequest, Live, Trust};
+use shared_model::event::HistoryEvent;
+use shared_model::ids::{BlobId, ItemId, Version};
+use shared_model::manifest::{BlobRef, parse_public_key};
+
+use crate::error::ShellError;
+
+/// More keys than a server ever publishes.
+const KEYS_MAX: usize = 32;
+
+/// What to rank: `{"history": […], "candidates": […]?, "k": 10, "excludeSeen": true, "nowMillis": …}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RankCall {
+    pub(crate) history: Vec<HistoryEvent>,
+    #[serde(default)]
+    pub(crate) candidates: Option<Vec<ItemId>>,
+    #[serde(flatten)]
+    pub(crate) options: RankOptions,
+    pub(crate) now_millis: i64,
+}
+
+/// Reads the trusted keys: `["<base64>", …]`. An empty list trusts nobody yet, so that nothing is asked for.
+pub(crate) fn read_trust(json: &str) -> Result<Trust, ShellError> {
+    let refused = |reason: String| ShellError::argument("trust", reason);
+    let texts: Vec<String> =
+        serde_json::from_str(json).map_err(|error| refused(error.to_string()))?;
+    if texts.is_empty() {
+        return Ok(Trust::OnFirstUse);
+    }
+    if texts.len() > KEYS_MAX {
+        return Err(refused(format!(
+            "{} keys, at most {KEYS_MAX} are accepted",
+            texts.len()
+        )));
+    }
+    let mut keys = Vec::with_capacity(texts.len());
+    for text in &texts {
+        keys.push(parse_public_key(text).map_err(|error| refused(error.to_string()))?);
+    }
+    Ok(Trust::Keys(keys))
+}
+
+/// What the engine wants: `{"kind": "plan", "base": 7}` or `{"kind": "blob", "id": "…", "bytes": 512}`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum RequestForm {
+    Plan { base: Option<Version> },
+    Blob { id: BlobId, bytes: u64 },
+}
+
+impl From<&EdgeRequest> for RequestForm {
+    fn from(request: &EdgeRequest) -> Self {
+        match request {
+            EdgeRequest::Plan { base } => Self::Plan { base: *base },
+            EdgeRequest::Blob { blob } => Self::Blob {
+                id: blob.id,
+                bytes: blob.bytes,
+            },
+        }
+    }
+}
+
+impl From<RequestForm> for EdgeRequest {
+    fn from(form: RequestForm) -> Self {
+        match form {
+            RequestForm::Plan { base } => Self::Plan { base },
+            RequestForm::Blob { id, bytes } => Self::Blob {
+                blob: BlobRef { id, bytes },
+            },
+        }
+    }
+}
+
+/// What ranks now; all of it `null` or 0 before the first version.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Status {
+    version: Option<u64>,
+    kind: Option<&'static str>,
+    state_hash: Option<String>,
+    learned_through: Option<u64>,
+    created_at: Option<i64>,
+    expires_at: Option<i64>,
+    event_time_millis: Option<i64>,
+    encoder_generation: Option<u32>,
+    num_items: usize,
+}
+
+impl Status {
+    pub(crate) fn of(live: Option<&Live>) -> Self {
+        use shared_model::manifest::VersionKind;
+        let Some(live) = live else {
+            return Self::default();
+        };
+        let manifest = &live.manifest;
+        let kind = match manifest.kind {
+            VersionKind::Fast => "fast",
+            VersionKind::Release => "release",
+        };
+        Self {
+            version: Some(manifest.version.0),
+            kind: Some(kind),
+            state_hash: Some(manifest.state.to_hex()),
+            learned_through: Some(manifest.learned_through.0),
+            created_at: Some(manifest.created_at),
+            expires_at: Some(manifest.expires_at),
+            event_time_millis: Some(manifest.event_time_millis),
+            encoder_generation: Some(manifest.encoder_generation),
+            num_items: live.state.items.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_call_needs_history_and_time_only() -> Result<(), serde_json::Error> {
+        let call: RankCall = serde_json::from_str(r#"{"history": [], "nowMillis": 5}"#)?;
+        assert_eq!((call.options, call.now_millis), (RankOptions::default(), 5));
+        let call: RankCall = serde_json::from_str(
+            r#"{"history": [], "nowMillis": 5, "k": 3, "excludeSeen": false}"#,
+        )?;
+        assert_eq!(
+            call.options,
+            RankOptions {
+                k: 3,
+                exclude_seen: false
+            }
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_request_survives_the_way_through_the_script() -> Result<(), serde_json::Error> {
+        let request = EdgeRequest::Blob {
+            blob: BlobRef {
+                id: BlobId::of(b"x"),
+                bytes: 12,
+            },
+        };
+        let text = serde_json::to_string(&RequestForm::from(&request))?;
+        let form: RequestForm = serde_json::from_str(&text)?;
+        assert_eq!(form, RequestForm::from(&request));
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_malformed_keys_and_trusts_nobody_by_an_empty_list() {
+        assert!(read_trust(r#"["AAAA"]"#).is_err());
+        assert!(read_trust("{}").is_err());
+        assert!(matches!(read_trust("[]"), Ok(Trust::OnFirstUse)));
+    }
+}

@@ -1,0 +1,77 @@
+//! `cargo xtask …`: set-up, browser modules, demo, tests, benchmarks.
+//!
+//! Everything that a contributor runs starts here; nothing here is shipped.
+//! Not here: what the demo shows (`web-demo`) and what the tests claim (each crate, and `tests`).
+
+mod bench;
+mod ci;
+mod demo;
+mod npm_package;
+mod process;
+mod setup;
+mod site;
+mod test;
+mod wasm;
+mod workspace;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, runs and measures Freshet.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Checks that the tools are there, and installs what is missing where it may.
+    Setup,
+    /// Builds the browser modules into edge-wasm/npm/dist.
+    Wasm {
+        /// `wasm` is quick to build, `npm` is what is published.
+        #[arg(long, default_value = "wasm")]
+        profile: wasm::Profile,
+        /// Only the CPU module, which takes half the time.
+        #[arg(long)]
+        cpu_only: bool,
+    },
+    /// Builds the npm package with the smallest modules, and packs it.
+    Package,
+    /// Runs the demo shop: server, generated catalogue, simulated visitors, and a page to open.
+    Demo(demo::Options),
+    /// Runs all tests.
+    Test,
+    /// Runs what CI runs: formatting, lints, all tests.
+    Ci,
+    /// Measures something and writes it as JSON.
+    Bench {
+        /// What to measure.
+        name: bench::Name,
+        /// Where the numbers go; standard output gets them too.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let workspace = Workspace::find()?;
+    match arguments.command {
+        Command::Setup => setup::for_tests(&workspace),
+        Command::Wasm { profile, cpu_only } => {
+            setup::wasm_target(&workspace)?;
+            wasm::build_all(&workspace, profile, wasm::modules(cpu_only))
+        }
+        Command::Package => npm_package::pack(&workspace),
+        Command::Demo(options) => demo::run(&workspace, &options),
+        Command::Test => test::run(&workspace),
+        Command::Ci => ci::run_all(&workspace),
+        Command::Bench { name, json } => bench::run(&workspace, name, json.as_deref()),
+    }
+}

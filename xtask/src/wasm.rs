@@ -1,0 +1,193 @@
+//! The browser modules: cargo, then wasm-bindgen through its library, so that no tool has to be installed.
+//!
+//! A module is rebuilt when something it is built from has changed. Cargo alone cannot tell, because both
+//! modules are one crate with different features and share one output file.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::Hasher;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use wasm_bindgen_cli_support::Bindgen;
+
+use crate::process::{cargo, run_to_end, step};
+use crate::workspace::Workspace;
+
+/// Cargo profile of a browser module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// Quick to build.
+    Wasm,
+    /// As small as it gets.
+    Npm,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Npm => "npm",
+        }
+    }
+}
+
+/// One of the browser modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Module {
+    /// Name of the files, without ending.
+    pub(crate) out_name: &'static str,
+    features: &'static [&'static str],
+    /// What to tell someone who waits for the first build.
+    first_build: &'static str,
+}
+
+const CPU: Module = Module {
+    out_name: "freshet_cpu",
+    features: &[],
+    first_build: "about 4 minutes",
+};
+const WEBGPU: Module = Module {
+    out_name: "freshet_webgpu",
+    features: &["webgpu"],
+    first_build: "about 8 minutes",
+};
+
+/// All modules, the quickest first.
+pub(crate) fn modules(is_cpu_only: bool) -> &'static [Module] {
+    if is_cpu_only { &[CPU] } else { &[CPU, WEBGPU] }
+}
+
+impl Module {
+    /// The wasm file in the package.
+    pub(crate) fn wasm_path(self, workspace: &Workspace) -> PathBuf {
+        workspace
+            .dist_dir()
+            .join(format!("{}_bg.wasm", self.out_name))
+    }
+
+    /// Its JavaScript glue in the package.
+    pub(crate) fn js_path(self, workspace: &Workspace) -> PathBuf {
+        workspace.dist_dir().join(format!("{}.js", self.out_name))
+    }
+
+    fn stamp_path(self, workspace: &Workspace) -> PathBuf {
+        workspace
+            .dist_dir()
+            .join(format!(".{}.stamp", self.out_name))
+    }
+}
+
+/// Builds `modules` into the package where they are out of date.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn build_all(
+    workspace: &Workspace,
+    profile: Profile,
+    modules: &[Module],
+) -> anyhow::Result<()> {
+    for module in modules {
+        let inputs = inputs_stamp(workspace, profile, *module)?;
+        let stamp_path = module.stamp_path(workspace);
+        let is_fresh = module.wasm_path(workspace).is_file()
+            && module.js_path(workspace).is_file()
+            && fs::read_to_string(&stamp_path).is_ok_and(|stamp| stamp == inputs);
+        if is_fresh {
+            eprintln!("✔ {} is up to date", module.out_name);
+            continue;
+        }
+        let title = format!(
+            "building {} (the first time {})",
+            module.out_name, module.first_build
+        );
+        step(&title, || build(workspace, profile, *module))?;
+        fs::write(&stamp_path, inputs)
+            .with_context(|| format!("cannot write {}", stamp_path.display()))?;
+    }
+    Ok(())
+}
+
+fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Result<()> {
+    let mut command = cargo();
+    command.args([
+        "build",
+        "--package",
+        "edge-wasm",
+        "--lib",
+        "--target",
+        "wasm32-unknown-unknown",
+    ]);
+    command
+        .args(["--profile", profile.name()])
+        .current_dir(workspace.root());
+    if !module.features.is_empty() {
+        command.args(["--features", &module.features.join(",")]);
+    }
+    // The native compiler's flags do not belong into the browser.
+    run_to_end(command.env_remove("RUSTFLAGS"))?;
+
+    let built = workspace
+        .target_dir()
+        .join("wasm32-unknown-unknown")
+        .join(profile.name())
+        .join("edge_wasm.wasm");
+    let dist_dir = workspace.dist_dir();
+    fs::create_dir_all(&dist_dir).with_context(|| format!("cannot make {}", dist_dir.display()))?;
+    Bindgen::new()
+        .input_path(&built)
+        .out_name(module.out_name)
+        .web(true)?
+        .typescript(false)
+        .remove_name_section(true)
+        .remove_producers_section(true)
+        .generate(&dist_dir)
+        .with_context(|| format!("wasm-bindgen refused {}", built.display()))
+}
+
+/// A fingerprint of everything that a module is built from.
+fn inputs_stamp(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Result<String> {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(profile.name().as_bytes());
+    hasher.write(module.features.join(",").as_bytes());
+    let files = [
+        "Cargo.toml",
+        "Cargo.lock",
+        ".cargo/config.toml",
+        "rust-toolchain.toml",
+    ];
+    for relative in files {
+        hash_file(&workspace.path(relative), &mut hasher)?;
+    }
+    for relative in ["shared-model/Cargo.toml", "edge-wasm/Cargo.toml"] {
+        hash_file(&workspace.path(relative), &mut hasher)?;
+    }
+    for relative in ["shared-model/src", "edge-wasm/src"] {
+        hash_dir(&workspace.path(relative), &mut hasher)?;
+    }
+    Ok(format!("{:016x}\n", hasher.finish()))
+}
+
+fn hash_dir(dir: &Path, hasher: &mut DefaultHasher) -> anyhow::Result<()> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        paths.push(entry?.path());
+    }
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            hash_dir(&path, hasher)?;
+        } else {
+            hash_file(&path, hasher)?;
+        }
+    }
+    Ok(())
+}
+
+fn hash_file(path: &Path, hasher: &mut DefaultHasher) -> anyhow::Result<()> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    hasher.write(path.to_string_lossy().as_bytes());
+    hasher.write(&bytes);
+    Ok(())
+}
