@@ -16,6 +16,8 @@ pub mod item_knn;
 pub mod popularity;
 pub mod text_only;
 
+use shared_model::metrics::position_of;
+
 use item_knn::ItemKnn;
 use popularity::{Popularity, PopularityWindow};
 use text_only::TextOnly;
@@ -107,15 +109,14 @@ impl Baselines {
 #[must_use]
 pub fn rank_of(scores: &[f32], target: u32, removed: impl IntoIterator<Item = u32>) -> u32 {
     let target_score = scores[target as usize];
-    let (lower, higher) = scores.split_at(target as usize);
-    let num_before = lower.iter().filter(|score| **score >= target_score).count();
-    let num_after = higher.iter().filter(|score| **score > target_score).count();
+    let position =
+        position_of(scores, target as usize).expect("scores are finite and hold the target");
     let is_ahead = |idx: &u32| {
         let score = scores[*idx as usize];
         score > target_score || (score == target_score && *idx < target)
     };
     let num_removed = removed.into_iter().filter(is_ahead).count();
-    let rank = 1 + num_before + num_after - num_removed;
+    let rank = 1 + position - num_removed;
     rank as u32 // fits: NUM_ITEMS_MAX is 2^20
 }
 

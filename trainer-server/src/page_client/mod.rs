@@ -345,3 +345,6 @@ impl PageClient {
         tokio::time::sleep(pause).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

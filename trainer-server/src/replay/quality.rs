@@ -1,21 +1,21 @@
 //! Hit rate and NDCG over a stream, by system and by what kind of event was predicted.
 
 use serde::Serialize;
+use shared_model::metrics::{hit_rate_at_k, ndcg_at_k};
 
 use crate::baselines::Rank;
 use crate::baselines::timelines::Query;
 
 /// Cut-off of both metrics.
-pub const K: u32 = 10;
+pub const K: usize = 10;
 
 /// HR@10 and NDCG@10 over some events.
 ///
-/// One relevant item per event, so `IDCG = 1` and `NDCG = 1 / log2(rank + 1)` within the cut-off
-/// (Järvelin & Kekäläinen 2002), else 0.
+/// Means of [`hit_rate_at_k`] and [`ndcg_at_k`]; one relevant item per event.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Tally {
     num_scored: u64,
-    num_hits: u64,
+    num_hits: f64,
     gain: f64,
 }
 
@@ -33,12 +33,10 @@ pub struct Figures {
 impl Tally {
     /// Takes in one event.
     pub fn add(&mut self, rank: Rank) {
+        let position = rank.map(|rank| rank as usize - 1); // ranks count from 1
         self.num_scored += 1;
-        let Some(rank) = rank.filter(|rank| *rank <= K) else {
-            return;
-        };
-        self.num_hits += 1;
-        self.gain += 1.0 / f64::from(rank + 1).log2();
+        self.num_hits += hit_rate_at_k(position, K);
+        self.gain += ndcg_at_k(position, K);
     }
 
     /// Means.
@@ -46,7 +44,7 @@ impl Tally {
     pub fn figures(&self) -> Figures {
         let mean = |sum: f64| (self.num_scored > 0).then(|| sum / self.num_scored as f64); // counts fit f64
         Figures {
-            hr_at_10: mean(self.num_hits as f64),
+            hr_at_10: mean(self.num_hits),
             ndcg_at_10: mean(self.gain),
             num_scored: self.num_scored,
         }
