@@ -1,0 +1,210 @@
+//! Rows with a base, as differences to a prediction; see the parent module.
+
+use super::{NARROW_COLS_MAX, RowMut, Traits};
+use crate::codec::CodecError;
+use crate::codec::quantize::rescale_code;
+use crate::codec::range_coder::{BinaryCoder, Prob};
+use crate::codec::state::NEVER_CODE;
+use crate::codec::symbols::Number;
+
+/// Magnitudes up to this are coded in unary.
+const UNARY_MAX: u32 = 12;
+
+/// Model of rows that differ from their base.
+#[derive(Debug)]
+pub(in crate::codec) struct ChangedRows {
+    traits: Traits,
+    has_new_exponent: Prob,
+    exponent_sign: Prob,
+    exponent_step: Number,
+    /// Without and with a new exponent.
+    elements: [Elements; 2],
+    /// `[num_cols]`: whether the column changed in the row coded before.
+    above: Vec<bool>,
+    /// `[num_cols]`, counts only: smallest code seen.
+    smallest: Vec<i16>,
+}
+
+/// Contexts of the differences.
+#[derive(Debug, Clone)]
+struct Elements {
+    is_changed: [Prob; NUM_FLAG_CONTEXTS],
+    is_negative: [Prob; NARROW_COLS_MAX + 3],
+    unary: [[Prob; UNARY_MAX as usize]; NARROW_COLS_MAX],
+    rest: Number,
+}
+
+/// Columns left, in bit lengths.
+const NUM_LEFT_CONTEXTS: usize = 13;
+const NUM_DENSITY_CONTEXTS: usize = 3;
+const NUM_FLAG_CONTEXTS: usize = 2 * (NUM_LEFT_CONTEXTS + 3 * NUM_DENSITY_CONTEXTS);
+
+impl Elements {
+    fn new() -> Self {
+        Self {
+            is_changed: [Prob::new(1, 4, 1); NUM_FLAG_CONTEXTS],
+            is_negative: [Prob::HALF; NARROW_COLS_MAX + 3],
+            unary: [[Prob::new(1, 4, 1); UNARY_MAX as usize]; NARROW_COLS_MAX],
+            rest: Number::new(),
+        }
+    }
+
+    fn relax(&mut self) {
+        self.is_changed.iter_mut().for_each(Prob::relax);
+        self.is_negative.iter_mut().for_each(Prob::relax);
+        self.unary.iter_mut().flatten().for_each(Prob::relax);
+    }
+
+    /// The absolute value of a difference that is not zero.
+    fn magnitude<C: BinaryCoder>(&mut self, coder: &mut C, context: usize, magnitude: u32) -> u32 {
+        for (value, prob) in (1..).zip(&mut self.unary[context]) {
+            if !coder.bit(prob, magnitude > value) {
+                return value;
+            }
+        }
+        let beyond = UNARY_MAX + 1;
+        beyond + self.rest.code(coder, magnitude.saturating_sub(beyond))
+    }
+}
+
+/// What was seen so far in the row that is being coded.
+#[derive(Debug, Default)]
+struct RowHistory {
+    num_changed: usize,
+    last_two: [bool; 2],
+    last_magnitude: u32,
+}
+
+impl RowHistory {
+    fn flag_context(&self, col_idx: usize, num_cols: usize, is_above_changed: bool) -> usize {
+        let context = if self.num_changed == 0 {
+            let num_left = num_cols - col_idx;
+            ((usize::BITS - num_left.leading_zeros()) as usize).min(NUM_LEFT_CONTEXTS - 1) // at most 64
+        } else {
+            let density = match 8 * self.num_changed / (col_idx + 1) {
+                0 => 0,
+                1..=2 => 1,
+                _ => 2,
+            };
+            let num_last = usize::from(self.last_two[0]) + usize::from(self.last_two[1]);
+            NUM_LEFT_CONTEXTS + 3 * density + num_last
+        };
+        2 * context + usize::from(is_above_changed)
+    }
+
+    fn record(&mut self, magnitude: u32) {
+        let is_changed = magnitude > 0;
+        self.num_changed += usize::from(is_changed);
+        self.last_two = [is_changed, self.last_two[0]];
+        if is_changed {
+            self.last_magnitude = magnitude;
+        }
+    }
+}
+
+impl ChangedRows {
+    pub(super) fn new(traits: Traits) -> Self {
+        let num_cols = traits.shape.num_cols;
+        let num_smallest = if traits.is_counts { num_cols } else { 0 };
+        Self {
+            traits,
+            has_new_exponent: Prob::new(1, 32, 4),
+            exponent_sign: Prob::HALF,
+            exponent_step: Number::new(),
+            elements: [Elements::new(), Elements::new()],
+            above: vec![false; num_cols],
+            smallest: vec![NEVER_CODE; num_smallest],
+        }
+    }
+
+    /// Goes on with another tensor of the class. There is only one tensor of counts, so `smallest` stays.
+    pub(super) fn enter(&mut self, traits: Traits) {
+        self.above.clear();
+        self.above.resize(traits.shape.num_cols, false);
+        self.traits = traits;
+        self.has_new_exponent.relax();
+        self.elements.iter_mut().for_each(Elements::relax);
+    }
+
+    /// Codes one row against its base. A decoder's row holds the base and becomes the target.
+    pub(in crate::codec) fn code<C: BinaryCoder>(
+        &mut self,
+        coder: &mut C,
+        base: (i8, &[i16]),
+        target: RowMut<'_>,
+    ) -> Result<(), CodecError> {
+        let (base_exponent, base_codes) = base;
+        if !self.traits.is_counts {
+            *target.exponent = self.exponent(coder, base_exponent, *target.exponent)?;
+        }
+        let shift = *target.exponent - base_exponent; // both within EXPONENT_MIN to EXPONENT_MAX, fits
+        let elements_idx = usize::from(shift != 0);
+        let mut history = RowHistory::default();
+        for (col_idx, (base_code, target_code)) in base_codes.iter().zip(target.codes).enumerate() {
+            let predicted = self.predicted(col_idx, *base_code, shift);
+            let given = i32::from(*target_code) - predicted;
+            let elements = &mut self.elements[elements_idx];
+
+            let context = history.flag_context(col_idx, base_codes.len(), self.above[col_idx]);
+            let is_changed = coder.bit(&mut elements.is_changed[context], given != 0);
+            self.above[col_idx] = is_changed;
+            let mut difference = 0;
+            if is_changed {
+                let context = self.traits.sign_context(col_idx, predicted);
+                let is_negative = coder.bit(&mut elements.is_negative[context], given < 0);
+                let context = self
+                    .traits
+                    .magnitude_context(col_idx, history.last_magnitude);
+                let magnitude = elements.magnitude(coder, context, given.unsigned_abs()) as i32; // below 2^31
+                difference = if is_negative { -magnitude } else { magnitude };
+            }
+            history.record(difference.unsigned_abs());
+            *target_code = self
+                .traits
+                .checked_code(predicted.saturating_add(difference))?;
+            self.see(col_idx, *target_code);
+        }
+        coder.check()
+    }
+
+    fn exponent<C: BinaryCoder>(
+        &mut self,
+        coder: &mut C,
+        base: i8,
+        target: i8,
+    ) -> Result<i8, CodecError> {
+        let given = i32::from(target) - i32::from(base);
+        if !coder.bit(&mut self.has_new_exponent, given != 0) {
+            return Ok(base);
+        }
+        let is_negative = coder.bit(&mut self.exponent_sign, given < 0);
+        let step = self
+            .exponent_step
+            .code(coder, given.unsigned_abs().saturating_sub(1));
+        let step = step.min(255) as i32 + 1; // more is out of range anyway
+        self.traits
+            .checked_exponent(i32::from(base) + if is_negative { -step } else { step })
+    }
+
+    fn predicted(&self, col_idx: usize, base_code: i16, shift: i8) -> i32 {
+        let predicted = match self.smallest.get(col_idx) {
+            Some(smallest) => base_code.max(*smallest),
+            None if shift == 0 => base_code,
+            None => rescale_code(base_code, shift, self.traits.shape.code_bits),
+        };
+        if predicted == NEVER_CODE {
+            0
+        } else {
+            i32::from(predicted)
+        }
+    }
+
+    fn see(&mut self, col_idx: usize, target_code: i16) {
+        if let Some(smallest) = self.smallest.get_mut(col_idx) {
+            let is_smaller = *smallest == NEVER_CODE || target_code < *smallest;
+            if is_smaller && target_code != NEVER_CODE {
+                *smallest = target_code;
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The signed envelope of a manifest.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use super::keys::{KEY_ID_LEN, key_id};
+use super::{FORMAT_VERSION, MANIFEST_BYTES_MAX, Manifest, ManifestError, check_len, parse_json};
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    payload: String,
+    key_id: String,
+    signature: String,
+}
+
+#[derive(Deserialize)]
+struct FormatProbe {
+    format_version: u32,
+}
+
+/// Signs a manifest; the result is JSON text.
+///
+/// # Panics
+/// If the manifest breaks its own rules, such as a score that is not finite: the gate must have caught that.
+#[must_use]
+pub fn sign(manifest: &Manifest, key: &SigningKey) -> Vec<u8> {
+    let checked = manifest.check();
+    assert!(
+        checked.is_ok(),
+        "a manifest to be signed must be valid: {checked:?}"
+    );
+    let payload = serde_json::to_string(manifest).expect("a manifest has text keys only");
+    let signature = STANDARD.encode(key.sign(payload.as_bytes()).to_bytes());
+    let envelope = Envelope {
+        payload,
+        key_id: key_id(&key.verifying_key()),
+        signature,
+    };
+    serde_json::to_vec(&envelope).expect("three texts always serialize")
+}
+
+/// Checks signature, format version and every length and number of a signed manifest.
+/// Expiry needs a clock: [`Manifest::check_expiry`].
+///
+/// # Errors
+/// Not signed by one of `trusted`, or out of bounds.
+pub fn verify(bytes: &[u8], trusted: &[VerifyingKey]) -> Result<Manifest, ManifestError> {
+    check_len("signed manifest", bytes.len(), MANIFEST_BYTES_MAX)?;
+    let envelope: Envelope = parse_json("signed manifest", bytes)?;
+    check_len("key_id", envelope.key_id.len(), KEY_ID_LEN)?;
+    let Some(key) = trusted.iter().find(|key| key_id(key) == envelope.key_id) else {
+        return Err(ManifestError::UnknownKey {
+            key_id: envelope.key_id,
+        });
+    };
+    let payload = envelope.payload.as_bytes();
+    let signature = STANDARD
+        .decode(&envelope.signature)
+        .ok()
+        .and_then(|bytes| Signature::from_slice(&bytes).ok());
+    let is_signed =
+        signature.is_some_and(|signature| key.verify_strict(payload, &signature).is_ok());
+    if !is_signed {
+        return Err(ManifestError::Signature {
+            key_id: envelope.key_id,
+        });
+    }
+    // A later format may lack fields of this one, so its number is read first.
+    let probe: FormatProbe = parse_json("manifest", payload)?;
+    if probe.format_version != FORMAT_VERSION {
+        return Err(ManifestError::FormatVersion {
+            actual: probe.format_version,
+        });
+    }
+    let manifest: Manifest = parse_json("manifest", payload)?;
+    manifest.check()?;
+    Ok(manifest)
+}

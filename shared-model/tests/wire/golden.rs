@@ -1,0 +1,151 @@
+//! Golden files: fixed tiny inputs give these very bytes for ever.
+//!
+//! A layout change needs a new `FORMAT_VERSION`, hence new file names, and `FRESHET_WRITE_GOLDEN=1 cargo test golden`.
+//! Files of earlier versions stay and must be refused with their version named.
+
+use std::fs;
+use std::path::PathBuf;
+
+use shared_model::codec::delta::{apply_delta, encode_delta};
+use shared_model::codec::snapshot::{decode_snapshot, encode_snapshot};
+use shared_model::codec::state::{CodeState, ItemEntry, NEVER_CODE};
+use shared_model::codec::{self, quantize::rescale_code};
+use shared_model::ids::{ItemId, Version};
+use shared_model::manifest::{self, verify};
+
+use crate::fixtures::{Published, Publisher, announcement_of, manifest_of, tiny_spec};
+use ed25519_dalek::SigningKey;
+
+/// Compares with the committed file; writes it only where there is none and it was asked for.
+fn assert_golden(name: &str, actual: &[u8]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    let is_asked_to_write = std::env::var_os("FRESHET_WRITE_GOLDEN").is_some();
+    if is_asked_to_write && !path.exists() {
+        fs::write(&path, actual).expect("golden folder is writable");
+    }
+    let expected = fs::read(&path).unwrap_or_else(|error| panic!("{error}: {}", path.display()));
+    let first_difference = expected
+        .iter()
+        .zip(actual)
+        .position(|(expected, actual)| expected != actual);
+    assert!(
+        expected == actual,
+        "{name} changed at byte {first_difference:?} ({} bytes, now {}): a layout change needs a new FORMAT_VERSION",
+        expected.len(),
+        actual.len(),
+    );
+}
+
+fn item(id: &str, available: bool) -> ItemEntry {
+    ItemEntry {
+        item_id: ItemId::new(id).expect("valid"),
+        available,
+    }
+}
+
+/// Three items, every tensor filled with a fixed pattern.
+fn base_state() -> CodeState {
+    let mut state = CodeState::empty(tiny_spec());
+    state.encoder_generation = 1;
+    state.landmark_millis = 1_700_000_000_000;
+    state.append_items([
+        item("apple", true),
+        item("apricot", false),
+        item("größe", true),
+    ]);
+    for (tensor_idx, tensor) in state.tensors.iter_mut().enumerate() {
+        for (code_idx, code) in tensor.codes.iter_mut().enumerate() {
+            *code = ((37 * code_idx + 11 * tensor_idx) % 255) as i16 - 127; // 0 to 254
+        }
+    }
+    state.tensor_mut("item.counts").expect("in the spec").codes[2] = NEVER_CODE;
+    state
+        .tensor_mut("item.id_rows")
+        .expect("in the spec")
+        .exponents[1] = -9;
+    state
+}
+
+/// One of everything that a delta can say.
+fn target_state() -> CodeState {
+    let mut state = base_state();
+    state.landmark_millis += 1;
+    state.items[1].available = true;
+    state.append_items([item("banana", true)]);
+    let id_rows = state.tensor_mut("item.id_rows").expect("in the spec");
+    id_rows.codes[0] += 1;
+    id_rows.exponents[1] = -8;
+    for code in id_rows.row_mut(1) {
+        *code = rescale_code(*code, 1, 8);
+    }
+    id_rows.row_mut(3).copy_from_slice(&[1, -2, 0, 127]);
+    let counts = state.tensor_mut("item.counts").expect("in the spec");
+    counts.row_mut(0).copy_from_slice(&[320, 40]);
+    counts.row_mut(1).copy_from_slice(&[321, 43]);
+    counts.row_mut(3).copy_from_slice(&[320, NEVER_CODE]);
+    state.tensor_mut("final_norm").expect("in the spec").codes[3] = 16_384;
+    state
+}
+
+#[test]
+fn state_hashes_are_golden() {
+    let hashes = format!("{}\n{}\n", base_state().hash(), target_state().hash());
+    assert_golden("state-hashes.v1.txt", hashes.as_bytes());
+}
+
+#[test]
+fn delta_is_golden() {
+    let (base, target) = (base_state(), target_state());
+    let bytes = encode_delta(&base, Version(41), &target, Version(42)).expect("a successor");
+    assert_golden(&format!("delta.v{}.bin", codec::FORMAT_VERSION), &bytes);
+    assert_eq!(apply_delta(&base, &bytes), Ok(target));
+}
+
+#[test]
+fn snapshot_is_golden() {
+    let state = target_state();
+    let bytes = encode_snapshot(&state, Version(42)).expect("valid state");
+    assert_golden(&format!("snapshot.v{}.bin", codec::FORMAT_VERSION), &bytes);
+    assert_eq!(decode_snapshot(&bytes), Ok((Version(42), state)));
+}
+
+#[test]
+fn signed_manifest_and_its_carriers_are_golden() {
+    let (base, target) = (base_state(), target_state());
+    let delta = encode_delta(&base, Version(41), &target, Version(42)).expect("a successor");
+    let snapshot = encode_snapshot(&target, Version(42)).expect("valid state");
+    let manifest = manifest_of(&target, Version(42), &delta, &snapshot);
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let signed = manifest::sign(&manifest, &key);
+    assert_golden(
+        &format!("manifest.v{}.json", manifest::FORMAT_VERSION),
+        &signed,
+    );
+    assert_eq!(
+        verify(&signed, &[key.verifying_key()]),
+        Ok(manifest.clone())
+    );
+
+    let published = Published {
+        state: target,
+        manifest,
+        signed,
+        delta,
+        snapshot,
+    };
+    let announcement = announcement_of(&published, true);
+    assert_golden(
+        &format!("announcement.v{}.json", manifest::FORMAT_VERSION),
+        &announcement,
+    );
+    let publisher = Publisher {
+        key,
+        versions: vec![published],
+    };
+    assert_golden(
+        &format!("plan.v{}.json", manifest::FORMAT_VERSION),
+        &publisher.plan(None),
+    );
+}

@@ -1,0 +1,11 @@
+//! Tests of everything that travels: deltas, snapshots, manifests, plans, announcements, and the machine that follows them.
+//!
+//! `fixtures` makes states and publishes versions as a server would; `golden` pins the layouts;
+//! `properties` makes random states; `damage` breaks bytes; `following` drives the sync machine.
+
+mod damage;
+mod fixtures;
+mod following;
+mod golden;
+mod properties;
+mod trust;
