@@ -1,0 +1,186 @@
+//! The BERT network in burn: embeddings, bidirectional attention layers, mean pooling.
+//!
+//! ```text
+//! x_0   = LN(word + position + type_0)
+//! layer : x = LN(x + attention(x)), x = LN(x + W₂·gelu(W₁·x))     post-norm (Devlin et al. 2018)
+//! text  = norm(mean over the tokens of x)                          (Reimers & Gurevych 2019)
+//! ```
+//! LayerNorm takes its epsilon from the config and gelu is the exact one with erf.
+//! Hidden states are kept as one matrix of tokens, so that every linear layer is one product.
+
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::activation::gelu;
+use burn::tensor::module::attention;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::config::BertConfig;
+use crate::model::ranker::normalize_rows;
+
+/// Added to the attention score of padding; finite, so that softmax has no NaN on any backend.
+const MASKED_SCORE: f32 = -1.0e9;
+
+/// Token ids to hidden states.
+#[derive(Module, Debug)]
+pub struct BertModel {
+    embeddings: BertEmbeddings,
+    layers: Vec<BertLayer>,
+}
+
+#[derive(Module, Debug)]
+struct BertEmbeddings {
+    word: Embedding,
+    position: Embedding,
+    token_type: Embedding,
+    norm: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct BertLayer {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: LayerNorm,
+    num_heads: usize,
+}
+
+/// Shape of a batch, since hidden states are kept flat.
+#[derive(Debug, Clone, Copy)]
+struct BatchShape {
+    num_texts: usize,
+    len: usize,
+}
+
+impl BertConfig {
+    /// The network on `device`; weights take no memory before they are loaded or used.
+    #[must_use]
+    pub fn init(&self, device: &Device) -> BertModel {
+        let dim = self.hidden_size;
+        let norm = || {
+            LayerNormConfig::new(dim)
+                .with_epsilon(self.layer_norm_eps)
+                .init(device)
+        };
+        let embedding = |num_rows| EmbeddingConfig::new(num_rows, dim).init(device);
+        let linear = |d_in, d_out| LinearConfig::new(d_in, d_out).init(device);
+        let embeddings = BertEmbeddings {
+            word: embedding(self.vocab_size),
+            position: embedding(self.max_position_embeddings),
+            token_type: embedding(self.type_vocab_size),
+            norm: norm(),
+        };
+        let layer = |_| BertLayer {
+            query: linear(dim, dim),
+            key: linear(dim, dim),
+            value: linear(dim, dim),
+            attention_output: linear(dim, dim),
+            attention_norm: norm(),
+            intermediate: linear(dim, self.intermediate_size),
+            output: linear(self.intermediate_size, dim),
+            output_norm: norm(),
+            num_heads: self.num_attention_heads,
+        };
+        BertModel {
+            embeddings,
+            layers: (0..self.num_hidden_layers).map(layer).collect(),
+        }
+    }
+}
+
+impl BertModel {
+    /// Hidden states of the last layer.
+    ///
+    /// # Shapes
+    /// `token_ids`: `[num_texts, len]`; `mask`: `[num_texts, len]`, 1 at a token and 0 at padding,
+    /// absent where nothing is padded. → `[num_texts, len, hidden_size]`.
+    #[must_use]
+    pub fn forward(&self, token_ids: Tensor<2, Int>, mask: Option<Tensor<2>>) -> Tensor<3> {
+        let [num_texts, len] = token_ids.dims();
+        let shape = BatchShape { num_texts, len };
+        let scores = mask.map(|mask| attention_bias(mask, shape));
+        let mut hidden = self.embeddings.forward(token_ids);
+        for layer in &self.layers {
+            hidden = layer.attend(hidden, shape, scores.as_ref());
+            hidden = layer.feed_forward(hidden);
+        }
+        let dim = hidden.dims()[1];
+        hidden.reshape([num_texts, len, dim])
+    }
+}
+
+impl BertEmbeddings {
+    /// # Shapes
+    /// `[num_texts, len]` → `[num_texts · len, hidden_size]`.
+    fn forward(&self, token_ids: Tensor<2, Int>) -> Tensor<2> {
+        let [num_texts, len] = token_ids.dims();
+        let words = self.word.forward(token_ids);
+        let dim = words.dims()[2];
+        let positions = self.position.weight.val().slice([0..len, 0..dim]);
+        let token_type = self.token_type.weight.val().slice([0..1, 0..dim]);
+        let places = (positions + token_type).reshape([1, len, dim]);
+        self.norm
+            .forward((words + places).reshape([num_texts * len, dim]))
+    }
+}
+
+impl BertLayer {
+    /// Multi-head attention with its residual.
+    ///
+    /// # Shapes
+    /// `hidden`: `[num_texts · len, hidden_size]` → same.
+    fn attend(&self, hidden: Tensor<2>, shape: BatchShape, bias: Option<&Tensor<4>>) -> Tensor<2> {
+        let BatchShape { num_texts, len } = shape;
+        let dim = hidden.dims()[1];
+        let heads = |linear: &Linear| {
+            let flat = linear.forward(hidden.clone());
+            flat.reshape([num_texts, len, self.num_heads, dim / self.num_heads])
+                .swap_dims(1, 2)
+        };
+        let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
+        let mixed = attention(query, key, value, None, bias.cloned(), Default::default());
+        let mixed = mixed.swap_dims(1, 2).reshape([num_texts * len, dim]);
+        self.attention_norm
+            .forward(hidden + self.attention_output.forward(mixed))
+    }
+
+    /// Position-wise feed-forward layer with its residual.
+    ///
+    /// # Shapes
+    /// `[num_texts · len, hidden_size]` → same.
+    fn feed_forward(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let inner = gelu(self.intermediate.forward(hidden.clone()));
+        self.output_norm
+            .forward(hidden + self.output.forward(inner))
+    }
+}
+
+/// # Shapes
+/// `mask`: `[num_texts, len]` → `[num_texts, 1, len, len]`, 0 or [`MASKED_SCORE`] by column.
+fn attention_bias(mask: Tensor<2>, shape: BatchShape) -> Tensor<4> {
+    let BatchShape { num_texts, len } = shape;
+    let bias = (mask - 1.0) * -MASKED_SCORE;
+    bias.reshape([num_texts, 1, 1, len])
+        .expand([num_texts, 1, len, len])
+}
+
+/// Mean of the tokens' hidden states, scaled to length 1.
+///
+/// # Shapes
+/// `hidden`: `[num_texts, len, hidden_size]`, `mask` as in [`BertModel::forward`].
+/// → `[num_texts, hidden_size]`.
+#[must_use]
+pub fn mean_pool(hidden: Tensor<3>, mask: Option<Tensor<2>>) -> Tensor<2> {
+    let [num_texts, len, dim] = hidden.dims();
+    let mean = match mask {
+        None => hidden.mean_dim(1),
+        Some(mask) => {
+            let counts = mask.clone().sum_dim(1).reshape([num_texts, 1, 1]);
+            (hidden * mask.reshape([num_texts, len, 1])).sum_dim(1) / counts
+        }
+    };
+    normalize_rows(mean.reshape([num_texts, dim]))
+}

@@ -1,0 +1,271 @@
+//! The pretrained encoder put together: tokens in batches through the network, rows back in order.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::TextError;
+use super::batch::{BatchLimits, TokenBatch, TokenizedText, plan_batches};
+use super::bert::{BertModel, mean_pool};
+use super::config::BertConfig;
+use super::parameters::{NamedTensor, by_name, load};
+use super::tokenizer::TextTokenizer;
+use crate::ids::BlobId;
+
+/// Values hashed at a time when weights are fingerprinted: large enough for BLAKE3's wide kernels.
+const HASH_CHUNK_LEN: usize = 32 << 10;
+
+/// Network with weights on a device.
+#[derive(Debug)]
+pub struct TextEncoder {
+    config: BertConfig,
+    model: BertModel,
+    device: Device,
+    limits: BatchLimits,
+    fingerprint: BlobId,
+}
+
+impl TextEncoder {
+    /// Builds the network of `config` on `device` from the tensors of a weights file.
+    ///
+    /// # Errors
+    /// A size of the config is out of bounds; a tensor is missing, unexpected, there twice, not
+    /// finite or of another shape: the error names it.
+    pub fn from_named(
+        config: BertConfig,
+        tensors: Vec<NamedTensor>,
+        device: &Device,
+    ) -> Result<Self, TextError> {
+        config.check()?;
+        let device = device.clone().without_autodiff();
+        let tensors = by_name(tensors)?;
+        let fingerprint = fingerprint(&config, &tensors);
+        let model = load(config.init(&device), tensors)?;
+        Ok(Self {
+            config,
+            model,
+            device,
+            limits: BatchLimits::EXACT,
+            fingerprint,
+        })
+    }
+
+    /// The same encoder with batches cut another way.
+    #[must_use]
+    pub fn with_batch_limits(mut self, limits: BatchLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Width of an embedding.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    /// Sizes of the network.
+    #[must_use]
+    pub fn config(&self) -> &BertConfig {
+        &self.config
+    }
+
+    /// Hash of config and weights.
+    #[must_use]
+    pub fn fingerprint(&self) -> BlobId {
+        self.fingerprint
+    }
+
+    /// Embeddings of token sequences, as unit vectors in the order given.
+    /// Blocks until the device has computed them, so not for WebGPU in a page.
+    ///
+    /// # Shapes
+    /// → `[texts.len(), dim]`, row-major.
+    ///
+    /// # Errors
+    /// A sequence is too long, a token unknown, the device failed, or an embedding is not finite.
+    pub fn encode(&self, texts: &[TokenizedText]) -> Result<Vec<f32>, TextError> {
+        self.check_tokens(texts)?;
+        let mut rows = EmbeddingRows::new(texts.len(), self.dim());
+        for batch in self.plan(texts) {
+            let embeddings = self.forward(&batch).try_into_data().map_err(device_error)?;
+            rows.put(&batch, embeddings)?;
+        }
+        Ok(rows.values)
+    }
+
+    /// [`Self::encode`] for devices that can only be read back asynchronously.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub async fn encode_async(&self, texts: &[TokenizedText]) -> Result<Vec<f32>, TextError> {
+        self.check_tokens(texts)?;
+        let mut rows = EmbeddingRows::new(texts.len(), self.dim());
+        for batch in self.plan(texts) {
+            let embeddings = self
+                .forward(&batch)
+                .into_data_async()
+                .await
+                .map_err(device_error)?;
+            rows.put(&batch, embeddings)?;
+        }
+        Ok(rows.values)
+    }
+
+    fn plan(&self, texts: &[TokenizedText]) -> Vec<TokenBatch> {
+        plan_batches(texts, self.limits, self.config.max_position_embeddings)
+    }
+
+    /// # Shapes
+    /// → `[batch.text_idxs.len(), dim]`.
+    fn forward(&self, batch: &TokenBatch) -> Tensor<2> {
+        let dims = [batch.text_idxs.len(), batch.padded_len];
+        let token_ids = TensorData::new(batch.token_ids.clone(), dims);
+        let token_ids = Tensor::<2, Int>::from_data(token_ids, &self.device);
+        let mask = batch
+            .is_padded()
+            .then(|| TensorData::new(batch.mask(), dims));
+        let mask = mask.map(|mask| Tensor::<2>::from_data(mask, &self.device));
+        mean_pool(self.model.forward(token_ids, mask.clone()), mask)
+    }
+
+    fn check_tokens(&self, texts: &[TokenizedText]) -> Result<(), TextError> {
+        let (vocab_size, len_max) = (self.config.vocab_size, self.config.max_position_embeddings);
+        for text in texts {
+            let actual = text.token_ids.len();
+            if !(1..=len_max).contains(&actual) {
+                return Err(TextError::SequenceLen { actual, len_max });
+            }
+            let unknown = text.token_ids.iter().find(|&&id| id as usize >= vocab_size); // fits: usize has at least 32 bits here
+            if let Some(&token_id) = unknown {
+                return Err(TextError::TokenUnknown {
+                    token_id,
+                    vocab_size,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Network and tokenizer.
+#[derive(Debug)]
+pub struct BertTextEncoder {
+    tokenizer: TextTokenizer,
+    encoder: TextEncoder,
+}
+
+impl BertTextEncoder {
+    /// Puts a tokenizer before a network.
+    ///
+    /// # Errors
+    /// The tokenizer knows more tokens, or gives longer sequences, than the network takes.
+    pub fn new(tokenizer: TextTokenizer, encoder: TextEncoder) -> Result<Self, TextError> {
+        let config = encoder.config();
+        let (vocab_size, actual) = (config.vocab_size, tokenizer.vocab_size());
+        if actual > vocab_size {
+            return Err(TextError::VocabularyMismatch { actual, vocab_size });
+        }
+        let (len_max, actual) = (config.max_position_embeddings, tokenizer.len_max());
+        if actual > len_max {
+            return Err(TextError::SequenceLen { actual, len_max });
+        }
+        Ok(Self { tokenizer, encoder })
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn encoder(&self) -> &TextEncoder {
+        &self.encoder
+    }
+
+    /// Width of an embedding.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.encoder.dim()
+    }
+
+    /// Hash of config, weights and tokenizer.
+    #[must_use]
+    pub fn fingerprint(&self) -> BlobId {
+        let parts = [self.encoder.fingerprint().0, self.tokenizer.fingerprint().0];
+        BlobId::of(&parts.concat())
+    }
+
+    /// See [`super::AnyTextEncoder::embed`].
+    ///
+    /// # Errors
+    /// The tokenizer or the device failed, or an embedding is not finite.
+    pub fn embed(&self, texts: &[String]) -> Result<Vec<f32>, TextError> {
+        self.encoder.encode(&self.tokenize(texts)?)
+    }
+
+    /// See [`super::AnyTextEncoder::embed_async`].
+    ///
+    /// # Errors
+    /// As [`Self::embed`].
+    pub async fn embed_async(&self, texts: &[String]) -> Result<Vec<f32>, TextError> {
+        self.encoder.encode_async(&self.tokenize(texts)?).await
+    }
+
+    fn tokenize(&self, texts: &[String]) -> Result<Vec<TokenizedText>, TextError> {
+        texts
+            .iter()
+            .map(|text| self.tokenizer.tokenize(text))
+            .collect()
+    }
+}
+
+/// The result while batches come in out of order.
+struct EmbeddingRows {
+    values: Vec<f32>,
+    dim: usize,
+}
+
+impl EmbeddingRows {
+    fn new(num_texts: usize, dim: usize) -> Self {
+        Self {
+            values: vec![0.0; num_texts * dim],
+            dim,
+        }
+    }
+
+    fn put(&mut self, batch: &TokenBatch, embeddings: TensorData) -> Result<(), TextError> {
+        let embeddings = embeddings.try_into_vec::<f32>().map_err(device_error)?;
+        for (row, &text_idx) in embeddings.chunks_exact(self.dim).zip(&batch.text_idxs) {
+            if row.iter().any(|value| !value.is_finite()) {
+                return Err(TextError::EmbeddingNotFinite { text_idx });
+            }
+            self.values[text_idx * self.dim..(text_idx + 1) * self.dim].copy_from_slice(row);
+        }
+        Ok(())
+    }
+}
+
+fn device_error(error: impl std::fmt::Debug) -> TextError {
+    TextError::Device {
+        reason: format!("{error:?}"),
+    }
+}
+
+fn fingerprint(config: &BertConfig, tensors: &BTreeMap<String, NamedTensor>) -> BlobId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(
+        &serde_json::to_vec(config).expect("a struct of numbers and texts always serializes"),
+    );
+    let mut bytes = Vec::with_capacity(HASH_CHUNK_LEN * size_of::<f32>());
+    for (name, tensor) in tensors {
+        hasher.update(format!("\n{name} {:?}\n", tensor.shape).as_bytes());
+        for chunk in tensor.values.chunks(HASH_CHUNK_LEN) {
+            bytes.clear();
+            bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+            hasher.update(&bytes);
+        }
+    }
+    BlobId(*hasher.finalize().as_bytes())
+}
