@@ -59,6 +59,8 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         rate: None,
         num_pages: 0,
         num_ranking_pages: 0,
+        num_browser_pages: 0,
+        package_dir: PathBuf::new(),
         steady_secs: 0,
         chunk_len: args.chunk,
         time_budget_secs: args.time_budget_secs,

@@ -33,6 +33,12 @@ pub struct ReplayArgs {
     /// How many of these pages also rank
     #[arg(long, default_value_t = 3)]
     pub ranking_pages: usize,
+    /// Also open real Chromium pages, one if no number is given; needs chromedriver and the built npm package
+    #[arg(long, value_name = "PAGES", num_args = 0..=1, default_missing_value = "1", default_value_t = 0)]
+    pub browser: usize,
+    /// Folder of the built npm package, served to these pages
+    #[arg(long, value_name = "DIR", default_value = "edge-wasm/npm")]
+    pub package: PathBuf,
     /// Length of the steady phase at 200 events per second, in seconds
     #[arg(long, default_value_t = 60)]
     pub steady_secs: u64,
@@ -85,6 +91,8 @@ fn options(args: ReplayArgs) -> ReplayOptions {
         rate: args.rate,
         num_pages: args.pages,
         num_ranking_pages: args.ranking_pages.min(args.pages),
+        num_browser_pages: args.browser,
+        package_dir: args.package,
         steady_secs: args.steady_secs,
         chunk_len: args.chunk,
         time_budget_secs: args.time_budget_secs,

@@ -12,6 +12,8 @@
 
 pub mod api;
 pub mod background;
+pub mod browser;
+pub mod effect;
 pub mod followers;
 pub mod machine;
 pub mod quality;
@@ -36,6 +38,7 @@ use shared_model::model::scorer::ScoreError;
 use crate::dataset::{Dataset, DatasetError};
 use crate::page_client::{Applied, PageClient, PageError, PageKind};
 use api::ApiError;
+use browser::{BrowserError, BrowserPage};
 use followers::{FollowerRecord, Followers};
 use server_process::{ServerProcessError, ServerSetup};
 use steady::{Steady, SteadyOptions, SteadyOutcome};
@@ -72,6 +75,9 @@ pub enum ReplayError {
     /// A page could not rank.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A Chromium page failed.
+    #[error(transparent)]
+    Browser(#[from] BrowserError),
     /// An id of ours is too long, because the run id is.
     #[error(transparent)]
     Id(#[from] IdError),
@@ -122,6 +128,10 @@ pub struct ReplayOptions {
     pub num_pages: usize,
     /// How many of them rank; the others follow.
     pub num_ranking_pages: usize,
+    /// Chromium pages beside them.
+    pub num_browser_pages: usize,
+    /// Folder of the built npm package, served to them.
+    pub package_dir: PathBuf,
     /// Length of the steady phase.
     pub steady_secs: u64,
     /// Events ranked and posted together.
@@ -291,10 +301,15 @@ async fn run_steady(
         first_version.map_err(|_elapsed| ReplayError::NoVersion)?;
         pages.push(page);
     }
+    let mut browsers = Vec::with_capacity(options.num_browser_pages);
+    for _ in 0..options.num_browser_pages {
+        browsers.push(BrowserPage::open(&address).await?);
+    }
     let mut steady = Steady {
         dataset,
         timelines: &warm.timelines,
         pages: &mut pages,
+        browsers: &browsers,
         api: &warm.api,
         progress: bar(0, "steady: plants"),
     };
@@ -304,7 +319,11 @@ async fn run_steady(
         seed: options.seed,
         run_id: run_id.to_owned(),
     };
-    steady.run(&steady_options).await
+    let outcome = steady.run(&steady_options).await;
+    for browser in browsers {
+        browser.close().await;
+    }
+    outcome
 }
 
 /// An id that is unique over runs against one server.

@@ -7,9 +7,10 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 use shared_model::manifest::VersionKind;
 
+use super::effect::{EFFECT_SECS_MAX, following_secs};
 use super::machine;
 use super::quality::{Quality, quantile};
-use super::steady::{EFFECT_SECS_MAX, SteadyOutcome, following_secs};
+use super::steady::SteadyOutcome;
 use super::{Measured, STEADY_RATE, WARM_SHARE};
 use crate::baselines::item_knn::ITEM_KNN_ITEMS_MAX;
 use crate::page_client::Applied;
@@ -244,12 +245,23 @@ fn freshness(measured: &Measured) -> Value {
         .iter()
         .flat_map(|plant| following_secs(plant, &measured.followers))
         .collect();
-    let all: Vec<Option<f64>> = ranking.iter().chain(&following).copied().collect();
+    let browser: Vec<Option<f64>> = steady
+        .plants
+        .iter()
+        .flat_map(|plant| plant.browser_secs.clone())
+        .collect();
+    let all: Vec<Option<f64>> = ranking
+        .iter()
+        .chain(&following)
+        .chain(&browser)
+        .copied()
+        .collect();
     let mut figures = secs_figures(&all);
     if let Value::Object(figures) = &mut figures {
         figures.insert("num_plants".to_owned(), steady.plants.len().into());
         figures.insert("ranking_pages".to_owned(), secs_figures(&ranking));
         figures.insert("following_pages".to_owned(), secs_figures(&following));
+        figures.insert("chromium_pages".to_owned(), secs_figures(&browser));
         figures.insert("lost_counts_as_secs".to_owned(), EFFECT_SECS_MAX.into());
     }
     figures

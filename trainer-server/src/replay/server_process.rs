@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use shared_model::event::Event;
+use shared_model::event::{Event, Item};
+use shared_model::ids::LogOffset;
 
 use super::api::{ApiError, ServerApi};
 use crate::config::load::{Sources, load};
@@ -76,14 +77,18 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Prepares a folder and a configuration, lets `fill` write to the log, and starts the process.
+    /// Prepares a folder and a configuration, fills the log, and starts the process.
+    ///
+    /// Returns it with the end of its log.
     ///
     /// # Errors
     /// See [`ServerProcessError`].
-    pub fn start(
+    pub async fn start(
         setup: &ServerSetup,
-        fill: impl FnOnce(&EventLog) -> Result<(), EventLogError>,
-    ) -> Result<Self, ServerProcessError> {
+        items: &[Item],
+        events: impl Iterator<Item = Event>,
+        progress: &indicatif::ProgressBar,
+    ) -> Result<(Self, LogOffset), ServerProcessError> {
         let dir = tempfile::Builder::new()
             .prefix("freshet-replay-")
             .tempdir()
@@ -93,12 +98,13 @@ impl ServerProcess {
             })?;
         let config = effective_config(setup, dir.path())?;
         let log = EventLog::open(&config.server.data_dir, &EventLogConfig::from(&config))?;
-        let filled = fill(&log);
+        let filled = fill_log(&log, items, events, progress).await;
+        let end = log.end();
         log.shutdown();
         drop(log);
         filled?;
         let child = spawn(&config, dir.path())?;
-        Ok(Self { child, dir, config })
+        Ok((Self { child, dir, config }, end))
     }
 
     /// Where it listens.
@@ -168,9 +174,9 @@ impl Drop for ServerProcess {
 ///
 /// # Errors
 /// The log refused a record or failed.
-pub fn fill_log(
+async fn fill_log(
     log: &EventLog,
-    items: &[shared_model::event::Item],
+    items: &[Item],
     events: impl Iterator<Item = Event>,
     progress: &indicatif::ProgressBar,
 ) -> Result<(), EventLogError> {
@@ -187,13 +193,13 @@ pub fn fill_log(
     for record in records {
         batch.push(record);
         if batch.len() == IMPORT_BATCH_LEN {
-            log.append_blocking(&batch)?;
-            progress.inc(batch.len() as u64); // usize fits u64
-            batch.clear();
+            let full = std::mem::replace(&mut batch, Vec::with_capacity(IMPORT_BATCH_LEN));
+            log.append(full).await?;
+            progress.inc(IMPORT_BATCH_LEN as u64); // usize fits u64
         }
     }
-    log.append_blocking(&batch)?;
     progress.inc(batch.len() as u64); // usize fits u64
+    log.append(batch).await?;
     Ok(())
 }
 

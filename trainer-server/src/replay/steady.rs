@@ -3,7 +3,7 @@
 //! A plant: some new users with one and the same history take an item that ranks far down for that
 //! history. The clock runs from the acknowledgement of their events to the moment at which `rank()`
 //! in a page shows the item at half its position or better; an effect that does not arrive within
-//! [`EFFECT_SECS_MAX`] counts as that long, and as lost.
+//! [`EFFECT_SECS_MAX`](super::effect::EFFECT_SECS_MAX) counts as that long, and as lost.
 //!
 //! Ranking pages rank after every version they apply. Following pages build no scorer, to leave the
 //! cores to the server: they are timed by when they applied the version in which a ranking page saw
@@ -18,20 +18,20 @@ use indicatif::ProgressBar;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use shared_model::edge::engine::{K_MAX, RankOptions, RankRequest};
 use shared_model::event::{Event, EventKind, HistoryEvent};
 use shared_model::ids::{ItemId, UserId, Version};
 
 use super::ReplayError;
 use super::api::ServerApi;
 use super::background::{Background, BackgroundOutcome, EventClock};
-use super::followers::FollowerRecord;
+use super::browser::BrowserPage;
+use super::effect::{
+    Acked, PlantOutcome, Probe, position_of, rank_all, wait_for_browser, wait_for_effect,
+};
 use crate::baselines::timelines::Timelines;
 use crate::dataset::Dataset;
 use crate::page_client::{Applied, PageClient};
 
-/// When an effect is given up.
-pub const EFFECT_SECS_MAX: f64 = 10.0;
 /// Position below which an item counts as far down.
 const FAR_DOWN: usize = 500;
 /// Users who take the planted item.
@@ -52,19 +52,6 @@ pub struct SteadyOptions {
     pub seed: u64,
     /// Start of every event id.
     pub run_id: String,
-}
-
-/// What became of one plant.
-#[derive(Debug, Clone)]
-pub struct PlantOutcome {
-    /// When its events were acknowledged.
-    pub acked_at: Instant,
-    /// Position just before, in the first page.
-    pub position_before: usize,
-    /// Per ranking page the seconds until the effect; `None` where it was lost.
-    pub effect_secs: Vec<Option<f64>>,
-    /// First version in which any ranking page saw the effect.
-    pub effective_version: Option<Version>,
 }
 
 /// What the phase found.
@@ -90,17 +77,12 @@ pub struct Steady<'a> {
     pub timelines: &'a Timelines,
     /// Ranking pages, at least one.
     pub pages: &'a mut [PageClient],
+    /// Chromium pages, if any.
+    pub browsers: &'a [BrowserPage],
     /// The server.
     pub api: &'a ServerApi,
     /// Shows how far it is, in plants.
     pub progress: ProgressBar,
-}
-
-/// One plant before it is posted.
-struct Plant {
-    item_id: ItemId,
-    history: Vec<HistoryEvent>,
-    users: Vec<UserId>,
 }
 
 impl Steady<'_> {
@@ -154,7 +136,7 @@ impl Steady<'_> {
         &self,
         phase: &mut Phase,
         plant_idx: usize,
-    ) -> Result<Plant, ReplayError> {
+    ) -> Result<Probe, ReplayError> {
         let users = (0..NUM_PLANTED_USERS)
             .map(|user| UserId::new(format!("{}-planted-{plant_idx}-{user}", phase.run_id)))
             .collect::<Result<Vec<_>, _>>()?;
@@ -170,7 +152,7 @@ impl Steady<'_> {
             .last()
             .map(|seen| seen.item_id.clone())
             .ok_or(ReplayError::NoProbe)?;
-        Ok(Plant {
+        Ok(Probe {
             item_id,
             history,
             users,
@@ -204,13 +186,70 @@ impl Steady<'_> {
     async fn plant(
         &mut self,
         phase: &mut Phase,
-        mut plant: Plant,
+        mut probe: Probe,
     ) -> Result<Option<PlantOutcome>, ReplayError> {
         let now_millis = phase.clock.now_millis();
+        let Some(item_id) = self.choose_item(phase, &probe, now_millis).await? else {
+            return Ok(None);
+        };
+        probe.item_id = item_id;
+        let mut positions = Vec::with_capacity(self.pages.len());
+        for page in self.pages.iter_mut() {
+            let ranking = rank_all(page, &probe.history, now_millis).await?;
+            positions.push(position_of(&ranking, &probe.item_id));
+        }
+        for browser in self.browsers {
+            browser
+                .arm(&probe.history, &probe.item_id, now_millis)
+                .await?;
+        }
+
+        let mut events = Vec::new();
+        for user_id in &probe.users {
+            events.push(self.event(phase, user_id, &probe.item_id, phase.clock.now_millis())?);
+        }
+        self.api.post_events(&events).await?;
+        let acked = Acked::now();
+
+        let (probe, clock) = (&probe, phase.clock);
+        let pages = self.pages.iter_mut().zip(&positions);
+        let native = join_all(
+            pages.map(|(page, before)| wait_for_effect(page, probe, *before, acked, clock)),
+        );
+        let browsers = join_all(
+            self.browsers
+                .iter()
+                .map(|browser| wait_for_browser(browser, acked)),
+        );
+        let (native, browsers) = tokio::join!(native, browsers);
+        let mut effect_secs = Vec::with_capacity(positions.len());
+        let mut effective_version: Option<Version> = None;
+        for (effect, applied) in native.into_iter().zip(&mut phase.applied) {
+            let effect = effect?;
+            applied.extend(effect.applied);
+            effect_secs.push(effect.secs);
+            effective_version = effect.version.into_iter().chain(effective_version).min();
+        }
+        Ok(Some(PlantOutcome {
+            acked_at: acked.at,
+            position_before: positions.first().copied().unwrap_or_default(),
+            effect_secs,
+            browser_secs: browsers.into_iter().collect::<Result<_, _>>()?,
+            effective_version,
+        }))
+    }
+
+    /// A random item that ranks far down for the probe and was not planted before.
+    async fn choose_item(
+        &mut self,
+        phase: &mut Phase,
+        probe: &Probe,
+        now_millis: i64,
+    ) -> Result<Option<ItemId>, ReplayError> {
         let Some(first) = self.pages.first_mut() else {
             return Ok(None);
         };
-        let ranking = rank_all(first, &plant.history, now_millis).await?;
+        let ranking = rank_all(first, &probe.history, now_millis).await?;
         let far_down = ranking
             .get(FAR_DOWN.min(ranking.len() / 2)..)
             .unwrap_or_default();
@@ -218,49 +257,11 @@ impl Steady<'_> {
             .iter()
             .filter(|item_id| !phase.used_items.contains(*item_id))
             .collect();
-        let Some(item_id) = unused.choose(&mut phase.rng) else {
-            return Ok(None);
-        };
-        plant.item_id = (*item_id).clone();
-        phase.used_items.insert(plant.item_id.clone());
-
-        let mut positions = Vec::with_capacity(self.pages.len());
-        for page in self.pages.iter_mut() {
-            positions.push(position_of(
-                &rank_all(page, &plant.history, now_millis).await?,
-                &plant.item_id,
-            ));
-        }
-        let mut events = Vec::new();
-        for user_id in &plant.users {
-            events.push(self.event(phase, user_id, &plant.item_id, phase.clock.now_millis())?);
-        }
-        self.api.post_events(&events).await?;
-        let acked_at = Instant::now();
-        let clock = phase.clock;
-        let waits = self
-            .pages
-            .iter_mut()
-            .zip(&positions)
-            .map(|(page, position_before)| {
-                wait_for_effect(page, &plant, *position_before, acked_at, clock)
-            });
-        let mut effect_secs = Vec::with_capacity(positions.len());
-        let mut effective_version: Option<Version> = None;
-        for (effect, applied) in join_all(waits).await.into_iter().zip(&mut phase.applied) {
-            let effect = effect?;
-            applied.extend(effect.applied);
-            effect_secs.push(effect.secs);
-            let earlier = effect.version.into_iter().chain(effective_version).min();
-            effective_version = earlier;
-        }
-        let position_before = positions.first().copied().unwrap_or_default();
-        Ok(Some(PlantOutcome {
-            acked_at,
-            position_before,
-            effect_secs,
-            effective_version,
-        }))
+        let chosen = unused
+            .choose(&mut phase.rng)
+            .map(|item_id| (*item_id).clone());
+        phase.used_items.extend(chosen.clone());
+        Ok(chosen)
     }
 
     async fn follow_until(&mut self, due: Instant, phase: &mut Phase) {
@@ -313,144 +314,8 @@ struct Phase {
     num_posted: usize,
 }
 
-/// Seconds until each following page had the version with the effect; `None` where it never did.
-#[must_use]
-pub fn following_secs(plant: &PlantOutcome, followers: &[FollowerRecord]) -> Vec<Option<f64>> {
-    let secs_of = |follower: &FollowerRecord| {
-        let effective = plant.effective_version?;
-        let first = follower
-            .applied
-            .iter()
-            .find(|applied| applied.version >= effective)?;
-        let secs = first
-            .at
-            .saturating_duration_since(plant.acked_at)
-            .as_secs_f64();
-        (secs <= EFFECT_SECS_MAX).then_some(secs)
-    };
-    followers.iter().map(secs_of).collect()
-}
-
-struct Effect {
-    secs: Option<f64>,
-    version: Option<Version>,
-    applied: Vec<Applied>,
-}
-
 async fn follow(page: &mut PageClient, applied: &mut Vec<Applied>, due: Instant) {
     while let Ok(version) = tokio::time::timeout_at(due.into(), page.next_version()).await {
         applied.push(version);
-    }
-}
-
-async fn wait_for_effect(
-    page: &mut PageClient,
-    plant: &Plant,
-    position_before: usize,
-    acked_at: Instant,
-    clock: EventClock,
-) -> Result<Effect, ReplayError> {
-    let deadline = acked_at + Duration::from_secs_f64(EFFECT_SECS_MAX);
-    let mut applied = Vec::new();
-    while let Ok(version) = tokio::time::timeout_at(deadline.into(), page.next_version()).await {
-        applied.push(version);
-        let ranking = rank_all(page, &plant.history, clock.now_millis()).await?;
-        if position_of(&ranking, &plant.item_id) * 2 <= position_before {
-            let secs = acked_at.elapsed().as_secs_f64();
-            return Ok(Effect {
-                secs: Some(secs),
-                version: Some(version.version),
-                applied,
-            });
-        }
-    }
-    Ok(Effect {
-        secs: None,
-        version: None,
-        applied,
-    })
-}
-
-/// `rank()` of a page over all items.
-async fn rank_all(
-    page: &mut PageClient,
-    history: &[HistoryEvent],
-    now_millis: i64,
-) -> Result<Vec<ItemId>, ReplayError> {
-    let options = RankOptions {
-        k: K_MAX,
-        exclude_seen: true,
-    };
-    let engine = page.engine_mut().ok_or(ReplayError::NoVersion)?;
-    let request = RankRequest {
-        history,
-        candidates: None,
-        options: &options,
-        now_millis,
-    };
-    let ranking = engine.rank(&request).await?;
-    Ok(ranking
-        .items
-        .into_iter()
-        .map(|ranked| ranked.item_id)
-        .collect())
-}
-
-/// Position from 1; one past the end where it is not ranked.
-fn position_of(ranking: &[ItemId], item_id: &ItemId) -> usize {
-    ranking
-        .iter()
-        .position(|ranked| ranked == item_id)
-        .unwrap_or(ranking.len())
-        + 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use shared_model::ids::LogOffset;
-    use shared_model::manifest::VersionKind;
-
-    #[test]
-    fn following_pages_are_timed_by_the_version_with_the_effect() {
-        let acked_at = Instant::now();
-        let applied = |version, millis| Applied {
-            version: Version(version),
-            kind: VersionKind::Fast,
-            learned_through: LogOffset(0),
-            delta_bytes: None,
-            delta_bytes_downloaded: None,
-            announcement_bytes: None,
-            at: acked_at + Duration::from_millis(millis),
-            hash_matches: true,
-        };
-        let follower = |applied| FollowerRecord {
-            applied,
-            ..FollowerRecord::default()
-        };
-        let followers = [
-            follower(vec![applied(4, 100), applied(5, 600)]),
-            follower(vec![applied(4, 100), applied(7, 900)]),
-            follower(vec![applied(4, 100)]),
-            follower(vec![applied(5, 10_001)]),
-        ];
-        let plant = |effective_version| PlantOutcome {
-            acked_at,
-            position_before: 900,
-            effect_secs: Vec::new(),
-            effective_version,
-        };
-        assert_eq!(
-            following_secs(&plant(Some(Version(5))), &followers),
-            vec![Some(0.6), Some(0.9), None, None]
-        );
-        assert_eq!(following_secs(&plant(None), &followers), vec![None; 4]);
-    }
-
-    #[test]
-    fn an_unranked_item_is_one_past_the_end() {
-        let ids: Vec<ItemId> = ["a", "b"].map(|id| ItemId::new(id).expect("id")).to_vec();
-        assert_eq!(position_of(&ids, &ids[1]), 2);
-        assert_eq!(position_of(&ids, &ItemId::new("c").expect("id")), 3);
     }
 }

@@ -11,7 +11,7 @@ use shared_model::event::Event;
 use shared_model::ids::{IdError, LogOffset};
 
 use super::api::ServerApi;
-use super::server_process::{ServerProcess, fill_log};
+use super::server_process::ServerProcess;
 use super::walk::FrozenVersion;
 use super::{ReplayError, ReplayOptions, ServerSetup, bar, event_id};
 use crate::baselines::Baselines;
@@ -52,7 +52,7 @@ impl Warm {
                 (None, api, end)
             }
             None => {
-                let (mut process, end) = start_process(options, dataset, split, run_id)?;
+                let (mut process, end) = start_process(options, dataset, split, run_id).await?;
                 process.wait_until_healthy().await?;
                 let api = ServerApi::new(&process.address())?;
                 (Some(process), api, end)
@@ -130,26 +130,22 @@ fn warm_events<'a>(
     }))
 }
 
-fn start_process(
+async fn start_process(
     options: &ReplayOptions,
     dataset: &Dataset,
     split: usize,
     run_id: &str,
 ) -> Result<(ServerProcess, LogOffset), ReplayError> {
+    let static_dir = (options.num_browser_pages > 0).then(|| options.package_dir.clone());
     let setup = ServerSetup {
         config_file: options.config_file.clone(),
-        static_dir: None,
+        static_dir,
     };
     let events = warm_events(dataset, split, run_id)?;
     let progress = bar(dataset.items.len() + split, "import");
-    let mut end = LogOffset(0);
-    let process = ServerProcess::start(&setup, |log| {
-        fill_log(log, &dataset.items, events, &progress)?;
-        end = log.end();
-        Ok(())
-    })?;
+    let started = ServerProcess::start(&setup, &dataset.items, events, &progress).await?;
     progress.finish();
-    Ok((process, end))
+    Ok(started)
 }
 
 async fn post_warm(

@@ -1,0 +1,223 @@
+//! Effect of a plant: from the acknowledgement of its events to the rank in a page.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use shared_model::edge::engine::{K_MAX, RankOptions, RankRequest};
+use shared_model::event::HistoryEvent;
+use shared_model::ids::{ItemId, UserId, Version};
+
+use super::ReplayError;
+use super::background::EventClock;
+use super::browser::{BrowserError, BrowserPage};
+use super::followers::FollowerRecord;
+use crate::page_client::{Applied, PageClient};
+
+/// When an effect is given up.
+pub const EFFECT_SECS_MAX: f64 = 10.0;
+/// How often a Chromium page is asked; it notes the moment itself, so this costs no accuracy.
+const BROWSER_POLL: Duration = Duration::from_millis(250);
+
+/// Users with one history, and the item they will take.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) item_id: ItemId,
+    pub(super) history: Vec<HistoryEvent>,
+    pub(super) users: Vec<UserId>,
+}
+
+/// The moment of the acknowledgement, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Acked {
+    pub(super) at: Instant,
+    pub(super) system_millis: i64,
+}
+
+impl Acked {
+    pub(super) fn now() -> Self {
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let system_millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX); // fits for ages
+        Self {
+            at: Instant::now(),
+            system_millis,
+        }
+    }
+
+    fn deadline(self) -> Instant {
+        self.at + Duration::from_secs_f64(EFFECT_SECS_MAX)
+    }
+}
+
+/// What became of one plant.
+#[derive(Debug, Clone)]
+pub struct PlantOutcome {
+    /// When its events were acknowledged.
+    pub acked_at: Instant,
+    /// Position just before, in the first page.
+    pub position_before: usize,
+    /// Per ranking page the seconds until the effect; `None` where it was lost.
+    pub effect_secs: Vec<Option<f64>>,
+    /// The same for the Chromium pages.
+    pub browser_secs: Vec<Option<f64>>,
+    /// First version in which any ranking page saw the effect.
+    pub effective_version: Option<Version>,
+}
+
+/// Seconds until each following page had the version with the effect; `None` where it never did.
+#[must_use]
+pub fn following_secs(plant: &PlantOutcome, followers: &[FollowerRecord]) -> Vec<Option<f64>> {
+    let secs_of = |follower: &FollowerRecord| {
+        let effective = plant.effective_version?;
+        let first = follower
+            .applied
+            .iter()
+            .find(|applied| applied.version >= effective)?;
+        let secs = first
+            .at
+            .saturating_duration_since(plant.acked_at)
+            .as_secs_f64();
+        (secs <= EFFECT_SECS_MAX).then_some(secs)
+    };
+    followers.iter().map(secs_of).collect()
+}
+
+/// What one page saw.
+#[derive(Debug)]
+pub(super) struct Effect {
+    /// Seconds until the effect; `None` where it was lost.
+    pub(super) secs: Option<f64>,
+    /// The version that showed it.
+    pub(super) version: Option<Version>,
+    /// Every version that was applied meanwhile.
+    pub(super) applied: Vec<Applied>,
+}
+
+/// Follows and ranks until the effect is there or given up.
+pub(super) async fn wait_for_effect(
+    page: &mut PageClient,
+    probe: &Probe,
+    position_before: usize,
+    acked: Acked,
+    clock: EventClock,
+) -> Result<Effect, ReplayError> {
+    let deadline = acked.deadline();
+    let mut applied = Vec::new();
+    while let Ok(version) = tokio::time::timeout_at(deadline.into(), page.next_version()).await {
+        applied.push(version);
+        let ranking = rank_all(page, &probe.history, clock.now_millis()).await?;
+        if position_of(&ranking, &probe.item_id) * 2 <= position_before {
+            let secs = acked.at.elapsed().as_secs_f64();
+            return Ok(Effect {
+                secs: Some(secs),
+                version: Some(version.version),
+                applied,
+            });
+        }
+    }
+    Ok(Effect {
+        secs: None,
+        version: None,
+        applied,
+    })
+}
+
+/// `rank()` of a page over all items.
+pub(super) async fn rank_all(
+    page: &mut PageClient,
+    history: &[HistoryEvent],
+    now_millis: i64,
+) -> Result<Vec<ItemId>, ReplayError> {
+    let options = RankOptions {
+        k: K_MAX,
+        exclude_seen: true,
+    };
+    let engine = page.engine_mut().ok_or(ReplayError::NoVersion)?;
+    let request = RankRequest {
+        history,
+        candidates: None,
+        options: &options,
+        now_millis,
+    };
+    let ranking = engine.rank(&request).await?;
+    Ok(ranking
+        .items
+        .into_iter()
+        .map(|ranked| ranked.item_id)
+        .collect())
+}
+
+/// Position from 1; one past the end where it is not ranked.
+pub(super) fn position_of(ranking: &[ItemId], item_id: &ItemId) -> usize {
+    ranking
+        .iter()
+        .position(|ranked| ranked == item_id)
+        .unwrap_or(ranking.len())
+        + 1
+}
+
+/// Seconds until a Chromium page saw the effect; `None` where it was lost.
+pub(super) async fn wait_for_browser(
+    browser: &BrowserPage,
+    acked: Acked,
+) -> Result<Option<f64>, BrowserError> {
+    while Instant::now() < acked.deadline() {
+        if let Some(seen_at) = browser.seen_at_millis().await? {
+            let secs = (seen_at - acked.system_millis).max(0) as f64 / 1000.0; // seconds
+            return Ok((secs <= EFFECT_SECS_MAX).then_some(secs));
+        }
+        tokio::time::sleep(BROWSER_POLL).await;
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared_model::ids::LogOffset;
+    use shared_model::manifest::VersionKind;
+
+    #[test]
+    fn following_pages_are_timed_by_the_version_with_the_effect() {
+        let acked_at = Instant::now();
+        let applied = |version, millis| Applied {
+            version: Version(version),
+            kind: VersionKind::Fast,
+            learned_through: LogOffset(0),
+            delta_bytes: None,
+            delta_bytes_downloaded: None,
+            announcement_bytes: None,
+            at: acked_at + Duration::from_millis(millis),
+            hash_matches: true,
+        };
+        let follower = |applied| FollowerRecord {
+            applied,
+            ..FollowerRecord::default()
+        };
+        let followers = [
+            follower(vec![applied(4, 100), applied(5, 600)]),
+            follower(vec![applied(4, 100), applied(7, 900)]),
+            follower(vec![applied(4, 100)]),
+            follower(vec![applied(5, 10_001)]),
+        ];
+        let plant = |effective_version| PlantOutcome {
+            acked_at,
+            position_before: 900,
+            effect_secs: Vec::new(),
+            browser_secs: Vec::new(),
+            effective_version,
+        };
+        assert_eq!(
+            following_secs(&plant(Some(Version(5))), &followers),
+            vec![Some(0.6), Some(0.9), None, None]
+        );
+        assert_eq!(following_secs(&plant(None), &followers), vec![None; 4]);
+    }
+
+    #[test]
+    fn an_unranked_item_is_one_past_the_end() {
+        let ids: Vec<ItemId> = ["a", "b"].map(|id| ItemId::new(id).expect("id")).to_vec();
+        assert_eq!(position_of(&ids, &ids[1]), 2);
+        assert_eq!(position_of(&ids, &ItemId::new("c").expect("id")), 3);
+    }
+}
