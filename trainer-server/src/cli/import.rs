@@ -1,0 +1,122 @@
+//! `freshet import`: items first, then events, with a bar and a report.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::ConfigArgs;
+use crate::catalogue::Catalogue;
+use crate::clock::now_millis;
+use crate::event_log::{EventLog, EventLogConfig};
+use crate::import::sink::{LogSink, ServerSink, Sink};
+use crate::import::{Content, Report, import};
+
+/// Flags of `freshet import`.
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// Catalogue: TSV with item_id and title, or JSON Lines as in PUT /v1/items
+    #[arg(long, value_name = "FILE", required_unless_present = "events")]
+    pub items: Option<PathBuf>,
+    /// Events: TSV with user_id, item_id and timestamp (seconds), or JSON Lines as in POST /v1/events
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Server to post to; without it, the data directory is written to directly
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    pub server: Option<String>,
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A file, the log or the server failed. Refused lines are reported and no error, unless all are.
+pub fn run(args: ImportArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut sink = open_sink(&args)?;
+    let files = [
+        (Content::Items, &args.items),
+        (Content::Events, &args.events),
+    ];
+    for (content, path) in files {
+        let Some(path) = path else { continue };
+        let report = runtime.block_on(import_file(path, content, &mut sink))?;
+        print_report(path, &report);
+        let is_all_refused = report.accepted + report.duplicates == 0 && report.num_refused() > 0;
+        if is_all_refused {
+            bail!("every line of {} was refused", path.display());
+        }
+    }
+    if let Sink::Log(sink) = &sink {
+        sink.log.shutdown();
+    }
+    Ok(())
+}
+
+fn open_sink(args: &ImportArgs) -> anyhow::Result<Sink> {
+    if let Some(url) = &args.server {
+        let client = reqwest::Client::new();
+        let url = url.trim_end_matches('/').to_owned();
+        return Ok(Sink::Server(ServerSink { client, url }));
+    }
+    let config = args.config.load(Vec::new())?;
+    let data_dir = &config.server.data_dir;
+    let log = EventLog::open(data_dir, &EventLogConfig::from(&config)).with_context(|| {
+        let dir = data_dir.display();
+        format!("cannot open the log in {dir}; give --server URL where a server runs on it")
+    })?;
+    let catalogue = Catalogue::from_log(&log)?;
+    let future_millis_max = config.clock.future_millis_max();
+    Ok(Sink::Log(LogSink {
+        log,
+        catalogue,
+        future_millis_max,
+        clock: now_millis,
+    }))
+}
+
+async fn import_file(path: &Path, content: Content, sink: &mut Sink) -> anyhow::Result<Report> {
+    let num_bytes = std::fs::metadata(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .len();
+    let style = ProgressStyle::with_template(
+        "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+    )?;
+    let bar = ProgressBar::new(num_bytes)
+        .with_style(style)
+        .with_message(match content {
+            Content::Items => "items ",
+            Content::Events => "events",
+        });
+    let report = import(path, content, sink, |num_bytes| bar.inc(num_bytes)).await;
+    bar.finish_and_clear();
+    Ok(report?)
+}
+
+fn print_report(path: &Path, report: &Report) {
+    println!(
+        "{}: {} accepted, {} known already, {} refused",
+        path.display(),
+        report.accepted,
+        report.duplicates,
+        report.num_refused()
+    );
+    for (code, count) in &report.refused {
+        println!("  {count} × {code}");
+    }
+    for refusal in &report.named {
+        println!(
+            "  line {}: {}: {}",
+            refusal.line, refusal.code, refusal.detail
+        );
+    }
+    let num_named = report.named.len() as u64; // widening
+    if report.num_refused() > num_named {
+        println!("  … and {} more", report.num_refused() - num_named);
+    }
+}

@@ -1,0 +1,99 @@
+//! The command line: flags, progress, printing. What the commands do lies in the modules they call.
+
+pub mod evaluate;
+pub mod import;
+pub mod replay;
+pub mod serve;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::config::load::{Sources, load};
+
+const AFTER_HELP: &str = "\
+Start here:
+  freshet serve                                         listens on http://127.0.0.1:7878
+  freshet import --items items.tsv --events events.tsv --server http://127.0.0.1:7878
+  curl http://127.0.0.1:7878/v1/status                  where the loop stands
+
+Post feedback:
+  curl http://127.0.0.1:7878/v1/events --json '{\"events\": [{\"event_id\": \"e1\", \"kind\": \"click\",
+    \"user_id\": \"u1\", \"item_id\": \"i1\", \"occurred_at\": 1767225600000}]}'
+
+Settings come from defaults, then --config FILE, then FRESHET__SECTION__KEY variables, then flags;
+`freshet serve --print-config` shows what results. Everything is kept in one folder (--data-dir).";
+
+/// A recommender that keeps learning on a server and ranks on the visitor's own device
+#[derive(Debug, Parser)]
+#[command(name = "freshet", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take in events, learn from them, publish what was learned
+    Serve(serve::ServeArgs),
+    /// Put a catalogue and past events into a log, from TSV or JSON Lines
+    Import(import::ImportArgs),
+    /// Stream a dataset through a real server into real pages and report what came of it
+    Replay(replay::ReplayArgs),
+    /// Score a dataset offline against the baselines
+    Evaluate(evaluate::EvaluateArgs),
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever stopped it, in words for a person.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+    }
+}
+
+/// Flags about settings, shared by all commands that open a data directory.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// TOML file with the settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the log, the versions and the signing key [default: ./freshet-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Any setting, for example --set train.seed=7; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The effective configuration; `flags` are those of the command itself.
+    ///
+    /// # Errors
+    /// See [`load`], or a `--set` without `=`.
+    pub fn load(&self, mut flags: Vec<(String, String)>) -> anyhow::Result<Config> {
+        for setting in &self.set {
+            let Some((key, value)) = setting.split_once('=') else {
+                bail!("--set {setting}: expected SECTION.KEY=VALUE");
+            };
+            flags.push((key.trim().to_owned(), value.trim().to_owned()));
+        }
+        if let Some(dir) = &self.data_dir {
+            flags.push(("server.data_dir".to_owned(), dir.display().to_string()));
+        }
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))) // not text: not ours
+            .collect();
+        load(&Sources { file: self.config.as_deref(), env, flags })
+            .context("the configuration is not usable")
+    }
+}

@@ -1,0 +1,255 @@
+//! `freshet serve`: opens everything, runs until told to stop, closes everything within seconds.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::sync::watch;
+
+use super::ConfigArgs;
+use crate::catalogue::Catalogue;
+use crate::clock::now_millis;
+use crate::config::Config;
+use crate::event_log::{EventLog, EventLogConfig};
+use crate::http::{self, AppParts, AppState};
+use crate::publish::Publisher;
+use crate::trainer::{self, TrainerHandle, TrainerParts};
+
+/// How long the trainer may take to stop; what it did not publish it learns again.
+const TRAINER_STOP_TIMEOUT: Duration = Duration::from_millis(2000);
+/// How often it is checked whether the newest manifest is about to expire.
+const RENEW_INTERVAL: Duration = Duration::from_secs(600);
+/// Threads for requests; learning has its own.
+const NUM_HTTP_THREADS: usize = 2;
+
+/// Flags of `freshet serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Address to listen on [default: 127.0.0.1:7878]
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind: Option<SocketAddr>,
+    /// Second address for /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_bind: Option<SocketAddr>,
+    /// Folder to serve at /, for example a demo shop
+    #[arg(long, value_name = "DIR")]
+    pub static_dir: Option<PathBuf>,
+    /// Print the effective configuration as TOML and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+impl ServeArgs {
+    fn load_config(&self) -> anyhow::Result<Config> {
+        let flags = [
+            ("server.bind", self.bind.map(|bind| bind.to_string())),
+            (
+                "server.admin_bind",
+                self.admin_bind.map(|bind| bind.to_string()),
+            ),
+            (
+                "server.static_dir",
+                self.static_dir
+                    .as_ref()
+                    .map(|dir| dir.display().to_string()),
+            ),
+        ];
+        let given = flags
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        self.config.load(given.collect())
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Bad settings, a port or folder in use, or a damaged log.
+pub fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let config = Arc::new(args.load_config()?);
+    if args.print_config {
+        print!("{}", toml::to_string(&*config)?);
+        return Ok(());
+    }
+    start_logging();
+    tracing::info!(config = %serde_json::to_string(&*config)?, "effective configuration");
+    // Taken first: a port in use should be heard of before a model is built.
+    let listeners = Listeners::bind(&config)?;
+    let data_dir = &config.server.data_dir;
+    let log = EventLog::open(data_dir, &EventLogConfig::from(&*config))
+        .with_context(|| format!("cannot open the event log in {}", data_dir.display()))?;
+    let catalogue = Catalogue::from_log(&log)?;
+    let publisher = Publisher::open(data_dir, &config.model.name, &config.publish)?;
+    tracing::info!(
+        log_end = log.end().0,
+        num_items = catalogue.num_items(),
+        model_version = publisher.latest().map(|latest| latest.manifest.version.0),
+        "opened {}",
+        data_dir.display()
+    );
+    let trainer = trainer::start(TrainerParts {
+        config: Arc::clone(&config),
+        log: log.clone(),
+        publisher: publisher.clone(),
+        catalogue: catalogue.clone(),
+    })?;
+
+    let (stop, stopping) = watch::channel(false);
+    let state = AppState::new(AppParts {
+        config: Arc::clone(&config),
+        log: log.clone(),
+        catalogue,
+        publisher,
+        recommender: trainer.recommender(),
+        clock: now_millis,
+        stopping,
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(NUM_HTTP_THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(serve(listeners, state, stop));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    stop_trainer(trainer);
+    log.shutdown();
+    tracing::info!("stopped");
+    served
+}
+
+struct Listeners {
+    public: TcpListener,
+    admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = |address: SocketAddr| -> anyhow::Result<TcpListener> {
+            let listener = TcpListener::bind(address)
+                .with_context(|| format!("cannot listen on {address}"))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let server = &config.server;
+        if !server.bind.ip().is_loopback() {
+            tracing::warn!(
+                "{} can be reached from outside and asks for no key",
+                server.bind
+            );
+        }
+        Ok(Self {
+            public: bind(server.bind)?,
+            admin: server.admin_bind.map(bind).transpose()?,
+        })
+    }
+}
+
+/// Serves until a signal comes, then drains for a bounded time.
+async fn serve(
+    listeners: Listeners,
+    state: AppState,
+    stop: watch::Sender<bool>,
+) -> anyhow::Result<()> {
+    let address = listeners.public.local_addr()?;
+    let public = tokio::net::TcpListener::from_std(listeners.public)?;
+    let router = http::router(state.clone());
+    let server = &state.config.server;
+    let mut parts = tokio::task::JoinSet::new();
+    if let Some(admin) = listeners.admin {
+        let admin = tokio::net::TcpListener::from_std(admin)?;
+        let (router, state) = (http::admin_router(state.clone()), state.clone());
+        parts.spawn(async move {
+            let stopping = state.stopping.clone();
+            http::server::serve(admin, router, &state.config.server, stopping).await;
+        });
+    }
+    parts.spawn(renew(state.publisher.clone(), state.stopping.clone()));
+    println!("freshet listens on http://{address}");
+    let signal = tokio::spawn(async move {
+        let signal = signal().await;
+        tracing::info!("stopping: {signal}");
+        stop.send_replace(true);
+    });
+    http::server::serve(public, router, server, state.stopping.clone()).await;
+    while parts.join_next().await.is_some() {}
+    signal.await?;
+    Ok(())
+}
+
+/// Publishes the newest version again when its manifest is about to expire on the pages.
+async fn renew(publisher: Publisher, mut stopping: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(RENEW_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            _ = stopping.changed() => return,
+        }
+        let publisher = publisher.clone();
+        match tokio::task::spawn_blocking(move || publisher.renew(now_millis())).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(renewed))) => {
+                tracing::info!("renewed as version {}", renewed.manifest.version);
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the newest version cannot be renewed"),
+            Err(error) => tracing::error!(%error, "renewing panicked"),
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return interrupt().await;
+    };
+    tokio::select! {
+        name = interrupt() => name,
+        _ = terminate.recv() => "terminated",
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() -> &'static str {
+    interrupt().await
+}
+
+async fn interrupt() -> &'static str {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => "interrupted",
+        Err(error) => {
+            tracing::warn!(%error, "interrupts cannot be heard");
+            std::future::pending().await
+        }
+    }
+}
+
+/// Gives the trainer a bounded time: a step under way may be longer than anyone wants to wait.
+fn stop_trainer(trainer: TrainerHandle) {
+    let (done, stopped) = mpsc::channel();
+    let stopper = std::thread::spawn(move || {
+        trainer.shutdown();
+        done.send(()).ok(); // the receiver is gone when the wait was given up
+    });
+    match stopped.recv_timeout(TRAINER_STOP_TIMEOUT) {
+        Ok(()) => drop(stopper.join()),
+        Err(_) => tracing::warn!(
+            "the trainer did not stop in time; it will learn again what it had not published"
+        ),
+    }
+}
+
+fn start_logging() {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()); // no or a bad RUST_LOG
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

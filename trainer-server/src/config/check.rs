@@ -1,0 +1,292 @@
+//! What a configuration must satisfy beyond its types.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use shared_model::manifest::{INLINE_DELTA_BYTES_MAX, PLAN_STEPS_MAX};
+
+use super::Config;
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration file: {source}: {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not TOML.
+    #[error("{origin} is not valid TOML: {source}")]
+    Syntax {
+        /// File, variable or flag.
+        origin: String,
+        /// Where and why.
+        source: toml::de::Error,
+    },
+    /// A key that does not exist.
+    #[error("unknown key `{key}` in {origin}{}", hint(nearest.as_deref()))]
+    UnknownKey {
+        /// The key with its sections.
+        key: String,
+        /// File, variable or flag.
+        origin: String,
+        /// The most similar known key.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong type.
+    #[error("{0}")]
+    Type(toml::de::Error),
+    /// A value out of its range.
+    #[error("`{key}` is {actual}, expected {expected}")]
+    Range {
+        /// The key with its section.
+        key: &'static str,
+        /// Its value.
+        actual: String,
+        /// What is allowed.
+        expected: String,
+    },
+}
+
+fn hint(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(key) => format!("; did you mean `{key}`?"),
+        None => String::new(),
+    }
+}
+
+/// Ids must be remembered for at least this long.
+const ID_MEMORY_SECS_MIN: u64 = 7 * 86_400;
+
+impl Config {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// Names the key, its value and what is allowed.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_counts()?;
+        self.check_shares()?;
+        let name = &self.model.name;
+        let is_name_char =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+        let is_name = (1..=64).contains(&name.len()) && name.chars().all(is_name_char);
+        if !is_name {
+            let expected = "1 to 64 lower-case letters, digits, `-` or `_`";
+            return Err(out_of_range("model.name", name, expected));
+        }
+        let strides = &self.publish.skip_strides;
+        let is_ascending = strides.windows(2).all(|pair| pair[0] < pair[1]);
+        if strides.len() > 4 || !is_ascending || strides.first().is_some_and(|stride| *stride < 2) {
+            let actual = format!("{strides:?}");
+            let expected = "at most 4 ascending values of at least 2";
+            return Err(out_of_range("publish.skip_strides", &actual, expected));
+        }
+        self.model
+            .spec(0)
+            .check()
+            .map_err(|error| ConfigError::Range {
+                key: model_key(error.field),
+                actual: error.actual,
+                expected: error.expected.to_owned(),
+            })
+    }
+
+    fn check_counts(&self) -> Result<(), ConfigError> {
+        // Every `as u64` here widens.
+        let Self {
+            server,
+            log,
+            clock,
+            train,
+            publish,
+            labels,
+            ..
+        } = self;
+        in_range(
+            "server.body_bytes_max",
+            server.body_bytes_max as u64,
+            1024..=1 << 30,
+        )?;
+        in_range(
+            "server.batch_events_max",
+            server.batch_events_max as u64,
+            1..=100_000,
+        )?;
+        in_range(
+            "server.queue_batches_max",
+            server.queue_batches_max as u64,
+            1..=65_536,
+        )?;
+        in_range(
+            "server.connections_max",
+            server.connections_max as u64,
+            1..=1 << 20,
+        )?;
+        in_range(
+            "server.header_timeout_millis",
+            server.header_timeout_millis,
+            100..=600_000,
+        )?;
+        in_range("server.keep_alive_secs", server.keep_alive_secs, 1..=600)?;
+        in_range(
+            "log.id_memory_secs",
+            log.id_memory_secs,
+            ID_MEMORY_SECS_MIN..=1 << 32,
+        )?;
+        in_range(
+            "log.commit_records_max",
+            log.commit_records_max as u64,
+            1..=1 << 20,
+        )?;
+        in_range("log.cache_bytes", log.cache_bytes as u64, 1 << 20..=1 << 40)?;
+        in_range("clock.future_secs_max", clock.future_secs_max, 0..=86_400)?;
+        in_range("train.num_threads", train.num_threads as u64, 0..=1024)?;
+        in_range(
+            "train.fast_interval_millis",
+            train.fast_interval_millis,
+            10..=3_600_000,
+        )?;
+        in_range(
+            "train.fast_events_max",
+            train.fast_events_max as u64,
+            1..=1 << 20,
+        )?;
+        in_range("train.warm_epochs", u64::from(train.warm_epochs), 1..=1000)?;
+        in_range(
+            "train.warm_batch_size",
+            train.warm_batch_size as u64,
+            1..=65_536,
+        )?;
+        in_range(
+            "train.num_negatives",
+            train.num_negatives as u64,
+            1..=1 << 20,
+        )?;
+        in_range(
+            "train.release_interval_secs",
+            train.release_interval_secs,
+            1..=1 << 32,
+        )?;
+        in_range(
+            "train.release_steps",
+            u64::from(train.release_steps),
+            1..=1_000_000,
+        )?;
+        in_range(
+            "publish.delta_bytes_budget",
+            publish.delta_bytes_budget as u64,
+            64..=1 << 30,
+        )?;
+        in_range(
+            "publish.inline_delta_bytes_max",
+            publish.inline_delta_bytes_max as u64,
+            0..=INLINE_DELTA_BYTES_MAX as u64,
+        )?;
+        in_range(
+            "publish.chain_len_max",
+            publish.chain_len_max as u64,
+            2..=PLAN_STEPS_MAX as u64,
+        )?;
+        in_range(
+            "publish.snapshot_every_versions",
+            publish.snapshot_every_versions,
+            1..=1 << 20,
+        )?;
+        in_range(
+            "publish.manifest_ttl_secs",
+            publish.manifest_ttl_secs,
+            60..=1 << 32,
+        )?;
+        in_range(
+            "publish.keep_versions_min",
+            publish.keep_versions_min,
+            2..=1 << 20,
+        )?;
+        in_range(
+            "labels.join_window_secs",
+            labels.join_window_secs,
+            1..=1 << 32,
+        )
+    }
+
+    fn check_shares(&self) -> Result<(), ConfigError> {
+        let rates = [
+            ("train.fast_learning_rate", self.train.fast_learning_rate),
+            ("train.warm_learning_rate", self.train.warm_learning_rate),
+            (
+                "train.release_learning_rate",
+                self.train.release_learning_rate,
+            ),
+        ];
+        for (key, actual) in rates {
+            if !(actual > 0.0 && actual <= 10.0) {
+                return Err(out_of_range(key, &actual, "above 0 and at most 10"));
+            }
+        }
+        let shares = [
+            ("train.dropout", self.train.dropout),
+            ("train.weight_decay", self.train.weight_decay),
+            ("gate.agreement_min", self.gate.agreement_min),
+        ];
+        for (key, actual) in shares {
+            if !(0.0..=1.0).contains(&actual) {
+                return Err(out_of_range(key, &actual, "0 to 1"));
+            }
+        }
+        if !(0.5..=16.0).contains(&self.publish.dead_zone) {
+            return Err(out_of_range(
+                "publish.dead_zone",
+                &self.publish.dead_zone,
+                "0.5 to 16",
+            ));
+        }
+        if !(self.gate.log_loss_rise_max.is_finite() && self.gate.log_loss_rise_max >= 0.0) {
+            let actual = self.gate.log_loss_rise_max;
+            return Err(out_of_range("gate.log_loss_rise_max", &actual, "0 or more"));
+        }
+        let weights =
+            shared_model::event::EventKind::ALL.map(|kind| self.labels.next_item_weight.of(kind));
+        match weights
+            .iter()
+            .find(|weight| !(0.0..=100.0).contains(*weight))
+        {
+            Some(weight) => Err(out_of_range("labels.next_item_weight", weight, "0 to 100")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn in_range(key: &'static str, actual: u64, range: RangeInclusive<u64>) -> Result<(), ConfigError> {
+    if range.contains(&actual) {
+        return Ok(());
+    }
+    Err(out_of_range(
+        key,
+        &actual,
+        &format!("{} to {}", range.start(), range.end()),
+    ))
+}
+
+fn out_of_range(key: &'static str, actual: &dyn std::fmt::Display, expected: &str) -> ConfigError {
+    ConfigError::Range {
+        key,
+        actual: actual.to_string(),
+        expected: expected.to_owned(),
+    }
+}
+
+fn model_key(field: &'static str) -> &'static str {
+    match field {
+        "embedding_dim" => "model.embedding_dim",
+        "feature_dim" => "model.feature_dim",
+        "history_len" => "model.history_len",
+        "num_layers" => "model.num_layers",
+        "num_heads" => "model.num_heads",
+        "ff_dim" => "model.ff_dim",
+        "half_lives_secs" => "model.half_lives_secs",
+        other => other,
+    }
+}

@@ -1,0 +1,250 @@
+//! Layering of configuration sources, and errors that name the nearest known key.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::{Config, ConfigError, DEFAULT_TOML};
+
+/// Prefix of environment variables that set a key: `FRESHET__SERVER__BIND`.
+pub const ENV_PREFIX: &str = "FRESHET__";
+
+/// What is laid over `default.toml`.
+#[derive(Debug, Default)]
+pub struct Sources<'a> {
+    /// The operator's file.
+    pub file: Option<&'a Path>,
+    /// Environment variables; those without [`ENV_PREFIX`] are ignored.
+    pub env: Vec<(String, String)>,
+    /// Flags, as `section.key` and a value written as in TOML or, for texts, bare.
+    pub flags: Vec<(String, String)>,
+}
+
+/// Reads all sources, later ones winning, and checks the result.
+///
+/// # Errors
+/// An unreadable file, bad TOML, an unknown key, a wrong type, a value out of range.
+pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
+    let mut table = defaults();
+    if let Some(path) = sources.file {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let origin = path.display().to_string();
+        let layer = text
+            .parse::<Table>()
+            .map_err(|source| ConfigError::Syntax {
+                origin: origin.clone(),
+                source,
+            })?;
+        merge(&mut table, layer, "", &origin)?;
+    }
+    for (name, text) in &sources.env {
+        let Some(rest) = name.strip_prefix(ENV_PREFIX) else {
+            continue;
+        };
+        let key = rest.replace("__", ".").to_ascii_lowercase();
+        set(&mut table, &key, text, &format!("the variable {name}"))?;
+    }
+    for (key, text) in &sources.flags {
+        set(&mut table, key, text, "the flags")?;
+    }
+    let config: Config = Value::Table(table).try_into().map_err(ConfigError::Type)?;
+    config.check()?;
+    Ok(config)
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        load(&Sources::default()).expect("the embedded defaults are valid, a test holds them to it")
+    }
+}
+
+fn defaults() -> Table {
+    DEFAULT_TOML
+        .parse()
+        .expect("the embedded defaults are valid TOML, a test holds them to it")
+}
+
+fn merge(base: &mut Table, layer: Table, prefix: &str, origin: &str) -> Result<(), ConfigError> {
+    for (name, value) in layer {
+        let key = format!("{prefix}{name}");
+        match (base.get_mut(&name), value) {
+            (Some(Value::Table(section)), Value::Table(inner)) => {
+                merge(section, inner, &format!("{key}."), origin)?;
+            }
+            (Some(slot), value) => *slot = value,
+            (None, _) => return Err(unknown_key(key, origin)),
+        }
+    }
+    Ok(())
+}
+
+fn set(table: &mut Table, key: &str, text: &str, origin: &str) -> Result<(), ConfigError> {
+    let mut names: Vec<&str> = key.split('.').collect();
+    let last = names.pop().unwrap_or_default();
+    let mut section = table;
+    for name in names {
+        let Some(Value::Table(inner)) = section.get_mut(name) else {
+            return Err(unknown_key(key.to_owned(), origin));
+        };
+        section = inner;
+    }
+    let Some(slot) = section.get_mut(last) else {
+        return Err(unknown_key(key.to_owned(), origin));
+    };
+    *slot = if slot.is_str() {
+        Value::String(text.to_owned())
+    } else {
+        parse_value(text, origin)?
+    };
+    Ok(())
+}
+
+fn parse_value(text: &str, origin: &str) -> Result<Value, ConfigError> {
+    let line = format!("value = {text}");
+    let mut table: Table = line.parse().map_err(|source| ConfigError::Syntax {
+        origin: origin.to_owned(),
+        source,
+    })?;
+    Ok(table
+        .remove("value")
+        .expect("the line that was parsed sets `value`"))
+}
+
+fn unknown_key(key: String, origin: &str) -> ConfigError {
+    let mut known = Vec::new();
+    list_keys(&defaults(), "", &mut known);
+    let last_name = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let distance = |candidate: &String| {
+        let whole = edit_distance(&key, candidate);
+        let name = edit_distance(&last_name(&key), &last_name(candidate)) + 1; // right name, wrong section
+        whole.min(name)
+    };
+    let nearest = known
+        .into_iter()
+        .min_by_key(distance)
+        .filter(|best| distance(best) <= 6);
+    ConfigError::UnknownKey {
+        key,
+        origin: origin.to_owned(),
+        nearest,
+    }
+}
+
+fn list_keys(table: &Table, prefix: &str, keys: &mut Vec<String>) {
+    for (name, value) in table {
+        let key = format!("{prefix}{name}");
+        if let Value::Table(section) = value {
+            list_keys(section, &format!("{key}."), keys);
+        }
+        keys.push(key);
+    }
+}
+
+/// Levenshtein distance in characters.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (left_idx, left_char) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = left_idx + 1;
+        for (right_idx, right_char) in right.iter().enumerate() {
+            let replace = diagonal + usize::from(left_char != *right_char);
+            diagonal = row[right_idx + 1];
+            row[right_idx + 1] = replace.min(diagonal + 1).min(row[right_idx] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(file.path(), text).expect("write");
+        load(&Sources {
+            file: Some(file.path()),
+            ..Sources::default()
+        })
+    }
+
+    fn flag(key: &str, value: &str) -> Result<Config, ConfigError> {
+        let flags = vec![(key.to_owned(), value.to_owned())];
+        load(&Sources {
+            flags,
+            ..Sources::default()
+        })
+    }
+
+    #[test]
+    fn embedded_defaults_are_complete_and_valid() {
+        let config = Config::default();
+        assert_eq!(config.server.bind.to_string(), "127.0.0.1:7878");
+        assert_eq!(config.server.admin_bind, None);
+        let printed = toml::to_string(&config).expect("prints");
+        assert_eq!(with_file(&printed).expect("reads back"), config);
+    }
+
+    #[test]
+    fn flags_win_over_variables_over_the_file() {
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(
+            file.path(),
+            "[train]\nseed = 2\nwarm_epochs = 3\ndropout = 0.3\n",
+        )
+        .expect("write");
+        let env = vec![
+            ("FRESHET__TRAIN__SEED".to_owned(), "4".to_owned()),
+            ("FRESHET__TRAIN__WARM_EPOCHS".to_owned(), "5".to_owned()),
+            ("PATH".to_owned(), "/bin".to_owned()),
+        ];
+        let flags = vec![("train.seed".to_owned(), "6".to_owned())];
+        let config = load(&Sources {
+            file: Some(file.path()),
+            env,
+            flags,
+        })
+        .expect("valid");
+        assert_eq!((config.train.seed, config.train.warm_epochs), (6, 5));
+        assert!((config.train.dropout - 0.3).abs() < 1e-6);
+    }
+
+    #[test]
+    fn unknown_key_names_the_nearest_known_one() {
+        let error = with_file("[server]\nbindd = \"x\"\n")
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            error.contains("`server.bindd`") && error.contains("`server.bind`"),
+            "{error}"
+        );
+        let error = flag("server.seed", "1").expect_err("unknown").to_string();
+        assert!(error.contains("did you mean `train.seed`"), "{error}");
+        let error = with_file("[completely_other_thing]\nx = 1\n")
+            .expect_err("unknown")
+            .to_string();
+        assert!(!error.contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn wrong_types_and_ranges_are_refused_with_the_key() {
+        let error = with_file("[train]\nseed = \"x\"\n")
+            .expect_err("type")
+            .to_string();
+        assert!(error.contains("seed"), "{error}");
+        let error = flag("train.dropout", "nan").expect_err("range").to_string();
+        assert!(error.contains("train.dropout"), "{error}");
+        let error = flag("model.num_heads", "3").expect_err("range").to_string();
+        assert!(error.contains("model.num_heads"), "{error}");
+        let error = flag("log.id_memory_secs", "60")
+            .expect_err("range")
+            .to_string();
+        assert!(error.contains("log.id_memory_secs"), "{error}");
+        assert!(flag("server.cors_origins", "[\"https://shop.example\"]").is_ok());
+        assert!(flag("server.static_dir", "./shop").is_ok());
+    }
+}

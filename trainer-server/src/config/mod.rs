@@ -1,0 +1,273 @@
+//! Configuration: what `default.toml` holds, as types.
+//!
+//! Layers, later ones win: `default.toml` (embedded), the operator's file, `FRESHET__SECTION__KEY`
+//! variables, flags; see [`load`]. Not here: what the settings do.
+
+mod check;
+pub mod load;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use shared_model::event::EventKind;
+use shared_model::spec::ModelSpec;
+
+pub use check::ConfigError;
+
+/// The commented defaults, complete: every key is in it.
+pub const DEFAULT_TOML: &str = include_str!("../../default.toml");
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Listening and request limits.
+    pub server: ServerConfig,
+    /// The event log.
+    pub log: LogConfig,
+    /// Event time.
+    pub clock: ClockConfig,
+    /// Sizes of the Ranker.
+    pub model: ModelConfig,
+    /// Learning.
+    pub train: TrainConfig,
+    /// Deltas, snapshots, manifests.
+    pub publish: PublishConfig,
+    /// What a version must pass.
+    pub gate: GateConfig,
+    /// From events to training targets.
+    pub labels: LabelsConfig,
+}
+
+/// `[server]`; units and reasons stand in `default.toml`, as for all sections.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    pub bind: SocketAddr,
+    #[serde(with = "optional")]
+    pub admin_bind: Option<SocketAddr>,
+    pub data_dir: PathBuf,
+    pub body_bytes_max: usize,
+    pub batch_events_max: usize,
+    pub queue_batches_max: usize,
+    pub connections_max: usize,
+    pub header_timeout_millis: u64,
+    pub keep_alive_secs: u64,
+    pub cors_origins: Vec<String>,
+    #[serde(with = "optional")]
+    pub static_dir: Option<PathBuf>,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    pub id_memory_secs: u64,
+    pub commit_records_max: usize,
+    pub cache_bytes: usize,
+}
+
+/// Whether windows follow the clock or the newest event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockMode {
+    /// The clock of the server.
+    Live,
+    /// The newest event seen.
+    EventTime,
+}
+
+/// `[clock]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockConfig {
+    pub future_secs_max: u64,
+    pub mode: ClockMode,
+}
+
+impl ClockConfig {
+    /// How far in the future an event may lie, in milliseconds.
+    #[must_use]
+    pub fn future_millis_max(&self) -> i64 {
+        i64::try_from(self.future_secs_max)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1000)
+    }
+}
+
+/// Which text encoder embeds the items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextEncoderChoice {
+    /// Pretrained where its files are found, else small.
+    Auto,
+    /// MiniLM; an error where its files are missing.
+    Pretrained,
+    /// Hashed words, nothing to download.
+    Small,
+}
+
+/// `[model]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    pub name: String,
+    pub embedding_dim: u32,
+    pub feature_dim: u32,
+    pub num_layers: u32,
+    pub num_heads: u32,
+    pub ff_dim: u32,
+    pub history_len: u32,
+    pub half_lives_secs: Vec<u32>,
+    pub text_encoder: TextEncoderChoice,
+    #[serde(with = "optional")]
+    pub text_encoder_dir: Option<PathBuf>,
+}
+
+impl ModelConfig {
+    /// The spec of a Ranker over texts embedded `text_dim` wide.
+    #[must_use]
+    pub fn spec(&self, text_dim: u32) -> ModelSpec {
+        ModelSpec {
+            embedding_dim: self.embedding_dim,
+            text_dim,
+            feature_dim: self.feature_dim,
+            history_len: self.history_len,
+            num_layers: self.num_layers,
+            num_heads: self.num_heads,
+            ff_dim: self.ff_dim,
+            half_lives_secs: self.half_lives_secs.clone(),
+        }
+    }
+}
+
+/// Where training runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// The CPU unless a real GPU is found.
+    Auto,
+    /// The CPU.
+    Flex,
+    /// Vulkan, Metal or DX12.
+    Wgpu,
+}
+
+/// `[train]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    pub device: DeviceChoice,
+    pub seed: u64,
+    pub num_threads: usize,
+    pub fast_interval_millis: u64,
+    pub fast_events_max: usize,
+    pub fast_learning_rate: f32,
+    pub fast_passes: u32,
+    pub prior_learning_rate: f32,
+    pub warm_epochs: u32,
+    pub warm_learning_rate: f32,
+    pub warm_row_learning_rate: f32,
+    pub warm_batch_size: usize,
+    pub warm_fit_min_events: usize,
+    pub num_negatives: usize,
+    pub dropout: f32,
+    pub weight_decay: f32,
+    pub release_interval_secs: u64,
+    pub release_interval_events: u64,
+    pub release_steps: u32,
+    pub release_learning_rate: f32,
+}
+
+/// `[publish]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishConfig {
+    pub delta_bytes_budget: usize,
+    pub dead_zone: f32,
+    pub inline_delta_bytes_max: usize,
+    pub chain_len_max: usize,
+    pub skip_strides: Vec<u64>,
+    pub snapshot_every_versions: u64,
+    pub manifest_ttl_secs: u64,
+    pub keep_versions_min: u64,
+}
+
+/// `[gate]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateConfig {
+    pub log_loss_rise_max: f32,
+    pub agreement_min: f32,
+}
+
+/// `[labels]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelsConfig {
+    pub join_window_secs: u64,
+    pub rating_positive_min: f64,
+    pub next_item_weight: KindWeights,
+}
+
+/// One weight per kind of event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KindWeights {
+    pub impression: f32,
+    pub view: f32,
+    pub click: f32,
+    pub add_to_cart: f32,
+    pub purchase: f32,
+    pub like: f32,
+    pub dislike: f32,
+    pub rating: f32,
+    pub skip: f32,
+    pub watch: f32,
+}
+
+impl KindWeights {
+    /// The weight of `kind`.
+    #[must_use]
+    pub fn of(&self, kind: EventKind) -> f32 {
+        match kind {
+            EventKind::Impression => self.impression,
+            EventKind::View => self.view,
+            EventKind::Click => self.click,
+            EventKind::AddToCart => self.add_to_cart,
+            EventKind::Purchase => self.purchase,
+            EventKind::Like => self.like,
+            EventKind::Dislike => self.dislike,
+            EventKind::Rating => self.rating,
+            EventKind::Skip => self.skip,
+            EventKind::Watch => self.watch,
+        }
+    }
+}
+
+/// Optional keys are always in the file; an empty text stands for `None`.
+mod optional {
+    use serde::de::{DeserializeOwned, IntoDeserializer};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => value.serialize(serializer),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        T::deserialize(text.into_deserializer()).map(Some)
+    }
+}

@@ -1,0 +1,292 @@
+//! The tables of the log and what is read from and written to them.
+//!
+//! ```text
+//! records  offset u64              → JSON of LogRecord
+//! ids      first 16 bytes of BLAKE3(event id) → (offset u64, received_at i64)
+//! items    item id                 → offset u64 of its last put
+//! meta     "format", "pruned_through" → u64
+//! ```
+//!
+//! Ids are hashed so that every key has 16 bytes: two of a billion ids collide with probability 1e-21.
+//! They are forgotten in log order, a few per transaction, so that no commit ever pauses for it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition,
+    TableError,
+};
+use shared_model::event::Item;
+use shared_model::ids::LogOffset;
+
+use super::{AppendOutcome, EventLogError, LogRecord};
+
+const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
+const IDS: TableDefinition<[u8; 16], (u64, i64)> = TableDefinition::new("ids");
+const ITEMS: TableDefinition<&str, u64> = TableDefinition::new("items");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+const FORMAT: u64 = 1;
+const FORMAT_KEY: &str = "format";
+const PRUNED_KEY: &str = "pruned_through";
+
+/// Ids forgotten per transaction beyond twice the records it adds.
+const PRUNE_RECORDS_MIN: u64 = 64;
+
+/// A record ready to be written.
+pub(super) struct EncodedRecord {
+    pub(super) bytes: Vec<u8>,
+    key: RecordKey,
+}
+
+enum RecordKey {
+    Event { id_hash: [u8; 16], received_at: i64 },
+    ItemPut(String),
+    ItemDelete(String),
+}
+
+impl EncodedRecord {
+    pub(super) fn new(record: &LogRecord) -> Self {
+        let bytes = serde_json::to_vec(record).expect("records are plain values with text keys");
+        let key = match record {
+            LogRecord::Event(stored) => RecordKey::Event {
+                id_hash: id_hash(stored.event.event_id.as_str()),
+                received_at: stored.received_at,
+            },
+            LogRecord::ItemPut(item) => RecordKey::ItemPut(item.item_id.as_str().to_owned()),
+            LogRecord::ItemDelete(item_id) => RecordKey::ItemDelete(item_id.as_str().to_owned()),
+        };
+        Self { bytes, key }
+    }
+}
+
+fn id_hash(event_id: &str) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&blake3::hash(event_id.as_bytes()).as_bytes()[..16]);
+    short
+}
+
+pub(super) fn storage(error: impl Into<redb::Error>) -> EventLogError {
+    EventLogError::Storage(Arc::new(error.into()))
+}
+
+/// Opens or creates the file and all tables.
+pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, EventLogError> {
+    let database = Database::builder()
+        .set_cache_size(cache_bytes)
+        .create(path)
+        .map_err(storage)?;
+    let format = create_tables(&database).map_err(EventLogError::from)?;
+    if format != FORMAT {
+        return Err(EventLogError::Format {
+            actual: format,
+            expected: FORMAT,
+        });
+    }
+    Ok(database)
+}
+
+fn create_tables(database: &Database) -> Result<u64, redb::Error> {
+    let transaction = database.begin_write()?;
+    let format = {
+        transaction.open_table(RECORDS)?;
+        transaction.open_table(IDS)?;
+        transaction.open_table(ITEMS)?;
+        let mut meta = transaction.open_table(META)?;
+        let stored = meta.get(FORMAT_KEY)?.map(|guard| guard.value());
+        if stored.is_none() {
+            meta.insert(FORMAT_KEY, FORMAT)?;
+        }
+        stored.unwrap_or(FORMAT)
+    };
+    transaction.commit()?;
+    Ok(format)
+}
+
+impl From<redb::Error> for EventLogError {
+    fn from(error: redb::Error) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
+/// One past the last record.
+pub(super) fn end(database: &Database) -> Result<LogOffset, EventLogError> {
+    let transaction = database.begin_read().map_err(storage)?;
+    let records = open_records(&transaction)?;
+    let last = records.last().map_err(storage)?;
+    Ok(LogOffset(last.map_or(0, |(offset, _)| offset.value() + 1)))
+}
+
+fn open_records(
+    transaction: &ReadTransaction,
+) -> Result<redb::ReadOnlyTable<u64, &'static [u8]>, EventLogError> {
+    transaction
+        .open_table(RECORDS)
+        .map_err(|error: TableError| storage(error))
+}
+
+/// See [`super::EventLog::read`].
+pub(super) fn read(
+    database: &Database,
+    from: LogOffset,
+    limit: usize,
+) -> Result<Vec<(LogOffset, LogRecord)>, EventLogError> {
+    let transaction = database.begin_read().map_err(storage)?;
+    let records = open_records(&transaction)?;
+    let mut list = Vec::new();
+    for entry in records.range(from.0..).map_err(storage)?.take(limit) {
+        let (offset, bytes) = entry.map_err(storage)?;
+        let offset = LogOffset(offset.value());
+        list.push((offset, decode(offset, bytes.value())?));
+    }
+    Ok(list)
+}
+
+fn decode(offset: LogOffset, bytes: &[u8]) -> Result<LogRecord, EventLogError> {
+    serde_json::from_slice(bytes).map_err(|error| EventLogError::Malformed {
+        offset,
+        detail: error.to_string(),
+    })
+}
+
+/// See [`super::EventLog::items`].
+pub(super) fn items(database: &Database) -> Result<Vec<(LogOffset, Item)>, EventLogError> {
+    let transaction = database.begin_read().map_err(storage)?;
+    let table = transaction.open_table(ITEMS).map_err(storage)?;
+    let records = open_records(&transaction)?;
+    let mut offsets = Vec::new();
+    for entry in table.iter().map_err(storage)? {
+        offsets.push(entry.map_err(storage)?.1.value());
+    }
+    offsets.sort_unstable();
+    let mut list = Vec::with_capacity(offsets.len());
+    for offset in offsets {
+        let bytes = records.get(offset).map_err(storage)?;
+        let offset = LogOffset(offset);
+        let record = bytes
+            .map(|bytes| decode(offset, bytes.value()))
+            .transpose()?;
+        let Some(LogRecord::ItemPut(item)) = record else {
+            let detail = "the items table points at a record that puts no item".to_owned();
+            return Err(EventLogError::Malformed { offset, detail });
+        };
+        list.push((offset, item));
+    }
+    Ok(list)
+}
+
+/// Writes all batches in one synced transaction; outcomes per batch, and the new end.
+pub(super) fn commit(
+    database: &Database,
+    batches: &[&[EncodedRecord]],
+    start: LogOffset,
+    id_memory_millis: i64,
+) -> Result<(Vec<Vec<AppendOutcome>>, LogOffset), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    let mut outcomes = Vec::with_capacity(batches.len());
+    let end = {
+        let mut group = Group {
+            records: transaction.open_table(RECORDS)?,
+            ids: transaction.open_table(IDS)?,
+            items: transaction.open_table(ITEMS)?,
+            end: start.0,
+            newest_received_at: i64::MIN,
+        };
+        for batch in batches {
+            let batch: Result<Vec<_>, _> = batch.iter().map(|record| group.add(record)).collect();
+            outcomes.push(batch?);
+        }
+        if group.end > start.0 {
+            let mut meta = transaction.open_table(META)?;
+            let pruned = meta.get(PRUNED_KEY)?.map_or(0, |guard| guard.value());
+            let budget = PRUNE_RECORDS_MIN + 2 * (group.end - start.0);
+            let cutoff = group.newest_received_at.saturating_sub(id_memory_millis);
+            let pruned_through = group.prune(pruned, budget, cutoff)?;
+            if pruned_through != pruned {
+                meta.insert(PRUNED_KEY, pruned_through)?;
+            }
+        }
+        group.end
+    };
+    if end == start.0 {
+        transaction.abort()?; // all duplicates: nothing changed, so no sync is needed
+    } else {
+        transaction.commit()?;
+    }
+    Ok((outcomes, LogOffset(end)))
+}
+
+/// The open tables of one transaction.
+struct Group<'txn> {
+    records: Table<'txn, u64, &'static [u8]>,
+    ids: Table<'txn, [u8; 16], (u64, i64)>,
+    items: Table<'txn, &'static str, u64>,
+    end: u64,
+    newest_received_at: i64,
+}
+
+impl Group<'_> {
+    fn add(&mut self, record: &EncodedRecord) -> Result<AppendOutcome, redb::Error> {
+        let offset = self.end;
+        match &record.key {
+            RecordKey::Event {
+                id_hash,
+                received_at,
+            } => {
+                let known = self.ids.get(id_hash)?.map(|guard| guard.value().0);
+                if let Some(first) = known {
+                    return Ok(AppendOutcome::Duplicate(LogOffset(first)));
+                }
+                self.ids.insert(id_hash, (offset, *received_at))?;
+                self.newest_received_at = self.newest_received_at.max(*received_at);
+            }
+            RecordKey::ItemPut(item_id) => {
+                self.items.insert(item_id.as_str(), offset)?;
+            }
+            RecordKey::ItemDelete(item_id) => {
+                self.items.remove(item_id.as_str())?;
+            }
+        }
+        self.records.insert(offset, record.bytes.as_slice())?;
+        self.end += 1;
+        Ok(AppendOutcome::Accepted(LogOffset(offset)))
+    }
+
+    /// Forgets the ids of up to `budget` records from `pruned` on that came before `cutoff`.
+    fn prune(&mut self, pruned: u64, budget: u64, cutoff: i64) -> Result<u64, redb::Error> {
+        let mut offset = pruned;
+        let last = self.end.min(pruned.saturating_add(budget));
+        while offset < last {
+            let Some(id_hash) = self.expired_id(offset, cutoff)? else {
+                break;
+            };
+            if let Some(id_hash) = id_hash {
+                self.ids.remove(id_hash)?;
+            }
+            offset += 1;
+        }
+        Ok(offset)
+    }
+
+    /// `None`: stop here; `Some(None)`: no id to forget at this offset.
+    fn expired_id(
+        &self,
+        offset: u64,
+        cutoff: i64,
+    ) -> Result<Option<Option<[u8; 16]>>, redb::Error> {
+        let Some(bytes) = self.records.get(offset)? else {
+            return Ok(Some(None));
+        };
+        let Ok(LogRecord::Event(stored)) = decode(LogOffset(offset), bytes.value()) else {
+            return Ok(Some(None)); // items have no id, and a damaged record is reported by readers
+        };
+        if stored.received_at >= cutoff {
+            return Ok(None);
+        }
+        let id_hash = id_hash(stored.event.event_id.as_str());
+        let known = self.ids.get(&id_hash)?.map(|guard| guard.value().0);
+        Ok(Some((known == Some(offset)).then_some(id_hash)))
+    }
+}

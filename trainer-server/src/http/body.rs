@@ -1,0 +1,75 @@
+//! Request bodies: size, time and type are checked before a byte is parsed.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde_json::Value;
+
+use super::{AppState, Problem};
+use crate::ingest::BodyError;
+
+/// How long a sender may take for its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A body that holds JSON, as `application/json` or, for `navigator.sendBeacon`, `text/plain`.
+pub(super) struct JsonBytes(pub(super) Bytes);
+
+impl FromRequest<AppState> for JsonBytes {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        check_type(request.headers())?;
+        let body_bytes_max = state.config.server.body_bytes_max;
+        match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
+            Ok(Ok(bytes)) => Ok(Self(bytes)),
+            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(
+                Problem::too_large(format!("at most {body_bytes_max} bytes are allowed")),
+            ),
+            Ok(Err(rejection)) => Err(Problem::malformed_body(BodyError {
+                pointer: String::new(),
+                detail: rejection.body_text(),
+            })),
+            Err(_) => {
+                let secs = BODY_TIMEOUT.as_secs();
+                Err(Problem::timeout(format!(
+                    "the body did not arrive within {secs} s"
+                )))
+            }
+        }
+    }
+}
+
+impl JsonBytes {
+    /// Parses the whole body.
+    pub(super) fn value(&self) -> Result<Value, Problem> {
+        serde_json::from_slice(&self.0).map_err(|error| {
+            Problem::malformed_body(BodyError {
+                pointer: String::new(),
+                detail: error.to_string(),
+            })
+        })
+    }
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Problem::unsupported_media_type(
+            "compressed bodies are not read",
+        ));
+    }
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let content_type = content_type.to_str().unwrap_or_default(); // a type that is no text is none
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let is_json = ["application/json", "text/plain"]
+        .iter()
+        .any(|accepted| essence.eq_ignore_ascii_case(accepted));
+    if is_json {
+        return Ok(());
+    }
+    let detail = format!("expected application/json or text/plain, found {content_type}");
+    Err(Problem::unsupported_media_type(detail))
+}

@@ -1,0 +1,133 @@
+//! `POST /v1/events`: each event of a batch is accepted, a duplicate, or rejected with a reason.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::Value;
+use shared_model::ids::{ItemId, LogOffset};
+
+use super::body::JsonBytes;
+use super::{AppState, Problem};
+use crate::config::ClockMode;
+use crate::event_log::{AppendOutcome, EventLogError, LogRecord, StoredEvent};
+use crate::ingest::{self, EventRules, Fields, Rejection};
+
+/// Answer to a batch of events.
+#[derive(Debug, Serialize)]
+pub(super) struct EventsResponse {
+    accepted: u64,
+    duplicates: u64,
+    rejected: Vec<Rejection>,
+    /// Once a version has learned through this offset, it has learned from the whole batch.
+    offset: LogOffset,
+}
+
+pub(super) async fn post(
+    State(state): State<AppState>,
+    body: JsonBytes,
+) -> Result<Json<EventsResponse>, Problem> {
+    let (records, rejected) = read(&state, &body)?;
+    for rejection in &rejected {
+        state.counters.add_rejected(rejection.code);
+    }
+    let outcomes = append(&state, records).await?;
+    let response = summarize(&state, &outcomes, rejected);
+    state.counters.add(response.accepted, response.duplicates);
+    Ok(Json(response))
+}
+
+/// What is accepted of a body, ready for the log, and what is not.
+fn read(state: &AppState, body: &JsonBytes) -> Result<(Vec<LogRecord>, Vec<Rejection>), Problem> {
+    let elements = ingest::elements(&body.0, "events").map_err(Problem::malformed_body)?;
+    check_batch_len(state, elements.list.len())?;
+    let now_millis = (state.clock)();
+    let others = Value::Object(elements.others);
+    let sent_at = Fields::new(&others, "")
+        .and_then(|fields| fields.i64("sent_at"))
+        .map_err(Problem::invalid_request)?;
+    let is_known = |item_id: &ItemId| state.catalogue.contains(item_id);
+    let rules = EventRules {
+        is_known: &is_known,
+        now_millis,
+        future_millis_max: state.config.clock.future_millis_max(),
+        skew_millis: match state.config.clock.mode {
+            ClockMode::Live => EventRules::skew_millis(now_millis, sent_at),
+            ClockMode::EventTime => 0, // the times are those of another day, and right
+        },
+    };
+    Ok(sort(elements.list, &rules, now_millis))
+}
+
+/// Refuses batches over the configured length.
+pub(super) fn check_batch_len(state: &AppState, actual: usize) -> Result<(), Problem> {
+    let max = state.config.server.batch_events_max;
+    if actual > max {
+        return Err(Problem::too_large(format!(
+            "{actual} in one batch, at most {max} are allowed"
+        )));
+    }
+    Ok(())
+}
+
+/// Appends, counting what the full queue turns away. Nothing to append is nothing to wait for.
+pub(super) async fn append(
+    state: &AppState,
+    records: Vec<LogRecord>,
+) -> Result<Vec<AppendOutcome>, Problem> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    let outcomes = state.log.append(records).await;
+    if matches!(outcomes, Err(EventLogError::Backpressure { .. })) {
+        state.counters.add_backpressure();
+    }
+    Ok(outcomes?)
+}
+
+fn sort(
+    list: Vec<Result<Value, ingest::Fault>>,
+    rules: &EventRules<'_>,
+    received_at: i64,
+) -> (Vec<LogRecord>, Vec<Rejection>) {
+    let mut records = Vec::with_capacity(list.len());
+    let mut rejected = Vec::new();
+    for (index, element) in list.into_iter().enumerate() {
+        let pointer = format!("/events/{index}");
+        let event = element
+            .and_then(|value| ingest::event_from_json(&value, &pointer))
+            .and_then(|event| rules.check(event, &pointer));
+        match event {
+            Ok(event) => records.push(LogRecord::Event(StoredEvent { event, received_at })),
+            Err(fault) => rejected.push(Rejection::new(index, fault)),
+        }
+    }
+    (records, rejected)
+}
+
+fn summarize(
+    state: &AppState,
+    outcomes: &[AppendOutcome],
+    rejected: Vec<Rejection>,
+) -> EventsResponse {
+    let (mut accepted, mut duplicates, mut offset) = (0, 0, None);
+    for outcome in outcomes {
+        let at = match outcome {
+            AppendOutcome::Accepted(at) => {
+                accepted += 1;
+                *at
+            }
+            AppendOutcome::Duplicate(at) => {
+                duplicates += 1;
+                *at
+            }
+        };
+        offset = offset.max(Some(at.next()));
+    }
+    let offset = offset.unwrap_or_else(|| state.log.end());
+    EventsResponse {
+        accepted,
+        duplicates,
+        rejected,
+        offset,
+    }
+}

@@ -1,0 +1,181 @@
+//! The HTTP surface: routes, and what every route shares.
+//!
+//! Shapes are described in `openapi.json`; a test holds [`ROUTES`], the router and that file
+//! together. Every error is an RFC 9457 problem document. Not here: rules about events (`ingest`),
+//! ranking (whoever implements [`Recommender`]), bytes of versions (`publish`).
+
+mod blobs;
+mod body;
+mod counters;
+mod events;
+mod items;
+mod models;
+mod ops;
+mod problem;
+mod recommend;
+pub mod server;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::handler::HandlerWithoutStateExt;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use tokio::sync::watch;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::services::ServeDir;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::event_log::EventLog;
+use crate::publish::Publisher;
+pub use counters::IngestCounters;
+pub use problem::{Problem, ProblemError};
+pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
+
+/// Every route with its methods, as in `openapi.json`.
+pub const ROUTES: [(&str, &[&str]); 14] = [
+    ("/v1/events", &["post"]),
+    ("/v1/items", &["put", "delete"]),
+    ("/v1/recommend", &["post"]),
+    ("/v1/score", &["post"]),
+    ("/v1/models/{model}/manifest", &["get"]),
+    ("/v1/models/{model}/plan", &["get"]),
+    ("/v1/models/{model}/watch", &["get"]),
+    ("/v1/models/{model}/keys", &["get"]),
+    ("/v1/blobs/{hash}", &["get"]),
+    ("/v1/status", &["get"]),
+    ("/healthz", &["get"]),
+    ("/readyz", &["get"]),
+    ("/metrics", &["get"]),
+    ("/openapi.json", &["get"]),
+];
+
+/// What the routes work with; cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    parts: Arc<AppParts>,
+    counters: Arc<IngestCounters>,
+}
+
+/// What an [`AppState`] is made of.
+pub struct AppParts {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// The log.
+    pub log: EventLog,
+    /// Which items exist.
+    pub catalogue: Catalogue,
+    /// Versions.
+    pub publisher: Publisher,
+    /// Ranking on the server.
+    pub recommender: Arc<dyn Recommender>,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub clock: fn() -> i64,
+    /// Turns `true` when the server is told to stop.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl AppState {
+    /// The state of a server.
+    #[must_use]
+    pub fn new(parts: AppParts) -> Self {
+        Self {
+            parts: Arc::new(parts),
+            counters: Arc::default(),
+        }
+    }
+}
+
+impl std::ops::Deref for AppState {
+    type Target = AppParts;
+    fn deref(&self) -> &AppParts {
+        &self.parts
+    }
+}
+
+/// The public routes; `/metrics` is among them only where there is no admin address.
+pub fn router(state: AppState) -> Router {
+    let server = &state.config.server;
+    let mut router = Router::new()
+        .route("/v1/events", post(events::post))
+        .route("/v1/items", put(items::put).delete(items::delete))
+        .route("/v1/recommend", post(recommend::recommend))
+        .route("/v1/score", post(recommend::score))
+        .route("/v1/models/{model}/manifest", get(models::manifest))
+        .route("/v1/models/{model}/plan", get(models::plan))
+        .route("/v1/models/{model}/watch", get(models::watch))
+        .route("/v1/models/{model}/keys", get(models::keys))
+        .route("/v1/blobs/{hash}", get(blobs::get))
+        .route("/v1/status", get(ops::status))
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .route("/openapi.json", get(ops::openapi));
+    if server.admin_bind.is_none() {
+        router = router.route("/metrics", get(ops::metrics));
+    }
+    let router = match &server.static_dir {
+        Some(dir) => {
+            let files = ServeDir::new(dir)
+                .call_fallback_on_method_not_allowed(true)
+                .fallback(not_found.into_service());
+            router.fallback_service(files)
+        }
+        None => router.fallback(not_found),
+    };
+    let limit = DefaultBodyLimit::max(server.body_bytes_max);
+    let nosniff = SetResponseHeaderLayer::if_not_present(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    router
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(limit)
+        .layer(nosniff)
+        .layer(cors(&server.cors_origins))
+        .with_state(state)
+}
+
+/// What the admin address serves.
+pub fn admin_router(state: AppState) -> Router {
+    Router::new()
+        .route("/metrics", get(ops::metrics))
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(state)
+}
+
+/// Pages may read and post from the configured origins. The catalogue cannot be changed from a page
+/// of another origin: PUT and DELETE are left out on purpose.
+fn cors(origins: &[String]) -> CorsLayer {
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        // An origin that is no header value can never be sent by a browser either.
+        AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::RANGE,
+            header::IF_NONE_MATCH,
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::ETAG, header::RETRY_AFTER, header::CONTENT_RANGE])
+        .max_age(std::time::Duration::from_secs(86_400))
+}
+
+async fn not_found(uri: axum::http::Uri) -> Response {
+    Problem::not_found(format!("there is nothing at {}", uri.path())).into_response()
+}
+
+async fn method_not_allowed(method: Method, uri: axum::http::Uri) -> Response {
+    Problem::method_not_allowed(format!("{} does not answer {method}", uri.path())).into_response()
+}

@@ -1,0 +1,118 @@
+//! `GET /v1/models/{model}/…`: what a page needs to follow a model.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use shared_model::ids::Version;
+use shared_model::manifest::{KeyList, PublicKey, UpdatePlan};
+use tokio_stream::wrappers::WatchStream;
+
+use super::{AppState, Problem};
+
+pub(super) async fn manifest(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    check_model(&state, &model)?;
+    let latest = state
+        .publisher
+        .latest()
+        .ok_or_else(Problem::not_published)?;
+    let etag = format!(
+        "\"{}-{}\"",
+        latest.manifest.version, latest.manifest.created_at
+    );
+    let is_known = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|known| known == etag.as_str());
+    let cache = [
+        (header::ETAG, etag.as_str()),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    if is_known {
+        return Ok((StatusCode::NOT_MODIFIED, cache).into_response());
+    }
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    Ok((cache, json, latest.signed.clone()).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct PlanQuery {
+    base: Option<String>,
+}
+
+pub(super) async fn plan(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+    Query(query): Query<PlanQuery>,
+) -> Result<([(HeaderName, HeaderValue); 1], Json<UpdatePlan>), Problem> {
+    check_model(&state, &model)?;
+    let base = match query.base.as_deref() {
+        None | Some("") => None,
+        Some(text) => match text.parse() {
+            Ok(number) => Some(Version(number)),
+            Err(_) => return Err(Problem::invalid_query("base", "expected a version number")),
+        },
+    };
+    let plan = state
+        .publisher
+        .plan(base)
+        .ok_or_else(Problem::not_published)?;
+    Ok((
+        [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))],
+        Json(plan),
+    ))
+}
+
+/// Announces the newest version, and each newer one. A slow reader misses versions in between,
+/// never the newest. Ends when the server stops.
+pub(super) async fn watch(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+) -> Result<Response, Problem> {
+    check_model(&state, &model)?;
+    let mut stopping = state.stopping.clone();
+    let stopped = async move {
+        // An error means that whoever could stop the server is gone: it has stopped.
+        drop(stopping.wait_for(|stopping| *stopping).await);
+    };
+    let versions = WatchStream::new(state.publisher.subscribe())
+        .filter_map(|published| async move { published })
+        .map(|published| {
+            let event = Event::default()
+                .event("version")
+                .id(published.manifest.version.to_string())
+                .data(&published.announcement);
+            Ok::<_, Infallible>(event)
+        })
+        .take_until(Box::pin(stopped));
+    let keep_alive = Duration::from_secs(state.config.server.keep_alive_secs);
+    let sse = Sse::new(versions).keep_alive(KeepAlive::new().interval(keep_alive));
+    // Without this, nginx collects the stream before it passes it on.
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    Ok((unbuffered, sse).into_response())
+}
+
+pub(super) async fn keys(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+) -> Result<Json<KeyList>, Problem> {
+    check_model(&state, &model)?;
+    let keys = vec![PublicKey::from(&state.publisher.verifying_key())];
+    Ok(Json(KeyList { keys }))
+}
+
+fn check_model(state: &AppState, model: &str) -> Result<(), Problem> {
+    if model == state.publisher.model() {
+        return Ok(());
+    }
+    Err(Problem::not_found("there is no model of this name"))
+}

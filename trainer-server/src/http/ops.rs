@@ -1,0 +1,169 @@
+//! For operators: `/v1/status`, `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
+
+use std::fmt::Write;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::{AppState, Problem};
+
+const OPENAPI_JSON: &str = include_str!("openapi.json");
+
+/// The process answers.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Events can be taken in, and there is a version or there cannot be one yet.
+pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str, Problem> {
+    if *state.stopping.borrow() {
+        return Err(Problem::unavailable("the server is stopping"));
+    }
+    if !state.log.is_writable() {
+        return Err(Problem::unavailable("the event log cannot be written"));
+    }
+    let can_have_version = state.catalogue.num_items() > 0;
+    if can_have_version && state.publisher.latest().is_none() {
+        return Err(Problem::unavailable(
+            "the first version is not published yet",
+        ));
+    }
+    Ok("ready\n")
+}
+
+pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
+    let latest = state.publisher.latest();
+    let manifest = latest.as_ref().map(|latest| &latest.manifest);
+    let trainer = state.recommender.status();
+    let counters = state.publisher.counters();
+    Json(json!({
+        "freshet": env!("CARGO_PKG_VERSION"),
+        "model": state.publisher.model(),
+        "log_offset": state.log.end(),
+        "learned_through": manifest.map(|manifest| manifest.learned_through),
+        "version": manifest.map(|manifest| manifest.version),
+        "kind": manifest.map(|manifest| manifest.kind),
+        "event_time_millis": manifest.map(|manifest| manifest.event_time_millis),
+        "published_at": manifest.map(|manifest| manifest.created_at),
+        "num_items": state.catalogue.num_items(),
+        "is_log_writable": state.log.is_writable(),
+        "device": trainer.get("device"),
+        "ingest": {
+            "accepted": state.counters.num_accepted(),
+            "duplicates": state.counters.num_duplicates(),
+            "backpressure": state.counters.num_backpressure(),
+        },
+        "publish": {
+            "num_versions": counters.num_versions,
+            "delta_bytes": counters.delta_bytes,
+            "snapshot_bytes": counters.snapshot_bytes,
+        },
+        "trainer": trainer,
+    }))
+}
+
+pub(super) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI_JSON).into_response()
+}
+
+/// Prometheus text format, version 0.0.4.
+pub(super) async fn metrics(State(state): State<AppState>) -> Response {
+    let mut text = Metrics::default();
+    let ingest = &state.counters;
+    text.counter(
+        "events_accepted_total",
+        "Events accepted",
+        ingest.num_accepted(),
+    );
+    text.counter(
+        "events_duplicate_total",
+        "Events seen before",
+        ingest.num_duplicates(),
+    );
+    let full = "Requests turned away because the queue was full";
+    text.counter("ingest_backpressure_total", full, ingest.num_backpressure());
+    text.head(
+        "rejected_total",
+        "Events and items refused, by reason",
+        "counter",
+    );
+    for (code, count) in ingest.num_rejected() {
+        text.line(
+            &format!("rejected_total{{reason=\"{}\"}}", code.as_str()),
+            count,
+        );
+    }
+    text.gauge(
+        "log_end_offset",
+        "One past the last record of the log",
+        state.log.end().0,
+    );
+    let is_writable = u64::from(state.log.is_writable());
+    text.gauge(
+        "log_writable",
+        "Whether the log can be written",
+        is_writable,
+    );
+    let num_items = state.catalogue.num_items() as u64; // widening on every supported target
+    text.gauge("catalogue_items", "Items in the catalogue", num_items);
+    if let Some(latest) = state.publisher.latest() {
+        let manifest = &latest.manifest;
+        text.gauge("model_version", "Newest version", manifest.version.0);
+        let through = "One past the last record learned from";
+        text.gauge(
+            "learned_through_offset",
+            through,
+            manifest.learned_through.0,
+        );
+        let created_at = u64::try_from(manifest.created_at).unwrap_or(0) / 1000;
+        let published = "Time of the newest version, since 1970-01-01";
+        text.gauge("version_published_timestamp_seconds", published, created_at);
+        let delta_bytes = manifest.delta.as_ref().map_or(0, |delta| delta.blob.bytes);
+        text.gauge("last_delta_bytes", "Size of the newest delta", delta_bytes);
+    }
+    let published = state.publisher.counters();
+    text.counter(
+        "versions_published_total",
+        "Versions published",
+        published.num_versions,
+    );
+    text.counter(
+        "delta_bytes_total",
+        "Bytes of published deltas",
+        published.delta_bytes,
+    );
+    let snapshot = "Bytes of published snapshots";
+    text.counter("snapshot_bytes_total", snapshot, published.snapshot_bytes);
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], text.0).into_response()
+}
+
+#[derive(Default)]
+struct Metrics(String);
+
+impl Metrics {
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        writeln!(
+            self.0,
+            "# HELP freshet_{name} {help}.\n# TYPE freshet_{name} {kind}"
+        )
+        .expect("writing to a String cannot fail");
+    }
+
+    fn line(&mut self, series: &str, value: u64) {
+        writeln!(self.0, "freshet_{series} {value}").expect("writing to a String cannot fail");
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help, "counter");
+        self.line(name, value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help, "gauge");
+        self.line(name, value);
+    }
+}

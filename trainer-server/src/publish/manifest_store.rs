@@ -1,0 +1,97 @@
+//! Signed manifests on disk: `manifests/<version, 20 digits>.json`, and beside each the list of
+//! merged deltas that end in its version (`….skips.json`).
+//!
+//! A manifest that cannot be used is renamed to `….broken`: its number must never be given to
+//! another state, because a page may have seen it. Not here: what a manifest says.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use shared_model::ids::Version;
+use shared_model::manifest::DeltaRef;
+
+use super::files;
+
+const MANIFEST_SUFFIX: &str = ".json";
+const SKIPS_SUFFIX: &str = ".skips.json";
+const BROKEN_SUFFIX: &str = ".broken";
+
+#[derive(Debug)]
+pub(super) struct ManifestStore {
+    dir: PathBuf,
+}
+
+impl ManifestStore {
+    /// Opens or creates the folder and removes half-written files.
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        files::prepare_dir(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// Versions with a manifest, ascending, and the highest number ever used, broken ones included.
+    pub(super) fn list(&self) -> io::Result<(Vec<Version>, Version)> {
+        let mut versions = Vec::new();
+        let mut highest = Version(0);
+        for name in files::list_names(&self.dir)? {
+            let Some((digits, suffix)) = name.split_at_checked(20) else {
+                continue;
+            };
+            let Ok(number) = digits.parse() else { continue };
+            highest = highest.max(Version(number));
+            if suffix == MANIFEST_SUFFIX {
+                versions.push(Version(number));
+            }
+        }
+        Ok((versions, highest))
+    }
+
+    /// The signed manifest of a version.
+    pub(super) fn read(&self, version: Version) -> io::Result<String> {
+        std::fs::read_to_string(self.dir.join(file_name(version, MANIFEST_SUFFIX)))
+    }
+
+    /// Stores a signed manifest durably: the commit point of its version.
+    pub(super) fn write(&self, version: Version, signed: &str) -> io::Result<()> {
+        files::write_whole(
+            &self.dir,
+            &file_name(version, MANIFEST_SUFFIX),
+            signed.as_bytes(),
+        )
+    }
+
+    /// The merged deltas that end in a version; losing the list costs bytes, never correctness.
+    pub(super) fn read_skips(&self, version: Version) -> Vec<DeltaRef> {
+        let path = self.dir.join(file_name(version, SKIPS_SUFFIX));
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            Err(_) => Vec::new(), // most versions have none
+        }
+    }
+
+    pub(super) fn write_skips(&self, version: Version, skips: &[DeltaRef]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(skips).expect("plain values always serialize");
+        files::write_whole(&self.dir, &file_name(version, SKIPS_SUFFIX), &bytes)
+    }
+
+    /// Puts a manifest aside and keeps its number used.
+    pub(super) fn set_aside(&self, version: Version) -> io::Result<()> {
+        let name = file_name(version, MANIFEST_SUFFIX);
+        std::fs::rename(
+            self.dir.join(&name),
+            self.dir.join(format!("{name}{BROKEN_SUFFIX}")),
+        )?;
+        files::sync_dir(&self.dir)
+    }
+
+    /// Removes everything about a version.
+    pub(super) fn remove(&self, version: Version) -> io::Result<()> {
+        files::remove(&self.dir, &file_name(version, SKIPS_SUFFIX))?;
+        files::remove(&self.dir, &file_name(version, MANIFEST_SUFFIX))
+    }
+}
+
+fn file_name(version: Version, suffix: &str) -> String {
+    format!("{:020}{suffix}", version.0)
+}

@@ -1,0 +1,403 @@
+//! Publishing: from a code state to what pages can fetch, and back again after a restart.
+//!
+//! ```text
+//! publish: delta, snapshot ──► blobs/ (synced) ──► manifests/ (synced: the commit point) ──► watch
+//! open:    newest manifest whose blobs lead to its state, verified by hash
+//! plan:    cheapest way from a page's version to the newest one
+//! ```
+//!
+//! Invariants: a version is announced only after its manifest is synced, its manifest is written
+//! only after its blobs are; a version number is never given twice; what cannot be restored is put
+//! aside and the version before it is served. Not here: whether a state is good enough (`gate`).
+
+mod blob_store;
+mod files;
+mod graph;
+mod manifest_store;
+mod press;
+mod recover;
+mod signing_key;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use base64::Engine;
+use ed25519_dalek::SigningKey;
+use shared_model::codec::CodecError;
+use shared_model::codec::state::CodeState;
+use shared_model::ids::{BlobId, LogOffset, Version};
+use shared_model::manifest::{
+    self, Announcement, DeltaRef, Manifest, ManifestError, SelfTest, UpdatePlan, VersionKind,
+};
+use tokio::sync::watch;
+
+use crate::config::PublishConfig;
+pub use blob_store::{BlobError, BlobStore};
+use graph::VersionGraph;
+use manifest_store::ManifestStore;
+
+/// Why a version could not be published or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The file system failed.
+    #[error("{action}: {source}: {}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A blob failed.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A state could not be encoded.
+    #[error("cannot encode version {version}: {source}")]
+    Encode {
+        /// The version.
+        version: Version,
+        /// Why not.
+        source: CodecError,
+    },
+    /// An encoded delta does not lead to the state it was made from.
+    #[error("the delta to version {version} decodes to {actual}, expected {expected}")]
+    NotReproduced {
+        /// The version.
+        version: Version,
+        /// The state that was encoded.
+        expected: BlobId,
+        /// The state that came out.
+        actual: BlobId,
+    },
+    /// The manifest breaks its own rules, for example by a score that is not finite.
+    #[error("the manifest of version {version} is not valid: {source}")]
+    Manifest {
+        /// The version.
+        version: Version,
+        /// Which rule.
+        source: ManifestError,
+    },
+    /// The offsets run backwards.
+    #[error(
+        "version {version} would have learned {learned_from} to {learned_through}, the one before it {published_through}"
+    )]
+    LearnedBackwards {
+        /// The version.
+        version: Version,
+        /// Its first offset.
+        learned_from: LogOffset,
+        /// One past its last offset.
+        learned_through: LogOffset,
+        /// One past the last offset already published.
+        published_through: LogOffset,
+    },
+    /// The data directory belongs to a model of another name.
+    #[error("the data directory holds the model `{actual}`, the configuration names `{expected}`")]
+    OtherModel {
+        /// Name in the manifests.
+        actual: String,
+        /// Name in the configuration.
+        expected: String,
+    },
+}
+
+/// A state to be published, with what its manifest has to say.
+#[derive(Debug, Clone)]
+pub struct NewVersion {
+    /// Fast or release.
+    pub kind: VersionKind,
+    /// The codes.
+    pub state: Arc<CodeState>,
+    /// First log offset learned since the version before.
+    pub learned_from: LogOffset,
+    /// One past the last log offset learned.
+    pub learned_through: LogOffset,
+    /// Newest event time learned.
+    pub event_time_millis: i64,
+    /// Time of publication, by the caller's clock.
+    pub created_at: i64,
+    /// Probe and expected scores.
+    pub self_test: SelfTest,
+}
+
+/// A version that is out.
+#[derive(Debug)]
+pub struct Published {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The manifest as signed text, byte for byte what pages get.
+    pub signed: String,
+    /// Its codes.
+    pub state: Arc<CodeState>,
+    /// The delta from the version before, where it is small enough to ride along.
+    pub inline_delta: Option<Vec<u8>>,
+    /// JSON of the [`Announcement`].
+    pub announcement: String,
+}
+
+impl Published {
+    fn new(
+        manifest: Manifest,
+        signed: String,
+        state: Arc<CodeState>,
+        inline_delta: Option<Vec<u8>>,
+    ) -> Self {
+        let base64 = base64::engine::general_purpose::STANDARD;
+        let announcement = Announcement {
+            version: manifest.version,
+            kind: manifest.kind,
+            learned_through: manifest.learned_through,
+            manifest: signed.clone(),
+            delta: inline_delta.as_ref().map(|delta| base64.encode(delta)),
+        };
+        let announcement =
+            serde_json::to_string(&announcement).expect("plain values always serialize");
+        Self {
+            manifest,
+            signed,
+            state,
+            inline_delta,
+            announcement,
+        }
+    }
+}
+
+/// What `/metrics` and `/v1/status` tell about publishing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PublishCounters {
+    /// Versions published since start.
+    pub num_versions: u64,
+    /// Bytes of their deltas.
+    pub delta_bytes: u64,
+    /// Bytes of their snapshots.
+    pub snapshot_bytes: u64,
+}
+
+/// Publishes versions and answers for them; clones share one publisher.
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    model: String,
+    dir: PathBuf,
+    config: PublishConfig,
+    key: SigningKey,
+    blobs: BlobStore,
+    manifests: ManifestStore,
+    latest: watch::Sender<Option<Arc<Published>>>,
+    graph: RwLock<VersionGraph>,
+    counters: Mutex<PublishCounters>,
+    /// Held by whoever publishes; readers never wait for it.
+    press: Mutex<Press>,
+}
+
+/// What only the publishing thread needs.
+struct Press {
+    next_version: Version,
+    /// For each skip stride, the last version that is a multiple of it, and its state.
+    anchors: Vec<Option<(Version, Arc<CodeState>)>>,
+}
+
+impl Publisher {
+    /// Opens the data directory: makes the signing key, removes half-written files, and restores the
+    /// newest version that is complete.
+    ///
+    /// # Errors
+    /// The file system failed, or the directory belongs to a model of another name.
+    pub fn open(
+        data_dir: &Path,
+        model: &str,
+        config: &PublishConfig,
+    ) -> Result<Self, PublishError> {
+        let at = |action| {
+            move |source| PublishError::Io {
+                action,
+                path: data_dir.to_owned(),
+                source,
+            }
+        };
+        let key = signing_key::open(data_dir).map_err(at("cannot open the signing key"))?;
+        let blobs =
+            BlobStore::open(&data_dir.join("blobs")).map_err(at("cannot open the blobs"))?;
+        let manifests = ManifestStore::open(&data_dir.join("manifests"))
+            .map_err(at("cannot open the manifests"))?;
+        let recovered = recover::recover(&blobs, &manifests, &key.verifying_key(), model)
+            .map_err(|error| error.at(data_dir))?;
+        let anchors = vec![None; config.skip_strides.len()];
+        let shared = Shared {
+            model: model.to_owned(),
+            dir: data_dir.to_owned(),
+            config: config.clone(),
+            key,
+            blobs,
+            manifests,
+            latest: watch::Sender::new(recovered.published.map(Arc::new)),
+            graph: RwLock::new(recovered.graph),
+            counters: Mutex::default(),
+            press: Mutex::new(Press {
+                next_version: recovered.highest.next(),
+                anchors,
+            }),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Publishes a state as the next version: blobs, then the manifest, then the announcement.
+    ///
+    /// # Errors
+    /// The file system failed, the state cannot be encoded, or the offsets run backwards. Nothing is
+    /// announced then, and the version before stays the newest.
+    pub fn publish(&self, new: NewVersion) -> Result<Arc<Published>, PublishError> {
+        let shared = &self.shared;
+        let mut press = shared.press.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = self.latest();
+        let version = press.next_version;
+        check_offsets(version, &new, previous.as_deref())?;
+
+        let delta = shared.encode_delta(version, &new.state, previous.as_deref())?;
+        let delta_ref = match (&previous, &delta) {
+            (Some(previous), Some(bytes)) => Some(DeltaRef {
+                base_version: previous.manifest.version,
+                blob: shared.blobs.put(bytes)?,
+            }),
+            _ => None,
+        };
+        let snapshot = if shared.needs_snapshot(version, new.kind, delta_ref.as_ref()) {
+            Some(shared.put_snapshot(version, &new.state)?)
+        } else {
+            None
+        };
+        // From here on the number may be on disk: it is used, whatever happens.
+        press.next_version = version.next();
+        let state = Arc::clone(&new.state);
+        let manifest = shared.manifest(version, new, delta_ref, snapshot, previous.as_deref());
+        manifest
+            .check()
+            .map_err(|source| PublishError::Manifest { version, source })?;
+        let signed = manifest::sign(&manifest, &shared.key);
+        let signed = String::from_utf8(signed).expect("a signed manifest is JSON");
+        shared
+            .manifests
+            .write(version, &signed)
+            .map_err(|source| shared.io("cannot write a manifest", source))?;
+
+        let inline_max = shared.config.inline_delta_bytes_max;
+        let inline_delta = delta.filter(|bytes| bytes.len() <= inline_max);
+        let published = Arc::new(Published::new(manifest, signed, state, inline_delta));
+        shared.announce(&published);
+        shared.write_skips(&mut press, &published);
+        shared.retire(version);
+        Ok(published)
+    }
+
+    /// Publishes the newest state again with a new expiry, once less than half of its time is left.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn renew(&self, created_at: i64) -> Result<Option<Arc<Published>>, PublishError> {
+        let Some(latest) = self.latest() else {
+            return Ok(None);
+        };
+        let manifest = &latest.manifest;
+        if created_at < manifest.created_at + (manifest.expires_at - manifest.created_at) / 2 {
+            return Ok(None);
+        }
+        let renewed = self.publish(NewVersion {
+            kind: VersionKind::Fast,
+            state: Arc::clone(&latest.state),
+            learned_from: manifest.learned_through,
+            learned_through: manifest.learned_through,
+            event_time_millis: manifest.event_time_millis,
+            created_at,
+            self_test: manifest.self_test.clone(),
+        })?;
+        Ok(Some(renewed))
+    }
+
+    /// The newest version.
+    #[must_use]
+    pub fn latest(&self) -> Option<Arc<Published>> {
+        self.shared.latest.borrow().clone()
+    }
+
+    /// Follows [`Self::latest`]; a slow reader sees only the newest.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Published>>> {
+        self.shared.latest.subscribe()
+    }
+
+    /// The cheapest way from a page's version (`None`: it has nothing) to the newest one; `None`
+    /// where nothing is published.
+    #[must_use]
+    pub fn plan(&self, base: Option<Version>) -> Option<UpdatePlan> {
+        let latest = self.latest()?;
+        let target = latest.manifest.version;
+        let graph = self
+            .shared
+            .graph
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let steps = graph.way(base, target, self.shared.config.chain_len_max)?;
+        let total_bytes = steps.iter().map(|step| step.blob.bytes).sum();
+        let manifest = latest.signed.clone();
+        Some(UpdatePlan {
+            target_version: target,
+            manifest,
+            steps,
+            total_bytes,
+        })
+    }
+
+    /// The blobs.
+    #[must_use]
+    pub fn blobs(&self) -> &BlobStore {
+        &self.shared.blobs
+    }
+
+    /// The public key of the manifests.
+    #[must_use]
+    pub fn verifying_key(&self) -> ed25519_dalek::VerifyingKey {
+        self.shared.key.verifying_key()
+    }
+
+    /// Name of the model.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.shared.model
+    }
+
+    /// Counts since start.
+    #[must_use]
+    pub fn counters(&self) -> PublishCounters {
+        *self
+            .shared
+            .counters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_offsets(
+    version: Version,
+    new: &NewVersion,
+    previous: Option<&Published>,
+) -> Result<(), PublishError> {
+    let published_through =
+        previous.map_or(LogOffset(0), |previous| previous.manifest.learned_through);
+    let (learned_from, learned_through) = (new.learned_from, new.learned_through);
+    if learned_from < published_through || learned_through < learned_from {
+        return Err(PublishError::LearnedBackwards {
+            version,
+            learned_from,
+            learned_through,
+            published_through,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! The press: how one version becomes blobs, a manifest and an announcement, and how old ones go.
+//!
+//! Runs on the publishing thread only; readers see the graph and the newest version swapped whole.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+use shared_model::codec::CodecError;
+use shared_model::codec::delta::{apply_delta_to, encode_delta};
+use shared_model::codec::snapshot::encode_snapshot;
+use shared_model::codec::state::CodeState;
+use shared_model::ids::{BlobId, Version};
+use shared_model::manifest::{self, BlobRef, DeltaRef, Manifest, VersionKind};
+
+use super::graph::Edge;
+use super::{NewVersion, Press, PublishError, Published, Shared};
+
+impl Shared {
+    /// The delta from the version before, checked by applying it; `None` where no delta leads from
+    /// there (no version, another spec, another encoder, another order of items).
+    pub(super) fn encode_delta(
+        &self,
+        version: Version,
+        target: &CodeState,
+        previous: Option<&Published>,
+    ) -> Result<Option<Vec<u8>>, PublishError> {
+        let Some(previous) = previous else {
+            return Ok(None);
+        };
+        let failed = |source| PublishError::Encode { version, source };
+        let base = &previous.state;
+        let bytes = match encode_delta(base, previous.manifest.version, target, version) {
+            Ok(bytes) => bytes,
+            Err(
+                CodecError::SpecChanged { .. }
+                | CodecError::EncoderGenerationChanged { .. }
+                | CodecError::ItemsChanged { .. },
+            ) => return Ok(None),
+            Err(source) => return Err(failed(source)),
+        };
+        let reproduced = apply_delta_to(base, previous.manifest.state, &bytes).map_err(failed)?;
+        if reproduced != *target {
+            let (expected, actual) = (target.hash(), reproduced.hash());
+            return Err(PublishError::NotReproduced {
+                version,
+                expected,
+                actual,
+            });
+        }
+        Ok(Some(bytes))
+    }
+
+    pub(super) fn needs_snapshot(
+        &self,
+        version: Version,
+        kind: VersionKind,
+        delta: Option<&DeltaRef>,
+    ) -> bool {
+        let Some(delta) = delta else { return true };
+        if kind == VersionKind::Release {
+            return true;
+        }
+        let graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(last) = graph.snapshots().last().copied() else {
+            return true;
+        };
+        if version.0 - last.0 >= self.config.snapshot_every_versions {
+            return true;
+        }
+        let steps_max = self.config.chain_len_max;
+        let way = graph.way(None, delta.base_version, steps_max);
+        way.is_none_or(|steps| steps.len() >= steps_max)
+    }
+
+    pub(super) fn put_snapshot(
+        &self,
+        version: Version,
+        state: &CodeState,
+    ) -> Result<BlobRef, PublishError> {
+        let bytes = encode_snapshot(state, version)
+            .map_err(|source| PublishError::Encode { version, source })?;
+        Ok(self.blobs.put(&bytes)?)
+    }
+
+    pub(super) fn manifest(
+        &self,
+        version: Version,
+        new: NewVersion,
+        delta: Option<DeltaRef>,
+        snapshot: Option<BlobRef>,
+        previous: Option<&Published>,
+    ) -> Manifest {
+        let ttl_millis = i64::try_from(self.config.manifest_ttl_secs)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1000);
+        Manifest {
+            format_version: manifest::FORMAT_VERSION,
+            model: self.model.clone(),
+            version,
+            kind: new.kind,
+            state: new.state.hash(),
+            spec_hash: new.state.spec.spec_hash(),
+            encoder_generation: new.state.encoder_generation,
+            learned_from: new.learned_from,
+            learned_through: new.learned_through,
+            event_time_millis: new.event_time_millis,
+            created_at: new.created_at,
+            expires_at: new.created_at.saturating_add(ttl_millis),
+            previous: previous.map(|previous| BlobId::of(previous.signed.as_bytes())),
+            delta,
+            snapshot,
+            learned_code_bytes: new.state.learned_code_bytes() as u64, // widening
+            self_test: new.self_test,
+        }
+    }
+
+    pub(super) fn announce(&self, published: &Arc<Published>) {
+        let manifest = &published.manifest;
+        let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+        graph.insert(manifest.version, edges_of(manifest));
+        drop(graph);
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.num_versions += 1;
+        counters.delta_bytes += manifest.delta.as_ref().map_or(0, |delta| delta.blob.bytes);
+        counters.snapshot_bytes += manifest.snapshot.as_ref().map_or(0, |blob| blob.bytes);
+        drop(counters);
+        self.latest.send_replace(Some(Arc::clone(published)));
+    }
+
+    /// Writes merged deltas over the strides that end in this version. Failing costs bytes only.
+    pub(super) fn write_skips(&self, press: &mut Press, published: &Published) {
+        let version = published.manifest.version;
+        let mut skips = Vec::new();
+        for (stride, anchor) in self.config.skip_strides.iter().zip(&mut press.anchors) {
+            if !version.0.is_multiple_of(*stride) {
+                continue;
+            }
+            let next = Some((version, Arc::clone(&published.state)));
+            let Some((base_version, base)) = std::mem::replace(anchor, next) else {
+                continue;
+            };
+            match self.merge_delta(&base, base_version, published) {
+                Ok(blob) => skips.push(DeltaRef { base_version, blob }),
+                Err(error) => {
+                    tracing::warn!(%error, %base_version, "no merged delta to version {version}");
+                }
+            }
+        }
+        if skips.is_empty() {
+            return;
+        }
+        match self.manifests.write_skips(version, &skips) {
+            Ok(()) => {
+                let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+                graph.insert(version, skips.into_iter().map(skip_edge));
+            }
+            Err(error) => tracing::warn!(%error, "cannot list merged deltas of version {version}"),
+        }
+    }
+
+    fn merge_delta(
+        &self,
+        base: &CodeState,
+        base_version: Version,
+        published: &Published,
+    ) -> Result<BlobRef, PublishError> {
+        let version = published.manifest.version;
+        let bytes = encode_delta(base, base_version, &published.state, version)
+            .map_err(|source| PublishError::Encode { version, source })?;
+        Ok(self.blobs.put(&bytes)?)
+    }
+
+    /// Removes versions that neither a late page nor a restart needs, and the blobs only they had.
+    ///
+    /// Kept are the newest `keep_versions_min` versions and all from the last snapshot but one on,
+    /// so that one damaged snapshot is survived.
+    pub(super) fn retire(&self, version: Version) {
+        let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+        let snapshots = graph.snapshots();
+        let Some(backup) = snapshots.iter().rev().nth(1).copied() else {
+            return;
+        };
+        let kept = Version(version.0.saturating_sub(self.config.keep_versions_min));
+        let retired = graph.versions_below(backup.min(kept));
+        if retired.is_empty() {
+            return;
+        }
+        let before: BTreeSet<_> = graph.blobs().collect();
+        for version in &retired {
+            graph.remove(*version);
+        }
+        let after: BTreeSet<_> = graph.blobs().collect();
+        drop(graph);
+        for version in retired {
+            if let Err(error) = self.manifests.remove(version) {
+                tracing::warn!(%error, "cannot remove the manifest of version {version}");
+            }
+        }
+        for id in before.difference(&after) {
+            if let Err(error) = self.blobs.remove(*id) {
+                tracing::warn!(%error, "cannot remove a blob");
+            }
+        }
+    }
+
+    pub(super) fn io(&self, action: &'static str, source: io::Error) -> PublishError {
+        PublishError::Io {
+            action,
+            path: self.dir.clone(),
+            source,
+        }
+    }
+}
+
+pub(super) fn skip_edge(skip: DeltaRef) -> Edge {
+    Edge {
+        base: Some(skip.base_version),
+        blob: skip.blob,
+    }
+}
+
+pub(super) fn edges_of(manifest: &Manifest) -> Vec<Edge> {
+    let delta = manifest.delta.clone().map(skip_edge);
+    let snapshot = manifest
+        .snapshot
+        .clone()
+        .map(|blob| Edge { base: None, blob });
+    delta.into_iter().chain(snapshot).collect()
+}

@@ -1,0 +1,216 @@
+//! A server in this process on a free port, with a stand-in for the trainer and a clock that stands still.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use shared_model::codec::state::{CodeState, ItemEntry};
+use shared_model::ids::{ItemId, LogOffset, Version};
+use shared_model::manifest::{SelfTest, VersionKind};
+use shared_model::spec::ModelSpec;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use trainer_server::catalogue::Catalogue;
+use trainer_server::config::Config;
+use trainer_server::config::load::{Sources, load};
+use trainer_server::event_log::{EventLog, EventLogConfig};
+use trainer_server::http::{
+    self, AppParts, AppState, RecommendError, RecommendRequest, RecommendResponse, Recommender,
+    ScoredItem,
+};
+use trainer_server::publish::{NewVersion, Publisher};
+
+/// What the server's clock shows.
+pub(crate) const NOW_MILLIS: i64 = 1_800_000_000_000;
+
+/// Scores the candidates by the length of their ids.
+struct ByLength;
+
+impl Recommender for ByLength {
+    fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError> {
+        let Some(candidates) = request.candidates else {
+            return Err(RecommendError::NotReady);
+        };
+        if request.k == 13 {
+            return Err(RecommendError::Failed("a secret of the inside".to_owned()));
+        }
+        let mut items: Vec<ScoredItem> = candidates
+            .into_iter()
+            .filter(|item_id| item_id.as_str() != "unborn")
+            .map(|item_id| ScoredItem {
+                score: item_id.as_str().len() as f32,
+                item_id,
+            })
+            .collect();
+        items.sort_by(|left, right| right.score.total_cmp(&left.score));
+        items.truncate(request.k);
+        Ok(RecommendResponse {
+            model_version: Version(1),
+            items,
+        })
+    }
+
+    fn status(&self) -> Value {
+        json!({ "device": "stand-in" })
+    }
+}
+
+/// A running server.
+pub(crate) struct TestServer {
+    pub(crate) url: String,
+    pub(crate) log: EventLog,
+    pub(crate) publisher: Publisher,
+    pub(crate) client: reqwest::Client,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl TestServer {
+    /// Starts on the data in `dir`; `flags` are settings.
+    pub(crate) async fn start(dir: &Path, flags: &[(&str, &str)]) -> Self {
+        let config = Arc::new(config(flags));
+        let log = EventLog::open(dir, &EventLogConfig::from(&*config)).expect("log opens");
+        let catalogue = Catalogue::from_log(&log).expect("catalogue");
+        let publisher = Publisher::open(dir, "main", &config.publish).expect("publisher opens");
+        let (stop, stopping) = watch::channel(false);
+        let state = AppState::new(AppParts {
+            config: Arc::clone(&config),
+            log: log.clone(),
+            catalogue,
+            publisher: publisher.clone(),
+            recommender: Arc::new(ByLength),
+            clock: || NOW_MILLIS,
+            stopping: stopping.clone(),
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let task = tokio::spawn(async move {
+            http::server::serve(listener, http::router(state), &config.server, stopping).await;
+        });
+        Self {
+            url,
+            log,
+            publisher,
+            client: reqwest::Client::new(),
+            stop,
+            task,
+        }
+    }
+
+    /// Starts with the items `a` and `bb` in the catalogue.
+    pub(crate) async fn with_items(dir: &Path) -> Self {
+        let server = Self::start(dir, &[]).await;
+        let items = json!({ "items": [
+            { "item_id": "a", "title": "Tea pot" }, { "item_id": "bb", "title": "Balloons" },
+        ]});
+        let (status, _) = server
+            .send(reqwest::Method::PUT, "/v1/items", items.to_string())
+            .await;
+        assert_eq!(status, 200);
+        server
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        self.client
+            .get(format!("{}{path}", self.url))
+            .send()
+            .await
+            .expect("an answer")
+    }
+
+    /// Sends JSON text; the answer is JSON whatever happens.
+    pub(crate) async fn send(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> (u16, Value) {
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
+        let response = request.send().await.expect("an answer");
+        let status = response.status().as_u16();
+        (status, response.json().await.expect("JSON"))
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+        self.send(reqwest::Method::POST, path, body).await
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        self.task.await.expect("no panic");
+        self.log.shutdown();
+    }
+
+    /// Tells it to stop, without waiting.
+    pub(crate) fn tell_to_stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+pub(crate) fn config(flags: &[(&str, &str)]) -> Config {
+    let flags = flags
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    load(&Sources {
+        flags,
+        ..Sources::default()
+    })
+    .expect("valid settings")
+}
+
+/// An event that is accepted, as JSON.
+pub(crate) fn event(event_id: &str) -> Value {
+    json!({
+        "event_id": event_id, "kind": "click", "user_id": "u", "item_id": "a",
+        "occurred_at": NOW_MILLIS - 1000,
+    })
+}
+
+/// A small state with two items, of which one code differs by `step`.
+pub(crate) fn state(step: i16) -> Arc<CodeState> {
+    let spec = ModelSpec {
+        embedding_dim: 4,
+        text_dim: 0,
+        feature_dim: 0,
+        history_len: 2,
+        num_layers: 1,
+        num_heads: 1,
+        ff_dim: 4,
+        half_lives_secs: vec![3600],
+    };
+    let mut state = CodeState::empty(spec);
+    let item = |id: &str| ItemEntry {
+        item_id: ItemId::new(id).expect("valid"),
+        available: true,
+    };
+    state.append_items([item("a"), item("bb")]);
+    state.tensor_mut("item.bias").expect("in every spec").codes[0] = step;
+    Arc::new(state)
+}
+
+/// The next version of a stream of versions; `step` names its state and its offset.
+pub(crate) fn new_version(kind: VersionKind, step: i16) -> NewVersion {
+    let offset = LogOffset(u64::try_from(step).expect("not negative"));
+    NewVersion {
+        kind,
+        state: state(step % 100),
+        learned_from: offset,
+        learned_through: offset,
+        event_time_millis: NOW_MILLIS,
+        created_at: NOW_MILLIS,
+        self_test: SelfTest {
+            history: Vec::new(),
+            now_millis: NOW_MILLIS,
+            item_ids: Vec::new(),
+            scores: Vec::new(),
+            tolerance: 0.0,
+        },
+    }
+}

@@ -1,0 +1,9 @@
+//! The IO half of the server over real HTTP and real files: no claim here needs a trained model.
+
+mod events;
+mod harness;
+mod items;
+mod models;
+mod publish;
+mod rank;
+mod server;
