@@ -1,0 +1,352 @@
+//! Edge engine: the sync machine and the scorer of the live version, and the swap between versions.
+//!
+//! A candidate becomes live only after it has reproduced the self-test of its manifest on this very
+//! device; until then, and if it fails, the last good version goes on ranking.
+
+use std::collections::HashMap;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::sync::{EdgeError, EdgeSync, Trust};
+use crate::codec::state::CodeState;
+use crate::event::HistoryEvent;
+use crate::ids::{ItemId, Version};
+use crate::manifest::SelfTest;
+use crate::model::scorer::{Padding, Query, ScoreError, Scorer};
+use crate::model::sequence::{Sequence, Token};
+
+/// Most items one call may ask for.
+pub const K_MAX: usize = 10_000;
+
+/// Why the engine could not rank or swap. The live version is untouched by any of these.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EngineError {
+    /// What arrived was refused.
+    #[error(transparent)]
+    Sync(#[from] EdgeError),
+    /// No version has arrived yet.
+    #[error("no model version has arrived yet")]
+    NoModel,
+    /// The device failed.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    /// The candidate computes other scores here than on the server.
+    #[error("self-test of version {version}: item {item_id} scored {actual}, the manifest expects {expected} ± {tolerance}")]
+    SelfTest {
+        /// Refused version.
+        version: Version,
+        /// First item that differs.
+        item_id: ItemId,
+        /// Score on this device.
+        actual: f32,
+        /// Score in the manifest.
+        expected: f32,
+        /// Allowed difference.
+        tolerance: f32,
+    },
+    /// The manifest's self-test names an item that the state does not hold.
+    #[error("self-test of version {version} names the unknown item {item_id}")]
+    SelfTestItem {
+        /// Refused version.
+        version: Version,
+        /// The unknown item.
+        item_id: ItemId,
+    },
+}
+
+impl EngineError {
+    /// Stable code for callers that act on it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Sync(error) => error.code(),
+            Self::NoModel => "no_model",
+            Self::Score(_) => "backend_failed",
+            Self::SelfTest { .. } | Self::SelfTestItem { .. } => "self_test_failed",
+        }
+    }
+}
+
+/// What to rank.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RankOptions {
+    /// How many items to return, at most [`K_MAX`].
+    pub k: usize,
+    /// Whether items of the history are left out.
+    pub exclude_seen: bool,
+}
+
+impl Default for RankOptions {
+    fn default() -> Self {
+        Self { k: 10, exclude_seen: true }
+    }
+}
+
+/// One ranked item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RankedItem {
+    /// The item.
+    pub item_id: ItemId,
+    /// Its score; higher is better.
+    pub score: f32,
+}
+
+/// An ordering by one version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ranking {
+    /// The version that scored.
+    pub model_version: Version,
+    /// Best first.
+    pub items: Vec<RankedItem>,
+}
+
+/// A version made ready: its scorer and the index of its items.
+#[derive(Debug, Clone)]
+pub struct ReadyVersion {
+    /// Scores on the device.
+    pub scorer: Scorer,
+    item_idx: HashMap<ItemId, u32>,
+}
+
+impl ReadyVersion {
+    /// Builds it from codes alone.
+    #[must_use]
+    pub fn new(state: &CodeState, device: &Device, padding: Padding) -> Self {
+        let scorer = Scorer::new(state, device, padding);
+        Self { scorer, item_idx: index_of(state) }
+    }
+
+    /// Builds `target` from `self`, which was built from `base`.
+    #[must_use]
+    pub fn updated(&self, base: &CodeState, target: &CodeState) -> Self {
+        let scorer = self.scorer.updated(base, target);
+        let mut item_idx = self.item_idx.clone();
+        if target.items.len() != base.items.len() {
+            item_idx = index_of(target);
+        }
+        Self { scorer, item_idx }
+    }
+
+    /// Row of an item.
+    #[must_use]
+    pub fn item_idx(&self, item_id: &ItemId) -> Option<u32> {
+        self.item_idx.get(item_id).copied()
+    }
+
+    /// The last `history_len` known events of a history as the model reads them; unknown items are skipped.
+    #[must_use]
+    pub fn sequence(&self, state: &CodeState, history: &[HistoryEvent], now_millis: i64) -> Sequence {
+        let history_len = state.spec.history_len as usize;
+        let mut tokens: Vec<Token> = Vec::with_capacity(history_len);
+        for event in history.iter().rev().filter(|event| event.kind.is_history()) {
+            if tokens.len() == history_len {
+                break;
+            }
+            if let Some(item_idx) = self.item_idx(&event.item_id) {
+                tokens.push(Token { item_idx, kind: event.kind, occurred_at: event.occurred_at });
+            }
+        }
+        tokens.reverse();
+        Sequence { tokens, now_millis }
+    }
+
+    /// Scores of all items for one history.
+    ///
+    /// # Errors
+    /// See [`Scorer::score`].
+    pub async fn score_all(
+        &self,
+        state: &CodeState,
+        history: &[HistoryEvent],
+        now_millis: i64,
+    ) -> Result<Vec<f32>, ScoreError> {
+        let sequence = self.sequence(state, history, now_millis);
+        let query = Query { sequence_idx: 0, num_known: sequence.tokens.len(), now_millis };
+        self.scorer.score(&[sequence], &[query]).await
+    }
+
+    /// Ranks `candidates` (all available items where `None`) for a history.
+    ///
+    /// # Errors
+    /// See [`Scorer::score`].
+    pub async fn rank(
+        &self,
+        state: &CodeState,
+        request: &RankRequest<'_>,
+    ) -> Result<Vec<RankedItem>, ScoreError> {
+        let scores = self.score_all(state, request.history, request.now_millis).await?;
+        let mut eligible: Vec<u32> = match request.candidates {
+            Some(candidates) => candidates.iter().filter_map(|item_id| self.item_idx(item_id)).collect(),
+            None => (0..state.items.len() as u32).collect(), // fits: NUM_ITEMS_MAX is 2^20
+        };
+        if request.candidates.is_some() {
+            eligible.sort_unstable();
+            eligible.dedup();
+        }
+        eligible.retain(|idx| state.items[*idx as usize].available);
+        if request.options.exclude_seen {
+            let mut seen: Vec<u32> = request.history.iter().filter_map(|event| self.item_idx(&event.item_id)).collect();
+            seen.sort_unstable();
+            eligible.retain(|idx| seen.binary_search(idx).is_err());
+        }
+        let best = top_k(eligible, &scores, request.options.k.min(K_MAX));
+        let ranked = |idx: u32| RankedItem {
+            item_id: state.items[idx as usize].item_id.clone(),
+            score: scores[idx as usize],
+        };
+        Ok(best.into_iter().map(ranked).collect())
+    }
+}
+
+/// One ranking wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct RankRequest<'a> {
+    /// Events of the user, oldest first.
+    pub history: &'a [HistoryEvent],
+    /// What may be ranked; everything available where `None`.
+    pub candidates: Option<&'a [ItemId]>,
+    /// How many, and which are left out.
+    pub options: &'a RankOptions,
+    /// The moment of ranking, milliseconds since 1970-01-01 UTC.
+    pub now_millis: i64,
+}
+
+/// Sync machine and scorer of one page.
+pub struct EdgeEngine {
+    sync: EdgeSync,
+    device: Device,
+    padding: Padding,
+    ready: Option<ReadyVersion>,
+}
+
+impl EdgeEngine {
+    /// An engine without a version yet, scoring on `device`.
+    #[must_use]
+    pub fn new(model: &str, trust: Trust, device: Device, padding: Padding) -> Self {
+        Self { sync: EdgeSync::new(model, trust), device, padding, ready: None }
+    }
+
+    /// The machine that says what to fetch.
+    #[must_use]
+    pub fn sync(&self) -> &EdgeSync {
+        &self.sync
+    }
+
+    /// The machine, to be told what arrived.
+    pub fn sync_mut(&mut self) -> &mut EdgeSync {
+        &mut self.sync
+    }
+
+    /// The version that ranks now.
+    #[must_use]
+    pub fn ready(&self) -> Option<&ReadyVersion> {
+        self.ready.as_ref()
+    }
+
+    /// Makes a verified candidate live if it passes its self-test on this device.
+    /// Returns whether a swap happened.
+    ///
+    /// # Errors
+    /// The candidate is refused and the last good version stays live.
+    pub async fn settle(&mut self) -> Result<bool, EngineError> {
+        self.revive();
+        let Some(candidate) = self.sync.candidate() else { return Ok(false) };
+        let target = &candidate.state;
+        let ready = match (&self.ready, self.sync.live()) {
+            (Some(ready), Some(live)) => ready.updated(&live.state, target),
+            (_, _) => ReadyVersion::new(target, &self.device, self.padding),
+        };
+        let outcome = self_test(&ready, target, candidate.manifest.version, &candidate.manifest.self_test).await;
+        match outcome {
+            Ok(()) => {
+                self.sync.accept();
+                self.ready = Some(ready);
+                Ok(true)
+            }
+            Err(error) => {
+                self.sync.refuse();
+                Err(error)
+            }
+        }
+    }
+
+    /// Ranks with the live version.
+    ///
+    /// # Errors
+    /// Nothing is live yet, or the device failed.
+    pub async fn rank(&mut self, request: &RankRequest<'_>) -> Result<Ranking, EngineError> {
+        self.revive();
+        let (Some(ready), Some(live)) = (&self.ready, self.sync.live()) else { return Err(EngineError::NoModel) };
+        let items = ready.rank(&live.state, request).await?;
+        Ok(Ranking { model_version: live.manifest.version, items })
+    }
+
+    /// A version restored from the cache is live in the sync machine before it has a scorer.
+    fn revive(&mut self) {
+        if self.ready.is_some() {
+            return;
+        }
+        if let Some(live) = self.sync.live() {
+            self.ready = Some(ReadyVersion::new(&live.state, &self.device, self.padding));
+        }
+    }
+}
+
+/// Scores the manifest's probe and compares.
+///
+/// # Errors
+/// Names the first item that differs by more than the tolerance.
+pub async fn self_test(
+    ready: &ReadyVersion,
+    state: &CodeState,
+    version: Version,
+    expected: &SelfTest,
+) -> Result<(), EngineError> {
+    let scores = ready.score_all(state, &expected.history, expected.now_millis).await?;
+    for (item_id, expected_score) in expected.item_ids.iter().zip(&expected.scores) {
+        let Some(item_idx) = ready.item_idx(item_id) else {
+            return Err(EngineError::SelfTestItem { version, item_id: item_id.clone() });
+        };
+        let actual = scores[item_idx as usize];
+        let (expected, tolerance) = (*expected_score, expected.tolerance);
+        if (actual - expected).abs() > tolerance {
+            return Err(EngineError::SelfTest { version, item_id: item_id.clone(), actual, expected, tolerance });
+        }
+    }
+    Ok(())
+}
+
+/// The `k` best of `eligible` by score, best first; ties by lower index.
+#[must_use]
+pub fn top_k(mut eligible: Vec<u32>, scores: &[f32], k: usize) -> Vec<u32> {
+    let order = |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]).then(a.cmp(b));
+    if k == 0 {
+        return Vec::new();
+    }
+    if k < eligible.len() {
+        eligible.select_nth_unstable_by(k - 1, order);
+        eligible.truncate(k);
+    }
+    eligible.sort_unstable_by(order);
+    eligible
+}
+
+fn index_of(state: &CodeState) -> HashMap<ItemId, u32> {
+    let pairs = state.items.iter().enumerate();
+    pairs.map(|(idx, item)| (item.item_id.clone(), idx as u32)).collect() // fits: NUM_ITEMS_MAX is 2^20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn top_k_orders_by_score_then_index() {
+        let scores = [0.5, 2.0, 2.0, -1.0];
+        assert_eq!(top_k(vec![0, 1, 2, 3], &scores, 3), vec![1, 2, 0]);
+        assert_eq!(top_k(vec![3, 0], &scores, 9), vec![0, 3]);
+        assert_eq!(top_k(vec![3, 0], &scores, 0), Vec::<u32>::new());
+    }
+}

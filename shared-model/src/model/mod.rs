@@ -1,0 +1,11 @@
+//! The Ranker in burn: item vectors, causal attention over a history, item prior, heads.
+//!
+//! One spec runs on every burn device: flex on the server and in the page, wgpu on both.
+//! Not here: optimizers and losses (`trainer-server/train`), integer codes (`codec`).
+
+pub mod parameters;
+pub mod prior;
+pub mod sequence;
+
+pub mod ranker;
+pub mod scorer;

@@ -1,0 +1,111 @@
+//! Item prior: learned weights over decayed item counts at several half-lives.
+//!
+//! Forward decay from a landmark (Cormode et al. 2009, "Forward Decay"): an event at `t` adds
+//! `2^((t − landmark) / half_life)` to the sum `S` of its item, so that only touched items change;
+//! the decayed count at `now` is `S · 2^(−(now − landmark) / half_life)`.
+//! `S` is kept as `log2 S`, since it grows without bound.
+//!
+//! `prior_i(now) = Σ_h w_h · log2(1 + count_ih(now))`
+
+/// `log2 S` of an item that was never touched.
+pub const NEVER: f32 = f32::NEG_INFINITY;
+
+pub use crate::codec::state::{COUNT_EXPONENT, NEVER_CODE};
+
+/// Code of `log2_sum`, saturated, rounded half to even.
+#[must_use]
+pub fn count_code(log2_sum: f64) -> i16 {
+    if log2_sum == f64::NEG_INFINITY {
+        return NEVER_CODE;
+    }
+    let code = (log2_sum * 32.0).round_ties_even();
+    code.clamp(-32_767.0, 32_767.0) as i16 // in range by the clamp
+}
+
+/// `log2 S` of a code.
+#[must_use]
+pub fn log2_sum_from_code(code: i16) -> f32 {
+    if code == NEVER_CODE { NEVER } else { f32::from(code) / 32.0 }
+}
+
+/// `log2(2^log2_sum + 2^((at − landmark) / half_life))`: one more event.
+#[must_use]
+pub fn add_event(log2_sum: f64, at_millis: i64, landmark_millis: i64, half_life_secs: u32) -> f64 {
+    let added = age_in_half_lives(at_millis, landmark_millis, half_life_secs);
+    if log2_sum == f64::NEG_INFINITY {
+        return added;
+    }
+    let (high, low) = if log2_sum > added { (log2_sum, added) } else { (added, log2_sum) };
+    high + (low - high).exp2().ln_1p() * std::f64::consts::LOG2_E
+}
+
+/// `(at − landmark) / half_life`, signed.
+#[must_use]
+pub fn age_in_half_lives(at_millis: i64, landmark_millis: i64, half_life_secs: u32) -> f64 {
+    let secs = (at_millis - landmark_millis) as f64 / 1000.0; // milliseconds of centuries fit f64
+    secs / f64::from(half_life_secs)
+}
+
+/// Features `log2(1 + count_ih(now))` of all items.
+///
+/// # Shapes
+/// `log2_sums`: `[num_items, num_half_lives]` → same, row-major.
+#[must_use]
+pub fn features(log2_sums: &[f32], half_lives_secs: &[u32], landmark_millis: i64, now_millis: i64) -> Vec<f32> {
+    let ages: Vec<f32> = half_lives_secs
+        .iter()
+        .map(|half_life| age_in_half_lives(now_millis, landmark_millis, *half_life) as f32)
+        .collect();
+    let mut features = Vec::with_capacity(log2_sums.len());
+    for row in log2_sums.chunks_exact(ages.len()) {
+        for (log2_sum, age) in row.iter().zip(&ages) {
+            features.push(log2_one_plus_exp2(log2_sum - age));
+        }
+    }
+    features
+}
+
+/// `Σ_h w_h · feature_ih` for all items: `[num_items]`.
+#[must_use]
+pub fn scores(features: &[f32], weights: &[f32]) -> Vec<f32> {
+    let rows = features.chunks_exact(weights.len());
+    rows.map(|row| row.iter().zip(weights).map(|(feature, weight)| feature * weight).sum()).collect()
+}
+
+/// `log2(1 + 2^x)` without overflow; 0 for −∞.
+fn log2_one_plus_exp2(x: f32) -> f32 {
+    if x > 30.0 {
+        return x; // 2^-30 is below half an ulp of 30
+    }
+    x.exp2().ln_1p() * std::f32::consts::LOG2_E
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_halves_after_one_half_life() {
+        let day = 86_400;
+        let mut log2_sum = f64::NEG_INFINITY;
+        for _ in 0..8 {
+            log2_sum = add_event(log2_sum, 0, 0, day);
+        }
+        let later = i64::from(day) * 1000;
+        let feature = features(&[log2_sum as f32], &[day], 0, later)[0];
+        assert!((feature - 5.0_f32.log2()).abs() < 1e-5, "8 events are 4 after one half-life, log2(1 + 4)");
+    }
+
+    #[test]
+    fn untouched_items_have_prior_zero() {
+        assert_eq!(features(&[NEVER], &[60], 0, 1_000_000), vec![0.0]);
+        assert_eq!(log2_sum_from_code(count_code(f64::NEG_INFINITY)), NEVER);
+    }
+
+    #[test]
+    fn a_late_event_before_the_landmark_still_counts() {
+        let log2_sum = add_event(f64::NEG_INFINITY, -60_000, 0, 60);
+        assert_eq!(log2_sum, -1.0);
+        assert_eq!(count_code(1.0e9), 32_767);
+    }
+}

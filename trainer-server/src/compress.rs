@@ -1,0 +1,305 @@
+//! Compress: from trained f32 parameters to the next integer codes.
+//!
+//! Error feedback: the residual `trained − published` is never stored, it is what remains between the
+//! two. A code moves when the accumulated change has earned it: `|value/2^e − code| > dead_zone`.
+//! Rows compete for the byte budget by gain (squared residual removed) per estimated byte; rows that
+//! lose stay dirty and compete again.
+//!
+//! Input: the live code state, the parameters, the exact counts. Output: the candidate code state.
+
+use std::collections::BTreeSet;
+
+use shared_model::codec::quantize::{dequantize, exponent_for, next_exponent, quantize, rescale_code};
+use shared_model::codec::state::{CodeState, ItemEntry};
+use shared_model::ids::ItemId;
+use shared_model::model::parameters::ParameterSet;
+use shared_model::spec::{ModelSpec, TensorGroup};
+
+use crate::train::counts::DecayedCounts;
+
+/// Estimated bytes of naming a changed row.
+const ROW_BYTES: f32 = 2.0;
+/// Estimated bytes of one changed code.
+const CODE_BYTES: f32 = 0.75;
+
+/// Bounds of a fast version.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CompressConfig {
+    /// Target size of a fast delta.
+    pub bytes_budget: usize,
+    /// In code steps; at least 0.5.
+    pub dead_zone: f32,
+}
+
+/// What the items of a state are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemView {
+    /// Id.
+    pub item_id: ItemId,
+    /// Whether it may be recommended.
+    pub available: bool,
+}
+
+/// Rows that differ, or may differ, from what is published.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DirtyRows {
+    /// Id rows and biases.
+    pub learned: BTreeSet<u32>,
+    /// Counts.
+    pub counted: BTreeSet<u32>,
+    /// Texts and features.
+    pub content: BTreeSet<u32>,
+}
+
+/// The first state of a model: everything quantized at its tightest exponents.
+#[must_use]
+pub fn first_state(parameters: &ParameterSet, counts: &DecayedCounts, items: &[ItemView]) -> CodeState {
+    let mut state = CodeState::empty(parameters.spec.clone());
+    state.landmark_millis = counts.landmark_millis;
+    append_items(&mut state, items);
+    for (shape, values) in parameters.shapes().iter().zip(&parameters.tensors) {
+        if shape.name == "item.counts" {
+            continue;
+        }
+        for row_idx in 0..shape.num_rows {
+            let row = &values[row_idx * shape.num_cols..(row_idx + 1) * shape.num_cols];
+            let exponent = exponent_for(max_abs(row), shape.code_bits);
+            write_row(&mut state, &shape.name, row_idx, exponent, row);
+        }
+    }
+    for item_idx in 0..items.len() {
+        write_counts(&mut state, item_idx, counts);
+    }
+    state
+}
+
+/// The next fast state. Rows that were sent leave `dirty`.
+#[must_use]
+pub fn fast_state(
+    live: &CodeState,
+    parameters: &ParameterSet,
+    counts: &DecayedCounts,
+    items: &[ItemView],
+    dirty: &mut DirtyRows,
+    config: &CompressConfig,
+) -> CodeState {
+    let mut state = live.clone();
+    state.landmark_millis = counts.landmark_millis;
+    append_items(&mut state, items);
+    for item_idx in std::mem::take(&mut dirty.content) {
+        write_content(&mut state, item_idx as usize, parameters);
+    }
+    for item_idx in std::mem::take(&mut dirty.counted) {
+        write_counts(&mut state, item_idx as usize, counts);
+    }
+    move_codes(&mut state, "prior.weights", 0, parameters.tensor("prior.weights"), config.dead_zone);
+    send_best_rows(&mut state, parameters, dirty, config);
+    state
+}
+
+/// The next release state: the slow group whole, and every dirty row.
+#[must_use]
+pub fn release_state(
+    live: &CodeState,
+    parameters: &ParameterSet,
+    counts: &DecayedCounts,
+    items: &[ItemView],
+    dirty: &mut DirtyRows,
+) -> CodeState {
+    let everything = CompressConfig { bytes_budget: usize::MAX, dead_zone: 0.5 };
+    let mut state = fast_state(live, parameters, counts, items, dirty, &everything);
+    for (shape, values) in parameters.shapes().iter().zip(&parameters.tensors) {
+        if shape.group != TensorGroup::Slow {
+            continue;
+        }
+        for row_idx in 0..shape.num_rows {
+            let row = &values[row_idx * shape.num_cols..(row_idx + 1) * shape.num_cols];
+            move_codes(&mut state, &shape.name, row_idx, row, everything.dead_zone);
+        }
+    }
+    state
+}
+
+/// Appends new items and copies availability.
+fn append_items(state: &mut CodeState, items: &[ItemView]) {
+    let num_known = state.items.len();
+    for (entry, item) in state.items.iter_mut().zip(items) {
+        entry.available = item.available;
+    }
+    let appended = items.iter().skip(num_known);
+    state.append_items(appended.map(|item| ItemEntry { item_id: item.item_id.clone(), available: item.available }));
+}
+
+/// A row that could be sent, and what that would do.
+struct Offer {
+    item_idx: u32,
+    gain: f32,
+    bytes: f32,
+}
+
+fn send_best_rows(state: &mut CodeState, parameters: &ParameterSet, dirty: &mut DirtyRows, config: &CompressConfig) {
+    let dim = parameters.spec.embedding_dim as usize;
+    let (id_rows, bias) = (parameters.tensor("item.id_rows"), parameters.tensor("item.bias"));
+    let mut offers = Vec::new();
+    for item_idx in &dirty.learned {
+        let row_idx = *item_idx as usize;
+        let row = moved(state, "item.id_rows", row_idx, &id_rows[row_idx * dim..(row_idx + 1) * dim], config.dead_zone);
+        let bias = moved(state, "item.bias", row_idx, &bias[row_idx..=row_idx], config.dead_zone);
+        let num_moved = row.num_moved + bias.num_moved;
+        let bytes = ROW_BYTES + CODE_BYTES * num_moved as f32;
+        offers.push(Offer { item_idx: *item_idx, gain: row.gain + bias.gain, bytes });
+    }
+    offers.sort_by(|a, b| (b.gain / b.bytes).total_cmp(&(a.gain / a.bytes)).then(a.item_idx.cmp(&b.item_idx)));
+    let mut bytes_left = config.bytes_budget as f32;
+    for offer in offers {
+        if offer.gain == 0.0 {
+            dirty.learned.remove(&offer.item_idx); // within the dead zone: the next step on it makes it dirty again
+            continue;
+        }
+        if offer.bytes > bytes_left {
+            continue;
+        }
+        bytes_left -= offer.bytes;
+        let row_idx = offer.item_idx as usize;
+        move_codes(state, "item.id_rows", row_idx, &id_rows[row_idx * dim..(row_idx + 1) * dim], config.dead_zone);
+        move_codes(state, "item.bias", row_idx, &bias[row_idx..=row_idx], config.dead_zone);
+        dirty.learned.remove(&offer.item_idx);
+    }
+}
+
+/// A row after the codes that earned it have moved.
+struct MovedRow {
+    exponent: i8,
+    codes: Vec<i16>,
+    num_moved: usize,
+    /// Squared residual removed.
+    gain: f32,
+}
+
+fn moved(state: &CodeState, name: &str, row_idx: usize, values: &[f32], dead_zone: f32) -> MovedRow {
+    let tensor = state.tensor(name).expect("names are the spec's");
+    let bits = tensor.code_bits;
+    let base_exponent = tensor.exponents[row_idx];
+    let exponent = next_exponent(base_exponent, max_abs(values), bits);
+    let shift = exponent - base_exponent; // both within ±40
+    let step = dequantize(1, exponent);
+    let mut row = MovedRow { exponent, codes: Vec::with_capacity(values.len()), num_moved: 0, gain: 0.0 };
+    for (value, base_code) in values.iter().zip(tensor.row(row_idx)) {
+        let code = rescale_code(*base_code, shift, bits);
+        let residual = value / step - f32::from(code);
+        if residual.abs() <= dead_zone {
+            row.codes.push(code);
+            continue;
+        }
+        let target = quantize(*value, exponent, bits);
+        let left = value / step - f32::from(target);
+        row.gain += (residual * residual - left * left) * step * step;
+        row.num_moved += usize::from(target != code);
+        row.codes.push(target);
+    }
+    row
+}
+
+fn move_codes(state: &mut CodeState, name: &str, row_idx: usize, values: &[f32], dead_zone: f32) {
+    let row = moved(state, name, row_idx, values, dead_zone);
+    let tensor = state.tensor_mut(name).expect("names are the spec's");
+    tensor.exponents[row_idx] = row.exponent;
+    tensor.row_mut(row_idx).copy_from_slice(&row.codes);
+}
+
+fn write_row(state: &mut CodeState, name: &str, row_idx: usize, exponent: i8, values: &[f32]) {
+    let tensor = state.tensor_mut(name).expect("names are the spec's");
+    let bits = tensor.code_bits;
+    tensor.exponents[row_idx] = exponent;
+    for (code, value) in tensor.row_mut(row_idx).iter_mut().zip(values) {
+        *code = quantize(*value, exponent, bits);
+    }
+}
+
+fn write_content(state: &mut CodeState, item_idx: usize, parameters: &ParameterSet) {
+    let spec: &ModelSpec = &parameters.spec;
+    for (name, num_cols) in [("item.text", spec.text_dim), ("item.features", spec.feature_dim)] {
+        let num_cols = num_cols as usize;
+        let row = &parameters.tensor(name)[item_idx * num_cols..(item_idx + 1) * num_cols];
+        write_row(state, name, item_idx, exponent_for(max_abs(row), 8), row);
+    }
+}
+
+fn write_counts(state: &mut CodeState, item_idx: usize, counts: &DecayedCounts) {
+    let tensor = state.tensor_mut("item.counts").expect("names are the spec's");
+    tensor.row_mut(item_idx).copy_from_slice(&counts.codes(item_idx));
+}
+
+fn max_abs(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |max, value| value.abs().max(max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::init::init_parameters;
+
+    fn fixture() -> (ParameterSet, DecayedCounts, Vec<ItemView>) {
+        let spec = ModelSpec { embedding_dim: 8, num_heads: 1, text_dim: 4, ..ModelSpec::default() };
+        let mut parameters = init_parameters(&spec, 6, 1);
+        for (idx, value) in parameters.tensor_mut("item.id_rows").iter_mut().enumerate() {
+            *value = ((idx % 13) as f32 - 6.0) / 10.0;
+        }
+        let mut counts = DecayedCounts::new(spec.half_lives_secs.clone(), 0);
+        counts.grow(6);
+        let item = |idx| ItemView { item_id: ItemId::new(format!("i{idx}")).expect("valid"), available: true };
+        (parameters, counts, (0..6).map(item).collect())
+    }
+
+    #[test]
+    fn small_changes_wait_in_the_residual_until_they_have_earned_a_code() {
+        let (mut parameters, counts, items) = fixture();
+        let live = first_state(&parameters, &counts, &items);
+        let step = dequantize(1, live.tensor("item.id_rows").expect("in spec").exponents[0]);
+        let config = CompressConfig { bytes_budget: 1000, dead_zone: 0.75 };
+        let mut sent = Vec::new();
+        for _ in 0..4 {
+            parameters.tensor_mut("item.id_rows")[0] += 0.4 * step;
+            let mut dirty = DirtyRows { learned: BTreeSet::from([0]), ..DirtyRows::default() };
+            let next = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
+            sent.push(next.hash() != live.hash());
+        }
+        assert!(!sent[0] && sent[3], "{sent:?}");
+    }
+
+    #[test]
+    fn rows_beyond_the_budget_stay_dirty_and_are_sent_later() {
+        let (mut parameters, counts, items) = fixture();
+        let live = first_state(&parameters, &counts, &items);
+        for value in parameters.tensor_mut("item.id_rows") {
+            *value += 0.05;
+        }
+        let mut dirty = DirtyRows { learned: (0..6).collect(), ..DirtyRows::default() };
+        let config = CompressConfig { bytes_budget: 20, dead_zone: 0.75 };
+        let mut state = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
+        assert!(!dirty.learned.is_empty() && dirty.learned.len() < 6);
+        while !dirty.learned.is_empty() {
+            state = fast_state(&state, &parameters, &counts, &items, &mut dirty, &config);
+        }
+        let reconstructed = ParameterSet::from_state(&state);
+        let worst = reconstructed.tensor("item.id_rows").iter().zip(parameters.tensor("item.id_rows"));
+        let worst = worst.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let step = dequantize(1, state.tensor("item.id_rows").expect("in spec").exponents[0]);
+        assert!(worst <= 0.75 * step, "{worst} against a step of {step}");
+    }
+
+    #[test]
+    fn new_items_and_availability_reach_the_state() {
+        let (mut parameters, mut counts, mut items) = fixture();
+        let live = first_state(&parameters, &counts, &items);
+        parameters.grow_items(1);
+        counts.grow(7);
+        items[2].available = false;
+        items.push(ItemView { item_id: ItemId::new("new").expect("valid"), available: true });
+        let mut dirty = DirtyRows { content: BTreeSet::from([6]), ..DirtyRows::default() };
+        let config = CompressConfig { bytes_budget: 1000, dead_zone: 0.75 };
+        let state = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
+        assert_eq!(state.check(), Ok(()));
+        assert_eq!((state.items.len(), state.items[2].available), (7, false));
+    }
+}

@@ -1,0 +1,495 @@
+//! Learner: all that is learned, without IO, threads or a clock.
+//!
+//! Records in, candidate versions out. The trainer thread, `replay` tests and recovery drive it.
+//! A batch goes through `ingest` → `learn` (score first, then train) → `candidate`; whoever publishes
+//! the candidate calls `went_live`.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use shared_model::codec::state::CodeState;
+use shared_model::edge::engine::ReadyVersion;
+use shared_model::model::parameters::ParameterSet;
+use shared_model::model::scorer::{Padding, Query, Scorer};
+use shared_model::model::sequence::Sequence;
+use shared_model::text::{AnyTextEncoder, TextError};
+
+use crate::compress::{self, CompressConfig, DirtyRows, ItemView};
+use crate::config::Config;
+use crate::event_log::LogRecord;
+use crate::gate::{self, GateBounds, GateError, Probe};
+use crate::preprocess::{Batch, Preprocessor, UserIdx};
+use crate::train::TrainError;
+use crate::train::counts::DecayedCounts;
+use crate::train::fast_step::{FastOptimizer, FastStepConfig, ScoredEvents, fast_step};
+use crate::train::full_step::FullStepConfig;
+use crate::train::init::init_parameters;
+use crate::train::warm_fit::{WarmFitConfig, WarmFitProgress, warm_fit};
+use crate::train::windows::{Example, cut};
+
+mod release;
+mod restore;
+
+pub use release::ReleaseTraining;
+pub use restore::RestoreError;
+
+/// Events that the gate looks at, taken from the end of a batch.
+const PROBE_EVENTS_MAX: usize = 64;
+
+/// Why nothing could be learned.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// A step was refused.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// Scoring with the live version failed.
+    #[error(transparent)]
+    Score(#[from] shared_model::model::scorer::ScoreError),
+    /// Item texts could not be embedded.
+    #[error(transparent)]
+    Text(#[from] TextError),
+}
+
+/// The version that pages rank with, ready to score.
+#[derive(Debug, Clone)]
+pub struct LiveModel {
+    /// Its codes.
+    pub state: Arc<CodeState>,
+    /// Its scorer and item index.
+    pub ready: ReadyVersion,
+}
+
+/// What a batch did; `None` figures where it held no next-item target.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LearnReport {
+    /// Events learned from.
+    pub num_learned: usize,
+    /// Mean log loss of the live version on them, before learning.
+    pub log_loss: Option<f32>,
+    /// Share of them that the live version had in its top 10.
+    pub hit_rate_at_10: Option<f32>,
+    /// Why the step was skipped, where it was.
+    pub skipped: Option<String>,
+}
+
+/// What the last batch left for the gate.
+#[derive(Debug, Clone, Default)]
+struct LastBatch {
+    sequences: Vec<Sequence>,
+    queries: Vec<Query>,
+    targets: Vec<u32>,
+    live_scores: Vec<f32>,
+    /// Rows before the step, to undo it: `(item, id row, bias)`.
+    undo: Vec<(u32, Vec<f32>, f32)>,
+    undo_prior: Vec<f32>,
+}
+
+/// All that is learned.
+pub struct Learner {
+    config: Arc<Config>,
+    /// Without autodiff.
+    device: Device,
+    encoder: Arc<AnyTextEncoder>,
+    parameters: ParameterSet,
+    counts: DecayedCounts,
+    optimizer: FastOptimizer,
+    dirty: DirtyRows,
+    /// What will be left of `dirty` once the last candidate is live.
+    dirty_after: DirtyRows,
+    items: Vec<ItemView>,
+    live: Option<LiveModel>,
+    /// Content vectors of the live slow weights, on the host.
+    content: Vec<f32>,
+    last: LastBatch,
+    rng: StdRng,
+}
+
+impl Learner {
+    /// Nothing learned yet.
+    #[must_use]
+    pub fn new(config: Arc<Config>, device: Device, encoder: Arc<AnyTextEncoder>) -> Self {
+        let text_dim = encoder.dim() as u32; // fits: encoders are at most a few thousand wide
+        let spec = config.model.spec(text_dim);
+        let parameters = init_parameters(&spec, 0, config.train.seed);
+        let counts = DecayedCounts::new(spec.half_lives_secs.clone(), 0);
+        let optimizer = FastOptimizer::new(&parameters);
+        let rng = StdRng::seed_from_u64(config.train.seed);
+        Self {
+            config,
+            device,
+            encoder,
+            parameters,
+            counts,
+            optimizer,
+            dirty: DirtyRows::default(),
+            dirty_after: DirtyRows::default(),
+            items: Vec::new(),
+            live: None,
+            content: Vec::new(),
+            last: LastBatch::default(),
+            rng,
+        }
+    }
+
+    /// The version that pages rank with.
+    #[must_use]
+    pub fn live(&self) -> Option<&LiveModel> {
+        self.live.as_ref()
+    }
+
+    /// Trained weights.
+    #[must_use]
+    pub fn parameters(&self) -> &ParameterSet {
+        &self.parameters
+    }
+
+    /// Optimizer state of the fast steps.
+    #[must_use]
+    pub fn optimizer(&self) -> &FastOptimizer {
+        &self.optimizer
+    }
+
+    /// Takes in records: new items get rows and texts, counts move; nothing is trained.
+    ///
+    /// # Errors
+    /// The texts could not be embedded.
+    pub fn ingest(&mut self, preprocessor: &mut Preprocessor, records: &[LogRecord]) -> Result<Batch, LearnError> {
+        let batch = preprocessor.ingest(records);
+        self.take_items(preprocessor, &batch.changed_items)?;
+        if self.counts.landmark_millis == 0 {
+            // Nothing is counted yet, so the landmark is free: the first event's time keeps the codes small.
+            self.counts.landmark_millis = batch.examples.first().map_or(0, |(_, example)| example.occurred_at);
+        }
+        for (_, example) in &batch.examples {
+            if example.target_weight > 0.0 {
+                self.counts.add(example.item_idx, example.occurred_at);
+                self.dirty.counted.insert(example.item_idx);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Fits everything over all timelines, as the first version wants.
+    ///
+    /// # Errors
+    /// Training gave up; see [`warm_fit`].
+    pub fn warm_fit(
+        &mut self,
+        preprocessor: &Preprocessor,
+        keep_going: impl FnMut(WarmFitProgress) -> bool,
+    ) -> Result<(), LearnError> {
+        let history_len = self.parameters.spec.history_len as usize;
+        let timelines = preprocessor.timelines();
+        let windows: Vec<_> = timelines.iter().flat_map(|timeline| cut(timeline, history_len)).collect();
+        let train = &self.config.train;
+        let config = WarmFitConfig {
+            step: FullStepConfig {
+                learning_rate: train.warm_learning_rate,
+                row_learning_rate: train.warm_row_learning_rate,
+                ..full_step_config(&self.config)
+            },
+            num_epochs: train.warm_epochs,
+            batch_size: train.warm_batch_size,
+            seed: train.seed,
+        };
+        let device = self.device.clone().autodiff();
+        warm_fit(&mut self.parameters, &windows, &config, &device, keep_going)?;
+        self.optimizer = FastOptimizer::new(&self.parameters);
+        Ok(())
+    }
+
+    /// Scores the batch with the live version, then learns from it.
+    ///
+    /// # Errors
+    /// Scoring failed. A refused training step is no error: it is in the report.
+    pub async fn learn(&mut self, preprocessor: &Preprocessor, batch: &Batch) -> Result<LearnReport, LearnError> {
+        self.last.undo.clear();
+        self.last.undo_prior.clear();
+        let Some(live) = &self.live else { return Ok(LearnReport::default()) };
+        let num_items = live.ready.scorer.num_items();
+        let asked = Asked::of(preprocessor, batch, self.parameters.spec.history_len as usize, num_items);
+        if asked.queries.is_empty() {
+            return Ok(LearnReport::default());
+        }
+        let scorer = &live.ready.scorer;
+        let scores = scorer.score(&asked.sequences, &asked.queries).await?;
+        let users = scorer.user_vectors(&asked.sequences, &asked.queries).into_data();
+        let users = users.try_into_vec::<f32>().map_err(|error| TrainError::Device {
+            step: self.optimizer.num_steps,
+            reason: format!("{error:?}"),
+        })?;
+        let mut report = prequential(&scores, num_items, &asked.targets);
+        let events = asked.scored(users, scores, scorer);
+        if let Err(error) = self.fast_step(&events) {
+            tracing::warn!(%error, "a fast step was skipped");
+            report.skipped = Some(error.to_string());
+        }
+        self.remember(asked, events.scores, num_items);
+        Ok(report)
+    }
+
+    /// The next fast version's codes.
+    #[must_use]
+    pub fn candidate(&mut self) -> CodeState {
+        let publish = &self.config.publish;
+        let config = CompressConfig { bytes_budget: publish.delta_bytes_budget, dead_zone: publish.dead_zone };
+        self.dirty_after = self.dirty.clone();
+        let Some(live) = &self.live else {
+            self.dirty_after = DirtyRows::default();
+            return compress::first_state(&self.parameters, &self.counts, &self.items);
+        };
+        let (parameters, counts, items) = (&self.parameters, &self.counts, &self.items);
+        compress::fast_state(&live.state, parameters, counts, items, &mut self.dirty_after, &config)
+    }
+
+    /// Makes a candidate ready to score, reusing what it shares with the live version.
+    #[must_use]
+    pub fn ready(&self, candidate: &CodeState) -> ReadyVersion {
+        match &self.live {
+            Some(live) => live.ready.updated(&live.state, candidate),
+            None => ReadyVersion::new(candidate, &self.device, padding_of(&self.device)),
+        }
+    }
+
+    /// The gate over the events of the last batch.
+    ///
+    /// # Errors
+    /// The candidate must not be published.
+    pub async fn check(&self, candidate: &ReadyVersion) -> Result<(), GateError> {
+        let trained = candidate.scorer.with_fast_weights(&self.parameters);
+        self.check_against(candidate, &trained).await
+    }
+
+    async fn check_against(&self, candidate: &ReadyVersion, trained: &Scorer) -> Result<(), GateError> {
+        let bounds = GateBounds {
+            log_loss_rise_max: self.config.gate.log_loss_rise_max,
+            agreement_min: self.config.gate.agreement_min,
+        };
+        let last = &self.last;
+        let probe = Probe {
+            sequences: &last.sequences,
+            queries: &last.queries,
+            targets: &last.targets,
+            live_scores: &last.live_scores,
+        };
+        gate::check(&candidate.scorer, trained, probe, bounds).await
+    }
+
+    /// Takes back what the last batch taught, after the gate refused it.
+    pub fn undo_last(&mut self) {
+        let dim = self.parameters.spec.embedding_dim as usize;
+        for (item_idx, id_row, bias) in std::mem::take(&mut self.last.undo) {
+            let row_idx = item_idx as usize;
+            self.parameters.tensor_mut("item.id_rows")[row_idx * dim..(row_idx + 1) * dim].copy_from_slice(&id_row);
+            self.parameters.tensor_mut("item.bias")[row_idx] = bias;
+            self.dirty.learned.insert(item_idx);
+        }
+        let undo_prior = std::mem::take(&mut self.last.undo_prior);
+        if !undo_prior.is_empty() {
+            *self.parameters.tensor_mut("prior.weights") = undo_prior;
+        }
+    }
+
+    /// A candidate was published and is what pages rank with from now on.
+    pub fn went_live(&mut self, state: Arc<CodeState>, ready: ReadyVersion) {
+        let has_new_content = match &self.live {
+            Some(live) => live.state.items.len() != state.items.len() || !same_slow(&live.state, &state),
+            None => true,
+        };
+        if has_new_content {
+            self.content = content_of(&ready.scorer);
+        }
+        self.live = Some(LiveModel { state, ready });
+        self.dirty = std::mem::take(&mut self.dirty_after);
+    }
+
+    fn fast_step(&mut self, events: &ScoredEvents) -> Result<(), TrainError> {
+        let dim = self.parameters.spec.embedding_dim as usize;
+        let rows = events.rows();
+        let undo = rows.iter().map(|item_idx| {
+            let row_idx = *item_idx as usize;
+            let id_row = self.parameters.tensor("item.id_rows")[row_idx * dim..(row_idx + 1) * dim].to_vec();
+            (*item_idx, id_row, self.parameters.tensor("item.bias")[row_idx])
+        });
+        self.last.undo = undo.collect();
+        self.last.undo_prior = self.parameters.tensor("prior.weights").to_vec();
+        let train = &self.config.train;
+        let config = FastStepConfig {
+            learning_rate: train.fast_learning_rate,
+            prior_learning_rate: train.prior_learning_rate,
+            num_passes: train.fast_passes,
+            gradient_norm_max: GRADIENT_NORM_MAX,
+        };
+        let device = self.device.clone().autodiff();
+        fast_step(&mut self.parameters, &mut self.optimizer, events, &self.content, &config, &device)?;
+        self.dirty.learned.extend(rows);
+        Ok(())
+    }
+
+    fn remember(&mut self, asked: Asked, live_scores: Vec<f32>, num_items: usize) {
+        let first = asked.queries.len().saturating_sub(PROBE_EVENTS_MAX);
+        self.last.live_scores = live_scores[first * num_items..].to_vec();
+        self.last.queries = asked.queries[first..].to_vec();
+        self.last.targets = asked.targets[first..].to_vec();
+        self.last.sequences = asked.sequences;
+    }
+
+    fn take_items(&mut self, preprocessor: &Preprocessor, changed: &[u32]) -> Result<(), LearnError> {
+        let known = preprocessor.items();
+        let num_new = known.len() - self.parameters.num_items;
+        self.parameters.grow_items(num_new);
+        self.counts.grow(known.len());
+        self.optimizer.grow(known.len());
+        self.items.truncate(0);
+        self.items.extend(known.iter().map(|item| ItemView { item_id: item.item_id.clone(), available: item.available }));
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let texts: Vec<String> = changed.iter().map(|idx| known[*idx as usize].text.clone()).collect();
+        let embedded = self.encoder.embed(&texts)?;
+        let (text_dim, feature_dim) = (self.encoder.dim(), self.parameters.spec.feature_dim as usize);
+        for (item_idx, text_row) in changed.iter().zip(embedded.chunks_exact(text_dim)) {
+            let row_idx = *item_idx as usize;
+            self.parameters.tensor_mut("item.text")[row_idx * text_dim..(row_idx + 1) * text_dim].copy_from_slice(text_row);
+            let features = &known[row_idx].features;
+            if features.len() == feature_dim {
+                self.parameters.tensor_mut("item.features")[row_idx * feature_dim..(row_idx + 1) * feature_dim]
+                    .copy_from_slice(features);
+            }
+            self.dirty.content.insert(*item_idx);
+        }
+        Ok(())
+    }
+}
+
+/// Bound of the global gradient norm, as in most transformer recipes.
+const GRADIENT_NORM_MAX: f32 = 5.0;
+/// Weight of the click loss beside the next-item loss.
+const CLICK_WEIGHT: f32 = 0.1;
+/// Weight of the rating loss beside the next-item loss.
+const RATING_WEIGHT: f32 = 0.05;
+
+/// What full steps of warm fit and release share; the learning rates are theirs.
+fn full_step_config(config: &Config) -> FullStepConfig {
+    FullStepConfig {
+        learning_rate: 0.0,
+        row_learning_rate: 0.0,
+        weight_decay: config.train.weight_decay,
+        dropout: f64::from(config.train.dropout),
+        num_negatives: config.train.num_negatives,
+        gradient_norm_max: GRADIENT_NORM_MAX,
+        click_weight: CLICK_WEIGHT,
+        rating_weight: RATING_WEIGHT,
+    }
+}
+
+/// GPUs want one shape, CPUs the shortest.
+#[must_use]
+pub fn padding_of(device: &Device) -> Padding {
+    if *device == Device::flex() { Padding::Longest } else { Padding::Full }
+}
+
+/// A batch as sequences and the positions whose next item is known.
+struct Asked {
+    sequences: Vec<Sequence>,
+    queries: Vec<Query>,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
+}
+
+impl Asked {
+    /// Consecutive events of one user share a sequence, so that one causal pass serves them all.
+    fn of(preprocessor: &Preprocessor, batch: &Batch, history_len: usize, num_items: usize) -> Self {
+        let mut by_user: Vec<(UserIdx, usize)> = Vec::new();
+        for (user, _) in &batch.examples {
+            match by_user.iter_mut().find(|(known, _)| known == user) {
+                Some((_, num_new)) => *num_new += 1,
+                None => by_user.push((*user, 1)),
+            }
+        }
+        let mut asked = Self { sequences: Vec::new(), queries: Vec::new(), targets: Vec::new(), weights: Vec::new() };
+        for (user, num_new) in by_user {
+            let timeline = &preprocessor.timelines()[user.0 as usize];
+            let mut first_new = timeline.len().saturating_sub(num_new);
+            while first_new < timeline.len() {
+                let last_new = (first_new + history_len / 2).min(timeline.len());
+                asked.push(&timeline[..last_new], first_new, history_len, num_items);
+                first_new = last_new;
+            }
+        }
+        asked
+    }
+
+    /// One sequence whose examples from `first_new` on are asked for.
+    fn push(&mut self, timeline: &[Example], first_new: usize, history_len: usize, num_items: usize) {
+        let history: Vec<(usize, &Example)> =
+            timeline.iter().enumerate().filter(|(_, e)| e.kind.is_history() && (e.item_idx as usize) < num_items).collect();
+        let Some((last_idx, _)) = timeline.iter().enumerate().next_back() else { return };
+        // The last event is only predicted, so history_len events before it fit.
+        let known: Vec<(usize, &Example)> = history.into_iter().filter(|(idx, _)| *idx < last_idx).collect();
+        let kept = &known[known.len().saturating_sub(history_len)..];
+        let sequence_idx = self.sequences.len();
+        let num_queries = self.queries.len();
+        for (idx, example) in timeline.iter().enumerate().skip(first_new) {
+            if example.target_weight == 0.0 || example.item_idx as usize >= num_items {
+                continue;
+            }
+            let num_known = kept.iter().take_while(|(kept_idx, _)| *kept_idx < idx).count();
+            self.queries.push(Query { sequence_idx, num_known, now_millis: example.occurred_at });
+            self.targets.push(example.item_idx);
+            self.weights.push(example.target_weight);
+        }
+        if self.queries.len() > num_queries {
+            let now_millis = timeline[last_idx].occurred_at;
+            self.sequences.push(Sequence { tokens: kept.iter().map(|(_, example)| example.token()).collect(), now_millis });
+        }
+    }
+
+    fn scored(&self, users: Vec<f32>, scores: Vec<f32>, scorer: &Scorer) -> ScoredEvents {
+        let mut distinct: Vec<i64> = self.queries.iter().map(|query| query.now_millis).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let moment = |query: &Query| distinct.partition_point(|now| *now < query.now_millis) as u32; // fits: a batch is small
+        ScoredEvents {
+            num_items: scorer.num_items(),
+            users,
+            scores,
+            targets: self.targets.clone(),
+            weights: self.weights.clone(),
+            moments: self.queries.iter().map(moment).collect(),
+            prior_features: distinct.iter().map(|now| scorer.prior_features(*now)).collect(),
+        }
+    }
+}
+
+/// Prequential figures of the live version on a batch, before it is learned.
+fn prequential(scores: &[f32], num_items: usize, targets: &[u32]) -> LearnReport {
+    let (mut loss, mut num_hits) = (0.0_f32, 0_u32);
+    for (row, target) in scores.chunks_exact(num_items).zip(targets) {
+        let target_score = row[*target as usize];
+        let max = row.iter().copied().fold(f32::MIN, f32::max);
+        loss += row.iter().map(|score| (score - max).exp()).sum::<f32>().ln() + max - target_score;
+        num_hits += u32::from(row.iter().filter(|score| **score > target_score).count() < 10);
+    }
+    let num_events = targets.len() as f32;
+    LearnReport {
+        num_learned: targets.len(),
+        log_loss: Some(loss / num_events),
+        hit_rate_at_10: Some(num_hits as f32 / num_events),
+        skipped: None,
+    }
+}
+
+fn content_of(scorer: &Scorer) -> Vec<f32> {
+    let Some(content) = scorer.content() else { return Vec::new() };
+    content.clone().into_data().try_into_vec::<f32>().expect("item vectors are f32")
+}
+
+fn same_slow(base: &CodeState, target: &CodeState) -> bool {
+    let shapes = base.spec.tensor_shapes(0);
+    let pairs = base.tensors.iter().zip(&target.tensors);
+    let mut slow = shapes.iter().zip(pairs).filter(|(shape, _)| shape.group == shared_model::spec::TensorGroup::Slow);
+    slow.all(|(_, (base, target))| base == target)
+}

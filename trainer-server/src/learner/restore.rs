@@ -1,0 +1,96 @@
+//! Restore: a learner as it was at the newest published version.
+//!
+//! The manifest is the commit point: what it learned through is never trained again. The log up to
+//! there gives histories, counts and texts; the codes give the weights; a checkpoint, which may be
+//! older, gives back the residual where it still fits between two codes, and the optimizer state.
+
+use std::sync::Arc;
+
+use shared_model::codec::quantize::dequantize;
+use shared_model::codec::state::CodeState;
+use shared_model::ids::ItemId;
+use shared_model::model::parameters::ParameterSet;
+use shared_model::spec::TensorGroup;
+
+use super::{Learner, padding_of};
+use crate::checkpoint::Checkpoint;
+use shared_model::edge::engine::ReadyVersion;
+
+/// Why a learner could not be restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Log and published state name different items.
+    #[error("item {item_idx} is {log:?} in the log and {published:?} in the published version")]
+    Items {
+        /// Row of the item.
+        item_idx: usize,
+        /// In the log, if it has so many.
+        log: Option<ItemId>,
+        /// In the published version.
+        published: ItemId,
+    },
+    /// The configuration asks for another model than the published one.
+    #[error("the configured model spec is {configured}, the published version has {published}; start with a new data_dir or set the sizes back")]
+    Spec {
+        /// As JSON.
+        configured: String,
+        /// As JSON.
+        published: String,
+    },
+}
+
+impl Learner {
+    /// Continues from `state` after the log up to its `learned_through` has been ingested.
+    ///
+    /// # Errors
+    /// The log or the configuration does not belong to this version.
+    pub fn restore(&mut self, state: Arc<CodeState>, checkpoint: Option<Checkpoint>) -> Result<(), RestoreError> {
+        if self.parameters.spec != state.spec {
+            let json = |spec| serde_json::to_string(spec).unwrap_or_default(); // numbers always serialize
+            let (configured, published) = (json(&self.parameters.spec), json(&state.spec));
+            return Err(RestoreError::Spec { configured, published });
+        }
+        for (item_idx, entry) in state.items.iter().enumerate() {
+            let log = self.items.get(item_idx).map(|item| item.item_id.clone());
+            if log.as_ref() != Some(&entry.item_id) {
+                return Err(RestoreError::Items { item_idx, log, published: entry.item_id.clone() });
+            }
+        }
+        if let Some(checkpoint) = &checkpoint
+            && checkpoint.optimizer.id_rows.num_rows() <= self.items.len()
+        {
+            self.optimizer = checkpoint.optimizer.clone();
+            self.optimizer.grow(self.items.len());
+        }
+        self.take_weights(&state, checkpoint.as_ref());
+        let (num_published, num_items) = (state.items.len() as u32, self.items.len() as u32); // fit: NUM_ITEMS_MAX is 2^20
+        let ready = ReadyVersion::new(&state, &self.device, padding_of(&self.device));
+        self.went_live(state, ready);
+        self.dirty.learned.extend(0..num_published);
+        self.dirty.counted.extend(0..num_items);
+        self.dirty.content.extend(num_published..num_items);
+        Ok(())
+    }
+
+    /// Weights as published, with the residual of the checkpoint wherever it is below one code step.
+    fn take_weights(&mut self, state: &CodeState, checkpoint: Option<&Checkpoint>) {
+        let published = ParameterSet::from_state(state);
+        for (idx, shape) in self.parameters.shapes().iter().enumerate() {
+            let is_weight = shape.group != TensorGroup::Content && shape.name != "item.counts";
+            if !is_weight {
+                continue;
+            }
+            let values = &mut self.parameters.tensors[idx];
+            let published = &published.tensors[idx];
+            values[..published.len()].copy_from_slice(published);
+            let Some(saved) = checkpoint.and_then(|checkpoint| checkpoint.tensors.get(&shape.name)) else { continue };
+            let exponents = &state.tensors[idx].exponents;
+            for (cell, (value, saved)) in values[..published.len()].iter_mut().zip(saved).enumerate() {
+                let step = dequantize(1, exponents[cell / shape.num_cols]);
+                if (*saved - *value).abs() <= step {
+                    *value = *saved;
+                }
+            }
+        }
+    }
+}

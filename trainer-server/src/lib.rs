@@ -1,0 +1,37 @@
+//! The Freshet server: takes in events, keeps them, learns from them, publishes what was learned.
+//!
+//! Modules in the order of the loop: `config` → `ingest`, `event_log`, `catalogue` → learning →
+//! `publish` → `http`. Not here: the model, the codec and the wire (`shared_model`).
+
+pub mod clock;
+pub mod config;
+
+pub mod catalogue;
+pub mod event_log;
+pub mod import;
+pub mod ingest;
+
+pub mod preprocess;
+pub mod text_source;
+pub mod train;
+
+pub mod compress;
+pub mod gate;
+
+pub mod publish;
+
+pub mod checkpoint;
+pub mod device;
+pub mod learner;
+pub mod trainer;
+
+pub mod http;
+
+pub mod dataset;
+
+pub mod baselines;
+pub mod page_client;
+
+pub mod replay;
+
+pub mod cli;

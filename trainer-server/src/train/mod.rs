@@ -1,0 +1,44 @@
+//! Incremental training: from labelled timelines to new f32 parameters.
+//!
+//! Three ways to learn, sharing losses and optimizers:
+//! the *warm fit* trains everything over the log, a *fast step* moves only the rows of the items just
+//! seen, and *release steps* train the slow group on replayed windows while nothing else waits.
+//! Not here: what is sent of it (`compress`), and whether (`gate`).
+
+pub mod init;
+pub mod optimizer;
+pub mod windows;
+
+pub mod counts;
+pub mod fast_step;
+pub mod full_step;
+pub mod warm_fit;
+
+/// Why a step was not taken. The parameters are as before it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TrainError {
+    /// The loss is NaN or infinite.
+    #[error("loss is {loss} at step {step}, the step was skipped")]
+    LossNotFinite {
+        /// Its value.
+        loss: f32,
+        /// Number of the step.
+        step: u64,
+    },
+    /// A gradient is NaN or infinite.
+    #[error("gradient norm is {norm} at step {step}, the step was skipped")]
+    GradientNotFinite {
+        /// Its global norm.
+        norm: f32,
+        /// Number of the step.
+        step: u64,
+    },
+    /// The device failed while values were read back.
+    #[error("the device failed in step {step}: {reason}")]
+    Device {
+        /// Number of the step.
+        step: u64,
+        /// The backend's words.
+        reason: String,
+    },
+}

@@ -1,0 +1,125 @@
+//! Trainer: the thread that turns the log into versions.
+//!
+//! One round: read what is new, score it, learn, compress, gate, publish. In idle slices it trains the
+//! next release. It talks to the log and the publisher only; HTTP reads what it shares behind `Arc`s.
+//!
+//! Overload (live clock only): when more waits than [`BACKLOG_ROUNDS_MAX`] rounds can take, the newest
+//! events are learned first; the older ones still enter histories and counts, and their offsets are
+//! written to `skipped.jsonl` for a later refit.
+
+mod serving;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::catalogue::Catalogue;
+use crate::checkpoint::CheckpointError;
+use crate::config::Config;
+use crate::device::DeviceError;
+use crate::event_log::{EventLog, EventLogError};
+use crate::http::Recommender;
+use crate::learner::{LearnError, RestoreError};
+use crate::publish::{PublishError, Publisher};
+use serving::Serving;
+use worker::Worker;
+
+/// Rounds' worth of waiting events above which the oldest are no longer learned one by one.
+const BACKLOG_ROUNDS_MAX: usize = 16;
+
+/// Everything the trainer works with.
+pub struct TrainerParts {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Where events come from.
+    pub log: EventLog,
+    /// Where versions go.
+    pub publisher: Publisher,
+    /// Known items, shared with HTTP.
+    pub catalogue: Catalogue,
+}
+
+/// Why the trainer stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainerError {
+    /// The thread could not be started.
+    #[error("the trainer thread cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// No device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// No text encoder.
+    #[error(transparent)]
+    TextSource(#[from] crate::text_source::TextSourceError),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] EventLogError),
+    /// Learning failed.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// The published version does not fit the log or the configuration.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// A version could not be written.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// A checkpoint could not be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A version could not be scored for its self-test.
+    #[error(transparent)]
+    Score(#[from] shared_model::model::scorer::ScoreError),
+    /// The list of skipped offsets could not be written.
+    #[error("cannot record skipped offsets: {source}, {path}")]
+    Skipped {
+        /// Why.
+        source: std::io::Error,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A running trainer.
+pub struct TrainerHandle {
+    serving: Arc<Serving>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts the thread. Loading the encoder, recovery and a warm fit happen on it, so this returns at once.
+///
+/// # Errors
+/// The thread could not be started.
+pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
+    let serving = Arc::new(Serving::new(&parts.config));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (thread_serving, thread_stop) = (Arc::clone(&serving), Arc::clone(&stop));
+    let run = move || {
+        let outcome = Worker::open(parts, Arc::clone(&thread_serving), Arc::clone(&thread_stop))
+            .and_then(|mut worker| worker.run());
+        if let Err(error) = outcome {
+            tracing::error!(%error, "the trainer stopped; events are still taken, versions are still served");
+            thread_serving.failed(&error.to_string());
+        }
+    };
+    let thread = std::thread::Builder::new().name("trainer".to_owned()).spawn(run)?;
+    Ok(TrainerHandle { serving, stop, thread })
+}
+
+impl TrainerHandle {
+    /// Who ranks on the server.
+    #[must_use]
+    pub fn recommender(&self) -> Arc<dyn Recommender> {
+        Arc::clone(&self.serving) as Arc<dyn Recommender>
+    }
+
+    /// Finishes the round under way, writes a checkpoint, ends the thread.
+    pub fn shutdown(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.thread.join().is_err() {
+            tracing::error!("the trainer thread panicked");
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The rounds of the trainer thread.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use shared_model::codec::state::CodeState;
+use shared_model::edge::engine::ReadyVersion;
+use shared_model::event::{EventKind, HistoryEvent};
+use shared_model::ids::{LogOffset, Version};
+use shared_model::manifest::VersionKind;
+
+use super::serving::Serving;
+use super::{BACKLOG_ROUNDS_MAX, TrainerError, TrainerParts};
+use crate::clock::now_millis;
+use crate::config::{ClockMode, Config};
+use crate::event_log::{EventLog, LogRecord};
+use crate::gate;
+use crate::learner::{Learner, LiveModel, ReleaseTraining};
+use crate::preprocess::Batch;
+use crate::publish::{NewVersion, Publisher};
+use crate::{checkpoint, device, text_source};
+
+/// Longest wait for events in one round; bounds how late a stop is noticed.
+const IDLE_WAIT: Duration = Duration::from_millis(50);
+/// Records read at once when nothing is to be learned from them.
+const CATCH_UP_RECORDS: usize = 20_000;
+/// Time between checkpoints, at least.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(20);
+/// Steps between log lines of a warm fit.
+const WARM_FIT_LOG_STEPS: usize = 100;
+/// Events in the history of a self-test.
+const SELF_TEST_EVENTS: usize = 5;
+
+pub(super) struct Worker {
+    config: Arc<Config>,
+    log: EventLog,
+    publisher: Publisher,
+    serving: Arc<Serving>,
+    stop: Arc<AtomicBool>,
+    learner: Learner,
+    /// One past the last record taken in.
+    position: LogOffset,
+    /// One past the last record that a published version has learned.
+    committed: LogOffset,
+    release: Option<ReleaseTraining>,
+    last_release: Instant,
+    last_publish: Instant,
+    last_checkpoint: Instant,
+    /// Target events taken in since the last release.
+    events_since_release: u64,
+}
+
+impl Worker {
+    /// Loads device and encoder, and continues from the newest published version.
+    pub(super) fn open(parts: TrainerParts, serving: Arc<Serving>, stop: Arc<AtomicBool>) -> Result<Self, TrainerError> {
+        let chosen = device::choose(parts.config.train.device)?;
+        let encoder = text_source::from_config(&parts.config, &chosen.device)?;
+        serving.update(|status| {
+            chosen.name.clone_into(&mut status.device);
+            status.text_encoder = encoder_name(&encoder).to_owned();
+        });
+        tracing::info!(device = chosen.name, text_encoder = encoder_name(&encoder), "the trainer starts");
+        let learner = Learner::new(Arc::clone(&parts.config), chosen.device, Arc::new(encoder));
+        let now = Instant::now();
+        let mut worker = Self {
+            config: parts.config,
+            log: parts.log,
+            publisher: parts.publisher,
+            serving,
+            stop,
+            learner,
+            position: LogOffset(0),
+            committed: LogOffset(0),
+            release: None,
+            last_release: now,
+            last_publish: now,
+            last_checkpoint: now,
+            events_since_release: 0,
+        };
+        worker.restore()?;
+        Ok(worker)
+    }
+
+    /// Rounds until told to stop.
+    pub(super) fn run(&mut self) -> Result<(), TrainerError> {
+        while !self.is_stopped() {
+            if self.learner.live().is_none() {
+                self.first_version()?;
+                continue;
+            }
+            let interval = Duration::from_millis(self.config.train.fast_interval_millis);
+            let is_due = self.last_publish.elapsed() >= interval;
+            let has_events = self.log.end() > self.position;
+            if has_events && is_due {
+                self.round()?;
+            } else if !self.release_slice()? {
+                let left = interval.saturating_sub(self.last_publish.elapsed());
+                if has_events {
+                    std::thread::sleep(left.min(IDLE_WAIT));
+                } else {
+                    // The returned end is read again at the top.
+                    let _end = self.log.wait_beyond(self.position, IDLE_WAIT);
+                }
+            }
+            self.checkpoint_if_due()?;
+        }
+        if let Some(version) = self.published_version() {
+            checkpoint::save(&self.config.server.data_dir, version, self.learner.parameters(), self.learner.optimizer())?;
+        }
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn published_version(&self) -> Option<Version> {
+        self.publisher.latest().map(|latest| latest.manifest.version)
+    }
+
+    /// Takes in the log up to the newest version without training, then takes its weights.
+    fn restore(&mut self) -> Result<(), TrainerError> {
+        let Some(latest) = self.publisher.latest() else { return Ok(()) };
+        self.serving.phase("restoring");
+        let manifest = &latest.manifest;
+        self.catch_up(manifest.learned_through)?;
+        let saved = match checkpoint::load(&self.config.server.data_dir) {
+            Ok(saved) => saved,
+            Err(error) => {
+                tracing::warn!(%error, "going on without the checkpoint; residuals since the last version are lost");
+                None
+            }
+        };
+        self.learner.restore(Arc::clone(&latest.state), saved)?;
+        self.committed = manifest.learned_through;
+        self.share_live(manifest.version);
+        tracing::info!("restored version {} at log offset {}", manifest.version, manifest.learned_through);
+        Ok(())
+    }
+
+    /// Histories, counts and items up to `end`; nothing is trained.
+    fn catch_up(&mut self, end: LogOffset) -> Result<Vec<Batch>, TrainerError> {
+        let mut batches = Vec::new();
+        while self.position < end && !self.is_stopped() {
+            let wanted = (end.0 - self.position.0).min(CATCH_UP_RECORDS as u64) as usize; // fits by the min
+            let records: Vec<LogRecord> =
+                self.log.read(self.position, wanted)?.into_iter().map(|(_, record)| record).collect();
+            if records.is_empty() {
+                break;
+            }
+            self.position = LogOffset(self.position.0 + records.len() as u64);
+            let mut preprocessor = self.serving.preprocessor.write().unwrap_or_else(PoisonError::into_inner);
+            batches.push(self.learner.ingest(&mut preprocessor, &records)?);
+        }
+        Ok(batches)
+    }
+
+    /// Publishes the first version: after a warm fit where the log is long enough, else untrained.
+    fn first_version(&mut self) -> Result<(), TrainerError> {
+        self.serving.phase("waiting for items");
+        let end = self.log.wait_beyond(self.position, IDLE_WAIT);
+        let batches = self.catch_up(end)?;
+        let num_items = self.learner.parameters().num_items;
+        if num_items == 0 || (batches.is_empty() && self.position < end) {
+            return Ok(());
+        }
+        let serving = Arc::clone(&self.serving);
+        let preprocessor = serving.preprocessor.read().unwrap_or_else(PoisonError::into_inner);
+        let num_events: usize = preprocessor.timelines().iter().map(Vec::len).sum();
+        if num_events >= self.config.train.warm_fit_min_events {
+            self.serving.phase("warm fit");
+            tracing::info!(num_events, num_items, "warm fit starts");
+            let (stop, started) = (Arc::clone(&self.stop), Instant::now());
+            let status = Arc::clone(&self.serving);
+            self.learner.warm_fit(&preprocessor, |progress| {
+                status.update(|status| {
+                    status.warm_fit_steps = progress.num_steps as u64;
+                    status.warm_fit_steps_total = progress.num_steps_total as u64;
+                });
+                if progress.num_steps % WARM_FIT_LOG_STEPS == 0 {
+                    let (done, total) = (progress.num_steps, progress.num_steps_total);
+                    tracing::info!(loss = progress.loss, "warm fit: step {done} of {total}");
+                }
+                !stop.load(Ordering::Relaxed)
+            })?;
+            tracing::info!(duration_secs = started.elapsed().as_secs_f32(), "warm fit is done");
+        }
+        drop(preprocessor);
+        if self.is_stopped() {
+            return Ok(());
+        }
+        let state = self.learner.candidate();
+        let ready = self.learner.ready(&state);
+        self.publish(VersionKind::Release, state, ready)?;
+        self.last_release = Instant::now();
+        Ok(())
+    }
+
+    /// One round: records → learn → candidate → gate → publish.
+    fn round(&mut self) -> Result<(), TrainerError> {
+        self.serving.phase("learning");
+        let started = Instant::now();
+        self.skip_old_events()?;
+        let Some(batch) = self.take_batch()? else { return Ok(()) };
+        let serving = Arc::clone(&self.serving);
+        {
+            let preprocessor = serving.preprocessor.read().unwrap_or_else(PoisonError::into_inner);
+            let report = pollster::block_on(self.learner.learn(&preprocessor, &batch))?;
+            self.events_since_release += report.num_learned as u64;
+            self.serving.learned(&report, self.position);
+        }
+        if let Some((state, ready)) = self.gated_candidate() {
+            self.publish(VersionKind::Fast, state, ready)?;
+        }
+        let round_millis = started.elapsed().as_millis() as u64; // fits for 500 million years
+        self.serving.update(|status| status.round_millis = round_millis);
+        Ok(())
+    }
+
+    /// A candidate that passed, without the newest learning where the gate refused that.
+    fn gated_candidate(&mut self) -> Option<(CodeState, ReadyVersion)> {
+        for attempt in 0..2 {
+            let state = self.learner.candidate();
+            let ready = self.learner.ready(&state);
+            match pollster::block_on(self.learner.check(&ready)) {
+                Ok(()) => return Some((state, ready)),
+                Err(error) => {
+                    tracing::warn!(%error, attempt, "the gate refused a version");
+                    self.serving.update(|status| status.versions_refused += 1);
+                    self.learner.undo_last();
+                }
+            }
+        }
+        None
+    }
+
+    /// The next run of item records or of event records; they are not mixed, so that an item is
+    /// published before an event of it is learned.
+    fn take_batch(&mut self) -> Result<Option<Batch>, TrainerError> {
+        let read = self.log.read(self.position, self.config.train.fast_events_max)?;
+        let is_event = |record: &LogRecord| matches!(record, LogRecord::Event(_));
+        let Some(first_is_event) = read.first().map(|(_, record)| is_event(record)) else { return Ok(None) };
+        let run = read.into_iter().map(|(_, record)| record).take_while(|record| is_event(record) == first_is_event);
+        let records: Vec<LogRecord> = run.collect();
+        self.position = LogOffset(self.position.0 + records.len() as u64);
+        let mut preprocessor = self.serving.preprocessor.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(self.learner.ingest(&mut preprocessor, &records)?))
+    }
+
+    /// Under overload, takes in the oldest waiting records without learning them.
+    fn skip_old_events(&mut self) -> Result<(), TrainerError> {
+        let round_len = self.config.train.fast_events_max as u64;
+        let waiting = self.log.end().0 - self.position.0;
+        if self.config.clock.mode != ClockMode::Live || waiting <= round_len * BACKLOG_ROUNDS_MAX as u64 {
+            return Ok(());
+        }
+        let (from, through) = (self.position, LogOffset(self.log.end().0 - round_len));
+        self.catch_up(through)?;
+        tracing::warn!("overloaded: log offsets {from} to {through} are not learned before the next refit");
+        self.serving.update(|status| status.events_skipped += through.0 - from.0);
+        let path = self.config.server.data_dir.join("skipped.jsonl");
+        let line = format!("{{\"from\":{from},\"through\":{through}}}\n");
+        let appended = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| {
+            file.write_all(line.as_bytes())?;
+            file.sync_all()
+        });
+        appended.map_err(|source| TrainerError::Skipped { source, path })
+    }
+
+    /// A step towards the next release where one is due; whether anything was done.
+    fn release_slice(&mut self) -> Result<bool, TrainerError> {
+        let train = &self.config.train;
+        let by_time = self.last_release.elapsed() >= Duration::from_secs(train.release_interval_secs);
+        let by_events = self.events_since_release >= train.release_interval_events;
+        if self.release.is_none() {
+            if self.events_since_release == 0 || !(by_time || by_events) {
+                return Ok(false);
+            }
+            self.release = Some(self.learner.start_release());
+        }
+        let num_steps_max = train.release_steps;
+        let serving = Arc::clone(&self.serving);
+        let preprocessor = serving.preprocessor.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(release) = &mut self.release else { return Ok(false) };
+        if release.num_steps() < num_steps_max {
+            if let Err(error) = self.learner.release_step(release, &preprocessor) {
+                tracing::warn!(%error, "a step of the release was skipped");
+            }
+            return Ok(true);
+        }
+        drop(preprocessor);
+        self.publish_release()?;
+        Ok(true)
+    }
+
+    fn publish_release(&mut self) -> Result<(), TrainerError> {
+        let Some(mut release) = self.release.take() else { return Ok(()) };
+        self.last_release = Instant::now();
+        self.events_since_release = 0;
+        match pollster::block_on(self.learner.finish_release(&mut release)) {
+            Ok((state, ready)) => {
+                self.publish(VersionKind::Release, state, ready)?;
+                self.learner.release_went_live(&release);
+                self.serving.update(|status| status.releases += 1);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the gate refused a release; the slow weights stay as they are");
+                self.serving.update(|status| status.versions_refused += 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, kind: VersionKind, state: CodeState, ready: ReadyVersion) -> Result<(), TrainerError> {
+        let now = now_millis();
+        let watermark = {
+            let preprocessor = self.serving.preprocessor.read().unwrap_or_else(PoisonError::into_inner);
+            preprocessor.watermark_millis()
+        };
+        let event_time_millis = watermark.unwrap_or(now);
+        let next = self.published_version().unwrap_or_default().next();
+        let history = self_test_history(&state, next, event_time_millis);
+        let self_test = pollster::block_on(gate::make_self_test(&ready, &state, history, event_time_millis))?;
+        let state = Arc::new(state);
+        let published = self.publisher.publish(NewVersion {
+            kind,
+            state: Arc::clone(&state),
+            learned_from: self.committed,
+            learned_through: self.position,
+            event_time_millis,
+            created_at: now,
+            self_test,
+        })?;
+        self.committed = self.position;
+        self.last_publish = Instant::now();
+        self.learner.went_live(state, ready);
+        self.share_live(published.manifest.version);
+        if kind == VersionKind::Release {
+            tracing::info!("published release version {}", published.manifest.version);
+        }
+        Ok(())
+    }
+
+    fn share_live(&self, version: Version) {
+        if let Some(LiveModel { state, ready }) = self.learner.live() {
+            self.serving.set_live(version, LiveModel { state: Arc::clone(state), ready: ready.clone() });
+        }
+        self.serving.phase("learning");
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), TrainerError> {
+        let Some(version) = self.published_version() else { return Ok(()) };
+        if self.last_checkpoint.elapsed() < CHECKPOINT_INTERVAL {
+            return Ok(());
+        }
+        checkpoint::save(&self.config.server.data_dir, version, self.learner.parameters(), self.learner.optimizer())?;
+        self.last_checkpoint = Instant::now();
+        Ok(())
+    }
+}
+
+/// A made-up history that walks through the catalogue with the version: real ones are nobody's business.
+fn self_test_history(state: &CodeState, version: Version, now_millis: i64) -> Vec<HistoryEvent> {
+    let num_items = state.items.len().max(1) as u64;
+    let events = (0..SELF_TEST_EVENTS.min(state.items.len())).map(|idx| {
+        let item_idx = (version.0 * 7_919 + idx as u64 * 104_729) % num_items; // two primes, so that the walk spreads
+        HistoryEvent {
+            item_id: state.items[item_idx as usize].item_id.clone(),
+            kind: EventKind::Click,
+            occurred_at: now_millis - (SELF_TEST_EVENTS - idx) as i64 * 60_000,
+        }
+    });
+    events.collect()
+}
+
+fn encoder_name(encoder: &shared_model::text::AnyTextEncoder) -> &'static str {
+    match encoder {
+        shared_model::text::AnyTextEncoder::Bert(_) => "bert",
+        shared_model::text::AnyTextEncoder::Small(_) => "small",
+    }
+}
