@@ -1,0 +1,221 @@
+//! Where the text encoder comes from: a folder, the cache of downloaded weights, or no files at all.
+//!
+//! `files` reads and checks a folder, `fetch` fills the cache, `cache` keeps embedded rows over a
+//! restart. Not here: the encoders (`shared_model::text`) and which texts are embedded (`learner`).
+
+mod files;
+
+pub mod cache;
+pub mod fetch;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use burn::tensor::Device;
+use indicatif::ProgressBar;
+use shared_model::text::{AnyTextEncoder, SmallTextEncoder, TextError};
+
+pub use cache::{CachedTextEncoder, EmbeddingCache};
+pub use fetch::{cli_fetch, fetch_pretrained};
+
+use crate::config::{Config, TextEncoderChoice};
+
+/// The command that fills the cache, as named in messages.
+const FETCH_COMMAND: &str = "freshet text fetch";
+
+/// Which encoder to load and where to look for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextSource {
+    /// Pretrained, small, or whichever can be had.
+    pub choice: TextEncoderChoice,
+    /// Folder with `model.safetensors`, `tokenizer.json` and `config.json`; looked at first.
+    pub dir: Option<PathBuf>,
+    /// Where [`fetch_pretrained`] puts what it downloads.
+    pub cache_dir: PathBuf,
+}
+
+/// Why no encoder came out.
+#[derive(Debug, thiserror::Error)]
+pub enum TextSourceError {
+    /// A file cannot be read or written.
+    #[error("cannot access {}", path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is larger than any encoder that is supported.
+    #[error("file has {actual} bytes, at most {bytes_max} are read: {}", path.display())]
+    TooLarge {
+        /// Which one.
+        path: PathBuf,
+        /// Its size.
+        actual: u64,
+        /// What is allowed.
+        bytes_max: u64,
+    },
+    /// A downloaded file is not the one that was published.
+    #[error("file has SHA-256 {actual}, expected {expected}: {}", path.display())]
+    Checksum {
+        /// Which one.
+        path: PathBuf,
+        /// The pinned hash.
+        expected: &'static str,
+        /// Its hash.
+        actual: String,
+    },
+    /// The weights file is damaged or not in the safetensors format.
+    #[error("weights are not readable: {reason}: {}", path.display())]
+    Weights {
+        /// Which file.
+        path: PathBuf,
+        /// What the parser said.
+        reason: String,
+    },
+    /// A weight is not stored as f32.
+    #[error("tensor {tensor} is stored as {dtype}, only F32 is read")]
+    Dtype {
+        /// Its name.
+        tensor: String,
+        /// How it is stored.
+        dtype: String,
+    },
+    /// The files do not make an encoder.
+    #[error("files do not make a text encoder: {}", dir.display())]
+    Unusable {
+        /// Their folder.
+        dir: PathBuf,
+        /// What is wrong with them.
+        source: TextError,
+    },
+    /// The pretrained encoder is asked for and its files are nowhere.
+    #[error("no pretrained text encoder in {looked_in:?}; `{FETCH_COMMAND}` downloads one")]
+    Missing {
+        /// The folders that were looked at.
+        looked_in: Vec<PathBuf>,
+    },
+    /// A program needed for the download did not start.
+    #[error("cannot run {program}, which the download needs")]
+    ProgramMissing {
+        /// Which one.
+        program: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A program needed for the download failed.
+    #[error("{command} failed: {stderr}")]
+    ProgramFailed {
+        /// What was run.
+        command: String,
+        /// The end of what it wrote to its error output.
+        stderr: String,
+    },
+    /// The download holds something else than expected.
+    #[error("download holds no {what}")]
+    DownloadIncomplete {
+        /// What is missing.
+        what: String,
+    },
+    /// The file of embedded rows cannot be used.
+    #[error("embedding cache cannot be used: {}", path.display())]
+    Cache {
+        /// Which file.
+        path: PathBuf,
+        /// What the database said.
+        source: Box<redb::Error>,
+    },
+}
+
+/// Loads the encoder that the configuration asks for, with a spinner where there is a terminal.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_config(config: &Config, device: &Device) -> Result<AnyTextEncoder, TextSourceError> {
+    let source = TextSource {
+        choice: config.model.text_encoder,
+        dir: config.model.text_encoder_dir.clone(),
+        cache_dir: default_cache_dir(),
+    };
+    let progress = spinner();
+    let encoder = load(&source, device, &progress);
+    progress.finish_and_clear();
+    encoder
+}
+
+/// Loads an encoder onto `device`. Nothing is downloaded here.
+///
+/// # Errors
+/// Files that are there and damaged, or the pretrained encoder asked for and not there.
+pub fn load(
+    source: &TextSource,
+    device: &Device,
+    progress: &ProgressBar,
+) -> Result<AnyTextEncoder, TextSourceError> {
+    let small = AnyTextEncoder::Small(SmallTextEncoder);
+    if source.choice == TextEncoderChoice::Small {
+        return Ok(small);
+    }
+    if let Some(encoder) = load_pretrained(source, device, progress)? {
+        return Ok(encoder);
+    }
+    if source.choice == TextEncoderChoice::Pretrained {
+        return Err(TextSourceError::Missing {
+            looked_in: folders(source),
+        });
+    }
+    tracing::warn!(
+        command = FETCH_COMMAND,
+        "no pretrained text encoder found, so texts are matched by shared words only; `{FETCH_COMMAND}` downloads one"
+    );
+    Ok(small)
+}
+
+/// `$FRESHET_CACHE`, else `~/.cache/freshet`, else a folder among the temporary files.
+#[must_use]
+pub fn default_cache_dir() -> PathBuf {
+    match (std::env::var_os("FRESHET_CACHE"), std::env::home_dir()) {
+        (Some(dir), _) => PathBuf::from(dir),
+        (None, Some(home)) => home.join(".cache").join("freshet"),
+        (None, None) => std::env::temp_dir().join("freshet-cache"),
+    }
+}
+
+/// A spinner that turns while something blocks; invisible without a terminal.
+#[must_use]
+pub fn spinner() -> ProgressBar {
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(Duration::from_millis(120));
+    progress
+}
+
+fn load_pretrained(
+    source: &TextSource,
+    device: &Device,
+    progress: &ProgressBar,
+) -> Result<Option<AnyTextEncoder>, TextSourceError> {
+    if let Some(dir) = source.dir.as_deref().filter(|dir| files::is_complete(dir)) {
+        return files::load_folder(dir, files::Trust::Operator, device, progress).map(Some);
+    }
+    let cached = fetch::folder(&source.cache_dir);
+    if files::is_complete(&cached) {
+        return files::load_folder(&cached, files::Trust::Pinned, device, progress).map(Some);
+    }
+    Ok(None)
+}
+
+fn folders(source: &TextSource) -> Vec<PathBuf> {
+    source
+        .dir
+        .iter()
+        .cloned()
+        .chain([fetch::folder(&source.cache_dir)])
+        .collect()
+}
+
+fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> TextSourceError + '_ {
+    move |source| TextSourceError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}

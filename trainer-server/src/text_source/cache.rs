@@ -1,0 +1,211 @@
+//! Embedded rows kept over a restart, so that a known catalogue costs no encoder time.
+//!
+//! ```text
+//! table "rows": BLAKE3(fingerprint ‖ text) → [dim] f32, little endian
+//! ```
+//! The key holds everything a row depends on, so rows are never stale and never rewritten; another
+//! encoder simply misses. The file may be deleted at any time. Losing it costs time, not
+//! correctness: whatever is wrong with it is logged and the texts are embedded again.
+
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTableMetadata, StorageError, TableDefinition,
+};
+use shared_model::ids::BlobId;
+use shared_model::spec::NUM_ITEMS_MAX;
+use shared_model::text::{AnyTextEncoder, TextError};
+
+use super::TextSourceError;
+
+const ROWS: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("rows");
+const FILE_NAME: &str = "text-embeddings.redb";
+
+/// Rows kept: one per item of the largest model. A full table is emptied and fills again.
+const NUM_ROWS_MAX: u64 = NUM_ITEMS_MAX as u64; // fits: usize is at most 64 bits
+
+/// Texts embedded between two commits, so that an interruption loses little.
+const TEXTS_PER_COMMIT: usize = 2048;
+
+/// The file of rows.
+#[derive(Debug)]
+pub struct EmbeddingCache {
+    database: Database,
+    path: PathBuf,
+}
+
+type Key = [u8; 32];
+
+impl EmbeddingCache {
+    /// Opens or makes the file in `data_dir`. A damaged file is replaced.
+    ///
+    /// # Errors
+    /// The file is in use by another process or cannot be written.
+    pub fn open(data_dir: &Path) -> Result<Self, TextSourceError> {
+        let path = data_dir.join(FILE_NAME);
+        let database = match Database::create(&path) {
+            Err(error) if is_damage(&error) => {
+                tracing::warn!(%error, "the embedding cache is damaged and is started anew: {}", path.display());
+                std::fs::remove_file(&path).map_err(super::io_error(&path))?;
+                Database::create(&path)
+            }
+            opened => opened,
+        };
+        let database = database.map_err(|error| cache_error(&path, error))?;
+        Ok(Self { database, path })
+    }
+
+    /// Rows that are there, by position.
+    fn get(&self, keys: &[Key], dim: usize) -> Result<Vec<Option<Vec<f32>>>, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let table = match transaction.open_table(ROWS) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(vec![None; keys.len()]),
+            opened => opened?,
+        };
+        let mut rows = Vec::with_capacity(keys.len());
+        for key in keys {
+            let row = table.get(key)?;
+            rows.push(row.and_then(|row| decode(row.value(), dim)));
+        }
+        Ok(rows)
+    }
+
+    fn put(&self, rows: &[(Key, &[f32])]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let num_rows = transaction.open_table(ROWS)?.len()?;
+        if num_rows >= NUM_ROWS_MAX {
+            transaction.delete_table(ROWS)?;
+        }
+        {
+            let mut table = transaction.open_table(ROWS)?;
+            for (key, row) in rows {
+                table.insert(key, encode(row).as_slice())?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn warn(&self, error: &redb::Error) {
+        tracing::warn!(%error, "embedding cache failed, texts are embedded without it: {}", self.path.display());
+    }
+}
+
+/// An encoder that remembers; to be used in place of the bare one.
+#[derive(Debug)]
+pub struct CachedTextEncoder {
+    encoder: AnyTextEncoder,
+    cache: Option<EmbeddingCache>,
+}
+
+impl CachedTextEncoder {
+    /// Puts a cache before an encoder. The small encoder is quicker than a look-up and goes without.
+    #[must_use]
+    pub fn new(encoder: AnyTextEncoder, cache: Option<EmbeddingCache>) -> Self {
+        let is_slow = matches!(encoder, AnyTextEncoder::Bert(_));
+        Self {
+            encoder,
+            cache: cache.filter(|_| is_slow),
+        }
+    }
+
+    /// The encoder behind.
+    #[must_use]
+    pub fn encoder(&self) -> &AnyTextEncoder {
+        &self.encoder
+    }
+
+    /// Width of an embedding.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.encoder.dim()
+    }
+
+    /// See [`AnyTextEncoder::fingerprint`].
+    #[must_use]
+    pub fn fingerprint(&self) -> BlobId {
+        self.encoder.fingerprint()
+    }
+
+    /// See [`AnyTextEncoder::embed`]; only texts never seen before reach the encoder.
+    ///
+    /// # Errors
+    /// The encoder failed. A cache that fails is logged and passed by.
+    pub fn embed(&self, texts: &[String]) -> Result<Vec<f32>, TextError> {
+        let Some(cache) = &self.cache else {
+            return self.encoder.embed(texts);
+        };
+        let dim = self.dim();
+        let fingerprint = self.fingerprint();
+        let keys: Vec<Key> = texts.iter().map(|text| key_of(fingerprint, text)).collect();
+        let known = cache.get(&keys, dim).unwrap_or_else(|error| {
+            cache.warn(&error);
+            vec![None; keys.len()]
+        });
+        let missing: Vec<usize> = (0..texts.len())
+            .filter(|&text_idx| known[text_idx].is_none())
+            .collect();
+        let mut values: Vec<f32> = known
+            .into_iter()
+            .flat_map(|row| row.unwrap_or_else(|| vec![0.0; dim]))
+            .collect();
+        for text_idxs in missing.chunks(TEXTS_PER_COMMIT) {
+            let missing_texts: Vec<String> = text_idxs
+                .iter()
+                .map(|&text_idx| texts[text_idx].clone())
+                .collect();
+            let embedded = self.encoder.embed(&missing_texts)?;
+            let rows = text_idxs.iter().zip(embedded.chunks_exact(dim));
+            let rows: Vec<(Key, &[f32])> =
+                rows.map(|(&text_idx, row)| (keys[text_idx], row)).collect();
+            if let Err(error) = cache.put(&rows) {
+                cache.warn(&error);
+            }
+            for (&text_idx, (_, row)) in text_idxs.iter().zip(&rows) {
+                values[text_idx * dim..(text_idx + 1) * dim].copy_from_slice(row);
+            }
+        }
+        Ok(values)
+    }
+}
+
+fn key_of(fingerprint: BlobId, text: &str) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&fingerprint.0).update(text.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+fn encode(row: &[f32]) -> Vec<u8> {
+    row.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// `None` for anything that is not a finite row of `dim` values: it is embedded again.
+fn decode(bytes: &[u8], dim: usize) -> Option<Vec<f32>> {
+    if bytes.len() != dim * size_of::<f32>() {
+        return None;
+    }
+    let words = bytes.chunks_exact(size_of::<f32>());
+    let row: Vec<f32> = words
+        .map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+        .collect();
+    row.iter().all(|value| value.is_finite()).then_some(row)
+}
+
+fn is_damage(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => {
+            true
+        }
+        DatabaseError::Storage(StorageError::Io(io)) => {
+            io.kind() == std::io::ErrorKind::InvalidData
+        }
+        _ => false, // not our enum: in use, or the disk failed
+    }
+}
+
+fn cache_error(path: &Path, error: DatabaseError) -> TextSourceError {
+    TextSourceError::Cache {
+        path: path.to_owned(),
+        source: Box::new(error.into()),
+    }
+}
