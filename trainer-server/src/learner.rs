@@ -14,13 +14,14 @@ use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::scorer::{Padding, Query, Scorer};
 use shared_model::model::sequence::Sequence;
-use shared_model::text::{AnyTextEncoder, TextError};
+use shared_model::text::TextError;
 
 use crate::compress::{self, CompressConfig, DirtyRows, ItemView};
 use crate::config::Config;
 use crate::event_log::LogRecord;
 use crate::gate::{self, GateBounds, GateError, Probe};
 use crate::preprocess::{Batch, Preprocessor, UserIdx};
+use crate::text_source::CachedTextEncoder;
 use crate::train::TrainError;
 use crate::train::counts::DecayedCounts;
 use crate::train::fast_step::{FastOptimizer, FastStepConfig, ScoredEvents, fast_step};
@@ -91,7 +92,7 @@ pub struct Learner {
     config: Arc<Config>,
     /// Without autodiff.
     device: Device,
-    encoder: Arc<AnyTextEncoder>,
+    encoder: CachedTextEncoder,
     parameters: ParameterSet,
     counts: DecayedCounts,
     optimizer: FastOptimizer,
@@ -109,7 +110,7 @@ pub struct Learner {
 impl Learner {
     /// Nothing learned yet.
     #[must_use]
-    pub fn new(config: Arc<Config>, device: Device, encoder: Arc<AnyTextEncoder>) -> Self {
+    pub fn new(config: Arc<Config>, device: Device, encoder: CachedTextEncoder) -> Self {
         let text_dim = encoder.dim() as u32; // fits: encoders are at most a few thousand wide
         let spec = config.model.spec(text_dim);
         let parameters = init_parameters(&spec, 0, config.train.seed);
@@ -137,6 +138,13 @@ impl Learner {
     #[must_use]
     pub fn live(&self) -> Option<&LiveModel> {
         self.live.as_ref()
+    }
+
+    /// Names the text encoder in a state: the first bytes of its fingerprint.
+    #[must_use]
+    pub fn encoder_generation(&self) -> u32 {
+        let fingerprint = self.encoder.fingerprint().0;
+        u32::from_le_bytes([fingerprint[0], fingerprint[1], fingerprint[2], fingerprint[3]])
     }
 
     /// Trained weights.
@@ -238,7 +246,9 @@ impl Learner {
         self.dirty_after = self.dirty.clone();
         let Some(live) = &self.live else {
             self.dirty_after = DirtyRows::default();
-            return compress::first_state(&self.parameters, &self.counts, &self.items);
+            let mut state = compress::first_state(&self.parameters, &self.counts, &self.items);
+            state.encoder_generation = self.encoder_generation();
+            return state;
         };
         let (parameters, counts, items) = (&self.parameters, &self.counts, &self.items);
         compress::fast_state(&live.state, parameters, counts, items, &mut self.dirty_after, &config)

@@ -1,8 +1,16 @@
 //! `freshet`: the server and its tools, in one binary.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use trainer_server::cli::{Cli, run};
 
-fn main() -> anyhow::Result<()> {
-    run(Cli::parse())
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

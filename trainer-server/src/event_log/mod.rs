@@ -141,6 +141,22 @@ impl From<&Config> for EventLogConfig {
     }
 }
 
+/// A batch in the queue.
+#[must_use = "the batch is safe only once its outcomes are known"]
+pub struct Pending {
+    reply: Reply,
+}
+
+impl Pending {
+    /// Waits until the batch is synced; one outcome per record in order.
+    ///
+    /// # Errors
+    /// The transaction failed.
+    pub async fn outcomes(self) -> Result<Vec<AppendOutcome>, EventLogError> {
+        self.reply.await.unwrap_or(Err(EventLogError::Closed))
+    }
+}
+
 /// Handle of the log; clones share it.
 #[derive(Clone)]
 pub struct EventLog {
@@ -235,9 +251,18 @@ impl EventLog {
         &self,
         records: Vec<LogRecord>,
     ) -> Result<Vec<AppendOutcome>, EventLogError> {
-        let (request, reply) = request(&records)?;
+        self.enqueue(&records)?.outcomes().await
+    }
+
+    /// The first half of [`Self::append`], for a thread that may be busy for some milliseconds:
+    /// encodes the batch and puts it into the queue.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn enqueue(&self, records: &[LogRecord]) -> Result<Pending, EventLogError> {
+        let (request, reply) = request(records)?;
         match self.sender()?.try_send(request) {
-            Ok(()) => reply.await.unwrap_or(Err(EventLogError::Closed)),
+            Ok(()) => Ok(Pending { reply }),
             Err(TrySendError::Full(_)) => Err(self.backpressure()),
             Err(TrySendError::Disconnected(_)) => Err(EventLogError::Closed),
         }

@@ -13,6 +13,35 @@ use crate::ingest::BodyError;
 /// How long a sender may take for its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Bodies up to this size are worked on where they arrive: that takes well under a millisecond.
+const INLINE_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Runs `work` on a body of `num_bytes`, on another thread when that would hold up other requests.
+pub(super) async fn work_on<T: Send + 'static>(
+    num_bytes: usize,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if num_bytes <= INLINE_BODY_BYTES_MAX {
+        return work();
+    }
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "working on a body panicked");
+            Err(Problem::internal())
+        })
+}
+
+/// Runs `work` to its end even when the sender hangs up, which would otherwise drop it half-way.
+pub(super) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "working on a request panicked");
+        Err(Problem::internal())
+    })
+}
+
 /// A body that holds JSON, as `application/json` or, for `navigator.sendBeacon`, `text/plain`.
 pub(super) struct JsonBytes(pub(super) Bytes);
 

@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::Value;
 use shared_model::ids::{ItemId, LogOffset};
 
-use super::body::JsonBytes;
+use super::body::{JsonBytes, work_on};
 use super::{AppState, Problem};
 use crate::config::ClockMode;
-use crate::event_log::{AppendOutcome, EventLogError, LogRecord, StoredEvent};
+use crate::event_log::{AppendOutcome, EventLogError, LogRecord, Pending, StoredEvent};
 use crate::ingest::{self, EventRules, Fields, Rejection};
 
 /// Answer to a batch of events.
@@ -26,11 +26,16 @@ pub(super) async fn post(
     State(state): State<AppState>,
     body: JsonBytes,
 ) -> Result<Json<EventsResponse>, Problem> {
-    let (records, rejected) = read(&state, &body)?;
+    let (num_bytes, worker) = (body.0.len(), state.clone());
+    let (pending, rejected) = work_on(num_bytes, move || {
+        let (records, rejected) = read(&worker, &body)?;
+        Ok((enqueue(&worker, &records)?, rejected))
+    })
+    .await?;
     for rejection in &rejected {
         state.counters.add_rejected(rejection.code);
     }
-    let outcomes = append(&state, records).await?;
+    let outcomes = outcomes(pending).await?;
     let response = summarize(&state, &outcomes, rejected);
     state.counters.add(response.accepted, response.duplicates);
     Ok(Json(response))
@@ -69,19 +74,25 @@ pub(super) fn check_batch_len(state: &AppState, actual: usize) -> Result<(), Pro
     Ok(())
 }
 
-/// Appends, counting what the full queue turns away. Nothing to append is nothing to wait for.
-pub(super) async fn append(
-    state: &AppState,
-    records: Vec<LogRecord>,
-) -> Result<Vec<AppendOutcome>, Problem> {
+/// Puts records into the log's queue, counting what is turned away; nothing to append is nothing
+/// to wait for.
+pub(super) fn enqueue(state: &AppState, records: &[LogRecord]) -> Result<Option<Pending>, Problem> {
     if records.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let outcomes = state.log.append(records).await;
-    if matches!(outcomes, Err(EventLogError::Backpressure { .. })) {
+    let pending = state.log.enqueue(records);
+    if matches!(pending, Err(EventLogError::Backpressure { .. })) {
         state.counters.add_backpressure();
     }
-    Ok(outcomes?)
+    Ok(Some(pending?))
+}
+
+/// Waits until what was put into the queue is synced.
+pub(super) async fn outcomes(pending: Option<Pending>) -> Result<Vec<AppendOutcome>, Problem> {
+    match pending {
+        Some(pending) => Ok(pending.outcomes().await?),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn sort(

@@ -8,8 +8,8 @@ use shared_model::event::Item;
 use shared_model::ids::{ItemId, LogOffset};
 use shared_model::spec::NUM_ITEMS_MAX;
 
-use super::body::JsonBytes;
-use super::events::{append, check_batch_len};
+use super::body::{JsonBytes, to_the_end, work_on};
+use super::events::{check_batch_len, enqueue, outcomes};
 use super::{AppState, Problem};
 use crate::event_log::{AppendOutcome, LogRecord};
 use crate::ingest::{self, Fault, RejectCode, Rejection, item_from_json};
@@ -28,28 +28,54 @@ pub(super) async fn put(
     State(state): State<AppState>,
     body: JsonBytes,
 ) -> Result<Json<ItemsResponse>, Problem> {
+    let (num_bytes, worker) = (body.0.len(), state.clone());
+    let (put, pending) = work_on(num_bytes, move || {
+        let put = read_put(&worker, &body)?;
+        let records: Vec<_> = put.items.iter().cloned().map(LogRecord::ItemPut).collect();
+        let pending = enqueue(&worker, &records)?;
+        Ok((put, pending))
+    })
+    .await?;
+    // The index must follow the log whether or not the sender waits.
+    to_the_end(async move {
+        let outcomes = outcomes(pending).await?;
+        let mut response = response(&state, outcomes.len(), put.num_unchanged, put.rejected);
+        for (item, outcome) in put.items.into_iter().zip(outcomes) {
+            let offset = offset_of(outcome);
+            response.offset = response.offset.max(offset.next());
+            state.catalogue.put(offset, item);
+        }
+        Ok(Json(response))
+    })
+    .await
+}
+
+/// A body of items, sorted out.
+struct Put {
+    items: Vec<Item>,
+    num_unchanged: u64,
+    rejected: Vec<Rejection>,
+}
+
+fn read_put(state: &AppState, body: &JsonBytes) -> Result<Put, Problem> {
     let elements = ingest::elements(&body.0, "items").map_err(Problem::malformed_body)?;
-    check_batch_len(&state, elements.list.len())?;
-    let (mut items, mut rejected, mut unchanged) = (Vec::new(), Vec::new(), 0);
+    check_batch_len(state, elements.list.len())?;
+    let mut put = Put {
+        items: Vec::new(),
+        num_unchanged: 0,
+        rejected: Vec::new(),
+    };
     let mut rows_left = NUM_ITEMS_MAX.saturating_sub(state.catalogue.num_ids());
     for (index, element) in elements.list.into_iter().enumerate() {
         let pointer = format!("/items/{index}");
         let item = element.and_then(|value| item_from_json(&value, &pointer));
-        match item.and_then(|item| take_row(&state, item, &mut rows_left, &pointer)) {
-            Ok(item) if is_unchanged(&state, &item) => unchanged += 1,
-            Ok(item) => items.push(item),
-            Err(fault) => rejected.push(Rejection::new(index, fault)),
+        match item.and_then(|item| take_row(state, item, &mut rows_left, &pointer)) {
+            Ok(item) if is_unchanged(state, &item) => put.num_unchanged += 1,
+            Ok(item) => put.items.push(item),
+            Err(fault) => put.rejected.push(Rejection::new(index, fault)),
         }
     }
-    let records = items.iter().cloned().map(LogRecord::ItemPut).collect();
-    let outcomes = append(&state, records).await?;
-    let mut response = response(&state, outcomes.len(), unchanged, rejected);
-    for (item, outcome) in items.into_iter().zip(outcomes) {
-        let offset = offset_of(outcome);
-        response.offset = response.offset.max(offset.next());
-        state.catalogue.put(offset, item);
-    }
-    Ok(Json(response))
+    Ok(put)
 }
 
 pub(super) async fn delete(
@@ -65,19 +91,23 @@ pub(super) async fn delete(
             Err(fault) => rejected.push(Rejection::new(index, fault)),
         }
     }
-    let records = item_ids
+    let records: Vec<_> = item_ids
         .iter()
         .cloned()
         .map(LogRecord::ItemDelete)
         .collect();
-    let outcomes = append(&state, records).await?;
-    let mut response = response(&state, outcomes.len(), 0, rejected);
-    for (item_id, outcome) in item_ids.into_iter().zip(outcomes) {
-        let offset = offset_of(outcome);
-        response.offset = response.offset.max(offset.next());
-        state.catalogue.delete(offset, item_id);
-    }
-    Ok(Json(response))
+    let pending = enqueue(&state, &records)?;
+    to_the_end(async move {
+        let outcomes = outcomes(pending).await?;
+        let mut response = response(&state, outcomes.len(), 0, rejected);
+        for (item_id, outcome) in item_ids.into_iter().zip(outcomes) {
+            let offset = offset_of(outcome);
+            response.offset = response.offset.max(offset.next());
+            state.catalogue.delete(offset, item_id);
+        }
+        Ok(Json(response))
+    })
+    .await
 }
 
 fn response(

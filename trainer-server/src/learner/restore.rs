@@ -29,6 +29,17 @@ pub enum RestoreError {
         /// In the published version.
         published: ItemId,
     },
+    /// The texts of the published version were embedded by another encoder.
+    #[error(
+        "the published version has the text encoder {published:08x}, this start loaded {loaded:08x}; \
+         set model.text_encoder to what it was, or start with a new data_dir"
+    )]
+    Encoder {
+        /// Generation of the encoder loaded now.
+        loaded: u32,
+        /// Generation in the published version.
+        published: u32,
+    },
     /// The configuration asks for another model than the published one.
     #[error("the configured model spec is {configured}, the published version has {published}; start with a new data_dir or set the sizes back")]
     Spec {
@@ -49,6 +60,10 @@ impl Learner {
             let json = |spec| serde_json::to_string(spec).unwrap_or_default(); // numbers always serialize
             let (configured, published) = (json(&self.parameters.spec), json(&state.spec));
             return Err(RestoreError::Spec { configured, published });
+        }
+        let (loaded, published) = (self.encoder_generation(), state.encoder_generation);
+        if loaded != published {
+            return Err(RestoreError::Encoder { loaded, published });
         }
         for (item_idx, entry) in state.items.iter().enumerate() {
             let log = self.items.get(item_idx).map(|item| item.item_id.clone());

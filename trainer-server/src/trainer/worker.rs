@@ -11,17 +11,20 @@ use shared_model::edge::engine::ReadyVersion;
 use shared_model::event::{EventKind, HistoryEvent};
 use shared_model::ids::{LogOffset, Version};
 use shared_model::manifest::VersionKind;
+use shared_model::text::AnyTextEncoder;
 
 use super::serving::Serving;
 use super::{BACKLOG_ROUNDS_MAX, TrainerError, TrainerParts};
 use crate::clock::now_millis;
 use crate::config::{ClockMode, Config};
+use crate::device::{self, ChosenDevice};
 use crate::event_log::{EventLog, LogRecord};
 use crate::gate;
 use crate::learner::{Learner, LiveModel, ReleaseTraining};
 use crate::preprocess::Batch;
 use crate::publish::{NewVersion, Publisher};
-use crate::{checkpoint, device, text_source};
+use crate::text_source::{CachedTextEncoder, EmbeddingCache};
+use crate::{checkpoint, text_source};
 
 /// Longest wait for events in one round; bounds how late a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
@@ -57,13 +60,13 @@ impl Worker {
     /// Loads device and encoder, and continues from the newest published version.
     pub(super) fn open(parts: TrainerParts, serving: Arc<Serving>, stop: Arc<AtomicBool>) -> Result<Self, TrainerError> {
         let chosen = device::choose(parts.config.train.device)?;
-        let encoder = text_source::from_config(&parts.config, &chosen.device)?;
+        let encoder = open_encoder(&parts.config, &chosen)?;
         serving.update(|status| {
             chosen.name.clone_into(&mut status.device);
             status.text_encoder = encoder_name(&encoder).to_owned();
         });
         tracing::info!(device = chosen.name, text_encoder = encoder_name(&encoder), "the trainer starts");
-        let learner = Learner::new(Arc::clone(&parts.config), chosen.device, Arc::new(encoder));
+        let learner = Learner::new(Arc::clone(&parts.config), chosen.device, encoder);
         let now = Instant::now();
         let mut worker = Self {
             config: parts.config,
@@ -376,9 +379,22 @@ fn self_test_history(state: &CodeState, version: Version, now_millis: i64) -> Ve
     events.collect()
 }
 
-fn encoder_name(encoder: &shared_model::text::AnyTextEncoder) -> &'static str {
-    match encoder {
-        shared_model::text::AnyTextEncoder::Bert(_) => "bert",
-        shared_model::text::AnyTextEncoder::Small(_) => "small",
+/// The configured encoder behind its cache; without the cache a restart only takes longer.
+fn open_encoder(config: &Config, chosen: &ChosenDevice) -> Result<CachedTextEncoder, TrainerError> {
+    let encoder = text_source::from_config(config, &chosen.device)?;
+    let cache = match EmbeddingCache::open(&config.server.data_dir) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            tracing::warn!(%error, "texts are embedded again at every start");
+            None
+        }
+    };
+    Ok(CachedTextEncoder::new(encoder, cache))
+}
+
+fn encoder_name(encoder: &CachedTextEncoder) -> &'static str {
+    match encoder.encoder() {
+        AnyTextEncoder::Bert(_) => "bert",
+        AnyTextEncoder::Small(_) => "small",
     }
 }
