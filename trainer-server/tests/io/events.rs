@@ -169,7 +169,9 @@ async fn size_length_and_type_of_a_body_are_limited() {
         (status, problem["type"].as_str()),
         (413, Some("/problems/too-large"))
     );
-    let chunks = futures_util::stream::iter([1500, 1500].map(|len| Ok::<_, std::io::Error>(vec![b' '; len])));
+    let chunks = futures_util::stream::iter(
+        [1500, 1500].map(|len| Ok::<_, std::io::Error>(vec![b' '; len])),
+    );
     let (status, _) = server
         .post("/v1/events", reqwest::Body::wrap_stream(chunks))
         .await;

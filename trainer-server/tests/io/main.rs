@@ -2,8 +2,10 @@
 
 mod events;
 mod harness;
+mod import;
 mod items;
 mod models;
+mod process;
 mod publish;
 mod rank;
 mod server;
