@@ -172,8 +172,6 @@ impl BertTextEncoder {
         Ok(Self { tokenizer, encoder })
     }
 
-    /// scratch
-    pub fn scratch_limits(&mut self, limits: BatchLimits) { self.encoder.limits = limits; }
     /// The tokenizer.
     #[must_use]
     pub fn tokenizer(&self) -> &TextTokenizer {
