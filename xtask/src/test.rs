@@ -72,10 +72,16 @@ fn script_tests(workspace: &Workspace, tally: &mut Tally) -> anyhow::Result<bool
         tally.skipped += 1;
         return Ok(true);
     }
+    let test_dir = workspace.npm_dir().join("test");
     let mut command = Command::new("node");
-    command
-        .args(["--test", "--test-reporter=tap"])
-        .current_dir(workspace.npm_dir().join("test"));
+    command.args(["--test", "--test-reporter=tap"]);
+    for entry in std::fs::read_dir(&test_dir)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(".test.js") {
+            command.arg(path);
+        }
+    }
+    command.current_dir(test_dir);
     run_lines(&mut command, |line| tally.add(node_result(line)))
 }
 

@@ -140,6 +140,7 @@ fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Res
         .out_name(module.out_name)
         .web(true)?
         .typescript(false)
+        .omit_default_module_path(false)
         .remove_name_section(true)
         .remove_producers_section(true)
         .generate(&dist_dir)

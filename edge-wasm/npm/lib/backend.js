@@ -64,13 +64,28 @@ function freshImport(backend, attempt) {
 }
 
 /**
+ * @typedef {object} WebGpuEngine
+ * @property {any} [engine] missing where there is no adapter worth using
+ * @property {string} reason a sentence for the visitor
+ * @property {(expected: Expected) => Promise<void>} assertAgreement throws if it scores otherwise than the CPU
+ * @property {<T>(body: (engine: any) => T | Promise<T>) => Promise<T>} withEngine rejects if the module panics
+ * @property {() => void} take from now on a panic is the new owner's to handle
+ *
+ * @typedef {object} Expected a version with the scores that the CPU gives its best items
+ * @property {Uint8Array} manifest
+ * @property {Uint8Array} snapshot
+ * @property {object} request
+ * @property {{item_id: string, score: number}[]} items
+ */
+
+/**
  * Opens an engine on the graphics adapter, if there is one worth using.
  * @param {object} options
  * @param {boolean} options.isSoftwareAllowed
  * @param {number} options.attempt
  * @param {(module: any) => Promise<any>} options.open
- * @param {(message: string) => void} options.onLatePanic after the engine was taken
- * @returns {Promise<{engine?: any, reason: string, agree?: (cpu: any, probe: object) => Promise<void>}>}
+ * @param {(message: string) => void} options.onLatePanic
+ * @returns {Promise<WebGpuEngine>}
  * @throws {FreshetError} the adapter is there but fails
  */
 export async function openWebGpu({ isSoftwareAllowed, attempt, open, onLatePanic }) {
@@ -89,23 +104,32 @@ export async function openWebGpu({ isSoftwareAllowed, attempt, open, onLatePanic
   };
   const module = await loadModule('webgpu', attempt, onPanic);
   const engine = await Promise.race([panic, open(module)]);
-  const agree = async (cpu, request) => {
-    await Promise.race([panic, assertAgreement(cpu, engine, request)]);
-    isTaken = true;
+  const withEngine = (body) => Promise.race([panic, (async () => body(engine))()]);
+  return {
+    engine,
+    reason: 'WebGPU agrees with the CPU.',
+    assertAgreement: (expected) => withEngine((webgpu) => assertAgreement(webgpu, expected)),
+    withEngine,
+    take: () => (isTaken = true),
   };
-  return { engine, reason: 'WebGPU agrees with the CPU.', agree };
 }
 
-/** Gives the live version of `cpu` to `webgpu` and compares the scores of the best items. */
-async function assertAgreement(cpu, webgpu, { history, nowMillis }) {
-  webgpu.restore(cpu.signed_manifest(), cpu.export_snapshot());
+/**
+ * The live version of `cpu` and its best items.
+ * @returns {Promise<Expected>}
+ */
+export async function expectedScores(cpu, { history, nowMillis }) {
   const request = { history, k: PARITY_ITEMS, excludeSeen: false, nowMillis };
-  const expected = JSON.parse(await cpu.rank(JSON.stringify(request))).items;
-  const candidates = expected.map((item) => item.item_id);
-  const actual = JSON.parse(await webgpu.rank(JSON.stringify({ ...request, candidates }))).items;
+  const { items } = JSON.parse(await cpu.rank(JSON.stringify(request)));
+  return { manifest: cpu.signed_manifest(), snapshot: cpu.export_snapshot(), request, items };
+}
 
+async function assertAgreement(webgpu, { manifest, snapshot, request, items }) {
+  webgpu.restore(manifest, snapshot);
+  const candidates = items.map((item) => item.item_id);
+  const actual = JSON.parse(await webgpu.rank(JSON.stringify({ ...request, candidates }))).items;
   const scoreOf = new Map(actual.map((item) => [item.item_id, item.score]));
-  for (const { item_id, score } of expected) {
+  for (const { item_id, score } of items) {
     const other = scoreOf.get(item_id);
     const tolerance = PARITY_TOLERANCE * Math.max(1, Math.abs(score));
     if (other === undefined || !(Math.abs(other - score) <= tolerance)) {

@@ -4,7 +4,7 @@
 //! The engine itself (bytes in, requests out) is the wasm module; feedback and history are the page's.
 
 import { Backoff } from './backoff.js';
-import { loadModule, openWebGpu } from './backend.js';
+import { expectedScores, loadModule, openWebGpu } from './backend.js';
 import { FreshetError, toFreshetError } from './errors.js';
 import { fetchBytes } from './http.js';
 import { joinTabs } from './leader.js';
@@ -269,7 +269,7 @@ export class EngineHost {
     try {
       while (this.#isPumpWanted && !this.#stop.signal.aborted) {
         this.#isPumpWanted = false;
-        await this.#performAll();
+        await this.#fetchWanted();
       }
     } catch (error) {
       this.#warn(error);
@@ -278,12 +278,12 @@ export class EngineHost {
     }
   }
 
-  async #performAll() {
+  async #fetchWanted() {
     for (;;) {
       const text = await this.#withEngine((engine) => engine.next_request());
       if (text === undefined || this.#stop.signal.aborted) return;
       try {
-        await this.#perform(JSON.parse(text));
+        await this.#perform(JSON.parse(text), (body) => this.#withEngine(body));
         await this.#settle();
         this.#backoff.reset();
       } catch (error) {
@@ -300,16 +300,17 @@ export class EngineHost {
     await this.#backoff.wait(this.#stop.signal, error?.retryAfterMillis ?? 0);
   }
 
-  async #perform(request) {
+  /** Fetches what was asked for and gives it to the engine behind `withEngine`. */
+  async #perform(request, withEngine) {
     if (request.kind === 'plan') {
       const base = request.base === null ? '' : `?base=${request.base}`;
       const bytes = await this.#fetch(this.#modelPath(`plan${base}`), PLAN_BYTES_MAX);
-      await this.#withEngine((engine) => engine.on_plan(bytes));
+      await withEngine((engine) => engine.on_plan(bytes));
       const { total_bytes } = JSON.parse(new TextDecoder().decode(bytes));
       this.#bytesExpected = this.#bytesReceived + total_bytes;
     } else {
       const bytes = await this.#fetch(this.#path(`blobs/${request.id}`), request.bytes);
-      await this.#withEngine((engine) => engine.on_blob(request.id, bytes));
+      await withEngine((engine) => engine.on_blob(request.id, bytes));
     }
   }
 
@@ -387,23 +388,44 @@ export class EngineHost {
     void this.#upgrade.then(() => this.#tellStatus('backend')).catch(() => {});
   }
 
-  /** Opens a second engine on the graphics adapter, and swaps if both agree. */
+  /**
+   * Opens a second engine on the graphics adapter, and swaps if both agree.
+   * The first one ranks and follows on all the while; compiling shaders may take seconds.
+   */
   async #tryWebGpu() {
-    const isAsked = this.#config.backend === 'webgpu';
     const opened = await openWebGpu({
-      isSoftwareAllowed: isAsked,
+      isSoftwareAllowed: this.#config.backend === 'webgpu',
       attempt: this.#config.attempt,
       open: (module) => this.#open(module, 'webgpu'),
       onLatePanic: (message) => this.#panicked(message),
     });
     this.#backendReason = opened.reason;
     if (!opened.engine) return;
-    await this.#withEngine(async (cpu) => {
-      const history = this.#lastRequest?.history ?? [];
-      await opened.agree(cpu, { history, nowMillis: Date.now() });
+    const request = { history: this.#lastRequest?.history ?? [], nowMillis: Date.now() };
+    const expected = await this.#withEngine((cpu) => expectedScores(cpu, request));
+    await opened.assertAgreement(expected);
+    await this.#catchUp(opened.withEngine);
+    await this.#withEngine((cpu) => {
       this.#engine = opened.engine;
       this.#engineBackend = 'webgpu';
+      opened.take();
       cpu.free();
     });
+    void this.#pump();
+  }
+
+  /** Brings an engine that does not rank yet to the newest version. */
+  async #catchUp(withEngine) {
+    for (;;) {
+      const text = await withEngine((engine) => engine.next_request());
+      if (text === undefined || this.#stop.signal.aborted) return;
+      try {
+        await this.#perform(JSON.parse(text), withEngine);
+      } catch {
+        await withEngine((engine) => engine.on_failure(text));
+        return; // it asks again once it ranks
+      }
+      await withEngine((engine) => engine.settle());
+    }
   }
 }

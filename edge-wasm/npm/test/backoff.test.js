@@ -1,0 +1,31 @@
+//! Waiting between attempts.
+
+import assert from 'node:assert/strict';
+import test from 'node:test';
+
+import { Backoff, retryAfterMillis } from '../lib/backoff.js';
+
+test('waits double up to a limit, with jitter below it', () => {
+  const longest = new Backoff(() => 1);
+  assert.deepEqual([1, 2, 3, 4].map(() => longest.nextMillis()), [250, 500, 1000, 2000]);
+  for (let idx = 0; idx < 20; idx += 1) longest.nextMillis();
+  assert.equal(longest.nextMillis(), 15_000);
+  assert.equal(new Backoff(() => 0).nextMillis(), 125);
+});
+
+test('a wait ends at once by wake and by abort', async () => {
+  const backoff = new Backoff();
+  const woken = backoff.wait(undefined, 60_000);
+  backoff.wake();
+  await woken;
+  await backoff.wait(AbortSignal.abort(), 60_000);
+});
+
+test('reads Retry-After in seconds and as a date, and bounds it', () => {
+  const headers = (value) => new Headers({ 'retry-after': value });
+  assert.equal(retryAfterMillis(headers('3'), 0), 3000);
+  assert.equal(retryAfterMillis(headers('Thu, 01 Jan 1970 00:00:05 GMT'), 1000), 4000);
+  assert.equal(retryAfterMillis(headers('999999'), 0), 120_000);
+  assert.equal(retryAfterMillis(headers('soon'), 0), 0);
+  assert.equal(retryAfterMillis(new Headers(), 0), 0);
+});

@@ -1,0 +1,93 @@
+//! The link replaces a host that ended, and gives up after a few.
+
+import assert from 'node:assert/strict';
+import test from 'node:test';
+
+import { EngineLink } from '../lib/link.js';
+
+/** A worker that answers with what `behave` says; `undefined` leaves the call open. */
+function workersThat(behave) {
+  const made = [];
+  class FakeWorker {
+    constructor() {
+      made.push(this);
+      this.terminated = false;
+      queueMicrotask(() => this.onmessage({ data: { event: 'loaded', detail: {} } }));
+    }
+    say(data) {
+      queueMicrotask(() => this.onmessage({ data }));
+    }
+    postMessage({ id, method, args }) {
+      const answer = behave({ worker: this, generation: made.length, method, args });
+      if (answer !== undefined) this.say({ id, ...answer });
+    }
+    terminate() {
+      this.terminated = true;
+    }
+  }
+  globalThis.Worker = FakeWorker;
+  return made;
+}
+
+const fatal = { event: 'fatal', detail: { code: 'panic', message: 'boom', backend: 'webgpu' } };
+const config = { url: 'http://server', model: 'main', backend: 'auto', publicKeys: [], cache: true, attempt: 0 };
+
+test('a call that waits while its host ends is answered by the next host', async () => {
+  const said = [];
+  const made = workersThat(({ worker, generation, method }) => {
+    if (method !== 'rank' || generation > 1) return { result: `${method} by ${generation}` };
+    worker.say(fatal);
+    return undefined;
+  });
+  const link = new EngineLink(config, true, (name, detail) => said.push({ name, ...detail }));
+  await link.start();
+  assert.equal(await link.call('rank', {}), 'rank by 2');
+  assert.equal(made[0].terminated, true);
+  assert.deepEqual(said.map((line) => line.name), ['webgpu_failed', 'restart']);
+  await link.dispose();
+});
+
+test('a host that ended on WebGPU is followed by one on the CPU, with a fresh instance', async () => {
+  const configs = [];
+  workersThat(({ worker, generation, method, args }) => {
+    if (method === 'start') configs.push(args[0]);
+    if (method === 'rank' && generation === 1) {
+      worker.say(fatal);
+      return undefined;
+    }
+    return { result: null };
+  });
+  const link = new EngineLink(config, true, () => {});
+  await link.start();
+  await link.call('rank', {});
+  assert.deepEqual(configs.map(({ backend, attempt }) => [backend, attempt]), [['auto', 0], ['cpu', 1]]);
+  await link.dispose();
+});
+
+test('after three replacements it gives up with a code', async () => {
+  const said = [];
+  const made = workersThat(({ worker, method }) => {
+    if (method !== 'persist') return { result: null };
+    worker.say(fatal);
+    return undefined;
+  });
+  const link = new EngineLink(config, true, (name, detail) => said.push({ name, ...detail }));
+  await link.start();
+  for (let idx = 0; idx < 2; idx += 1) {
+    await assert.rejects(link.call('persist'), (error) => error.code === 'engine_stopped');
+  }
+  assert.equal(made.length, 4);
+  assert.equal(said.at(-1).code, 'engine_stopped');
+  await assert.rejects(link.call('rank', {}), (error) => error.code === 'disposed');
+});
+
+test('waiting calls are rejected when the link is disposed', async () => {
+  workersThat(({ method }) => (method === 'rank' ? undefined : { result: null }));
+  const link = new EngineLink(config, true, () => {});
+  await link.start();
+  const waiting = link.call('rank', {});
+  const refused = assert.rejects(waiting, (error) => error.code === 'disposed');
+  await link.dispose();
+  await refused;
+  await link.dispose();
+});
