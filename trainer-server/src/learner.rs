@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::model::scorer::{Padding, Query, Scorer};
+use shared_model::model::scorer::{FastWeights, Padding, Query, Scorer};
 use shared_model::model::sequence::Sequence;
 use shared_model::text::TextError;
 
@@ -153,6 +153,18 @@ impl Learner {
         &self.parameters
     }
 
+    /// Takes the weights of a checkpoint as they are, before anything is live. `None` where a size differs.
+    pub fn load_weights(&mut self, saved: &crate::checkpoint::Checkpoint) -> Option<()> {
+        for (shape, values) in self.parameters.shapes().iter().zip(&mut self.parameters.tensors) {
+            let Some(saved) = saved.tensors.get(&shape.name) else { continue };
+            if saved.len() != values.len() {
+                return None;
+            }
+            values.clone_from(saved);
+        }
+        Some(())
+    }
+
     /// Optimizer state of the fast steps.
     #[must_use]
     pub fn optimizer(&self) -> &FastOptimizer {
@@ -263,13 +275,31 @@ impl Learner {
         }
     }
 
-    /// The gate over the events of the last batch.
+    /// The gate over the events of the last batch, for the state that `candidate` gave last.
     ///
     /// # Errors
     /// The candidate must not be published.
-    pub async fn check(&self, candidate: &ReadyVersion) -> Result<(), GateError> {
-        let trained = candidate.scorer.with_fast_weights(&self.parameters);
+    pub async fn check(&self, state: &CodeState, candidate: &ReadyVersion) -> Result<(), GateError> {
+        let trained = self.trained_twin(state, &candidate.scorer, &self.parameters);
         self.check_against(candidate, &trained).await
+    }
+
+    /// The candidate with f32 weights in place of codes, but without the rows that wait for a later version:
+    /// what the gate wants to know is what rounding did, not what the byte budget held back.
+    fn trained_twin(&self, state: &CodeState, candidate: &Scorer, parameters: &ParameterSet) -> Scorer {
+        let dim = parameters.spec.embedding_dim as usize;
+        let mut id_rows = parameters.tensor("item.id_rows").to_vec();
+        let mut bias = parameters.tensor("item.bias").to_vec();
+        let published = |name: &str, row_idx: usize| state.tensor(name).map(|tensor| tensor.dequantize_row(row_idx));
+        for item_idx in &self.dirty_after.learned {
+            let row_idx = *item_idx as usize;
+            if let (Some(row), Some(bias_row)) = (published("item.id_rows", row_idx), published("item.bias", row_idx)) {
+                id_rows[row_idx * dim..(row_idx + 1) * dim].copy_from_slice(&row);
+                bias[row_idx] = bias_row[0];
+            }
+        }
+        let prior = parameters.tensor("prior.weights");
+        candidate.with_fast_weights(FastWeights { id_rows: &id_rows, bias: &bias, prior })
     }
 
     async fn check_against(&self, candidate: &ReadyVersion, trained: &Scorer) -> Result<(), GateError> {

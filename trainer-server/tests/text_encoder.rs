@@ -13,8 +13,12 @@ use burn::tensor::Device;
 use indicatif::ProgressBar;
 use redb::ReadableTable;
 use serde::Deserialize;
+use shared_model::event::Item;
 use shared_model::text::{AnyTextEncoder, SmallTextEncoder, TextError, TokenizedText};
+use trainer_server::baselines::text_only::TextOnly;
+use trainer_server::baselines::timelines::Timelines;
 use trainer_server::config::TextEncoderChoice;
+use trainer_server::dataset::Dataset;
 use trainer_server::text_source::{
     CachedTextEncoder, EmbeddingCache, TextSource, TextSourceError, default_cache_dir,
     fetch_pretrained, load,
@@ -354,4 +358,47 @@ fn measure_encoding_the_titles_of_a_real_catalogue() {
     let started = Instant::now();
     let rows = SmallTextEncoder.embed(&titles);
     println!("small: {} values in {:?}", rows.len(), started.elapsed());
+}
+
+/// Share of the last fifth of a stream's first-time events that text alone puts among the first 10.
+fn text_only_hit_rate(dataset: &Dataset, encoder: &AnyTextEncoder) -> f64 {
+    let texts: Vec<String> = dataset.items.iter().map(Item::full_text).collect();
+    let rows = encoder.embed(&texts).expect("embeds");
+    let text_only = TextOnly::new(&rows, texts.len(), &Device::flex()).expect("sizes agree");
+    let mut timelines = Timelines::new(dataset.users.len());
+    let queries: Vec<_> = dataset
+        .events
+        .iter()
+        .map(|event| timelines.push(event))
+        .collect();
+    let asked = queries[dataset.split_at(0.8)..]
+        .iter()
+        .filter(|query| query.is_new && query.num_known > 0);
+    let asked: Vec<_> = asked.step_by(5).copied().collect();
+    let ranks = asked
+        .chunks(1000)
+        .flat_map(|chunk| text_only.ranks(chunk, &timelines));
+    let num_hits = ranks
+        .filter(|rank| rank.is_some_and(|rank| rank <= 10))
+        .count();
+    num_hits as f64 / asked.len() as f64
+}
+
+#[test]
+#[ignore = "a measurement: run it alone with --ignored --nocapture"]
+fn measure_how_well_text_alone_ranks_new_items() {
+    for name in ["online-retail", "movietweetings-100k"] {
+        let Some(path) = dataset_path(&format!("{name}/events.tsv")) else {
+            return;
+        };
+        let dataset = Dataset::load(path.parent().expect("a folder"), 7).expect("loads");
+        let small = text_only_hit_rate(&dataset, &AnyTextEncoder::Small(SmallTextEncoder));
+        println!("{name}: HR@10 by text alone, small {small:.4}");
+        if let Some(encoder) = pretrained() {
+            println!(
+                "{name}: HR@10 by text alone, pretrained {:.4}",
+                text_only_hit_rate(&dataset, &encoder)
+            );
+        }
+    }
 }

@@ -49,6 +49,17 @@ pub struct Query {
     pub now_millis: i64,
 }
 
+/// Fast weights as f32.
+#[derive(Debug, Clone, Copy)]
+pub struct FastWeights<'a> {
+    /// `[num_items, embedding_dim]`.
+    pub id_rows: &'a [f32],
+    /// `[num_items]`.
+    pub bias: &'a [f32],
+    /// `[num_half_lives]`.
+    pub prior: &'a [f32],
+}
+
 /// One version on one device.
 #[derive(Debug, Clone)]
 pub struct Scorer {
@@ -189,22 +200,22 @@ impl Scorer {
         }
     }
 
-    /// The same version with the fast weights of `parameters` as f32, before any code: what the trainer holds.
+    /// The same version with other fast weights, as f32 before any code: what the trainer holds.
     #[must_use]
-    pub fn with_fast_weights(&self, parameters: &ParameterSet) -> Self {
+    pub fn with_fast_weights(&self, weights: FastWeights<'_>) -> Self {
         let dim = self.spec.embedding_dim as usize;
-        let id_rows = matrix(parameters.tensor("item.id_rows"), self.num_items, dim, self.ranker.device());
+        let id_rows = matrix(weights.id_rows, self.num_items, dim, self.ranker.device());
         Self {
             item_vectors: item_vectors(self.content.clone(), id_rows),
-            bias: parameters.tensor("item.bias").to_vec(),
-            prior_weights: parameters.tensor("prior.weights").to_vec(),
+            bias: weights.bias.to_vec(),
+            prior_weights: weights.prior.to_vec(),
             ..self.clone()
         }
     }
 
-    /// The same version with all weights of `parameters` as f32.
+    /// The same version with the slow weights of `parameters` as f32.
     #[must_use]
-    pub fn with_all_weights(&self, parameters: &ParameterSet) -> Self {
+    pub fn with_slow_weights(&self, parameters: &ParameterSet) -> Self {
         let device = self.ranker.device().clone();
         let ranker = Ranker::init(parameters, &device);
         let rows = |name: &str, num_cols: u32| {
@@ -213,7 +224,7 @@ impl Scorer {
         };
         let content = ranker
             .content_vectors(rows("item.text", self.spec.text_dim), rows("item.features", self.spec.feature_dim));
-        Self { ranker, content, ..self.clone() }.with_fast_weights(parameters)
+        Self { ranker, content, ..self.clone() }
     }
 
     /// Prior features of all items at `now`: `[num_items, num_half_lives]`.

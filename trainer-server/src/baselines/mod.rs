@@ -53,18 +53,6 @@ impl Baselines {
         }
     }
 
-    /// Whether the catalogue is small enough for item-kNN.
-    #[must_use]
-    pub fn has_item_knn(&self) -> bool {
-        self.item_knn.is_some()
-    }
-
-    /// Whether there are text embeddings.
-    #[must_use]
-    pub fn has_text_only(&self) -> bool {
-        self.text_only.is_some()
-    }
-
     /// Learns an event without ranking it.
     pub fn learn(&mut self, query: &Query, timelines: &Timelines) {
         self.popularity.learn(query);

@@ -319,21 +319,15 @@ fn read_events(path: &Path, item_idx: &HashMap<&str, u32>) -> Result<ReadEvents,
 }
 
 fn parse_seconds(text: &str) -> Result<i64, String> {
-    let secs: i64 = text
-        .parse()
-        .map_err(|_| "expected unix seconds".to_owned())?; // the text is quoted in the error
-    secs.checked_mul(1000)
-        .filter(|_| secs >= 0)
-        .ok_or_else(|| "expected unix seconds, zero or more".to_owned())
+    let secs = text.parse::<i64>().ok().filter(|secs| *secs >= 0); // the text is quoted in the error
+    let millis = secs.and_then(|secs| secs.checked_mul(1000));
+    millis.ok_or_else(|| "expected unix seconds, zero or more".to_owned())
 }
 
 fn parse_finite(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "expected a number".to_owned())?; // the text is quoted in the error
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err("expected a finite number".to_owned())
-    }
+    let value = text.parse::<f64>().ok(); // the text is quoted in the error
+    let finite = value.filter(|value| value.is_finite());
+    finite.ok_or_else(|| "expected a finite number".to_owned())
 }
 
 /// By time, then by a random key that depends only on the seed and the order of the file.

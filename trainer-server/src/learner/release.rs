@@ -75,7 +75,8 @@ impl Learner {
         let (trained, counts, items) = (&training.parameters, &self.counts, &self.items);
         let state = compress::release_state(&live.state, trained, counts, items, &mut self.dirty_after);
         let ready = self.ready(&state);
-        let trained = ready.scorer.with_all_weights(&training.parameters);
+        let slow = ready.scorer.with_slow_weights(&training.parameters);
+        let trained = self.trained_twin(&state, &slow, &training.parameters);
         self.check_against(&ready, &trained).await?;
         Ok((state, ready))
     }

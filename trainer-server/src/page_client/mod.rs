@@ -37,7 +37,7 @@ pub enum PageKind {
 }
 
 enum PageModel {
-    Following(EdgeSync),
+    Following(Box<EdgeSync>),
     Ranking(Box<EdgeEngine>),
 }
 
@@ -131,7 +131,9 @@ impl PageClient {
         let (keys, plan_bytes) = http::fetch_keys(&http, address).await?;
         let trust = Trust::Keys(keys);
         let model = match kind {
-            PageKind::Following => PageModel::Following(EdgeSync::new(&address.model, trust)),
+            PageKind::Following => {
+                PageModel::Following(Box::new(EdgeSync::new(&address.model, trust)))
+            }
             PageKind::Ranking(device) => {
                 let engine = EdgeEngine::new(&address.model, trust, device, Padding::Longest);
                 PageModel::Ranking(Box::new(engine))
@@ -162,7 +164,7 @@ impl PageClient {
             if self.in_flight.is_none() {
                 self.in_flight = self.sync_mut().next_request();
             }
-            match self.in_flight.clone() {
+            match self.in_flight {
                 Some(request) => self.fetch(&request).await,
                 None => self.listen().await,
             }

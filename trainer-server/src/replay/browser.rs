@@ -7,7 +7,8 @@
 //! WebDriver is four JSON requests here, sent with the HTTP client that is there anyway.
 //! Needs `chromedriver` and Chromium on the path.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use crate::page_client::ServerAddress;
 
 const START_SECS_MAX: u64 = 20;
 const SCRIPT_SECS_MAX: u64 = 60;
+const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// As the readme of the package says for headless Chromium in containers.
 const CHROMIUM_ARGUMENTS: [&str; 8] = [
     "--headless=new",
@@ -222,16 +224,29 @@ impl BrowserPage {
         Err(BrowserError::Refused { command, message })
     }
 
-    /// Closes the browser; the driver ends on drop.
-    pub async fn close(self) {
-        // Whatever it answers: the process is killed next.
-        drop(self.http.delete(&self.session_url).send().await);
+    /// Asks the driver to close the browser, which it does not do when it is killed.
+    fn quit(&self) -> std::io::Result<()> {
+        let Some((host, path)) = self
+            .session_url
+            .strip_prefix("http://")
+            .and_then(|rest| rest.split_once('/'))
+        else {
+            return Ok(());
+        };
+        let mut stream = TcpStream::connect(host)?;
+        stream.set_read_timeout(Some(QUIT_TIMEOUT))?;
+        let request =
+            format!("DELETE /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = [0; 64];
+        stream.read(&mut answer).map(|_| ())
     }
 }
 
 impl Drop for BrowserPage {
     fn drop(&mut self) {
-        // Both fail only if the process is gone already, which is what is wanted.
+        // All three fail only if the process is gone already, which is what is wanted.
+        drop(self.quit());
         drop(self.driver.kill());
         drop(self.driver.wait());
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use shared_model::edge::engine::{K_MAX, RankOptions, RankRequest};
 use shared_model::event::HistoryEvent;
-use shared_model::ids::{ItemId, UserId, Version};
+use shared_model::ids::{ItemId, LogOffset, UserId, Version};
 
 use super::ReplayError;
 use super::background::EventClock;
@@ -25,23 +25,35 @@ pub(super) struct Probe {
     pub(super) users: Vec<UserId>,
 }
 
-/// The moment of the acknowledgement, on both clocks.
+/// The acknowledgement of planted events: its moment on both clocks, and where they lie in the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Acked {
+    /// End of the log once they were in it.
+    pub(super) end: LogOffset,
+    /// How many they are.
+    pub(super) num_events: u64,
     pub(super) at: Instant,
     pub(super) system_millis: i64,
 }
 
 impl Acked {
-    pub(super) fn now() -> Self {
+    pub(super) fn now(end: LogOffset, num_events: usize) -> Self {
         let since = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         let system_millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX); // fits for ages
+        let num_events = num_events as u64; // usize fits u64
         Self {
+            end,
+            num_events,
             at: Instant::now(),
             system_millis,
         }
+    }
+
+    /// Whether a version has learned any of the events, so that what it shows can be their effect.
+    fn is_touched_by(self, version: &Applied) -> bool {
+        version.learned_through.0 + self.num_events > self.end.0
     }
 
     fn deadline(self) -> Instant {
@@ -56,6 +68,10 @@ pub struct PlantOutcome {
     pub acked_at: Instant,
     /// Position just before, in the first page.
     pub position_before: usize,
+    /// The best position that the first page saw afterwards.
+    pub position_after: usize,
+    /// Seconds until the first page had a version that learned all planted events, if it came.
+    pub learned_secs: Option<f64>,
     /// Per ranking page the seconds until the effect; `None` where it was lost.
     pub effect_secs: Vec<Option<f64>>,
     /// The same for the Chromium pages.
@@ -83,12 +99,16 @@ pub fn following_secs(plant: &PlantOutcome, followers: &[FollowerRecord]) -> Vec
 }
 
 /// What one page saw.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Effect {
     /// Seconds until the effect; `None` where it was lost.
     pub(super) secs: Option<f64>,
     /// The version that showed it.
     pub(super) version: Option<Version>,
+    /// Seconds until a version had learned all planted events.
+    pub(super) learned_secs: Option<f64>,
+    /// Best position seen.
+    pub(super) position_after: Option<usize>,
     /// Every version that was applied meanwhile.
     pub(super) applied: Vec<Applied>,
 }
@@ -101,25 +121,24 @@ pub(super) async fn wait_for_effect(
     acked: Acked,
     clock: EventClock,
 ) -> Result<Effect, ReplayError> {
-    let deadline = acked.deadline();
-    let mut applied = Vec::new();
-    while let Ok(version) = tokio::time::timeout_at(deadline.into(), page.next_version()).await {
-        applied.push(version);
+    let mut effect = Effect::default();
+    while let Ok(version) =
+        tokio::time::timeout_at(acked.deadline().into(), page.next_version()).await
+    {
+        effect.applied.push(version);
+        if effect.learned_secs.is_none() && version.learned_through >= acked.end {
+            effect.learned_secs = Some(acked.at.elapsed().as_secs_f64());
+        }
         let ranking = rank_all(page, &probe.history, clock.now_millis()).await?;
-        if position_of(&ranking, &probe.item_id) * 2 <= position_before {
-            let secs = acked.at.elapsed().as_secs_f64();
-            return Ok(Effect {
-                secs: Some(secs),
-                version: Some(version.version),
-                applied,
-            });
+        let position = position_of(&ranking, &probe.item_id);
+        effect.position_after = effect.position_after.into_iter().chain([position]).min();
+        if position * 2 <= position_before && acked.is_touched_by(&version) {
+            effect.secs = Some(acked.at.elapsed().as_secs_f64());
+            effect.version = Some(version.version);
+            break;
         }
     }
-    Ok(Effect {
-        secs: None,
-        version: None,
-        applied,
-    })
+    Ok(effect)
 }
 
 /// `rank()` of a page over all items.
@@ -203,6 +222,8 @@ mod tests {
         let plant = |effective_version| PlantOutcome {
             acked_at,
             position_before: 900,
+            position_after: 100,
+            learned_secs: None,
             effect_secs: Vec::new(),
             browser_secs: Vec::new(),
             effective_version,

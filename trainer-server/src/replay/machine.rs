@@ -1,5 +1,7 @@
 //! Where and from what a report was made: machine, command, commit.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 /// The machine.
@@ -39,7 +41,7 @@ pub fn machine() -> Machine {
 pub fn command() -> String {
     let mut words = std::env::args();
     let program = words.next().unwrap_or_default();
-    let name = std::path::Path::new(&program)
+    let name = Path::new(&program)
         .file_name()
         .map(|name| name.to_string_lossy().into_owned());
     std::iter::once(name.unwrap_or(program))
@@ -48,13 +50,23 @@ pub fn command() -> String {
         .join(" ")
 }
 
-/// Commit of the working folder, with `-dirty` where files differ from it; the reason where unknown.
+/// Commit of the repository that this program was built in, with `-dirty` where files differ from it;
+/// of the working folder if the program lies elsewhere; the reason where unknown.
 ///
 /// # Errors
-/// Git is missing, or this is not a repository with a commit.
+/// Git is missing, or neither is a repository with a commit.
 pub fn commit() -> Result<String, String> {
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    let program = std::env::current_exe().ok(); // then the working folder decides
+    let program_dir = program.as_deref().and_then(Path::parent);
+    match program_dir.map(commit_in) {
+        Some(Ok(commit)) => Ok(commit),
+        Some(Err(_)) | None => commit_in(Path::new(".")),
+    }
+}
+
+fn commit_in(dir: &Path) -> Result<String, String> {
+    let commit = git(dir, &["rev-parse", "HEAD"])?;
+    let changes = git(dir, &["status", "--porcelain", "--untracked-files=no"])?;
     Ok(if changes.is_empty() {
         commit
     } else {
@@ -62,16 +74,18 @@ pub fn commit() -> Result<String, String> {
     })
 }
 
-fn git(arguments: &[&str]) -> Result<String, String> {
+fn git(dir: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = std::process::Command::new("git")
+        .arg("-C")
+        .arg(dir)
         .args(arguments)
         .output()
         .map_err(|error| format!("git cannot be run: {error}"))?;
     if !output.status.success() {
-        return Err(format!(
-            "git {} failed: the working folder is not a repository with a commit",
-            arguments[0]
-        ));
+        return Err(
+            "neither the program nor the working folder lies in a repository with a commit"
+                .to_owned(),
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -21,6 +21,7 @@ mod report;
 pub mod scoring;
 pub mod server_process;
 pub mod steady;
+mod summary;
 pub mod walk;
 mod warm;
 
@@ -154,8 +155,6 @@ pub(crate) struct Measured {
     pub(crate) learned_code_bytes: u64,
     pub(crate) warm_secs: f64,
     pub(crate) walk: WalkOutcome,
-    pub(crate) item_knn_is_absent: bool,
-    pub(crate) text_only_is_absent: bool,
     pub(crate) steady: Result<SteadyOutcome, String>,
     pub(crate) followers: Vec<FollowerRecord>,
     pub(crate) total_secs: f64,
@@ -166,8 +165,8 @@ pub(crate) struct Measured {
 /// # Errors
 /// See [`ReplayError`]; a steady phase that fails is a null with a reason in the report instead.
 pub async fn replay(options: ReplayOptions) -> Result<Value, ReplayError> {
-    let measured = measure(options, true).await?;
-    report::print_summary(&measured);
+    let measured = Box::pin(measure(options, true)).await?;
+    summary::print(&measured);
     Ok(report::replay_report(&measured))
 }
 
@@ -176,8 +175,8 @@ pub async fn replay(options: ReplayOptions) -> Result<Value, ReplayError> {
 /// # Errors
 /// See [`ReplayError`].
 pub async fn evaluate(options: ReplayOptions) -> Result<Value, ReplayError> {
-    let measured = measure(options, false).await?;
-    report::print_summary(&measured);
+    let measured = Box::pin(measure(options, false)).await?;
+    summary::print(&measured);
     Ok(report::evaluation(&measured))
 }
 
@@ -198,17 +197,7 @@ pub fn write_json(path: &Path, document: &Value) -> Result<(), ReplayError> {
 
 async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, ReplayError> {
     let started_at = Instant::now();
-    let mut dataset = Dataset::load(&options.dataset_dir, options.seed)?;
-    dataset
-        .events
-        .truncate(options.num_events_max.unwrap_or(usize::MAX));
-    let dataset = Arc::new(dataset);
-    let split = dataset.split_at(WARM_SHARE);
-    if split == 0 || split == dataset.events.len() {
-        return Err(ReplayError::NoStream {
-            num_events: dataset.events.len(),
-        });
-    }
+    let (dataset, split) = load(&options)?;
     let run_id = run_id();
     let mut warm = Warm::start(&options, &dataset, split, &run_id).await?;
     let warm_secs = started_at.elapsed().as_secs_f64();
@@ -217,7 +206,8 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         &format!("version {} is live", warm.first.version),
     );
 
-    let frozen = FrozenVersion::of(&mut warm.page, &dataset).ok_or(ReplayError::NoVersion)?;
+    let num_following = options.num_pages.saturating_sub(options.num_ranking_pages);
+    let followers = Followers::start(warm.api.address(), num_following).await?;
     let live = warm.page.live().ok_or(ReplayError::NoVersion)?;
     let snapshot_bytes = live
         .manifest
@@ -225,10 +215,6 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         .as_ref()
         .map(|snapshot| snapshot.bytes);
     let learned_code_bytes = live.manifest.learned_code_bytes;
-    let mut baselines = warm::baselines(&dataset, &frozen, warm.learned_baselines());
-    let num_following = options.num_pages.saturating_sub(options.num_ranking_pages);
-    let followers = Followers::start(&warm.api.address().clone(), num_following).await?;
-
     let reserved_secs = if has_steady {
         options.steady_secs + STEADY_MARGIN_SECS
     } else {
@@ -242,23 +228,10 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         learn_wait_max: LEARN_WAIT_MAX,
         run_id: run_id.clone(),
     };
-    let stream = &dataset.events[split..];
-    let mut walk = Walk {
-        dataset: &dataset,
-        timelines: &mut warm.timelines,
-        baselines: &mut baselines,
-        page: &mut warm.page,
-        frozen,
-        api: &warm.api,
-        progress: bar(stream.len(), "stream"),
-    };
-    let walk_outcome = walk.run(stream, &walk_options).await?;
-    let (item_knn_is_absent, text_only_is_absent) =
-        (!baselines.has_item_knn(), !baselines.has_text_only());
-    drop(baselines);
+    let walk = run_walk(&dataset, split, &mut warm, &walk_options).await?;
     phase(
         started_at,
-        &format!("{} events streamed", walk_outcome.num_streamed),
+        &format!("{} events streamed", walk.num_streamed),
     );
 
     let steady = if has_steady {
@@ -276,14 +249,47 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         snapshot_bytes,
         learned_code_bytes,
         warm_secs,
-        walk: walk_outcome,
-        item_knn_is_absent,
-        text_only_is_absent,
+        walk,
         steady,
         followers: followers.stop(),
         total_secs: started_at.elapsed().as_secs_f64(),
         dataset,
     })
+}
+
+fn load(options: &ReplayOptions) -> Result<(Arc<Dataset>, usize), ReplayError> {
+    let mut dataset = Dataset::load(&options.dataset_dir, options.seed)?;
+    dataset
+        .events
+        .truncate(options.num_events_max.unwrap_or(usize::MAX));
+    let split = dataset.split_at(WARM_SHARE);
+    if split == 0 || split == dataset.events.len() {
+        return Err(ReplayError::NoStream {
+            num_events: dataset.events.len(),
+        });
+    }
+    Ok((Arc::new(dataset), split))
+}
+
+async fn run_walk(
+    dataset: &Dataset,
+    split: usize,
+    warm: &mut Warm,
+    options: &WalkOptions,
+) -> Result<WalkOutcome, ReplayError> {
+    let frozen = FrozenVersion::of(&mut warm.page, dataset).ok_or(ReplayError::NoVersion)?;
+    let mut baselines = warm.baselines(dataset, &frozen);
+    let stream = &dataset.events[split..];
+    let mut walk = Walk {
+        dataset,
+        timelines: &mut warm.timelines,
+        baselines: &mut baselines,
+        page: &mut warm.page,
+        frozen,
+        api: &warm.api,
+        progress: bar(stream.len(), "stream"),
+    };
+    walk.run(stream, options).await
 }
 
 async fn run_steady(
@@ -319,11 +325,7 @@ async fn run_steady(
         seed: options.seed,
         run_id: run_id.to_owned(),
     };
-    let outcome = steady.run(&steady_options).await;
-    for browser in browsers {
-        browser.close().await;
-    }
-    outcome
+    steady.run(&steady_options).await
 }
 
 /// An id that is unique over runs against one server.

@@ -9,14 +9,15 @@ use shared_model::manifest::VersionKind;
 
 use super::effect::{EFFECT_SECS_MAX, following_secs};
 use super::machine;
-use super::quality::{Quality, quantile};
+use super::quality::{Quality, Tally, quantile};
 use super::steady::SteadyOutcome;
+use super::walk::NUM_PARTS;
 use super::{Measured, STEADY_RATE, WARM_SHARE};
 use crate::baselines::item_knn::ITEM_KNN_ITEMS_MAX;
 use crate::page_client::Applied;
 
 /// Systems in the order of the table.
-const SYSTEMS: [&str; 6] = [
+pub(super) const SYSTEMS: [&str; 6] = [
     "freshet",
     "frozen",
     "popularity",
@@ -134,10 +135,10 @@ fn header(measured: &Measured) -> Map<String, Value> {
         "warm_secs": measured.warm_secs,
         "total_secs": measured.total_secs,
     });
-    match header {
-        Value::Object(map) => map,
-        other => Map::from_iter([("header".to_owned(), other)]),
-    }
+    let Value::Object(header) = header else {
+        unreachable!("the literal above is an object")
+    };
+    header
 }
 
 fn protocol_notes(measured: &Measured) -> Vec<String> {
@@ -181,14 +182,14 @@ fn applied(measured: &Measured) -> Vec<Applied> {
     applied
 }
 
-fn versions_published(measured: &Measured) -> u64 {
+pub(super) fn versions_published(measured: &Measured) -> u64 {
     let last = applied(measured)
         .last()
         .map_or(measured.first.version, |applied| applied.version);
     last.0 - measured.first.version.0 + 1
 }
 
-fn hash_mismatches(measured: &Measured) -> usize {
+pub(super) fn hash_mismatches(measured: &Measured) -> usize {
     let ranking = applied(measured)
         .iter()
         .filter(|applied| !applied.hash_matches)
@@ -209,7 +210,7 @@ fn hash_mismatches(measured: &Measured) -> usize {
 }
 
 /// Median and 95th percentile over the fast versions.
-fn delta_bytes(measured: &Measured, size_of: impl Fn(&Applied) -> Option<u64>) -> Value {
+pub(super) fn delta_bytes(measured: &Measured, size_of: impl Fn(&Applied) -> Option<u64>) -> Value {
     let fast = applied(measured)
         .into_iter()
         .filter(|applied| applied.kind == VersionKind::Fast);
@@ -221,7 +222,7 @@ fn delta_bytes(measured: &Measured, size_of: impl Fn(&Applied) -> Option<u64>) -
     json!({"median": quantile(&sizes, 0.5), "p95": quantile(&sizes, 0.95), "max": largest, "count": sizes.len()})
 }
 
-fn bytes_per_1000_events(measured: &Measured) -> Value {
+pub(super) fn bytes_per_1000_events(measured: &Measured) -> Value {
     let walk = &measured.walk;
     if walk.num_streamed == 0 {
         return Value::Null;
@@ -229,7 +230,7 @@ fn bytes_per_1000_events(measured: &Measured) -> Value {
     json!(walk.downloaded_bytes as f64 * 1000.0 / walk.num_streamed as f64) // both fit f64
 }
 
-fn freshness(measured: &Measured) -> Value {
+pub(super) fn freshness(measured: &Measured) -> Value {
     let steady = match &measured.steady {
         Ok(steady) if !steady.plants.is_empty() => steady,
         Ok(_) => return json!({"p50": null, "p95": null, "why": "no event could be planted"}),
@@ -258,6 +259,12 @@ fn freshness(measured: &Measured) -> Value {
         .collect();
     let mut figures = secs_figures(&all);
     if let Value::Object(figures) = &mut figures {
+        let learned: Vec<Option<f64>> = steady
+            .plants
+            .iter()
+            .map(|plant| plant.learned_secs)
+            .collect();
+        figures.insert("learned".to_owned(), secs_figures(&learned));
         figures.insert("num_plants".to_owned(), steady.plants.len().into());
         figures.insert("ranking_pages".to_owned(), secs_figures(&ranking));
         figures.insert("following_pages".to_owned(), secs_figures(&following));
@@ -286,7 +293,7 @@ fn systems(measured: &Measured) -> Value {
     let mut systems = Map::new();
     for name in SYSTEMS {
         let value = match measured.walk.quality.get(name) {
-            Some(quality) => quality_figures(quality),
+            Some(quality) => quality_figures(quality, measured.walk.curve.get(name)),
             None => json!({"hr_at_10": null, "ndcg_at_10": null, "why": absence(measured, name)}),
         };
         systems.insert(name.to_owned(), value);
@@ -295,25 +302,26 @@ fn systems(measured: &Measured) -> Value {
 }
 
 fn absence(measured: &Measured, name: &str) -> String {
+    if measured.walk.num_streamed == 0 {
+        return "no event was streamed".to_owned();
+    }
     match name {
-        "item_knn" if measured.item_knn_is_absent => {
-            format!("the catalogue has more than {ITEM_KNN_ITEMS_MAX} items")
-        }
-        "text_only" if measured.text_only_is_absent => {
-            "the model has no text embeddings".to_owned()
-        }
-        _ => "no event was streamed".to_owned(),
+        "item_knn" => format!("the catalogue has more than {ITEM_KNN_ITEMS_MAX} items"),
+        "text_only" => "the model has no text embeddings".to_owned(),
+        _ => "it was not scored".to_owned(),
     }
 }
 
-fn quality_figures(quality: &Quality) -> Value {
+fn quality_figures(quality: &Quality, curve: Option<&[Tally; NUM_PARTS]>) -> Value {
     let headline = quality.new.figures();
+    let by_tenth = curve.map(|parts| parts.map(|part| part.figures().hr_at_10));
     json!({
         "hr_at_10": headline.hr_at_10,
         "ndcg_at_10": headline.ndcg_at_10,
         "num_scored": headline.num_scored,
         "new_of_known_users": quality.new_of_known_users.figures(),
         "repeat": quality.repeat.figures(),
+        "hr_at_10_by_tenth_of_the_stream": by_tenth,
     })
 }
 
@@ -348,77 +356,7 @@ fn steady(measured: &Measured) -> Value {
         "background_failure": background.failure,
         "ack_millis": {"p50": quantile(&acks, 0.5), "p95": quantile(&acks, 0.95), "max": acks.last()},
         "downloaded_bytes_per_page": outcome.downloaded_bytes,
+        "positions_after": outcome.plants.iter().map(|plant| plant.position_after).collect::<Vec<_>>(),
         "positions_before": outcome.plants.iter().map(|plant| plant.position_before).collect::<Vec<_>>(),
     })
-}
-
-/// Prints the figures that people look at first.
-pub(super) fn print_summary(measured: &Measured) {
-    let walk = &measured.walk;
-    println!();
-    println!(
-        "{} · {} events streamed, {} left out",
-        measured.dataset.name, walk.num_streamed, walk.num_left_out
-    );
-    println!(
-        "{:<16} {:>9} {:>9} {:>9} {:>11} {:>11}",
-        "system", "HR@10", "NDCG@10", "scored", "repeat HR", "repeat NDCG"
-    );
-    for (name, quality) in SYSTEMS
-        .iter()
-        .filter_map(|name| Some((name, walk.quality.get(name)?)))
-    {
-        let (new, repeat) = (quality.new.figures(), quality.repeat.figures());
-        println!(
-            "{name:<16} {:>9} {:>9} {:>9} {:>11} {:>11}",
-            decimal(new.hr_at_10),
-            decimal(new.ndcg_at_10),
-            new.num_scored,
-            decimal(repeat.hr_at_10),
-            decimal(repeat.ndcg_at_10)
-        );
-    }
-    println!();
-    let fast = delta_bytes(measured, |applied| applied.delta_bytes_downloaded);
-    println!(
-        "{:<34} {}",
-        "versions published",
-        versions_published(measured)
-    );
-    println!(
-        "{:<34} {} / {}",
-        "fast delta, bytes, median / p95", fast["median"], fast["p95"]
-    );
-    println!(
-        "{:<34} {}",
-        "learned codes, bytes", measured.learned_code_bytes
-    );
-    println!(
-        "{:<34} {}",
-        "bytes per 1,000 events",
-        bytes_per_1000_events(measured)
-    );
-    if measured.steady.is_ok() {
-        let freshness = freshness(measured);
-        let (p50, p95) = (freshness["p50"].as_f64(), freshness["p95"].as_f64());
-        println!(
-            "{:<34} {} / {}",
-            "freshness, secs, p50 / p95",
-            decimal(p50),
-            decimal(p95)
-        );
-        println!(
-            "{:<34} {} of {}",
-            "effects lost", freshness["num_lost"], freshness["num_measured"]
-        );
-    }
-    println!("{:<34} {}", "hash mismatches", hash_mismatches(measured));
-    println!(
-        "{:<34} {:.0} s (warm fit {:.0} s)",
-        "time", measured.total_secs, measured.warm_secs
-    );
-}
-
-fn decimal(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
 }

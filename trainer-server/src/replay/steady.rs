@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use shared_model::event::{Event, EventKind, HistoryEvent};
-use shared_model::ids::{ItemId, UserId, Version};
+use shared_model::ids::{ItemId, UserId};
 
 use super::ReplayError;
 use super::api::ServerApi;
@@ -208,8 +208,8 @@ impl Steady<'_> {
         for user_id in &probe.users {
             events.push(self.event(phase, user_id, &probe.item_id, phase.clock.now_millis())?);
         }
-        self.api.post_events(&events).await?;
-        let acked = Acked::now();
+        let receipt = self.api.post_events(&events).await?;
+        let acked = Acked::now(receipt.offset, events.len());
 
         let (probe, clock) = (&probe, phase.clock);
         let pages = self.pages.iter_mut().zip(&positions);
@@ -222,21 +222,31 @@ impl Steady<'_> {
                 .map(|browser| wait_for_browser(browser, acked)),
         );
         let (native, browsers) = tokio::join!(native, browsers);
-        let mut effect_secs = Vec::with_capacity(positions.len());
-        let mut effective_version: Option<Version> = None;
-        for (effect, applied) in native.into_iter().zip(&mut phase.applied) {
-            let effect = effect?;
-            applied.extend(effect.applied);
-            effect_secs.push(effect.secs);
-            effective_version = effect.version.into_iter().chain(effective_version).min();
-        }
-        Ok(Some(PlantOutcome {
+        let position_before = positions.first().copied().unwrap_or_default();
+        let mut outcome = PlantOutcome {
             acked_at: acked.at,
-            position_before: positions.first().copied().unwrap_or_default(),
-            effect_secs,
+            position_before,
+            position_after: position_before,
+            learned_secs: None,
+            effect_secs: Vec::with_capacity(positions.len()),
             browser_secs: browsers.into_iter().collect::<Result<_, _>>()?,
-            effective_version,
-        }))
+            effective_version: None,
+        };
+        for (page_idx, effect) in native.into_iter().enumerate() {
+            let effect = effect?;
+            if page_idx == 0 {
+                outcome.position_after = effect.position_after.unwrap_or(position_before);
+                outcome.learned_secs = effect.learned_secs;
+            }
+            phase.applied[page_idx].extend(effect.applied);
+            outcome.effect_secs.push(effect.secs);
+            outcome.effective_version = effect
+                .version
+                .into_iter()
+                .chain(outcome.effective_version)
+                .min();
+        }
+        Ok(Some(outcome))
     }
 
     /// A random item that ranks far down for the probe and was not planted before.

@@ -18,12 +18,15 @@ use shared_model::ids::LogOffset;
 
 use super::ReplayError;
 use super::api::ServerApi;
-use super::quality::Quality;
+use super::quality::{Quality, Tally};
 use super::scoring::{ItemRows, RankModel, score_chunk};
 use crate::baselines::timelines::{Query, Timelines};
 use crate::baselines::{Baselines, Rank};
 use crate::dataset::{Dataset, DatasetEvent};
 use crate::page_client::{Applied, PageClient};
+
+/// Parts of the stream in [`WalkOutcome::curve`].
+pub const NUM_PARTS: usize = 10;
 
 /// How to walk.
 #[derive(Debug, Clone)]
@@ -45,6 +48,9 @@ pub struct WalkOptions {
 pub struct WalkOutcome {
     /// By name of the system.
     pub quality: BTreeMap<&'static str, Quality>,
+    /// Items new to the user again, by tenth of the stream: whether a system gains or loses ground.
+    pub curve: BTreeMap<&'static str, [Tally; NUM_PARTS]>,
+    part_idx: usize,
     /// Versions that became live in the ranking page, in order.
     pub applied: Vec<Applied>,
     /// Events ranked and posted.
@@ -126,6 +132,7 @@ impl Walk<'_> {
             if Instant::now() >= options.deadline {
                 break;
             }
+            outcome.part_idx = outcome.num_streamed * NUM_PARTS / stream.len(); // below NUM_PARTS: the chunk is not streamed yet
             let queries: Vec<Query> = chunk
                 .iter()
                 .map(|event| self.timelines.push(event))
@@ -251,4 +258,8 @@ fn count(name: &'static str, queries: &[Query], ranks: &[Rank], outcome: &mut Wa
         .entry(name)
         .or_default()
         .add_all(queries, ranks);
+    let parts = outcome.curve.entry(name).or_default();
+    for (_, rank) in queries.iter().zip(ranks).filter(|(query, _)| query.is_new) {
+        parts[outcome.part_idx].add(*rank);
+    }
 }

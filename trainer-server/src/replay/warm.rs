@@ -76,27 +76,17 @@ impl Warm {
         })
     }
 
-    /// Baselines that have seen the first part; they wait only for the text embeddings.
-    pub(super) fn learned_baselines(&self) -> impl FnOnce(&mut Baselines) {
-        |baselines| {
-            for query in &self.queries {
-                baselines.learn(query, &self.timelines);
-            }
+    /// Baselines that have seen the first part, with the text embeddings that pages have.
+    pub(super) fn baselines(&self, dataset: &Dataset, frozen: &FrozenVersion) -> Baselines {
+        let text_only = text_embeddings(dataset, frozen).and_then(|embeddings| {
+            TextOnly::new(&embeddings, dataset.items.len(), &Device::flex())
+        });
+        let mut baselines = Baselines::new(dataset.items.len(), text_only);
+        for query in &self.queries {
+            baselines.learn(query, &self.timelines);
         }
+        baselines
     }
-}
-
-/// Baselines over a dataset, with the text embeddings that pages have.
-pub(super) fn baselines(
-    dataset: &Dataset,
-    frozen: &FrozenVersion,
-    learn: impl FnOnce(&mut Baselines),
-) -> Baselines {
-    let text_only = text_embeddings(dataset, frozen)
-        .and_then(|embeddings| TextOnly::new(&embeddings, dataset.items.len(), &Device::flex()));
-    let mut baselines = Baselines::new(dataset.items.len(), text_only);
-    learn(&mut baselines);
-    baselines
 }
 
 /// Text embeddings in the order of the dataset; zeros for items that the version lacks.

@@ -110,7 +110,7 @@ impl Worker {
             }
             self.checkpoint_if_due()?;
         }
-        if let Some(version) = self.published_version() {
+        if let Some(version) = self.published_version().filter(|_| self.learner.live().is_some()) {
             checkpoint::save(&self.config.server.data_dir, version, self.learner.parameters(), self.learner.optimizer())?;
         }
         Ok(())
@@ -130,6 +130,9 @@ impl Worker {
         self.serving.phase("restoring");
         let manifest = &latest.manifest;
         self.catch_up(manifest.learned_through)?;
+        if self.is_stopped() {
+            return Ok(()); // nothing is live, so nothing will be written either
+        }
         let saved = match checkpoint::load(&self.config.server.data_dir) {
             Ok(saved) => saved,
             Err(error) => {
@@ -228,7 +231,7 @@ impl Worker {
         for attempt in 0..2 {
             let state = self.learner.candidate();
             let ready = self.learner.ready(&state);
-            match pollster::block_on(self.learner.check(&ready)) {
+            match pollster::block_on(self.learner.check(&state, &ready)) {
                 Ok(()) => return Some((state, ready)),
                 Err(error) => {
                     tracing::warn!(%error, attempt, "the gate refused a version");

@@ -1,0 +1,77 @@
+//! The figures that people look at first, as a table on standard output.
+
+use super::Measured;
+use super::report::{
+    SYSTEMS, bytes_per_1000_events, delta_bytes, freshness, hash_mismatches, versions_published,
+};
+
+/// Prints it.
+pub(super) fn print(measured: &Measured) {
+    let walk = &measured.walk;
+    println!();
+    println!(
+        "{} · {} events streamed, {} left out",
+        measured.dataset.name, walk.num_streamed, walk.num_left_out
+    );
+    println!(
+        "{:<16} {:>9} {:>9} {:>9} {:>11} {:>11}",
+        "system", "HR@10", "NDCG@10", "scored", "repeat HR", "repeat NDCG"
+    );
+    for (name, quality) in SYSTEMS
+        .iter()
+        .filter_map(|name| Some((name, walk.quality.get(name)?)))
+    {
+        let (new, repeat) = (quality.new.figures(), quality.repeat.figures());
+        println!(
+            "{name:<16} {:>9} {:>9} {:>9} {:>11} {:>11}",
+            decimal(new.hr_at_10),
+            decimal(new.ndcg_at_10),
+            new.num_scored,
+            decimal(repeat.hr_at_10),
+            decimal(repeat.ndcg_at_10)
+        );
+    }
+    println!();
+    let fast = delta_bytes(measured, |applied| applied.delta_bytes_downloaded);
+    println!(
+        "{:<34} {}",
+        "versions published",
+        versions_published(measured)
+    );
+    println!(
+        "{:<34} {} / {}",
+        "fast delta, bytes, median / p95", fast["median"], fast["p95"]
+    );
+    println!(
+        "{:<34} {}",
+        "learned codes, bytes", measured.learned_code_bytes
+    );
+    println!(
+        "{:<34} {}",
+        "bytes per 1,000 events",
+        bytes_per_1000_events(measured)
+    );
+    if measured.steady.is_ok() {
+        let freshness = freshness(measured);
+        let (p50, p95) = (freshness["p50"].as_f64(), freshness["p95"].as_f64());
+        println!(
+            "{:<34} {} / {}",
+            "freshness, secs, p50 / p95",
+            decimal(p50),
+            decimal(p95)
+        );
+        println!(
+            "{:<34} {} of {}",
+            "effects lost", freshness["num_lost"], freshness["num_measured"]
+        );
+    }
+    println!("{:<34} {}", "hash mismatches", hash_mismatches(measured));
+    println!(
+        "{:<34} {:.0} s (warm fit {:.0} s)",
+        "time", measured.total_secs, measured.warm_secs
+    );
+}
+
+fn decimal(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
+}
