@@ -7,7 +7,9 @@ export class Catalogue {
   constructor(items) {
     this.items = items;
     this.byId = new Map(items.map((item) => [item.item_id, item]));
-    this.categories = [...new Set(items.map((item) => item.category))].sort((a, b) => a.localeCompare(b));
+    const isRest = (category) => (category === 'Other' ? 1 : 0);
+    const categories = [...new Set(items.map((item) => item.category))];
+    this.categories = categories.sort((a, b) => isRest(a) - isRest(b) || a.localeCompare(b));
   }
 
   static async load(url) {

@@ -19,8 +19,8 @@ pub(crate) enum Name {
 }
 
 /// Brotli as a server with precompressed files sends it.
-const BROTLI_QUALITY: u32 = 11;
-const BROTLI_WINDOW_BITS: u32 = 24;
+const BROTLI_QUALITY: i32 = 11;
+const BROTLI_WINDOW_BITS: i32 = 24;
 
 /// Measures, prints, and writes to `json_path`.
 ///
@@ -113,9 +113,11 @@ fn measured(bytes: &[u8]) -> anyhow::Result<Value> {
 
 fn brotli_bytes(mut bytes: &[u8]) -> anyhow::Result<usize> {
     let mut compressed = Vec::new();
-    let mut params = brotli::enc::BrotliEncoderParams::default();
-    params.quality = BROTLI_QUALITY.try_into()?;
-    params.lgwin = BROTLI_WINDOW_BITS.try_into()?;
+    let params = brotli::enc::BrotliEncoderParams {
+        quality: BROTLI_QUALITY,
+        lgwin: BROTLI_WINDOW_BITS,
+        ..Default::default()
+    };
     brotli::BrotliCompress(&mut bytes, &mut compressed, &params)?;
     Ok(compressed.len())
 }

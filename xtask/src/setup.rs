@@ -95,7 +95,7 @@ fn has_browser() -> bool {
 /// Only Linux needs a package; macOS and Windows bring their own graphics interface.
 fn has_vulkan() -> bool {
     let is_installed = |dir: &&str| std::path::Path::new(dir).join("libvulkan.so.1").exists();
-    !cfg!(target_os = "linux") || VULKAN_LIBRARY_DIRS.iter().any(|dir| is_installed(&dir))
+    !cfg!(target_os = "linux") || VULKAN_LIBRARY_DIRS.iter().any(|dir| is_installed(dir))
 }
 
 fn install(packages: &[&str]) -> anyhow::Result<()> {

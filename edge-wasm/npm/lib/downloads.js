@@ -1,0 +1,100 @@
+//! What the engine asks for, fetched: update plans and blobs, counted in one total.
+
+import { fetchBytes } from './http.js';
+
+const KEY_LIST_BYTES_MAX = 64 * 1024;
+const PLAN_BYTES_MAX = 1024 * 1024;
+/** Steps of a plan that are fetched ahead; one after the other, each would cost a round trip. */
+const PREFETCH_BLOBS_MAX = 64;
+const PREFETCH_BLOB_BYTES_MAX = 256 * 1024;
+
+export class Downloads {
+  #url;
+  #model;
+  #signal;
+  #onProgress;
+  #bytesReceived = 0;
+  #bytesExpected = 0;
+  /** Blobs of the newest plan that are under way, by id. */
+  #ahead = new Map();
+
+  /**
+   * @param {object} options
+   * @param {string} options.url base of the server, without a slash at the end
+   * @param {string} options.model
+   * @param {AbortSignal} options.signal ends all fetches
+   * @param {(progress: {bytesReceived: number, bytesTotal: number}) => void} options.onProgress
+   */
+  constructor({ url, model, signal, onProgress }) {
+    this.#url = url;
+    this.#model = model;
+    this.#signal = signal;
+    this.#onProgress = onProgress;
+  }
+
+  get bytesReceived() {
+    return this.#bytesReceived;
+  }
+
+  /** Counts bytes, also those of the announcement stream. @param {number} numBytes */
+  received(numBytes) {
+    this.#bytesReceived += numBytes;
+    const bytesTotal = Math.max(this.#bytesExpected, this.#bytesReceived);
+    this.#onProgress({ bytesReceived: this.#bytesReceived, bytesTotal });
+  }
+
+  /** @param {string} rest of the path of this model */
+  modelUrl(rest) {
+    return `${this.#url}/v1/models/${encodeURIComponent(this.#model)}/${rest}`;
+  }
+
+  /** The public keys that the server names, in base64. @returns {Promise<string[]>} */
+  async keys() {
+    const { keys } = parse(await this.#fetch(this.modelUrl('keys'), KEY_LIST_BYTES_MAX));
+    return keys.map((key) => String(key.public_key));
+  }
+
+  /**
+   * Fetches what was asked for and gives it to the engine behind `withEngine`.
+   * @param {{kind: 'plan', base: number | null} | {kind: 'blob', id: string, bytes: number}} request
+   * @param {(body: (engine: any) => any) => Promise<any>} withEngine
+   */
+  async perform(request, withEngine) {
+    if (request.kind === 'plan') {
+      const base = request.base === null ? '' : `?base=${request.base}`;
+      const bytes = await this.#fetch(this.modelUrl(`plan${base}`), PLAN_BYTES_MAX);
+      await withEngine((engine) => engine.on_plan(bytes));
+      const plan = parse(bytes); // well-formed, or the engine had refused it
+      this.#bytesExpected = this.#bytesReceived + plan.total_bytes;
+      this.#fetchAhead(plan.steps);
+    } else {
+      const ahead = this.#ahead.get(request.id);
+      this.#ahead.delete(request.id);
+      const bytes = await (ahead ?? this.#fetchBlob(request));
+      await withEngine((engine) => engine.on_blob(request.id, bytes));
+    }
+  }
+
+  #fetchAhead(steps) {
+    this.#ahead.clear();
+    for (const { blob } of steps.slice(0, PREFETCH_BLOBS_MAX)) {
+      if (blob.bytes > PREFETCH_BLOB_BYTES_MAX) continue;
+      const ahead = this.#fetchBlob(blob);
+      ahead.catch(() => {}); // whoever asks for the blob gets the error
+      this.#ahead.set(blob.id, ahead);
+    }
+  }
+
+  #fetchBlob({ id, bytes }) {
+    return this.#fetch(`${this.#url}/v1/blobs/${id}`, bytes);
+  }
+
+  #fetch(url, bytesMax) {
+    const onBytes = (numBytes) => this.received(numBytes);
+    return fetchBytes(url, { signal: this.#signal, bytesMax, onBytes });
+  }
+}
+
+function parse(bytes) {
+  return JSON.parse(new TextDecoder().decode(bytes));
+}
