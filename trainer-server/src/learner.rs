@@ -82,9 +82,8 @@ struct LastBatch {
     queries: Vec<Query>,
     targets: Vec<u32>,
     live_scores: Vec<f32>,
-    /// Rows before the step, to undo it: `(item, id row, bias)`.
-    undo: Vec<(u32, Vec<f32>, f32)>,
-    undo_prior: Vec<f32>,
+    /// Id rows, biases and prior weights before the step, to undo it.
+    undo: Option<[Vec<f32>; 3]>,
 }
 
 /// All that is learned.
@@ -225,8 +224,7 @@ impl Learner {
     /// # Errors
     /// Scoring failed. A refused training step is no error: it is in the report.
     pub async fn learn(&mut self, preprocessor: &Preprocessor, batch: &Batch) -> Result<LearnReport, LearnError> {
-        self.last.undo.clear();
-        self.last.undo_prior.clear();
+        self.last.undo = None;
         let Some(live) = &self.live else { return Ok(LearnReport::default()) };
         let num_items = live.ready.scorer.num_items();
         let asked = Asked::of(preprocessor, batch, self.parameters.spec.history_len as usize, num_items);
@@ -319,16 +317,9 @@ impl Learner {
 
     /// Takes back what the last batch taught, after the gate refused it.
     pub fn undo_last(&mut self) {
-        let dim = self.parameters.spec.embedding_dim as usize;
-        for (item_idx, id_row, bias) in std::mem::take(&mut self.last.undo) {
-            let row_idx = item_idx as usize;
-            self.parameters.tensor_mut("item.id_rows")[row_idx * dim..(row_idx + 1) * dim].copy_from_slice(&id_row);
-            self.parameters.tensor_mut("item.bias")[row_idx] = bias;
-            self.dirty.learned.insert(item_idx);
-        }
-        let undo_prior = std::mem::take(&mut self.last.undo_prior);
-        if !undo_prior.is_empty() {
-            *self.parameters.tensor_mut("prior.weights") = undo_prior;
+        let Some(undo) = self.last.undo.take() else { return };
+        for (name, values) in ["item.id_rows", "item.bias", "prior.weights"].into_iter().zip(undo) {
+            *self.parameters.tensor_mut(name) = values;
         }
     }
 
@@ -346,25 +337,19 @@ impl Learner {
     }
 
     fn fast_step(&mut self, events: &ScoredEvents) -> Result<(), TrainError> {
-        let dim = self.parameters.spec.embedding_dim as usize;
-        let rows = events.rows();
-        let undo = rows.iter().map(|item_idx| {
-            let row_idx = *item_idx as usize;
-            let id_row = self.parameters.tensor("item.id_rows")[row_idx * dim..(row_idx + 1) * dim].to_vec();
-            (*item_idx, id_row, self.parameters.tensor("item.bias")[row_idx])
-        });
-        self.last.undo = undo.collect();
-        self.last.undo_prior = self.parameters.tensor("prior.weights").to_vec();
+        let undo = ["item.id_rows", "item.bias", "prior.weights"].map(|name| self.parameters.tensor(name).to_vec());
         let train = &self.config.train;
         let config = FastStepConfig {
             learning_rate: train.fast_learning_rate,
+            bias_learning_rate: train.fast_bias_learning_rate,
             prior_learning_rate: train.prior_learning_rate,
-            num_passes: train.fast_passes,
-            gradient_norm_max: GRADIENT_NORM_MAX,
+            num_negatives: train.num_negatives,
         };
         let device = self.device.clone().autodiff();
-        fast_step(&mut self.parameters, &mut self.optimizer, events, &self.content, &config, &device)?;
-        self.dirty.learned.extend(rows);
+        let (parameters, optimizer) = (&mut self.parameters, &mut self.optimizer);
+        let report = fast_step(parameters, optimizer, events, &self.content, &config, &device, &mut self.rng)?;
+        self.last.undo = Some(undo);
+        self.dirty.learned.extend(report.rows);
         Ok(())
     }
 
@@ -381,7 +366,6 @@ impl Learner {
         let num_new = known.len() - self.parameters.num_items;
         self.parameters.grow_items(num_new);
         self.counts.grow(known.len());
-        self.optimizer.grow(known.len());
         self.items.truncate(0);
         self.items.extend(known.iter().map(|item| ItemView { item_id: item.item_id.clone(), available: item.available }));
         if changed.is_empty() {

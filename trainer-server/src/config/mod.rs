@@ -164,7 +164,7 @@ pub struct TrainConfig {
     pub fast_interval_millis: u64,
     pub fast_events_max: usize,
     pub fast_learning_rate: f32,
-    pub fast_passes: u32,
+    pub fast_bias_learning_rate: f32,
     pub prior_learning_rate: f32,
     pub warm_epochs: u32,
     pub warm_learning_rate: f32,

@@ -31,7 +31,7 @@ const NUM_EVENTS_MAX: usize = 100_000_000;
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// A file could not be opened or read.
-    #[error("cannot read the dataset file {}: {source}", path.display())]
+    #[error("cannot read the dataset file {}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

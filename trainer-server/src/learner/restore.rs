@@ -71,11 +71,8 @@ impl Learner {
                 return Err(RestoreError::Items { item_idx, log, published: entry.item_id.clone() });
             }
         }
-        if let Some(checkpoint) = &checkpoint
-            && checkpoint.optimizer.id_rows.num_rows() <= self.items.len()
-        {
+        if let Some(checkpoint) = &checkpoint {
             self.optimizer = checkpoint.optimizer.clone();
-            self.optimizer.grow(self.items.len());
         }
         self.take_weights(&state, checkpoint.as_ref());
         let (num_published, num_items) = (state.items.len() as u32, self.items.len() as u32); // fit: NUM_ITEMS_MAX is 2^20

@@ -23,7 +23,7 @@ pub const BATCH_LEN_MAX: usize = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// No connection or no answer, after all tries.
-    #[error("{action} failed after {NUM_TRIES} tries: {source}")]
+    #[error("{action} failed after {NUM_TRIES} tries")]
     Transport {
         /// What was tried.
         action: &'static str,

@@ -121,7 +121,7 @@ impl Poster {
             ticks.tick().await;
             let sent_at = Instant::now();
             if let Err(error) = self.post(outcome.num_posted).await {
-                outcome.failure = Some(error.to_string());
+                outcome.failure = Some(super::with_causes(&error));
                 break;
             }
             outcome.num_posted += self.batch_len;

@@ -75,7 +75,7 @@ done({ value: (window.probe && window.probe.seenAt) || null });
 #[derive(Debug, thiserror::Error)]
 pub enum BrowserError {
     /// `chromedriver` cannot be started.
-    #[error("chromedriver cannot be started: {0}")]
+    #[error("chromedriver cannot be started")]
     Start(#[from] std::io::Error),
     /// It does not answer.
     #[error(transparent)]

@@ -103,7 +103,7 @@ pub enum ReplayError {
     #[error("no user has a history to probe with")]
     NoProbe,
     /// The report could not be written.
-    #[error("cannot write the report: {source}: {}", path.display())]
+    #[error("cannot write the report {}", path.display())]
     Report {
         /// Where to.
         path: PathBuf,
@@ -237,7 +237,7 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
     let steady = if has_steady {
         run_steady(&options, &dataset, &mut warm, &run_id)
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| with_causes(&error))
     } else {
         Err("evaluate has no steady phase".to_owned())
     };
@@ -326,6 +326,17 @@ async fn run_steady(
         run_id: run_id.to_owned(),
     };
     steady.run(&steady_options).await
+}
+
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// An id that is unique over runs against one server.

@@ -30,7 +30,7 @@ const LOG_TAIL_BYTES: u64 = 2000;
 #[derive(Debug, thiserror::Error)]
 pub enum ServerProcessError {
     /// The system refused something.
-    #[error("{action} failed: {source}")]
+    #[error("{action} failed")]
     System {
         /// What was tried.
         action: &'static str,

@@ -103,19 +103,45 @@ pub fn full_step(
     if batch.targets.is_empty() {
         return Ok(StepReport { loss: 0.0, num_targets: 0, gradient_norm: 0.0 });
     }
-    let leaves = Leaves::new(parameters, &batch, device);
-    let loss = batch_loss(&leaves, &batch, config, device);
-    let loss_value = read(loss.clone().reshape([1]), step)?[0];
-    if !loss_value.is_finite() {
-        return Err(TrainError::LossNotFinite { loss: loss_value, step });
-    }
-    let mut gradients = HostGradients::read(&leaves, &loss.backward(), step)?;
+    let (loss, mut gradients) = differentiate(parameters, &batch, config, device, step)?;
     let gradient_norm = gradients.clip(config.gradient_norm_max);
     if !gradient_norm.is_finite() {
         return Err(TrainError::GradientNotFinite { norm: gradient_norm, step });
     }
     optimizer.apply(parameters, &gradients, &batch.rows, config);
-    Ok(StepReport { loss: loss_value, num_targets: batch.targets.len(), gradient_norm })
+    Ok(StepReport { loss, num_targets: batch.targets.len(), gradient_norm })
+}
+
+/// Loss and gradients of the batch that a full step would take, before clipping; nothing is changed.
+/// The windows must hold a target.
+///
+/// # Errors
+/// The loss is not finite, or the device failed.
+pub fn gradients(
+    parameters: &ParameterSet,
+    windows: &[Window],
+    config: &FullStepConfig,
+    device: &Device,
+    rng: &mut StdRng,
+) -> Result<(f32, HostGradients), TrainError> {
+    let batch = Batch::new(windows, parameters.num_items, config.num_negatives, rng);
+    differentiate(parameters, &batch, config, device, 0)
+}
+
+fn differentiate(
+    parameters: &ParameterSet,
+    batch: &Batch,
+    config: &FullStepConfig,
+    device: &Device,
+    step: u64,
+) -> Result<(f32, HostGradients), TrainError> {
+    let leaves = Leaves::new(parameters, batch, device);
+    let loss = batch_loss(&leaves, batch, config, device);
+    let value = read(loss.clone().reshape([1]), step)?[0];
+    if !value.is_finite() {
+        return Err(TrainError::LossNotFinite { loss: value, step });
+    }
+    Ok((value, HostGradients::read(&leaves, &loss.backward(), step)?))
 }
 
 /// Integer view of the windows: which rows, which positions, which targets.
@@ -322,11 +348,14 @@ fn rating_loss(batch: &Batch, products: &Tensor<2>, head: &Tensor<2>, device: &D
 }
 
 /// Gradients read back to the host.
-struct HostGradients {
-    /// Slow tensors in spec order.
-    slow: Vec<Option<Vec<f32>>>,
-    id_rows: Vec<f32>,
-    bias: Vec<f32>,
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostGradients {
+    /// Slow tensors in spec order; `None` where the loss does not reach one.
+    pub slow: Vec<Option<Vec<f32>>>,
+    /// Of the id rows of the batch, `[num_rows, embedding_dim]`.
+    pub id_rows: Vec<f32>,
+    /// Of the biases of the batch, `[num_rows]`.
+    pub bias: Vec<f32>,
 }
 
 impl HostGradients {
