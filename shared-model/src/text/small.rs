@@ -25,7 +25,7 @@ pub const SMALL_TEXT_DIM: usize = 384;
 const ALGORITHM: &[u8] = b"freshet small text encoder 1";
 
 /// Weight of a word beside that of a trigram: a shared word is worth more than its letters alone.
-const WORD_WEIGHT: i32 = 1;
+const WORD_WEIGHT: i32 = 4;
 
 /// Hashed words; has no weights and no settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
