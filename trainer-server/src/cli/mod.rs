@@ -4,6 +4,7 @@ pub mod evaluate;
 pub mod import;
 pub mod replay;
 pub mod serve;
+pub mod text;
 
 use std::path::PathBuf;
 
@@ -46,6 +47,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Score a dataset offline against the baselines
     Evaluate(evaluate::EvaluateArgs),
+    /// Fetch the pretrained text encoder
+    Text(text::TextArgs),
 }
 
 /// Runs a command.
@@ -58,6 +61,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Text(args) => text::run(args),
     }
 }
 
