@@ -85,14 +85,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
 }
 
 fn build_programs(workspace: &Workspace) -> anyhow::Result<()> {
-    let packages = [
-        "build",
-        "--package",
-        "trainer-server",
-        "--package",
-        "web-demo",
-        "--bins",
-    ];
+    // The whole workspace, as in `test`: with fewer packages cargo unifies other features and builds burn twice.
+    let packages = ["build", "--workspace", "--bins"];
     run_to_end(cargo().args(packages).current_dir(workspace.root()))
 }
 
