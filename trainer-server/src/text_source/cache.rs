@@ -135,37 +135,51 @@ impl CachedTextEncoder {
         let Some(cache) = &self.cache else {
             return self.encoder.embed(texts);
         };
-        let dim = self.dim();
         let fingerprint = self.fingerprint();
         let keys: Vec<Key> = texts.iter().map(|text| key_of(fingerprint, text)).collect();
-        let known = cache.get(&keys, dim).unwrap_or_else(|error| {
+        let mut rows = cache.get(&keys, self.dim()).unwrap_or_else(|error| {
             cache.warn(&error);
             vec![None; keys.len()]
         });
         let missing: Vec<usize> = (0..texts.len())
-            .filter(|&text_idx| known[text_idx].is_none())
-            .collect();
-        let mut values: Vec<f32> = known
-            .into_iter()
-            .flat_map(|row| row.unwrap_or_else(|| vec![0.0; dim]))
+            .filter(|&text_idx| rows[text_idx].is_none())
             .collect();
         for text_idxs in missing.chunks(TEXTS_PER_COMMIT) {
-            let missing_texts: Vec<String> = text_idxs
-                .iter()
-                .map(|&text_idx| texts[text_idx].clone())
-                .collect();
-            let embedded = self.encoder.embed(&missing_texts)?;
-            let rows = text_idxs.iter().zip(embedded.chunks_exact(dim));
-            let rows: Vec<(Key, &[f32])> =
-                rows.map(|(&text_idx, row)| (keys[text_idx], row)).collect();
-            if let Err(error) = cache.put(&rows) {
-                cache.warn(&error);
-            }
-            for (&text_idx, (_, row)) in text_idxs.iter().zip(&rows) {
-                values[text_idx * dim..(text_idx + 1) * dim].copy_from_slice(row);
-            }
+            self.embed_missing(cache, texts, &keys, text_idxs, &mut rows)?;
         }
-        Ok(values)
+        let rows = rows
+            .into_iter()
+            .map(|row| row.expect("every missing row was embedded"));
+        Ok(rows.flatten().collect())
+    }
+
+    /// Embeds the texts at `text_idxs` and commits their rows.
+    fn embed_missing(
+        &self,
+        cache: &EmbeddingCache,
+        texts: &[String],
+        keys: &[Key],
+        text_idxs: &[usize],
+        rows: &mut [Option<Vec<f32>>],
+    ) -> Result<(), TextError> {
+        let missing_texts: Vec<String> = text_idxs
+            .iter()
+            .map(|&text_idx| texts[text_idx].clone())
+            .collect();
+        let embedded = self.encoder.embed(&missing_texts)?;
+        let fresh = text_idxs.iter().zip(embedded.chunks_exact(self.dim()));
+        let fresh: Vec<(usize, &[f32])> = fresh.map(|(&text_idx, row)| (text_idx, row)).collect();
+        let entries: Vec<(Key, &[f32])> = fresh
+            .iter()
+            .map(|&(text_idx, row)| (keys[text_idx], row))
+            .collect();
+        if let Err(error) = cache.put(&entries) {
+            cache.warn(&error);
+        }
+        for (text_idx, row) in fresh {
+            rows[text_idx] = Some(row.to_vec());
+        }
+        Ok(())
     }
 }
 
@@ -192,15 +206,13 @@ fn decode(bytes: &[u8], dim: usize) -> Option<Vec<f32>> {
 }
 
 fn is_damage(error: &DatabaseError) -> bool {
-    match error {
-        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => {
-            true
-        }
-        DatabaseError::Storage(StorageError::Io(io)) => {
-            io.kind() == std::io::ErrorKind::InvalidData
-        }
-        _ => false, // not our enum: in use, or the disk failed
+    if let DatabaseError::Storage(StorageError::Io(io)) = error {
+        return io.kind() == std::io::ErrorKind::InvalidData;
     }
+    matches!(
+        error,
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_)
+    )
 }
 
 fn cache_error(path: &Path, error: DatabaseError) -> TextSourceError {
