@@ -342,6 +342,7 @@ impl Learner {
         let config = FastStepConfig {
             learning_rate: train.fast_learning_rate,
             bias_learning_rate: train.fast_bias_learning_rate,
+            cold_boost: train.fast_cold_boost,
             prior_learning_rate: train.prior_learning_rate,
             num_negatives: train.num_negatives,
         };

@@ -215,7 +215,19 @@ impl Config {
     fn check_shares(&self) -> Result<(), ConfigError> {
         let rates = [
             ("train.fast_learning_rate", self.train.fast_learning_rate),
+            (
+                "train.fast_bias_learning_rate",
+                self.train.fast_bias_learning_rate,
+            ),
+            (
+                "train.prior_learning_rate",
+                self.train.prior_learning_rate,
+            ),
             ("train.warm_learning_rate", self.train.warm_learning_rate),
+            (
+                "train.warm_row_learning_rate",
+                self.train.warm_row_learning_rate,
+            ),
             (
                 "train.release_learning_rate",
                 self.train.release_learning_rate,
@@ -225,6 +237,14 @@ impl Config {
             if !(actual > 0.0 && actual <= 10.0) {
                 return Err(out_of_range(key, &actual, "above 0 and at most 10"));
             }
+        }
+        let cold_boost = self.train.fast_cold_boost;
+        if !(0.0..=1000.0).contains(&cold_boost) {
+            return Err(out_of_range(
+                "train.fast_cold_boost",
+                &cold_boost,
+                "0 to 1000",
+            ));
         }
         let shares = [
             ("train.dropout", self.train.dropout),

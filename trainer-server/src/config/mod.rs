@@ -165,6 +165,7 @@ pub struct TrainConfig {
     pub fast_events_max: usize,
     pub fast_learning_rate: f32,
     pub fast_bias_learning_rate: f32,
+    pub fast_cold_boost: f32,
     pub prior_learning_rate: f32,
     pub warm_epochs: u32,
     pub warm_learning_rate: f32,

@@ -129,11 +129,11 @@ async fn rank(state: &AppState, request: RecommendRequest) -> Result<RecommendRe
 
 fn read_recommend(value: &Value, state: &AppState) -> Result<RecommendRequest, Fault> {
     let fields = Fields::new(value, "")?;
-    let k = match fields.u64("k")?.map(usize::try_from) {
+    let k = match fields.u64("k")?.map(|k| (k, usize::try_from(k))) {
         None => 10,
-        Some(Ok(k)) if (1..=K_MAX).contains(&k) => k,
-        Some(_) => {
-            let detail = format!("expected 1 to {K_MAX}");
+        Some((_, Ok(k))) if (1..=K_MAX).contains(&k) => k,
+        Some((k, _)) => {
+            let detail = format!("expected 1 to {K_MAX}, found {k}");
             return Err(fields.fault(RejectCode::Malformed, "k", detail));
         }
     };

@@ -91,7 +91,7 @@ pub fn event_from_json(value: &Value, pointer: &str) -> Result<Event, Fault> {
     let kind = fields.required("kind", fields.text("kind")?)?;
     let Some(kind) = kind_from_name(kind) else {
         let names: Vec<_> = EventKind::ALL.iter().map(|kind| kind_name(*kind)).collect();
-        let detail = format!("expected one of {}", names.join(", "));
+        let detail = format!("no kind `{kind:.40}`, expected one of {}", names.join(", "));
         return Err(fields.fault(RejectCode::Malformed, "kind", detail));
     };
     let position = match fields.u64("position")?.map(u32::try_from) {

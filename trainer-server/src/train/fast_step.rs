@@ -7,7 +7,9 @@
 //! loss = Σ_p weight_p (ln Σ_i e^{s_pi} − s_p,target)     plain SGD on id rows and biases
 //! ```
 //!
-//! over all items of a small catalogue, over targets and uniform negatives of a large one.
+//! with a step size per row, `η_i = η (1 + boost / (1 + count_i))`, `count_i` the item's decayed count at the
+//! longest half-life: a row that has hardly been seen has everything to learn.
+//! The softmax is over all items of a small catalogue, over targets and uniform negatives of a large one.
 //! Negatives move too, by little each time: were they left alone, every row that is touched would only
 //! ever rise. Which of these changes are published is the choice of `compress`, by gain per byte.
 
@@ -34,6 +36,8 @@ pub struct FastStepConfig {
     pub learning_rate: f32,
     /// Of biases, per event.
     pub bias_learning_rate: f32,
+    /// How many times faster a row without events learns, beyond once.
+    pub cold_boost: f32,
     /// Of the prior weights, per step.
     pub prior_learning_rate: f32,
     /// Negatives of a large catalogue.
@@ -112,14 +116,15 @@ pub fn fast_step(
         return Err(TrainError::GradientNotFinite { norm: squared.sqrt(), step });
     }
     let dim = parameters.spec.embedding_dim as usize;
+    let boosts = cold_boosts(events, &rows, config.cold_boost);
     let id_rows = parameters.tensor_mut("item.id_rows");
-    for (gradient, row) in id_gradient.chunks_exact(dim).zip(&rows) {
+    for ((gradient, row), boost) in id_gradient.chunks_exact(dim).zip(&rows).zip(&boosts) {
         let first = *row as usize * dim;
-        descend(&mut id_rows[first..first + dim], gradient, config.learning_rate);
+        descend(&mut id_rows[first..first + dim], gradient, config.learning_rate * boost);
     }
     let bias = parameters.tensor_mut("item.bias");
-    for (gradient, row) in bias_gradient.chunks_exact(1).zip(&rows) {
-        descend(&mut bias[*row as usize..=*row as usize], gradient, config.bias_learning_rate);
+    for ((gradient, row), boost) in bias_gradient.chunks_exact(1).zip(&rows).zip(&boosts) {
+        descend(&mut bias[*row as usize..=*row as usize], gradient, config.bias_learning_rate * boost);
     }
     let prior_gradient = prior_gradient(events);
     if prior_gradient.iter().all(|g| g.is_finite()) {
@@ -129,6 +134,14 @@ pub fn fast_step(
     optimizer.num_steps += 1;
     let weight_sum = events.weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
     Ok(FastReport { loss: loss / weight_sum, rows })
+}
+
+/// `1 + boost / (1 + count)` per row, from the newest moment's feature `log2(1 + count)` at the longest half-life.
+fn cold_boosts(events: &ScoredEvents, rows: &[u32], cold_boost: f32) -> Vec<f32> {
+    let Some(features) = events.prior_features.last() else { return vec![1.0; rows.len()] };
+    let num_half_lives = features.len() / events.num_items;
+    let longest = |row: &u32| features[(*row as usize + 1) * num_half_lives - 1];
+    rows.iter().map(|row| 1.0 + cold_boost * (-longest(row)).exp2()).collect()
 }
 
 /// One SGD step on a row, no longer than [`ROW_STEP_MAX`].
@@ -273,6 +286,7 @@ mod tests {
         let config = FastStepConfig {
             learning_rate: 0.01,
             bias_learning_rate: 0.01,
+            cold_boost: 0.0,
             prior_learning_rate: 0.01,
             num_negatives: 8,
         };
