@@ -242,7 +242,8 @@ export class Freshet {
         this.#lastProblem = detail;
         break;
       case 'webgpu_failed':
-        writeLocal(WEBGPU_FAILED_KEY, String(Date.now()));
+        // A module that could not be fetched says nothing about the graphics driver.
+        if (detail.code !== 'module_load_failed') writeLocal(WEBGPU_FAILED_KEY, String(Date.now()));
         this.#emitter.emit('error', detail);
         break;
       default:

@@ -2,10 +2,10 @@
 
 const WORDS = [
   ['teapot', /\b(?:teapot|jug|kettle|milk|watering)/i],
-  ['mug', /\b(?:mug|cup\b|cups\b|tea|coffee)/i],
+  ['mug', /\b(?:mug|cup\b|cups\b|tea\b|coffee)/i],
   ['clock', /\b(?:clock)/i],
-  ['lamp', /\b(?:lamp|light|lantern|lights)/i],
-  ['frame', /\b(?:print|poster|frame|picture|hanging(?!.*pot)|sign|wall)/i],
+  ['lamp', /\b(?:lamp|light\b|lights\b|lantern)/i],
+  ['frame', /\b(?:print|poster|frame|picture|sign|wall)/i],
   ['candle', /\b(?:candle|tealight|t-light|diffuser|incense|burner|sachet|scent)/i],
   ['plant', /\b(?:planter|pot\b|plant|seed|garden|trowel|herb)/i],
   ['bird', /\b(?:bird|feeder|chime|nest)/i],
@@ -13,7 +13,7 @@ const WORDS = [
   ['textile', /\b(?:throw|blanket|rug|towel|runner|curtain|bedspread|mat\b|apron|sheet)/i],
   ['book', /\b(?:notebook|planner|calendar|book|diary|chalkboard)/i],
   ['pen', /\b(?:pen\b|pencil|pens|chalk)/i],
-  ['envelope', /\b(?:card|letter|paper|wrap|postcard|tag|sticker|tape)/i],
+  ['envelope', /\b(?:cards?\b|letter|paper|wrap|postcard set|tag|sticker|tape)/i],
   ['soap', /\b(?:soap|toothbrush|shower|bath)/i],
   ['backpack', /\b(?:backpack|rucksack)/i],
   ['bag', /\b(?:bag|tote|purse|basket|shopper|wallet)/i],

@@ -99,7 +99,7 @@ export class LiveStrip {
     const max = Math.max(1, ...deltas);
     const width = 120 / SPARK_LENGTH;
     const bars = deltas.map((value, idx) => {
-      const height = Math.max(1, (value / max) * 26);
+      const height = Math.max(1, Math.sqrt(value / max) * 26); // a release is large, and is not to hide the others
       return `<rect x="${(idx * width).toFixed(1)}" y="${(28 - height).toFixed(1)}" width="${(width - 1).toFixed(1)}" height="${height.toFixed(1)}" rx=".8"><title>${bytes(value)}</title></rect>`;
     });
     const spark = document.getElementById('live-spark');

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::wasm;
+use crate::wasm::{self, Profile};
 use crate::workspace::Workspace;
 
 /// What can be measured.
@@ -61,12 +61,25 @@ fn commit(workspace: &Workspace) -> Value {
     }
 }
 
+/// Of the package where it was built, else of the modules of tests and demo.
 fn sizes(workspace: &Workspace) -> anyhow::Result<Value> {
+    let is_packed = wasm::modules(false).iter().all(|module| {
+        module
+            .wasm_path(&Profile::Npm.dist_dir(workspace))
+            .is_file()
+    });
+    let profile = if is_packed {
+        Profile::Npm
+    } else {
+        Profile::Wasm
+    };
+    let dist_dir = profile.dist_dir(workspace);
     let mut numbers = serde_json::Map::new();
+    numbers.insert("profile".into(), json!(profile.name()));
     let package_js = package_js_bytes(workspace)?;
     numbers.insert("package_js".into(), measured(&package_js)?);
     for module in wasm::modules(false) {
-        let wasm_path = module.wasm_path(workspace);
+        let wasm_path = module.wasm_path(&dist_dir);
         if !wasm_path.is_file() {
             eprintln!(
                 "{} is not built; `cargo xtask wasm` builds it",
@@ -75,7 +88,7 @@ fn sizes(workspace: &Workspace) -> anyhow::Result<Value> {
             continue;
         }
         let wasm_bytes = read(&wasm_path)?;
-        let js_bytes = read(&module.js_path(workspace))?;
+        let js_bytes = read(&module.js_path(&dist_dir))?;
         let wasm_size = measured(&wasm_bytes)?;
         let js_size = measured(&js_bytes)?;
         let total =

@@ -32,7 +32,7 @@ struct Arguments {
 enum Command {
     /// Checks that the tools are there, and installs what is missing where it may.
     Setup,
-    /// Builds the browser modules into edge-wasm/npm/dist.
+    /// Builds the browser modules: for tests and demo into edge-wasm/npm/dist, for publishing into target/npm.
     Wasm {
         /// `wasm` is quick to build, `npm` is what is published.
         #[arg(long, default_value = "wasm")]

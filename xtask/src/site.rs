@@ -44,7 +44,11 @@ fn copy_package(workspace: &Workspace, package_dir: &Path) -> anyhow::Result<()>
     Ok(())
 }
 
-fn copy_dir(source: &Path, target: &Path) -> anyhow::Result<()> {
+/// Copies a folder with all that is in it.
+///
+/// # Errors
+/// Something cannot be read or written.
+pub(crate) fn copy_dir(source: &Path, target: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
     for entry in
         fs::read_dir(source).with_context(|| format!("cannot list {}", source.display()))?
@@ -60,7 +64,9 @@ fn copy_dir(source: &Path, target: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn copy_file(source: &Path, target: &Path) -> anyhow::Result<()> {
+/// # Errors
+/// The file cannot be read or written.
+pub(crate) fn copy_file(source: &Path, target: &Path) -> anyhow::Result<()> {
     fs::copy(source, target)
         .with_context(|| format!("cannot copy {} to {}", source.display(), target.display()))?;
     Ok(())

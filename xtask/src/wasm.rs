@@ -25,10 +25,18 @@ pub(crate) enum Profile {
 }
 
 impl Profile {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wasm => "wasm",
             Self::Npm => "npm",
+        }
+    }
+
+    /// Where its modules go.
+    pub(crate) fn dist_dir(self, workspace: &Workspace) -> PathBuf {
+        match self {
+            Self::Wasm => workspace.dist_dir(),
+            Self::Npm => workspace.package_dir().join("dist"),
         }
     }
 }
@@ -60,26 +68,22 @@ pub(crate) fn modules(is_cpu_only: bool) -> &'static [Module] {
 }
 
 impl Module {
-    /// The wasm file in the package.
-    pub(crate) fn wasm_path(self, workspace: &Workspace) -> PathBuf {
-        workspace
-            .dist_dir()
-            .join(format!("{}_bg.wasm", self.out_name))
+    /// The wasm file in the folder of modules.
+    pub(crate) fn wasm_path(self, dist_dir: &Path) -> PathBuf {
+        dist_dir.join(format!("{}_bg.wasm", self.out_name))
     }
 
-    /// Its JavaScript glue in the package.
-    pub(crate) fn js_path(self, workspace: &Workspace) -> PathBuf {
-        workspace.dist_dir().join(format!("{}.js", self.out_name))
+    /// Its JavaScript glue.
+    pub(crate) fn js_path(self, dist_dir: &Path) -> PathBuf {
+        dist_dir.join(format!("{}.js", self.out_name))
     }
 
-    fn stamp_path(self, workspace: &Workspace) -> PathBuf {
-        workspace
-            .dist_dir()
-            .join(format!(".{}.stamp", self.out_name))
+    fn stamp_path(self, dist_dir: &Path) -> PathBuf {
+        dist_dir.join(format!(".{}.stamp", self.out_name))
     }
 }
 
-/// Builds `modules` into the package where they are out of date.
+/// Builds `modules` into the profile's folder where they are out of date.
 ///
 /// # Errors
 /// The build fails.
@@ -88,11 +92,12 @@ pub(crate) fn build_all(
     profile: Profile,
     modules: &[Module],
 ) -> anyhow::Result<()> {
+    let dist_dir = profile.dist_dir(workspace);
     for module in modules {
         let inputs = inputs_stamp(workspace, profile, *module)?;
-        let stamp_path = module.stamp_path(workspace);
-        let is_fresh = module.wasm_path(workspace).is_file()
-            && module.js_path(workspace).is_file()
+        let stamp_path = module.stamp_path(&dist_dir);
+        let is_fresh = module.wasm_path(&dist_dir).is_file()
+            && module.js_path(&dist_dir).is_file()
             && fs::read_to_string(&stamp_path).is_ok_and(|stamp| stamp == inputs);
         if is_fresh {
             eprintln!("✔ {} is up to date", module.out_name);
@@ -133,7 +138,7 @@ fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Res
         .join("wasm32-unknown-unknown")
         .join(profile.name())
         .join("edge_wasm.wasm");
-    let dist_dir = workspace.dist_dir();
+    let dist_dir = profile.dist_dir(workspace);
     fs::create_dir_all(&dist_dir).with_context(|| format!("cannot make {}", dist_dir.display()))?;
     Bindgen::new()
         .input_path(&built)

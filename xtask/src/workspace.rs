@@ -52,7 +52,12 @@ impl Workspace {
         self.path("edge-wasm/npm")
     }
 
-    /// Where the built browser modules go.
+    /// Where the package is put together for publishing, so that a build for it disturbs nobody's tests.
+    pub(crate) fn package_dir(&self) -> PathBuf {
+        self.target_dir().join("npm/package")
+    }
+
+    /// Where the browser modules of tests and demo go.
     pub(crate) fn dist_dir(&self) -> PathBuf {
         self.npm_dir().join("dist")
     }
