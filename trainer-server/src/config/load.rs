@@ -97,7 +97,7 @@ fn set(table: &mut Table, key: &str, text: &str, origin: &str) -> Result<(), Con
     *slot = if slot.is_str() {
         Value::String(text.to_owned())
     } else {
-        parse_value(text, origin)?
+        parse_value(text, &format!("`{key}` in {origin}"))?
     };
     Ok(())
 }

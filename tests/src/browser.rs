@@ -1,0 +1,180 @@
+//! Headless Chromium with pages that run the built npm package, driven through `chromedriver`.
+//!
+//! WebGPU runs on a software adapter, which proves that it is right and says nothing about its speed.
+//! The script side is `edge-wasm/npm/test/page.js`.
+
+mod page;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use fantoccini::wd::TimeoutConfiguration;
+use fantoccini::{Client, ClientBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::site::Site;
+use crate::workspace;
+pub use page::{BrowserPage, CachedVersion, PageStatus};
+
+/// `chromedriver` says on which port it listens within a second.
+const DRIVER_PATIENCE: Duration = Duration::from_secs(20);
+/// Longest script: opening the WebGPU module on a software adapter.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(120);
+
+const BROWSERS: [&str; 4] = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
+/// As root in a container, without talking to anyone, with WebGPU in software and no throttling of hidden tabs.
+const ARGUMENTS: [&str; 13] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+];
+
+/// One browser at a time: several on two cores would only wait for each other.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A running browser; ends when dropped.
+pub struct Browser {
+    client: Client,
+    site: Site,
+    // Dropped last: driver and profile outlive the client that uses them.
+    driver: Child,
+    _profile: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Browser {
+    /// Starts a browser. `None` where this machine cannot run one and CI does not require it; the reason is printed.
+    ///
+    /// # Errors
+    /// It is required and missing, or does not start.
+    pub async fn start() -> anyhow::Result<Option<Self>> {
+        let program = BROWSERS
+            .iter()
+            .find_map(|name| workspace::find_program(name));
+        let driver = workspace::find_program("chromedriver");
+        let (Some(program), Some(driver)) = (program, driver) else {
+            workspace::skip("Chromium and chromedriver are not both on PATH")?;
+            return Ok(None);
+        };
+        if let Some(missing) = missing_module() {
+            workspace::skip(&format!(
+                "{} is not built; `cargo xtask wasm` builds it",
+                missing.display()
+            ))?;
+            return Ok(None);
+        }
+        let turn = TURN.lock().await;
+        let profile = tempfile::Builder::new()
+            .prefix("freshet-chromium-")
+            .tempdir()?;
+        let (driver, port) = start_driver(&driver).await?;
+        let client = connect(&program, profile.path(), port).await?;
+        let site = Site::start().await?;
+        Ok(Some(Self {
+            client,
+            site,
+            driver,
+            _profile: profile,
+            _turn: turn,
+        }))
+    }
+
+    /// Opens a page in a new tab and waits until it has connected, or has said why it cannot.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn open(&self, server: &str, query: &[(&str, &str)]) -> anyhow::Result<BrowserPage> {
+        let window = self.client.new_window(true).await?.handle;
+        let page = BrowserPage::new(self.client.clone(), window);
+        page.load(&self.site.page_url(server, query)).await?;
+        Ok(page)
+    }
+
+    /// Closes the browser in order, which writes nothing over a half-removed profile.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn close(mut self) -> anyhow::Result<()> {
+        self.client.clone().close().await?;
+        self.driver.kill().await?;
+        Ok(())
+    }
+}
+
+/// A module of the package that is not built.
+fn missing_module() -> Option<PathBuf> {
+    let dist = workspace::root().join("edge-wasm/npm/dist");
+    let modules = ["freshet_cpu_bg.wasm", "freshet_webgpu_bg.wasm"].map(|name| dist.join(name));
+    modules.into_iter().find(|path| !path.is_file())
+}
+
+async fn start_driver(program: &Path) -> anyhow::Result<(Child, u16)> {
+    let mut command = Command::new(program);
+    command
+        .arg("--port=0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let mut driver = command.spawn().context("chromedriver cannot be started")?;
+    let stdout = driver
+        .stdout
+        .take()
+        .context("the pipe was asked for above")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let port = tokio::time::timeout(DRIVER_PATIENCE, port_of(&mut lines)).await;
+    let port = port.context("chromedriver did not say on which port it listens")??;
+    // Read on, so that the driver never writes into a closed pipe.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Ok((driver, port))
+}
+
+/// Reads `ChromeDriver was started successfully on port 40393.`
+async fn port_of(lines: &mut Lines<BufReader<impl AsyncRead + Unpin>>) -> anyhow::Result<u16> {
+    while let Some(line) = lines.next_line().await? {
+        if let Some((_, port)) = line.split_once("started successfully on port ") {
+            return Ok(port.trim_end_matches('.').parse()?);
+        }
+    }
+    bail!("chromedriver ended before it listened")
+}
+
+async fn connect(program: &Path, profile: &Path, port: u16) -> anyhow::Result<Client> {
+    let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).to_vec();
+    arguments.push(format!("--user-data-dir={}", profile.display()));
+    let options = json!({ "binary": program, "args": arguments });
+    let mut capabilities = serde_json::Map::new();
+    capabilities.insert("browserName".to_owned(), json!("chrome"));
+    capabilities.insert("goog:chromeOptions".to_owned(), options);
+    let mut builder = ClientBuilder::new(HttpConnector::new());
+    builder.capabilities(capabilities);
+    let client = builder
+        .connect(&format!("http://127.0.0.1:{port}"))
+        .await
+        .context("Chromium does not start")?;
+    client
+        .update_timeouts(TimeoutConfiguration::new(Some(SCRIPT_TIMEOUT), None, None))
+        .await?;
+    Ok(client)
+}

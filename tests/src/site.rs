@@ -1,0 +1,51 @@
+//! The npm package and its test page, served as plain files by an origin of their own.
+//!
+//! So a page can be loaded while the Freshet server is down.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tower_http::services::ServeDir;
+
+use crate::workspace;
+
+/// A running file server; ends when dropped.
+#[derive(Debug)]
+pub struct Site {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Site {
+    /// # Errors
+    /// No port is free.
+    pub async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let files = ServeDir::new(workspace::root().join("edge-wasm/npm"));
+        let router = axum::Router::new().fallback_service(files);
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                eprintln!("the file server ended: {error}");
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// Address of the test page that follows `server`, with further parts of its query.
+    #[must_use]
+    pub fn page_url(&self, server: &str, query: &[(&str, &str)]) -> String {
+        let mut url = format!("http://{}/test/page.html?server={server}", self.address);
+        for (name, value) in query {
+            url.push_str(&format!("&{name}={value}"));
+        }
+        url
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
