@@ -160,7 +160,9 @@ impl BlobId {
         if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return None;
         }
-        blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes())) // any malformed text means "not an id"
+        blake3::Hash::from_hex(text)
+            .ok()
+            .map(|hash| Self(*hash.as_bytes())) // any malformed text means "not an id"
     }
 }
 
@@ -197,8 +199,14 @@ mod tests {
     #[test]
     fn refuses_empty_long_and_control_ids() {
         assert_eq!(ItemId::new(""), Err(IdError::Empty));
-        assert_eq!(ItemId::new("x".repeat(129)), Err(IdError::TooLong { actual: 129 }));
-        assert_eq!(ItemId::new("a\nb"), Err(IdError::Control { character: '\n' }));
+        assert_eq!(
+            ItemId::new("x".repeat(129)),
+            Err(IdError::TooLong { actual: 129 })
+        );
+        assert_eq!(
+            ItemId::new("a\nb"),
+            Err(IdError::Control { character: '\n' })
+        );
         assert!(ItemId::new("x".repeat(128)).is_ok());
     }
 

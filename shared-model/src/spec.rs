@@ -117,19 +117,34 @@ impl ModelSpec {
         ];
         for (field, actual, min, max, expected) in bounded {
             if actual < min || actual > max {
-                return Err(SpecError { field, actual: actual.to_string(), expected });
+                return Err(SpecError {
+                    field,
+                    actual: actual.to_string(),
+                    expected,
+                });
             }
         }
         if !self.embedding_dim.is_multiple_of(self.num_heads) {
             let actual = self.num_heads.to_string();
-            return Err(SpecError { field: "num_heads", actual, expected: "a divisor of embedding_dim" });
+            return Err(SpecError {
+                field: "num_heads",
+                actual,
+                expected: "a divisor of embedding_dim",
+            });
         }
-        let ascending = self.half_lives_secs.windows(2).all(|pair| pair[0] < pair[1]);
+        let ascending = self
+            .half_lives_secs
+            .windows(2)
+            .all(|pair| pair[0] < pair[1]);
         let num_half_lives = self.half_lives_secs.len();
         if !(1..=8).contains(&num_half_lives) || !ascending || self.half_lives_secs[0] < 60 {
             let actual = format!("{:?}", self.half_lives_secs);
             let expected = "1 to 8 ascending values of at least 60";
-            return Err(SpecError { field: "half_lives_secs", actual, expected });
+            return Err(SpecError {
+                field: "half_lives_secs",
+                actual,
+                expected,
+            });
         }
         Ok(())
     }
@@ -146,7 +161,10 @@ impl ModelSpec {
         let dim = self.embedding_dim as usize;
         let ff_dim = self.ff_dim as usize;
         let num_half_lives = self.half_lives_secs.len();
-        let mut shapes = Shapes { num_items, list: Vec::new() };
+        let mut shapes = Shapes {
+            num_items,
+            list: Vec::new(),
+        };
 
         shapes.item("item.id_rows", dim, 8, TensorGroup::Fast);
         shapes.item("item.bias", 1, 8, TensorGroup::Fast);
@@ -154,7 +172,12 @@ impl ModelSpec {
         shapes.shared("prior.weights", 1, num_half_lives, 16, TensorGroup::Fast);
 
         shapes.item("item.text", self.text_dim as usize, 8, TensorGroup::Content);
-        shapes.item("item.features", self.feature_dim as usize, 8, TensorGroup::Content);
+        shapes.item(
+            "item.features",
+            self.feature_dim as usize,
+            8,
+            TensorGroup::Content,
+        );
 
         shapes.slow("text.projection", self.text_dim as usize, dim, 8);
         shapes.slow("feature.projection", self.feature_dim as usize, dim, 8);
@@ -184,7 +207,9 @@ impl ModelSpec {
     /// Index of a tensor in [`Self::tensor_shapes`].
     #[must_use]
     pub fn tensor_idx(&self, name: &str) -> Option<usize> {
-        self.tensor_shapes(0).iter().position(|shape| shape.name == name)
+        self.tensor_shapes(0)
+            .iter()
+            .position(|shape| shape.name == name)
     }
 }
 
@@ -196,16 +221,37 @@ struct Shapes {
 impl Shapes {
     fn item(&mut self, name: &str, num_cols: usize, code_bits: u8, group: TensorGroup) {
         let (name, num_rows) = (name.to_owned(), self.num_items);
-        self.list.push(TensorShape { name, num_rows, num_cols, code_bits, group, per_item: true });
+        self.list.push(TensorShape {
+            name,
+            num_rows,
+            num_cols,
+            code_bits,
+            group,
+            per_item: true,
+        });
     }
 
     fn slow(&mut self, name: &str, num_rows: usize, num_cols: usize, code_bits: u8) {
         self.shared(name, num_rows, num_cols, code_bits, TensorGroup::Slow);
     }
 
-    fn shared(&mut self, name: &str, num_rows: usize, num_cols: usize, code_bits: u8, group: TensorGroup) {
+    fn shared(
+        &mut self,
+        name: &str,
+        num_rows: usize,
+        num_cols: usize,
+        code_bits: u8,
+        group: TensorGroup,
+    ) {
         let name = name.to_owned();
-        self.list.push(TensorShape { name, num_rows, num_cols, code_bits, group, per_item: false });
+        self.list.push(TensorShape {
+            name,
+            num_rows,
+            num_cols,
+            code_bits,
+            group,
+            per_item: false,
+        });
     }
 }
 
@@ -216,10 +262,19 @@ mod tests {
     #[test]
     fn default_spec_is_valid_and_bad_fields_are_named() {
         assert_eq!(ModelSpec::default().check(), Ok(()));
-        let spec = ModelSpec { num_heads: 3, ..ModelSpec::default() };
+        let spec = ModelSpec {
+            num_heads: 3,
+            ..ModelSpec::default()
+        };
         assert_eq!(spec.check().map_err(|error| error.field), Err("num_heads"));
-        let spec = ModelSpec { embedding_dim: 1 << 20, ..ModelSpec::default() };
-        assert_eq!(spec.check().map_err(|error| error.field), Err("embedding_dim"));
+        let spec = ModelSpec {
+            embedding_dim: 1 << 20,
+            ..ModelSpec::default()
+        };
+        assert_eq!(
+            spec.check().map_err(|error| error.field),
+            Err("embedding_dim")
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use anyhow::Context;
 use shared_model::event::EventKind;
 use shared_model::ids::EventId;
 use trainer_server::baselines::timelines::Timelines;
+use trainer_server::checkpoint;
 use trainer_server::config::{ClockMode, Config};
 use trainer_server::dataset::Dataset;
 use trainer_server::event_log::{LogRecord, StoredEvent};
@@ -19,20 +20,29 @@ use trainer_server::preprocess::Preprocessor;
 use trainer_server::replay::quality::Quality;
 use trainer_server::replay::scoring::{ItemRows, RankModel, score_chunk};
 use trainer_server::text_source::{self, CachedTextEncoder};
-use trainer_server::checkpoint;
 
 const CHUNK: usize = 128;
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let dir = PathBuf::from(args.next().context("a dataset folder is wanted")?);
-    let warm_dir = PathBuf::from(args.next().context("a folder for the warm weights is wanted")?);
+    let warm_dir = PathBuf::from(
+        args.next()
+            .context("a folder for the warm weights is wanted")?,
+    );
     let mut table: toml::Table = toml::from_str(trainer_server::config::DEFAULT_TOML)?;
     for setting in args {
-        let (key, value) = setting.split_once('=').context("settings are section.key=value")?;
-        let (section, key) = key.split_once('.').context("settings are section.key=value")?;
+        let (key, value) = setting
+            .split_once('=')
+            .context("settings are section.key=value")?;
+        let (section, key) = key
+            .split_once('.')
+            .context("settings are section.key=value")?;
         let value: toml::Table = toml::from_str(&format!("v = {value}"))?;
-        table[section].as_table_mut().context("no such section")?.insert(key.to_owned(), value["v"].clone());
+        table[section]
+            .as_table_mut()
+            .context("no such section")?
+            .insert(key.to_owned(), value["v"].clone());
     }
     let mut config: Config = table.try_into()?;
     config.clock.mode = ClockMode::EventTime;
@@ -43,13 +53,21 @@ fn main() -> anyhow::Result<()> {
     let encoder = CachedTextEncoder::new(text_source::from_config(&config, &device)?, None);
     let mut learner = Learner::new(Arc::clone(&config), device, encoder);
     let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
-    let items: Vec<LogRecord> = dataset.items.iter().cloned().map(LogRecord::ItemPut).collect();
+    let items: Vec<LogRecord> = dataset
+        .items
+        .iter()
+        .cloned()
+        .map(LogRecord::ItemPut)
+        .collect();
     learner.ingest(&mut preprocessor, &items)?;
 
     let split = dataset.split_at(0.8);
     let record = |idx: usize| -> anyhow::Result<LogRecord> {
         let event = dataset.to_event(&dataset.events[idx], EventId::new(format!("e{idx}"))?);
-        Ok(LogRecord::Event(StoredEvent { received_at: event.occurred_at, event }))
+        Ok(LogRecord::Event(StoredEvent {
+            received_at: event.occurred_at,
+            event,
+        }))
     };
     let mut timelines = Timelines::new(dataset.users.len());
     let warm: Vec<LogRecord> = (0..split).map(record).collect::<anyhow::Result<_>>()?;
@@ -68,10 +86,18 @@ fn main() -> anyhow::Result<()> {
     let mut rows = ItemRows::new(&dataset, &live.ready);
     for (chunk_idx, first) in (split..dataset.events.len()).step_by(CHUNK).enumerate() {
         let end = (first + CHUNK).min(dataset.events.len());
-        let queries: Vec<_> = dataset.events[first..end].iter().map(|event| timelines.push(event)).collect();
+        let queries: Vec<_> = dataset.events[first..end]
+            .iter()
+            .map(|event| timelines.push(event))
+            .collect();
         let LiveModel { state, ready } = learner.live().context("live")?;
         rows.refresh(&dataset, ready);
-        let model = RankModel { ready, state, rows: &rows, kind: EventKind::Purchase };
+        let model = RankModel {
+            ready,
+            state,
+            rows: &rows,
+            kind: EventKind::Purchase,
+        };
         let ranks = pollster::block_on(score_chunk(model, &queries, &timelines))?;
         for (query, rank) in queries.iter().zip(&ranks) {
             quality.add(query, *rank);
@@ -81,7 +107,12 @@ fn main() -> anyhow::Result<()> {
         let base = Arc::clone(&learner.live().context("live")?.state);
         pollster::block_on(learner.learn(&preprocessor, &batch))?;
         let target = go_live(&mut learner);
-        let delta = shared_model::codec::delta::encode_delta(&base, shared_model::ids::Version(1), &target, shared_model::ids::Version(2))?;
+        let delta = shared_model::codec::delta::encode_delta(
+            &base,
+            shared_model::ids::Version(1),
+            &target,
+            shared_model::ids::Version(2),
+        )?;
         bytes.push(delta.len());
         since_release += end - first;
         if since_release as u64 >= config.train.release_interval_events {
@@ -123,19 +154,33 @@ fn go_live(learner: &mut Learner) -> Arc<shared_model::codec::state::CodeState> 
 }
 
 /// Fits, or takes the weights of an earlier fit from `warm_dir`.
-fn warm_up(learner: &mut Learner, preprocessor: &Preprocessor, warm_dir: &std::path::Path) -> anyhow::Result<()> {
+fn warm_up(
+    learner: &mut Learner,
+    preprocessor: &Preprocessor,
+    warm_dir: &std::path::Path,
+) -> anyhow::Result<()> {
     if let Some(saved) = checkpoint::load(warm_dir)? {
-        return learner.load_weights(&saved).context("the saved weights are of another model");
+        return learner
+            .load_weights(&saved)
+            .context("the saved weights are of another model");
     }
     let started = Instant::now();
     learner.warm_fit(preprocessor, |progress| {
         if progress.num_steps % 100 == 0 {
-            println!("warm fit {} of {}: loss {}", progress.num_steps, progress.num_steps_total, progress.loss);
+            println!(
+                "warm fit {} of {}: loss {}",
+                progress.num_steps, progress.num_steps_total, progress.loss
+            );
         }
         true
     })?;
     println!("warm fit took {:.0} s", started.elapsed().as_secs_f32());
     std::fs::create_dir_all(warm_dir)?;
-    checkpoint::save(warm_dir, shared_model::ids::Version(1), learner.parameters(), learner.optimizer())?;
+    checkpoint::save(
+        warm_dir,
+        shared_model::ids::Version(1),
+        learner.parameters(),
+        learner.optimizer(),
+    )?;
     Ok(())
 }

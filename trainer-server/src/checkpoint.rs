@@ -58,25 +58,46 @@ pub enum CheckpointError {
 ///
 /// # Errors
 /// The file system failed; the previous checkpoint is intact.
-pub fn save(data_dir: &Path, version: Version, parameters: &ParameterSet, optimizer: &FastOptimizer) -> Result<(), CheckpointError> {
+pub fn save(
+    data_dir: &Path,
+    version: Version,
+    parameters: &ParameterSet,
+    optimizer: &FastOptimizer,
+) -> Result<(), CheckpointError> {
     let path = data_dir.join(FILE_NAME);
-    let malformed = |reason: String| CheckpointError::Malformed { reason, path: path.clone() };
+    let malformed = |reason: String| CheckpointError::Malformed {
+        reason,
+        path: path.clone(),
+    };
     let mut bytes_of: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     for (shape, values) in parameters.shapes().iter().zip(&parameters.tensors) {
         let is_weight = shape.group != TensorGroup::Content && shape.name != "item.counts";
         if is_weight && !values.is_empty() {
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            bytes_of.push((shape.name.clone(), vec![shape.num_rows, shape.num_cols], bytes));
+            let bytes = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
+            bytes_of.push((
+                shape.name.clone(),
+                vec![shape.num_rows, shape.num_cols],
+                bytes,
+            ));
         }
     }
     let mut views = Vec::new();
     for (name, shape, bytes) in &bytes_of {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|error| malformed(error.to_string()))?;
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes)
+            .map_err(|error| malformed(error.to_string()))?;
         views.push((name.clone(), view));
     }
-    let optimizer = serde_json::to_string(optimizer).map_err(|error| malformed(error.to_string()))?;
-    let metadata = HashMap::from([("version".to_owned(), version.to_string()), ("optimizer".to_owned(), optimizer)]);
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| malformed(error.to_string()))?;
+    let optimizer =
+        serde_json::to_string(optimizer).map_err(|error| malformed(error.to_string()))?;
+    let metadata = HashMap::from([
+        ("version".to_owned(), version.to_string()),
+        ("optimizer".to_owned(), optimizer),
+    ]);
+    let bytes = safetensors::serialize(views, Some(metadata))
+        .map_err(|error| malformed(error.to_string()))?;
     write_atomically(&path, &bytes)
 }
 
@@ -86,43 +107,80 @@ pub fn save(data_dir: &Path, version: Version, parameters: &ParameterSet, optimi
 /// The file cannot be read or is malformed; the caller goes on without it.
 pub fn load(data_dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     let path = data_dir.join(FILE_NAME);
-    let io_error = |action, source| CheckpointError::Io { action, source, path: path.clone() };
-    let malformed = |reason: String| CheckpointError::Malformed { reason, path: path.clone() };
+    let io_error = |action, source| CheckpointError::Io {
+        action,
+        source,
+        path: path.clone(),
+    };
+    let malformed = |reason: String| CheckpointError::Malformed {
+        reason,
+        path: path.clone(),
+    };
     match fs::metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("reading the size", error)),
         Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-            return Err(malformed(format!("{} bytes, at most {FILE_BYTES_MAX} are read", metadata.len())));
+            return Err(malformed(format!(
+                "{} bytes, at most {FILE_BYTES_MAX} are read",
+                metadata.len()
+            )));
         }
         Ok(_) => {}
     }
     let bytes = fs::read(&path).map_err(|error| io_error("reading", error))?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| malformed(error.to_string()))?;
+    let (_, header) =
+        SafeTensors::read_metadata(&bytes).map_err(|error| malformed(error.to_string()))?;
     let fields = header.metadata().clone().unwrap_or_default();
-    let field = |name: &str| fields.get(name).ok_or_else(|| malformed(format!("no field {name}")));
-    let version = field("version")?.parse().map_err(|error| malformed(format!("version: {error}")))?;
-    let optimizer = serde_json::from_str(field("optimizer")?).map_err(|error| malformed(format!("optimizer: {error}")))?;
+    let field = |name: &str| {
+        fields
+            .get(name)
+            .ok_or_else(|| malformed(format!("no field {name}")))
+    };
+    let version = field("version")?
+        .parse()
+        .map_err(|error| malformed(format!("version: {error}")))?;
+    let optimizer = serde_json::from_str(field("optimizer")?)
+        .map_err(|error| malformed(format!("optimizer: {error}")))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| malformed(error.to_string()))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
         if view.dtype() != Dtype::F32 {
-            return Err(malformed(format!("tensor {name} is {:?}, expected F32", view.dtype())));
+            return Err(malformed(format!(
+                "tensor {name} is {:?}, expected F32",
+                view.dtype()
+            )));
         }
-        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let values = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
         tensors.insert(name, values);
     }
-    Ok(Some(Checkpoint { version: Version(version), tensors, optimizer }))
+    Ok(Some(Checkpoint {
+        version: Version(version),
+        tensors,
+        optimizer,
+    }))
 }
 
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    let io_error = |action, source| CheckpointError::Io { action, source, path: path.to_owned() };
+    let io_error = |action, source| CheckpointError::Io {
+        action,
+        source,
+        path: path.to_owned(),
+    };
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary).map_err(|error| io_error("creating", error))?;
-    file.write_all(bytes).map_err(|error| io_error("writing", error))?;
-    file.sync_all().map_err(|error| io_error("syncing", error))?;
+    file.write_all(bytes)
+        .map_err(|error| io_error("writing", error))?;
+    file.sync_all()
+        .map_err(|error| io_error("syncing", error))?;
     fs::rename(&temporary, path).map_err(|error| io_error("renaming", error))?;
     if let Some(folder) = path.parent() {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| io_error("syncing the folder", error))?;
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| io_error("syncing the folder", error))?;
     }
     Ok(())
 }
@@ -137,17 +195,26 @@ mod tests {
     fn a_checkpoint_survives_the_disk_and_a_torn_one_is_an_error() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         assert_eq!(load(folder.path()).expect("readable"), None);
-        let spec = ModelSpec { text_dim: 0, ..ModelSpec::default() };
+        let spec = ModelSpec {
+            text_dim: 0,
+            ..ModelSpec::default()
+        };
         let parameters = init_parameters(&spec, 3, 1);
         let optimizer = FastOptimizer::new(&parameters);
         save(folder.path(), Version(7), &parameters, &optimizer).expect("written");
         let loaded = load(folder.path()).expect("readable").expect("present");
-        assert_eq!((loaded.version, &loaded.optimizer), (Version(7), &optimizer));
+        assert_eq!(
+            (loaded.version, &loaded.optimizer),
+            (Version(7), &optimizer)
+        );
         assert_eq!(loaded.tensors["start"], parameters.tensor("start"));
 
         let path = folder.path().join(FILE_NAME);
         let bytes = fs::read(&path).expect("readable");
         fs::write(&path, &bytes[..bytes.len() / 2]).expect("written");
-        assert!(matches!(load(folder.path()), Err(CheckpointError::Malformed { .. })));
+        assert!(matches!(
+            load(folder.path()),
+            Err(CheckpointError::Malformed { .. })
+        ));
     }
 }

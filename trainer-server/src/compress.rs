@@ -9,7 +9,9 @@
 
 use std::collections::BTreeSet;
 
-use shared_model::codec::quantize::{dequantize, exponent_for, next_exponent, quantize, rescale_code};
+use shared_model::codec::quantize::{
+    dequantize, exponent_for, next_exponent, quantize, rescale_code,
+};
 use shared_model::codec::state::{CodeState, ItemEntry};
 use shared_model::ids::ItemId;
 use shared_model::model::parameters::ParameterSet;
@@ -53,7 +55,11 @@ pub struct DirtyRows {
 
 /// The first state of a model: everything quantized at its tightest exponents.
 #[must_use]
-pub fn first_state(parameters: &ParameterSet, counts: &DecayedCounts, items: &[ItemView]) -> CodeState {
+pub fn first_state(
+    parameters: &ParameterSet,
+    counts: &DecayedCounts,
+    items: &[ItemView],
+) -> CodeState {
     let mut state = CodeState::empty(parameters.spec.clone());
     state.landmark_millis = counts.landmark_millis;
     append_items(&mut state, items);
@@ -92,7 +98,13 @@ pub fn fast_state(
     for item_idx in std::mem::take(&mut dirty.counted) {
         write_counts(&mut state, item_idx as usize, counts);
     }
-    move_codes(&mut state, "prior.weights", 0, parameters.tensor("prior.weights"), config.dead_zone);
+    move_codes(
+        &mut state,
+        "prior.weights",
+        0,
+        parameters.tensor("prior.weights"),
+        config.dead_zone,
+    );
     send_best_rows(&mut state, parameters, dirty, config);
     state
 }
@@ -106,7 +118,10 @@ pub fn release_state(
     items: &[ItemView],
     dirty: &mut DirtyRows,
 ) -> CodeState {
-    let everything = CompressConfig { bytes_budget: usize::MAX, dead_zone: 0.5 };
+    let everything = CompressConfig {
+        bytes_budget: usize::MAX,
+        dead_zone: 0.5,
+    };
     let mut state = fast_state(live, parameters, counts, items, dirty, &everything);
     for (shape, values) in parameters.shapes().iter().zip(&parameters.tensors) {
         if shape.group != TensorGroup::Slow {
@@ -127,7 +142,10 @@ fn append_items(state: &mut CodeState, items: &[ItemView]) {
         entry.available = item.available;
     }
     let appended = items.iter().skip(num_known);
-    state.append_items(appended.map(|item| ItemEntry { item_id: item.item_id.clone(), available: item.available }));
+    state.append_items(appended.map(|item| ItemEntry {
+        item_id: item.item_id.clone(),
+        available: item.available,
+    }));
 }
 
 /// A row that could be sent, and what that would do.
@@ -137,19 +155,47 @@ struct Offer {
     bytes: f32,
 }
 
-fn send_best_rows(state: &mut CodeState, parameters: &ParameterSet, dirty: &mut DirtyRows, config: &CompressConfig) {
+fn send_best_rows(
+    state: &mut CodeState,
+    parameters: &ParameterSet,
+    dirty: &mut DirtyRows,
+    config: &CompressConfig,
+) {
     let dim = parameters.spec.embedding_dim as usize;
-    let (id_rows, bias) = (parameters.tensor("item.id_rows"), parameters.tensor("item.bias"));
+    let (id_rows, bias) = (
+        parameters.tensor("item.id_rows"),
+        parameters.tensor("item.bias"),
+    );
     let mut offers = Vec::new();
     for item_idx in &dirty.learned {
         let row_idx = *item_idx as usize;
-        let row = moved(state, "item.id_rows", row_idx, &id_rows[row_idx * dim..(row_idx + 1) * dim], config.dead_zone);
-        let bias = moved(state, "item.bias", row_idx, &bias[row_idx..=row_idx], config.dead_zone);
+        let row = moved(
+            state,
+            "item.id_rows",
+            row_idx,
+            &id_rows[row_idx * dim..(row_idx + 1) * dim],
+            config.dead_zone,
+        );
+        let bias = moved(
+            state,
+            "item.bias",
+            row_idx,
+            &bias[row_idx..=row_idx],
+            config.dead_zone,
+        );
         let num_moved = row.num_moved + bias.num_moved;
         let bytes = ROW_BYTES + CODE_BYTES * num_moved as f32;
-        offers.push(Offer { item_idx: *item_idx, gain: row.gain + bias.gain, bytes });
+        offers.push(Offer {
+            item_idx: *item_idx,
+            gain: row.gain + bias.gain,
+            bytes,
+        });
     }
-    offers.sort_by(|a, b| (b.gain / b.bytes).total_cmp(&(a.gain / a.bytes)).then(a.item_idx.cmp(&b.item_idx)));
+    offers.sort_by(|a, b| {
+        (b.gain / b.bytes)
+            .total_cmp(&(a.gain / a.bytes))
+            .then(a.item_idx.cmp(&b.item_idx))
+    });
     let mut bytes_left = config.bytes_budget as f32;
     for offer in offers {
         if offer.gain == 0.0 {
@@ -161,8 +207,20 @@ fn send_best_rows(state: &mut CodeState, parameters: &ParameterSet, dirty: &mut 
         }
         bytes_left -= offer.bytes;
         let row_idx = offer.item_idx as usize;
-        move_codes(state, "item.id_rows", row_idx, &id_rows[row_idx * dim..(row_idx + 1) * dim], config.dead_zone);
-        move_codes(state, "item.bias", row_idx, &bias[row_idx..=row_idx], config.dead_zone);
+        move_codes(
+            state,
+            "item.id_rows",
+            row_idx,
+            &id_rows[row_idx * dim..(row_idx + 1) * dim],
+            config.dead_zone,
+        );
+        move_codes(
+            state,
+            "item.bias",
+            row_idx,
+            &bias[row_idx..=row_idx],
+            config.dead_zone,
+        );
         dirty.learned.remove(&offer.item_idx);
     }
 }
@@ -176,14 +234,25 @@ struct MovedRow {
     gain: f32,
 }
 
-fn moved(state: &CodeState, name: &str, row_idx: usize, values: &[f32], dead_zone: f32) -> MovedRow {
+fn moved(
+    state: &CodeState,
+    name: &str,
+    row_idx: usize,
+    values: &[f32],
+    dead_zone: f32,
+) -> MovedRow {
     let tensor = state.tensor(name).expect("names are the spec's");
     let bits = tensor.code_bits;
     let base_exponent = tensor.exponents[row_idx];
     let exponent = next_exponent(base_exponent, max_abs(values), bits);
     let shift = exponent - base_exponent; // both within ±40
     let step = dequantize(1, exponent);
-    let mut row = MovedRow { exponent, codes: Vec::with_capacity(values.len()), num_moved: 0, gain: 0.0 };
+    let mut row = MovedRow {
+        exponent,
+        codes: Vec::with_capacity(values.len()),
+        num_moved: 0,
+        gain: 0.0,
+    };
     for (value, base_code) in values.iter().zip(tensor.row(row_idx)) {
         let code = rescale_code(*base_code, shift, bits);
         let residual = value / step - f32::from(code);
@@ -218,7 +287,10 @@ fn write_row(state: &mut CodeState, name: &str, row_idx: usize, exponent: i8, va
 
 fn write_content(state: &mut CodeState, item_idx: usize, parameters: &ParameterSet) {
     let spec: &ModelSpec = &parameters.spec;
-    for (name, num_cols) in [("item.text", spec.text_dim), ("item.features", spec.feature_dim)] {
+    for (name, num_cols) in [
+        ("item.text", spec.text_dim),
+        ("item.features", spec.feature_dim),
+    ] {
         let num_cols = num_cols as usize;
         let row = &parameters.tensor(name)[item_idx * num_cols..(item_idx + 1) * num_cols];
         write_row(state, name, item_idx, exponent_for(max_abs(row), 8), row);
@@ -226,8 +298,12 @@ fn write_content(state: &mut CodeState, item_idx: usize, parameters: &ParameterS
 }
 
 fn write_counts(state: &mut CodeState, item_idx: usize, counts: &DecayedCounts) {
-    let tensor = state.tensor_mut("item.counts").expect("names are the spec's");
-    tensor.row_mut(item_idx).copy_from_slice(&counts.codes(item_idx));
+    let tensor = state
+        .tensor_mut("item.counts")
+        .expect("names are the spec's");
+    tensor
+        .row_mut(item_idx)
+        .copy_from_slice(&counts.codes(item_idx));
 }
 
 fn max_abs(values: &[f32]) -> f32 {
@@ -240,14 +316,22 @@ mod tests {
     use crate::train::init::init_parameters;
 
     fn fixture() -> (ParameterSet, DecayedCounts, Vec<ItemView>) {
-        let spec = ModelSpec { embedding_dim: 8, num_heads: 1, text_dim: 4, ..ModelSpec::default() };
+        let spec = ModelSpec {
+            embedding_dim: 8,
+            num_heads: 1,
+            text_dim: 4,
+            ..ModelSpec::default()
+        };
         let mut parameters = init_parameters(&spec, 6, 1);
         for (idx, value) in parameters.tensor_mut("item.id_rows").iter_mut().enumerate() {
             *value = ((idx % 13) as f32 - 6.0) / 10.0;
         }
         let mut counts = DecayedCounts::new(spec.half_lives_secs.clone(), 0);
         counts.grow(6);
-        let item = |idx| ItemView { item_id: ItemId::new(format!("i{idx}")).expect("valid"), available: true };
+        let item = |idx| ItemView {
+            item_id: ItemId::new(format!("i{idx}")).expect("valid"),
+            available: true,
+        };
         (parameters, counts, (0..6).map(item).collect())
     }
 
@@ -255,12 +339,21 @@ mod tests {
     fn small_changes_wait_in_the_residual_until_they_have_earned_a_code() {
         let (mut parameters, counts, items) = fixture();
         let live = first_state(&parameters, &counts, &items);
-        let step = dequantize(1, live.tensor("item.id_rows").expect("in spec").exponents[0]);
-        let config = CompressConfig { bytes_budget: 1000, dead_zone: 0.75 };
+        let step = dequantize(
+            1,
+            live.tensor("item.id_rows").expect("in spec").exponents[0],
+        );
+        let config = CompressConfig {
+            bytes_budget: 1000,
+            dead_zone: 0.75,
+        };
         let mut sent = Vec::new();
         for _ in 0..4 {
             parameters.tensor_mut("item.id_rows")[0] += 0.4 * step;
-            let mut dirty = DirtyRows { learned: BTreeSet::from([0]), ..DirtyRows::default() };
+            let mut dirty = DirtyRows {
+                learned: BTreeSet::from([0]),
+                ..DirtyRows::default()
+            };
             let next = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
             sent.push(next.hash() != live.hash());
         }
@@ -274,17 +367,29 @@ mod tests {
         for value in parameters.tensor_mut("item.id_rows") {
             *value += 0.05;
         }
-        let mut dirty = DirtyRows { learned: (0..6).collect(), ..DirtyRows::default() };
-        let config = CompressConfig { bytes_budget: 20, dead_zone: 0.75 };
+        let mut dirty = DirtyRows {
+            learned: (0..6).collect(),
+            ..DirtyRows::default()
+        };
+        let config = CompressConfig {
+            bytes_budget: 20,
+            dead_zone: 0.75,
+        };
         let mut state = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
         assert!(!dirty.learned.is_empty() && dirty.learned.len() < 6);
         while !dirty.learned.is_empty() {
             state = fast_state(&state, &parameters, &counts, &items, &mut dirty, &config);
         }
         let reconstructed = ParameterSet::from_state(&state);
-        let worst = reconstructed.tensor("item.id_rows").iter().zip(parameters.tensor("item.id_rows"));
+        let worst = reconstructed
+            .tensor("item.id_rows")
+            .iter()
+            .zip(parameters.tensor("item.id_rows"));
         let worst = worst.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        let step = dequantize(1, state.tensor("item.id_rows").expect("in spec").exponents[0]);
+        let step = dequantize(
+            1,
+            state.tensor("item.id_rows").expect("in spec").exponents[0],
+        );
         assert!(worst <= 0.75 * step, "{worst} against a step of {step}");
     }
 
@@ -295,9 +400,18 @@ mod tests {
         parameters.grow_items(1);
         counts.grow(7);
         items[2].available = false;
-        items.push(ItemView { item_id: ItemId::new("new").expect("valid"), available: true });
-        let mut dirty = DirtyRows { content: BTreeSet::from([6]), ..DirtyRows::default() };
-        let config = CompressConfig { bytes_budget: 1000, dead_zone: 0.75 };
+        items.push(ItemView {
+            item_id: ItemId::new("new").expect("valid"),
+            available: true,
+        });
+        let mut dirty = DirtyRows {
+            content: BTreeSet::from([6]),
+            ..DirtyRows::default()
+        };
+        let config = CompressConfig {
+            bytes_budget: 1000,
+            dead_zone: 0.75,
+        };
         let state = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
         assert_eq!(state.check(), Ok(()));
         assert_eq!((state.items.len(), state.items[2].available), (7, false));

@@ -38,7 +38,10 @@ pub fn choose(choice: DeviceChoice) -> Result<ChosenDevice, DeviceError> {
 }
 
 fn flex() -> ChosenDevice {
-    ChosenDevice { device: Device::flex(), name: "flex" }
+    ChosenDevice {
+        device: Device::flex(),
+        name: "flex",
+    }
 }
 
 #[cfg(feature = "wgpu")]
@@ -47,9 +50,16 @@ fn open_wgpu() -> Result<ChosenDevice, DeviceError> {
     let device = Device::wgpu(DeviceKind::DefaultDevice);
     let probe = device.clone();
     // The driver stack panics instead of returning where there is no adapter.
-    let opened = std::panic::catch_unwind(move || Tensor::<1>::ones([1], &probe).into_data().try_into_vec::<f32>());
+    let opened = std::panic::catch_unwind(move || {
+        Tensor::<1>::ones([1], &probe)
+            .into_data()
+            .try_into_vec::<f32>()
+    });
     match opened {
-        Ok(Ok(values)) if values == [1.0] => Ok(ChosenDevice { device, name: "wgpu" }),
+        Ok(Ok(values)) if values == [1.0] => Ok(ChosenDevice {
+            device,
+            name: "wgpu",
+        }),
         _ => Err(DeviceError::NoAdapter),
     }
 }

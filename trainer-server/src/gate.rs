@@ -4,13 +4,13 @@
 //! compressed with the f32 model in the top 10; the self-test, run again on an engine built from the
 //! codes alone. Not here: wasm run and canary of releases.
 
+use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::{ReadyVersion, self_test, top_k};
 use shared_model::event::HistoryEvent;
 use shared_model::ids::Version;
 use shared_model::manifest::SelfTest;
 use shared_model::model::scorer::{Query, ScoreError, Scorer};
 use shared_model::model::sequence::Sequence;
-use shared_model::codec::state::CodeState;
 
 /// Items compared for agreement.
 const AGREEMENT_K: usize = 10;
@@ -27,7 +27,9 @@ pub enum GateError {
     #[error("the candidate does not score: {0}")]
     Score(#[from] ScoreError),
     /// It is worse than the live version on the events just seen.
-    #[error("log loss is {candidate} where the live version has {live}, a rise of more than {rise_max}")]
+    #[error(
+        "log loss is {candidate} where the live version has {live}, a rise of more than {rise_max}"
+    )]
     LogLoss {
         /// Of the candidate.
         candidate: f32,
@@ -37,7 +39,9 @@ pub enum GateError {
         rise_max: f32,
     },
     /// Compression changed the ranking.
-    #[error("compressed and trained model agree in {agreement} of the top 10, at least {agreement_min} is wanted")]
+    #[error(
+        "compressed and trained model agree in {agreement} of the top 10, at least {agreement_min} is wanted"
+    )]
     Agreement {
         /// Share of common items.
         agreement: f32,
@@ -93,12 +97,19 @@ pub async fn check(
     if let (Some(candidate), Some(live)) = (candidate_loss, live_loss)
         && candidate > live * (1.0 + rise_max)
     {
-        return Err(GateError::LogLoss { candidate, live, rise_max });
+        return Err(GateError::LogLoss {
+            candidate,
+            live,
+            rise_max,
+        });
     }
     let trained_scores = trained.score(probe.sequences, probe.queries).await?;
     let agreement = mean_agreement(&scores, &trained_scores, num_items);
     if agreement < bounds.agreement_min {
-        return Err(GateError::Agreement { agreement, agreement_min: bounds.agreement_min });
+        return Err(GateError::Agreement {
+            agreement,
+            agreement_min: bounds.agreement_min,
+        });
     }
     Ok(())
 }
@@ -116,7 +127,10 @@ pub async fn make_self_test(
     let scores = candidate.score_all(state, &history, now_millis).await?;
     let best = top_k((0..scores.len() as u32).collect(), &scores, SELF_TEST_ITEMS); // fits: NUM_ITEMS_MAX is 2^20
     Ok(SelfTest {
-        item_ids: best.iter().map(|idx| state.items[*idx as usize].item_id.clone()).collect(),
+        item_ids: best
+            .iter()
+            .map(|idx| state.items[*idx as usize].item_id.clone())
+            .collect(),
         scores: best.iter().map(|idx| scores[*idx as usize]).collect(),
         history,
         now_millis,
@@ -128,15 +142,24 @@ pub async fn make_self_test(
 ///
 /// # Errors
 /// It computes other scores.
-pub async fn run_self_test(rebuilt: &ReadyVersion, state: &CodeState, version: Version, test: &SelfTest) -> Result<(), GateError> {
-    self_test(rebuilt, state, version, test).await.map_err(|error| GateError::SelfTest(error.to_string()))
+pub async fn run_self_test(
+    rebuilt: &ReadyVersion,
+    state: &CodeState,
+    version: Version,
+    test: &SelfTest,
+) -> Result<(), GateError> {
+    self_test(rebuilt, state, version, test)
+        .await
+        .map_err(|error| GateError::SelfTest(error.to_string()))
 }
 
 /// Mean of `ln Σ exp(scores) − score_target`; `None` where no target is among the items.
 fn mean_log_loss(scores: &[f32], num_items: usize, targets: &[u32]) -> Option<f32> {
     let mut losses = Vec::new();
     for (row, target) in scores.chunks_exact(num_items).zip(targets) {
-        let Some(target_score) = row.get(*target as usize) else { continue };
+        let Some(target_score) = row.get(*target as usize) else {
+            continue;
+        };
         let max = row.iter().copied().fold(f32::MIN, f32::max);
         let sum: f32 = row.iter().map(|score| (score - max).exp()).sum();
         losses.push(sum.ln() + max - target_score);
@@ -148,10 +171,16 @@ fn mean_agreement(scores: &[f32], trained_scores: &[f32], num_items: usize) -> f
     let k = AGREEMENT_K.min(num_items);
     let mut total = 0.0;
     let mut num_rows = 0.0_f32;
-    for (row, trained) in scores.chunks_exact(num_items).zip(trained_scores.chunks_exact(num_items)) {
+    for (row, trained) in scores
+        .chunks_exact(num_items)
+        .zip(trained_scores.chunks_exact(num_items))
+    {
         let all = || (0..num_items as u32).collect(); // fits: NUM_ITEMS_MAX is 2^20
         let best = top_k(all(), row, k);
-        let common = top_k(all(), trained, k).iter().filter(|idx| best.contains(idx)).count();
+        let common = top_k(all(), trained, k)
+            .iter()
+            .filter(|idx| best.contains(idx))
+            .count();
         total += common as f32 / k as f32;
         num_rows += 1.0;
     }

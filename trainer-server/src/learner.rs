@@ -143,7 +143,12 @@ impl Learner {
     #[must_use]
     pub fn encoder_generation(&self) -> u32 {
         let fingerprint = self.encoder.fingerprint().0;
-        u32::from_le_bytes([fingerprint[0], fingerprint[1], fingerprint[2], fingerprint[3]])
+        u32::from_le_bytes([
+            fingerprint[0],
+            fingerprint[1],
+            fingerprint[2],
+            fingerprint[3],
+        ])
     }
 
     /// Trained weights.
@@ -154,8 +159,15 @@ impl Learner {
 
     /// Takes the weights of a checkpoint as they are, before anything is live. `None` where a size differs.
     pub fn load_weights(&mut self, saved: &crate::checkpoint::Checkpoint) -> Option<()> {
-        for (shape, values) in self.parameters.shapes().iter().zip(&mut self.parameters.tensors) {
-            let Some(saved) = saved.tensors.get(&shape.name) else { continue };
+        for (shape, values) in self
+            .parameters
+            .shapes()
+            .iter()
+            .zip(&mut self.parameters.tensors)
+        {
+            let Some(saved) = saved.tensors.get(&shape.name) else {
+                continue;
+            };
             if saved.len() != values.len() {
                 return None;
             }
@@ -174,12 +186,19 @@ impl Learner {
     ///
     /// # Errors
     /// The texts could not be embedded.
-    pub fn ingest(&mut self, preprocessor: &mut Preprocessor, records: &[LogRecord]) -> Result<Batch, LearnError> {
+    pub fn ingest(
+        &mut self,
+        preprocessor: &mut Preprocessor,
+        records: &[LogRecord],
+    ) -> Result<Batch, LearnError> {
         let batch = preprocessor.ingest(records);
         self.take_items(preprocessor, &batch.changed_items)?;
         if self.counts.landmark_millis == 0 {
             // Nothing is counted yet, so the landmark is free: the first event's time keeps the codes small.
-            self.counts.landmark_millis = batch.examples.first().map_or(0, |(_, example)| example.occurred_at);
+            self.counts.landmark_millis = batch
+                .examples
+                .first()
+                .map_or(0, |(_, example)| example.occurred_at);
         }
         for (_, example) in &batch.examples {
             if example.target_weight > 0.0 {
@@ -201,7 +220,10 @@ impl Learner {
     ) -> Result<(), LearnError> {
         let history_len = self.parameters.spec.history_len as usize;
         let timelines = preprocessor.timelines();
-        let windows: Vec<_> = timelines.iter().flat_map(|timeline| cut(timeline, history_len)).collect();
+        let windows: Vec<_> = timelines
+            .iter()
+            .flat_map(|timeline| cut(timeline, history_len))
+            .collect();
         let train = &self.config.train;
         let config = WarmFitConfig {
             step: FullStepConfig {
@@ -223,21 +245,36 @@ impl Learner {
     ///
     /// # Errors
     /// Scoring failed. A refused training step is no error: it is in the report.
-    pub async fn learn(&mut self, preprocessor: &Preprocessor, batch: &Batch) -> Result<LearnReport, LearnError> {
+    pub async fn learn(
+        &mut self,
+        preprocessor: &Preprocessor,
+        batch: &Batch,
+    ) -> Result<LearnReport, LearnError> {
         self.last.undo = None;
-        let Some(live) = &self.live else { return Ok(LearnReport::default()) };
+        let Some(live) = &self.live else {
+            return Ok(LearnReport::default());
+        };
         let num_items = live.ready.scorer.num_items();
-        let asked = Asked::of(preprocessor, batch, self.parameters.spec.history_len as usize, num_items);
+        let asked = Asked::of(
+            preprocessor,
+            batch,
+            self.parameters.spec.history_len as usize,
+            num_items,
+        );
         if asked.queries.is_empty() {
             return Ok(LearnReport::default());
         }
         let scorer = &live.ready.scorer;
         let scores = scorer.score(&asked.sequences, &asked.queries).await?;
-        let users = scorer.user_vectors(&asked.sequences, &asked.queries).into_data();
-        let users = users.try_into_vec::<f32>().map_err(|error| TrainError::Device {
-            step: self.optimizer.num_steps,
-            reason: format!("{error:?}"),
-        })?;
+        let users = scorer
+            .user_vectors(&asked.sequences, &asked.queries)
+            .into_data();
+        let users = users
+            .try_into_vec::<f32>()
+            .map_err(|error| TrainError::Device {
+                step: self.optimizer.num_steps,
+                reason: format!("{error:?}"),
+            })?;
         let mut report = prequential(&scores, num_items, &asked.targets);
         let events = asked.scored(users, scores, scorer);
         if let Err(error) = self.fast_step(&events) {
@@ -252,7 +289,10 @@ impl Learner {
     #[must_use]
     pub fn candidate(&mut self) -> CodeState {
         let publish = &self.config.publish;
-        let config = CompressConfig { bytes_budget: publish.delta_bytes_budget, dead_zone: publish.dead_zone };
+        let config = CompressConfig {
+            bytes_budget: publish.delta_bytes_budget,
+            dead_zone: publish.dead_zone,
+        };
         self.dirty_after = self.dirty.clone();
         let Some(live) = &self.live else {
             self.dirty_after = DirtyRows::default();
@@ -261,7 +301,14 @@ impl Learner {
             return state;
         };
         let (parameters, counts, items) = (&self.parameters, &self.counts, &self.items);
-        compress::fast_state(&live.state, parameters, counts, items, &mut self.dirty_after, &config)
+        compress::fast_state(
+            &live.state,
+            parameters,
+            counts,
+            items,
+            &mut self.dirty_after,
+            &config,
+        )
     }
 
     /// Makes a candidate ready to score, reusing what it shares with the live version.
@@ -277,30 +324,54 @@ impl Learner {
     ///
     /// # Errors
     /// The candidate must not be published.
-    pub async fn check(&self, state: &CodeState, candidate: &ReadyVersion) -> Result<(), GateError> {
+    pub async fn check(
+        &self,
+        state: &CodeState,
+        candidate: &ReadyVersion,
+    ) -> Result<(), GateError> {
         let trained = self.trained_twin(state, &candidate.scorer, &self.parameters);
         self.check_against(candidate, &trained).await
     }
 
     /// The candidate with f32 weights in place of codes, but without the rows that wait for a later version:
     /// what the gate wants to know is what rounding did, not what the byte budget held back.
-    fn trained_twin(&self, state: &CodeState, candidate: &Scorer, parameters: &ParameterSet) -> Scorer {
+    fn trained_twin(
+        &self,
+        state: &CodeState,
+        candidate: &Scorer,
+        parameters: &ParameterSet,
+    ) -> Scorer {
         let dim = parameters.spec.embedding_dim as usize;
         let mut id_rows = parameters.tensor("item.id_rows").to_vec();
         let mut bias = parameters.tensor("item.bias").to_vec();
-        let published = |name: &str, row_idx: usize| state.tensor(name).map(|tensor| tensor.dequantize_row(row_idx));
+        let published = |name: &str, row_idx: usize| {
+            state
+                .tensor(name)
+                .map(|tensor| tensor.dequantize_row(row_idx))
+        };
         for item_idx in &self.dirty_after.learned {
             let row_idx = *item_idx as usize;
-            if let (Some(row), Some(bias_row)) = (published("item.id_rows", row_idx), published("item.bias", row_idx)) {
+            if let (Some(row), Some(bias_row)) = (
+                published("item.id_rows", row_idx),
+                published("item.bias", row_idx),
+            ) {
                 id_rows[row_idx * dim..(row_idx + 1) * dim].copy_from_slice(&row);
                 bias[row_idx] = bias_row[0];
             }
         }
         let prior = parameters.tensor("prior.weights");
-        candidate.with_fast_weights(FastWeights { id_rows: &id_rows, bias: &bias, prior })
+        candidate.with_fast_weights(FastWeights {
+            id_rows: &id_rows,
+            bias: &bias,
+            prior,
+        })
     }
 
-    async fn check_against(&self, candidate: &ReadyVersion, trained: &Scorer) -> Result<(), GateError> {
+    async fn check_against(
+        &self,
+        candidate: &ReadyVersion,
+        trained: &Scorer,
+    ) -> Result<(), GateError> {
         let bounds = GateBounds {
             log_loss_rise_max: self.config.gate.log_loss_rise_max,
             agreement_min: self.config.gate.agreement_min,
@@ -317,8 +388,13 @@ impl Learner {
 
     /// Takes back what the last batch taught, after the gate refused it.
     pub fn undo_last(&mut self) {
-        let Some(undo) = self.last.undo.take() else { return };
-        for (name, values) in ["item.id_rows", "item.bias", "prior.weights"].into_iter().zip(undo) {
+        let Some(undo) = self.last.undo.take() else {
+            return;
+        };
+        for (name, values) in ["item.id_rows", "item.bias", "prior.weights"]
+            .into_iter()
+            .zip(undo)
+        {
             *self.parameters.tensor_mut(name) = values;
         }
     }
@@ -326,7 +402,9 @@ impl Learner {
     /// A candidate was published and is what pages rank with from now on.
     pub fn went_live(&mut self, state: Arc<CodeState>, ready: ReadyVersion) {
         let has_new_content = match &self.live {
-            Some(live) => live.state.items.len() != state.items.len() || !same_slow(&live.state, &state),
+            Some(live) => {
+                live.state.items.len() != state.items.len() || !same_slow(&live.state, &state)
+            }
             None => true,
         };
         if has_new_content {
@@ -337,7 +415,8 @@ impl Learner {
     }
 
     fn fast_step(&mut self, events: &ScoredEvents) -> Result<(), TrainError> {
-        let undo = ["item.id_rows", "item.bias", "prior.weights"].map(|name| self.parameters.tensor(name).to_vec());
+        let undo = ["item.id_rows", "item.bias", "prior.weights"]
+            .map(|name| self.parameters.tensor(name).to_vec());
         let train = &self.config.train;
         let config = FastStepConfig {
             learning_rate: train.fast_learning_rate,
@@ -348,7 +427,15 @@ impl Learner {
         };
         let device = self.device.clone().autodiff();
         let (parameters, optimizer) = (&mut self.parameters, &mut self.optimizer);
-        let report = fast_step(parameters, optimizer, events, &self.content, &config, &device, &mut self.rng)?;
+        let report = fast_step(
+            parameters,
+            optimizer,
+            events,
+            &self.content,
+            &config,
+            &device,
+            &mut self.rng,
+        )?;
         self.last.undo = Some(undo);
         self.dirty.learned.extend(report.rows);
         Ok(())
@@ -362,25 +449,40 @@ impl Learner {
         self.last.sequences = asked.sequences;
     }
 
-    fn take_items(&mut self, preprocessor: &Preprocessor, changed: &[u32]) -> Result<(), LearnError> {
+    fn take_items(
+        &mut self,
+        preprocessor: &Preprocessor,
+        changed: &[u32],
+    ) -> Result<(), LearnError> {
         let known = preprocessor.items();
         let num_new = known.len() - self.parameters.num_items;
         self.parameters.grow_items(num_new);
         self.counts.grow(known.len());
         self.items.truncate(0);
-        self.items.extend(known.iter().map(|item| ItemView { item_id: item.item_id.clone(), available: item.available }));
+        self.items.extend(known.iter().map(|item| ItemView {
+            item_id: item.item_id.clone(),
+            available: item.available,
+        }));
         if changed.is_empty() {
             return Ok(());
         }
-        let texts: Vec<String> = changed.iter().map(|idx| known[*idx as usize].text.clone()).collect();
+        let texts: Vec<String> = changed
+            .iter()
+            .map(|idx| known[*idx as usize].text.clone())
+            .collect();
         let embedded = self.encoder.embed(&texts)?;
-        let (text_dim, feature_dim) = (self.encoder.dim(), self.parameters.spec.feature_dim as usize);
+        let (text_dim, feature_dim) = (
+            self.encoder.dim(),
+            self.parameters.spec.feature_dim as usize,
+        );
         for (item_idx, text_row) in changed.iter().zip(embedded.chunks_exact(text_dim)) {
             let row_idx = *item_idx as usize;
-            self.parameters.tensor_mut("item.text")[row_idx * text_dim..(row_idx + 1) * text_dim].copy_from_slice(text_row);
+            self.parameters.tensor_mut("item.text")[row_idx * text_dim..(row_idx + 1) * text_dim]
+                .copy_from_slice(text_row);
             let features = &known[row_idx].features;
             if features.len() == feature_dim {
-                self.parameters.tensor_mut("item.features")[row_idx * feature_dim..(row_idx + 1) * feature_dim]
+                self.parameters.tensor_mut("item.features")
+                    [row_idx * feature_dim..(row_idx + 1) * feature_dim]
                     .copy_from_slice(features);
             }
             self.dirty.content.insert(*item_idx);
@@ -413,7 +515,11 @@ fn full_step_config(config: &Config) -> FullStepConfig {
 /// GPUs want one shape, CPUs the shortest.
 #[must_use]
 pub fn padding_of(device: &Device) -> Padding {
-    if *device == Device::flex() { Padding::Longest } else { Padding::Full }
+    if *device == Device::flex() {
+        Padding::Longest
+    } else {
+        Padding::Full
+    }
 }
 
 /// A batch as sequences and the positions whose next item is known.
@@ -426,7 +532,12 @@ struct Asked {
 
 impl Asked {
     /// Consecutive events of one user share a sequence, so that one causal pass serves them all.
-    fn of(preprocessor: &Preprocessor, batch: &Batch, history_len: usize, num_items: usize) -> Self {
+    fn of(
+        preprocessor: &Preprocessor,
+        batch: &Batch,
+        history_len: usize,
+        num_items: usize,
+    ) -> Self {
         let mut by_user: Vec<(UserIdx, usize)> = Vec::new();
         for (user, _) in &batch.examples {
             match by_user.iter_mut().find(|(known, _)| known == user) {
@@ -434,7 +545,12 @@ impl Asked {
                 None => by_user.push((*user, 1)),
             }
         }
-        let mut asked = Self { sequences: Vec::new(), queries: Vec::new(), targets: Vec::new(), weights: Vec::new() };
+        let mut asked = Self {
+            sequences: Vec::new(),
+            queries: Vec::new(),
+            targets: Vec::new(),
+            weights: Vec::new(),
+        };
         for (user, num_new) in by_user {
             let timeline = &preprocessor.timelines()[user.0 as usize];
             let mut first_new = timeline.len().saturating_sub(num_new);
@@ -448,12 +564,26 @@ impl Asked {
     }
 
     /// One sequence whose examples from `first_new` on are asked for.
-    fn push(&mut self, timeline: &[Example], first_new: usize, history_len: usize, num_items: usize) {
-        let history: Vec<(usize, &Example)> =
-            timeline.iter().enumerate().filter(|(_, e)| e.kind.is_history() && (e.item_idx as usize) < num_items).collect();
-        let Some((last_idx, _)) = timeline.iter().enumerate().next_back() else { return };
+    fn push(
+        &mut self,
+        timeline: &[Example],
+        first_new: usize,
+        history_len: usize,
+        num_items: usize,
+    ) {
+        let history: Vec<(usize, &Example)> = timeline
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| e.kind.is_history() && (e.item_idx as usize) < num_items)
+            .collect();
+        let Some((last_idx, _)) = timeline.iter().enumerate().next_back() else {
+            return;
+        };
         // The last event is only predicted, so history_len events before it fit.
-        let known: Vec<(usize, &Example)> = history.into_iter().filter(|(idx, _)| *idx < last_idx).collect();
+        let known: Vec<(usize, &Example)> = history
+            .into_iter()
+            .filter(|(idx, _)| *idx < last_idx)
+            .collect();
         let kept = &known[known.len().saturating_sub(history_len)..];
         let sequence_idx = self.sequences.len();
         let num_queries = self.queries.len();
@@ -461,14 +591,24 @@ impl Asked {
             if example.target_weight == 0.0 || example.item_idx as usize >= num_items {
                 continue;
             }
-            let num_known = kept.iter().take_while(|(kept_idx, _)| *kept_idx < idx).count();
-            self.queries.push(Query { sequence_idx, num_known, now_millis: example.occurred_at });
+            let num_known = kept
+                .iter()
+                .take_while(|(kept_idx, _)| *kept_idx < idx)
+                .count();
+            self.queries.push(Query {
+                sequence_idx,
+                num_known,
+                now_millis: example.occurred_at,
+            });
             self.targets.push(example.item_idx);
             self.weights.push(example.target_weight);
         }
         if self.queries.len() > num_queries {
             let now_millis = timeline[last_idx].occurred_at;
-            self.sequences.push(Sequence { tokens: kept.iter().map(|(_, example)| example.token()).collect(), now_millis });
+            self.sequences.push(Sequence {
+                tokens: kept.iter().map(|(_, example)| example.token()).collect(),
+                now_millis,
+            });
         }
     }
 
@@ -484,7 +624,10 @@ impl Asked {
             targets: self.targets.clone(),
             weights: self.weights.clone(),
             moments: self.queries.iter().map(moment).collect(),
-            prior_features: distinct.iter().map(|now| scorer.prior_features(*now)).collect(),
+            prior_features: distinct
+                .iter()
+                .map(|now| scorer.prior_features(*now))
+                .collect(),
         }
     }
 }
@@ -495,7 +638,13 @@ fn prequential(scores: &[f32], num_items: usize, targets: &[u32]) -> LearnReport
     for (row, target) in scores.chunks_exact(num_items).zip(targets) {
         let target_score = row[*target as usize];
         let max = row.iter().copied().fold(f32::MIN, f32::max);
-        loss += row.iter().map(|score| (score - max).exp()).sum::<f32>().ln() + max - target_score;
+        loss += row
+            .iter()
+            .map(|score| (score - max).exp())
+            .sum::<f32>()
+            .ln()
+            + max
+            - target_score;
         num_hits += u32::from(row.iter().filter(|score| **score > target_score).count() < 10);
     }
     let num_events = targets.len() as f32;
@@ -508,13 +657,22 @@ fn prequential(scores: &[f32], num_items: usize, targets: &[u32]) -> LearnReport
 }
 
 fn content_of(scorer: &Scorer) -> Vec<f32> {
-    let Some(content) = scorer.content() else { return Vec::new() };
-    content.clone().into_data().try_into_vec::<f32>().expect("item vectors are f32")
+    let Some(content) = scorer.content() else {
+        return Vec::new();
+    };
+    content
+        .clone()
+        .into_data()
+        .try_into_vec::<f32>()
+        .expect("item vectors are f32")
 }
 
 fn same_slow(base: &CodeState, target: &CodeState) -> bool {
     let shapes = base.spec.tensor_shapes(0);
     let pairs = base.tensors.iter().zip(&target.tensors);
-    let mut slow = shapes.iter().zip(pairs).filter(|(shape, _)| shape.group == shared_model::spec::TensorGroup::Slow);
+    let mut slow = shapes
+        .iter()
+        .zip(pairs)
+        .filter(|(shape, _)| shape.group == shared_model::spec::TensorGroup::Slow);
     slow.all(|(_, (base, target))| base == target)
 }

@@ -122,7 +122,9 @@ impl Preprocessor {
     /// The user's kept history as a page would hold it, oldest first.
     #[must_use]
     pub fn history(&self, user_id: &UserId, len_max: usize) -> Vec<HistoryEvent> {
-        let Some(user) = self.user_idx.get(user_id) else { return Vec::new() };
+        let Some(user) = self.user_idx.get(user_id) else {
+            return Vec::new();
+        };
         let timeline = &self.timelines[user.0 as usize];
         let seen = timeline.iter().filter(|example| example.kind.is_history());
         let mut newest: Vec<HistoryEvent> = seen
@@ -166,7 +168,10 @@ impl Preprocessor {
             available: item.available,
         };
         let next_idx = self.items.len() as u32; // fits: ingest bounds the catalogue by NUM_ITEMS_MAX
-        let item_idx = *self.item_idx.entry(item.item_id.clone()).or_insert(next_idx);
+        let item_idx = *self
+            .item_idx
+            .entry(item.item_id.clone())
+            .or_insert(next_idx);
         if item_idx == next_idx {
             self.items.push(known);
         } else {
@@ -178,7 +183,9 @@ impl Preprocessor {
     fn event(&mut self, stored: &StoredEvent, batch: &mut Batch) {
         let event = &stored.event;
         // The border refuses unknown items; one can still be met in a log that lost its catalogue.
-        let Some(item_idx) = self.item_idx.get(&event.item_id).copied() else { return };
+        let Some(item_idx) = self.item_idx.get(&event.item_id).copied() else {
+            return;
+        };
         let occurred_at = match self.clock {
             ClockMode::Live => event.occurred_at.min(stored.received_at),
             ClockMode::EventTime => event.occurred_at,
@@ -186,23 +193,40 @@ impl Preprocessor {
         self.watermark_millis = self.watermark_millis.max(occurred_at);
         batch.newest_millis = batch.newest_millis.max(Some(occurred_at));
         let next_user = UserIdx(self.timelines.len() as u32); // fits: four billion users do not fit in memory
-        let user = *self.user_idx.entry(event.user_id.clone()).or_insert(next_user);
+        let user = *self
+            .user_idx
+            .entry(event.user_id.clone())
+            .or_insert(next_user);
         if user == next_user {
             self.timelines.push(Vec::new());
         }
         self.expire_impressions(batch);
         if event.kind == EventKind::Impression {
-            self.pending.push_back(PendingImpression { user, item_idx, occurred_at });
+            self.pending.push_back(PendingImpression {
+                user,
+                item_idx,
+                occurred_at,
+            });
             return;
         }
         let example = self.label(event.kind, item_idx, occurred_at, event.value);
         self.push(user, example, batch);
     }
 
-    fn label(&self, kind: EventKind, item_idx: u32, occurred_at: i64, value: Option<f64>) -> Example {
+    fn label(
+        &self,
+        kind: EventKind,
+        item_idx: u32,
+        occurred_at: i64,
+        value: Option<f64>,
+    ) -> Example {
         let rating = (kind == EventKind::Rating).then_some(value).flatten();
         let is_liked = rating.is_none_or(|rating| rating >= self.labels.rating_positive_min);
-        let target_weight = if is_liked { self.labels.next_item_weight.of(kind) } else { 0.0 };
+        let target_weight = if is_liked {
+            self.labels.next_item_weight.of(kind)
+        } else {
+            0.0
+        };
         let click = match kind {
             EventKind::Dislike | EventKind::Skip => Some(false),
             EventKind::Impression | EventKind::Rating => None,
@@ -214,12 +238,21 @@ impl Preprocessor {
             | EventKind::Watch => Some(true),
         };
         let rating = rating.map(|rating| rating as f32); // the border bounds ratings to f32's range
-        Example { item_idx, kind, occurred_at, target_weight, click, rating }
+        Example {
+            item_idx,
+            kind,
+            occurred_at,
+            target_weight,
+            click,
+            rating,
+        }
     }
 
     /// Impressions whose join window has passed become examples that were not clicked.
     fn expire_impressions(&mut self, batch: &mut Batch) {
-        let window_millis = i64::try_from(self.labels.join_window_secs).unwrap_or(i64::MAX).saturating_mul(1000);
+        let window_millis = i64::try_from(self.labels.join_window_secs)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1000);
         while let Some(first) = self.pending.front() {
             let is_due = first.occurred_at.saturating_add(window_millis) < self.watermark_millis;
             if !is_due && self.pending.len() <= PENDING_IMPRESSIONS_MAX {
@@ -231,17 +264,30 @@ impl Preprocessor {
                 continue;
             }
             let kind = EventKind::Impression;
-            let example = Example { item_idx, kind, occurred_at, target_weight: 0.0, click: Some(false), rating: None };
+            let example = Example {
+                item_idx,
+                kind,
+                occurred_at,
+                target_weight: 0.0,
+                click: Some(false),
+                rating: None,
+            };
             self.push(user, example, batch);
         }
     }
 
     /// Whether the user did something with the item within the join window after seeing it.
     fn is_answered(&self, user: UserIdx, item_idx: u32, shown_at: i64, window_millis: i64) -> bool {
-        let timeline = self.timelines[user.0 as usize].iter().rev().take(ANSWER_EVENTS_MAX);
-        timeline.filter(|example| example.kind.is_history() && example.item_idx == item_idx).any(|example| {
-            example.occurred_at >= shown_at && example.occurred_at <= shown_at.saturating_add(window_millis)
-        })
+        let timeline = self.timelines[user.0 as usize]
+            .iter()
+            .rev()
+            .take(ANSWER_EVENTS_MAX);
+        timeline
+            .filter(|example| example.kind.is_history() && example.item_idx == item_idx)
+            .any(|example| {
+                example.occurred_at >= shown_at
+                    && example.occurred_at <= shown_at.saturating_add(window_millis)
+            })
     }
 
     fn push(&mut self, user: UserIdx, example: Example, batch: &mut Batch) {
@@ -267,15 +313,21 @@ mod tests {
     fn record(kind: &str, item: &str, occurred_at: i64, received_at: i64) -> LogRecord {
         let event = json!({"event_id": format!("{kind}{item}{occurred_at}"), "kind": kind, "user_id": "u",
                            "item_id": item, "occurred_at": occurred_at});
-        LogRecord::Event(StoredEvent { event: serde_json::from_value(event).expect("valid"), received_at })
+        LogRecord::Event(StoredEvent {
+            event: serde_json::from_value(event).expect("valid"),
+            received_at,
+        })
     }
 
     fn put(item: &str) -> LogRecord {
-        LogRecord::ItemPut(serde_json::from_value(json!({"item_id": item, "title": item})).expect("valid"))
+        LogRecord::ItemPut(
+            serde_json::from_value(json!({"item_id": item, "title": item})).expect("valid"),
+        )
     }
 
     fn preprocessor(clock: ClockMode) -> Preprocessor {
-        let config: Config = toml::from_str(crate::config::DEFAULT_TOML).expect("the default is valid");
+        let config: Config =
+            toml::from_str(crate::config::DEFAULT_TOML).expect("the default is valid");
         let mut preprocessor = Preprocessor::new(clock, config.labels);
         preprocessor.ingest(&[put("a"), put("b")]);
         preprocessor
@@ -300,10 +352,20 @@ mod tests {
             record("click", "a", 1_000, 1_000),
             record("click", "a", hour, hour),
         ]);
-        let negatives: Vec<u32> =
-            batch.examples.iter().filter(|(_, e)| e.click == Some(false)).map(|(_, e)| e.item_idx).collect();
+        let negatives: Vec<u32> = batch
+            .examples
+            .iter()
+            .filter(|(_, e)| e.click == Some(false))
+            .map(|(_, e)| e.item_idx)
+            .collect();
         assert_eq!(negatives, vec![1]);
-        assert_eq!(preprocessor.history(&UserId::new("u").expect("valid"), 10).len(), 2, "impressions are no history");
+        assert_eq!(
+            preprocessor
+                .history(&UserId::new("u").expect("valid"), 10)
+                .len(),
+            2,
+            "impressions are no history"
+        );
     }
 
     #[test]

@@ -104,8 +104,14 @@ pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
             thread_serving.failed(&error.to_string());
         }
     };
-    let thread = std::thread::Builder::new().name("trainer".to_owned()).spawn(run)?;
-    Ok(TrainerHandle { serving, stop, thread })
+    let thread = std::thread::Builder::new()
+        .name("trainer".to_owned())
+        .spawn(run)?;
+    Ok(TrainerHandle {
+        serving,
+        stop,
+        thread,
+    })
 }
 
 impl TrainerHandle {

@@ -32,7 +32,9 @@ pub enum EngineError {
     #[error(transparent)]
     Score(#[from] ScoreError),
     /// The candidate computes other scores here than on the server.
-    #[error("self-test of version {version}: item {item_id} scored {actual}, the manifest expects {expected} ± {tolerance}")]
+    #[error(
+        "self-test of version {version}: item {item_id} scored {actual}, the manifest expects {expected} ± {tolerance}"
+    )]
     SelfTest {
         /// Refused version.
         version: Version,
@@ -80,7 +82,10 @@ pub struct RankOptions {
 
 impl Default for RankOptions {
     fn default() -> Self {
-        Self { k: 10, exclude_seen: true }
+        Self {
+            k: 10,
+            exclude_seen: true,
+        }
     }
 }
 
@@ -115,7 +120,10 @@ impl ReadyVersion {
     #[must_use]
     pub fn new(state: &CodeState, device: &Device, padding: Padding) -> Self {
         let scorer = Scorer::new(state, device, padding);
-        Self { scorer, item_idx: index_of(state) }
+        Self {
+            scorer,
+            item_idx: index_of(state),
+        }
     }
 
     /// Builds `target` from `self`, which was built from `base`.
@@ -137,7 +145,12 @@ impl ReadyVersion {
 
     /// The last `history_len` known events of a history as the model reads them; unknown items are skipped.
     #[must_use]
-    pub fn sequence(&self, state: &CodeState, history: &[HistoryEvent], now_millis: i64) -> Sequence {
+    pub fn sequence(
+        &self,
+        state: &CodeState,
+        history: &[HistoryEvent],
+        now_millis: i64,
+    ) -> Sequence {
         let history_len = state.spec.history_len as usize;
         let mut tokens: Vec<Token> = Vec::with_capacity(history_len);
         for event in history.iter().rev().filter(|event| event.kind.is_history()) {
@@ -145,7 +158,11 @@ impl ReadyVersion {
                 break;
             }
             if let Some(item_idx) = self.item_idx(&event.item_id) {
-                tokens.push(Token { item_idx, kind: event.kind, occurred_at: event.occurred_at });
+                tokens.push(Token {
+                    item_idx,
+                    kind: event.kind,
+                    occurred_at: event.occurred_at,
+                });
             }
         }
         tokens.reverse();
@@ -163,7 +180,11 @@ impl ReadyVersion {
         now_millis: i64,
     ) -> Result<Vec<f32>, ScoreError> {
         let sequence = self.sequence(state, history, now_millis);
-        let query = Query { sequence_idx: 0, num_known: sequence.tokens.len(), now_millis };
+        let query = Query {
+            sequence_idx: 0,
+            num_known: sequence.tokens.len(),
+            now_millis,
+        };
         self.scorer.score(&[sequence], &[query]).await
     }
 
@@ -176,9 +197,14 @@ impl ReadyVersion {
         state: &CodeState,
         request: &RankRequest<'_>,
     ) -> Result<Vec<RankedItem>, ScoreError> {
-        let scores = self.score_all(state, request.history, request.now_millis).await?;
+        let scores = self
+            .score_all(state, request.history, request.now_millis)
+            .await?;
         let mut eligible: Vec<u32> = match request.candidates {
-            Some(candidates) => candidates.iter().filter_map(|item_id| self.item_idx(item_id)).collect(),
+            Some(candidates) => candidates
+                .iter()
+                .filter_map(|item_id| self.item_idx(item_id))
+                .collect(),
             None => (0..state.items.len() as u32).collect(), // fits: NUM_ITEMS_MAX is 2^20
         };
         if request.candidates.is_some() {
@@ -187,7 +213,11 @@ impl ReadyVersion {
         }
         eligible.retain(|idx| state.items[*idx as usize].available);
         if request.options.exclude_seen {
-            let mut seen: Vec<u32> = request.history.iter().filter_map(|event| self.item_idx(&event.item_id)).collect();
+            let mut seen: Vec<u32> = request
+                .history
+                .iter()
+                .filter_map(|event| self.item_idx(&event.item_id))
+                .collect();
             seen.sort_unstable();
             eligible.retain(|idx| seen.binary_search(idx).is_err());
         }
@@ -225,7 +255,12 @@ impl EdgeEngine {
     /// An engine without a version yet, scoring on `device`.
     #[must_use]
     pub fn new(model: &str, trust: Trust, device: Device, padding: Padding) -> Self {
-        Self { sync: EdgeSync::new(model, trust), device, padding, ready: None }
+        Self {
+            sync: EdgeSync::new(model, trust),
+            device,
+            padding,
+            ready: None,
+        }
     }
 
     /// The machine that says what to fetch.
@@ -252,13 +287,21 @@ impl EdgeEngine {
     /// The candidate is refused and the last good version stays live.
     pub async fn settle(&mut self) -> Result<bool, EngineError> {
         self.revive();
-        let Some(candidate) = self.sync.candidate() else { return Ok(false) };
+        let Some(candidate) = self.sync.candidate() else {
+            return Ok(false);
+        };
         let target = &candidate.state;
         let ready = match (&self.ready, self.sync.live()) {
             (Some(ready), Some(live)) => ready.updated(&live.state, target),
             (_, _) => ReadyVersion::new(target, &self.device, self.padding),
         };
-        let outcome = self_test(&ready, target, candidate.manifest.version, &candidate.manifest.self_test).await;
+        let outcome = self_test(
+            &ready,
+            target,
+            candidate.manifest.version,
+            &candidate.manifest.self_test,
+        )
+        .await;
         match outcome {
             Ok(()) => {
                 self.sync.accept();
@@ -278,9 +321,14 @@ impl EdgeEngine {
     /// Nothing is live yet, or the device failed.
     pub async fn rank(&mut self, request: &RankRequest<'_>) -> Result<Ranking, EngineError> {
         self.revive();
-        let (Some(ready), Some(live)) = (&self.ready, self.sync.live()) else { return Err(EngineError::NoModel) };
+        let (Some(ready), Some(live)) = (&self.ready, self.sync.live()) else {
+            return Err(EngineError::NoModel);
+        };
         let items = ready.rank(&live.state, request).await?;
-        Ok(Ranking { model_version: live.manifest.version, items })
+        Ok(Ranking {
+            model_version: live.manifest.version,
+            items,
+        })
     }
 
     /// A version restored from the cache is live in the sync machine before it has a scorer.
@@ -304,15 +352,26 @@ pub async fn self_test(
     version: Version,
     expected: &SelfTest,
 ) -> Result<(), EngineError> {
-    let scores = ready.score_all(state, &expected.history, expected.now_millis).await?;
+    let scores = ready
+        .score_all(state, &expected.history, expected.now_millis)
+        .await?;
     for (item_id, expected_score) in expected.item_ids.iter().zip(&expected.scores) {
         let Some(item_idx) = ready.item_idx(item_id) else {
-            return Err(EngineError::SelfTestItem { version, item_id: item_id.clone() });
+            return Err(EngineError::SelfTestItem {
+                version,
+                item_id: item_id.clone(),
+            });
         };
         let actual = scores[item_idx as usize];
         let (expected, tolerance) = (*expected_score, expected.tolerance);
         if (actual - expected).abs() > tolerance {
-            return Err(EngineError::SelfTest { version, item_id: item_id.clone(), actual, expected, tolerance });
+            return Err(EngineError::SelfTest {
+                version,
+                item_id: item_id.clone(),
+                actual,
+                expected,
+                tolerance,
+            });
         }
     }
     Ok(())
@@ -321,7 +380,11 @@ pub async fn self_test(
 /// The `k` best of `eligible` by score, best first; ties by lower index.
 #[must_use]
 pub fn top_k(mut eligible: Vec<u32>, scores: &[f32], k: usize) -> Vec<u32> {
-    let order = |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]).then(a.cmp(b));
+    let order = |a: &u32, b: &u32| {
+        scores[*b as usize]
+            .total_cmp(&scores[*a as usize])
+            .then(a.cmp(b))
+    };
     if k == 0 {
         return Vec::new();
     }
@@ -335,7 +398,9 @@ pub fn top_k(mut eligible: Vec<u32>, scores: &[f32], k: usize) -> Vec<u32> {
 
 fn index_of(state: &CodeState) -> HashMap<ItemId, u32> {
     let pairs = state.items.iter().enumerate();
-    pairs.map(|(idx, item)| (item.item_id.clone(), idx as u32)).collect() // fits: NUM_ITEMS_MAX is 2^20
+    pairs
+        .map(|(idx, item)| (item.item_id.clone(), idx as u32))
+        .collect() // fits: NUM_ITEMS_MAX is 2^20
 }
 
 #[cfg(test)]

@@ -21,15 +21,30 @@ impl ParameterSet {
     #[must_use]
     pub fn zeros(spec: &ModelSpec, num_items: usize) -> Self {
         let shapes = spec.tensor_shapes(num_items);
-        let tensors = shapes.iter().map(|shape| vec![0.0; shape.num_rows * shape.num_cols]).collect();
-        Self { spec: spec.clone(), num_items, tensors }
+        let tensors = shapes
+            .iter()
+            .map(|shape| vec![0.0; shape.num_rows * shape.num_cols])
+            .collect();
+        Self {
+            spec: spec.clone(),
+            num_items,
+            tensors,
+        }
     }
 
     /// What the edge reconstructs from integer codes.
     #[must_use]
     pub fn from_state(state: &CodeState) -> Self {
-        let tensors = state.tensors.iter().map(|tensor| tensor.dequantize()).collect();
-        Self { spec: state.spec.clone(), num_items: state.items.len(), tensors }
+        let tensors = state
+            .tensors
+            .iter()
+            .map(|tensor| tensor.dequantize())
+            .collect();
+        Self {
+            spec: state.spec.clone(),
+            num_items: state.items.len(),
+            tensors,
+        }
     }
 
     /// Names and shapes, parallel to `tensors`.

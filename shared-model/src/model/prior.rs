@@ -25,7 +25,11 @@ pub fn count_code(log2_sum: f64) -> i16 {
 /// `log2 S` of a code.
 #[must_use]
 pub fn log2_sum_from_code(code: i16) -> f32 {
-    if code == NEVER_CODE { NEVER } else { f32::from(code) / 32.0 }
+    if code == NEVER_CODE {
+        NEVER
+    } else {
+        f32::from(code) / 32.0
+    }
 }
 
 /// `log2(2^log2_sum + 2^((at − landmark) / half_life))`: one more event.
@@ -35,7 +39,11 @@ pub fn add_event(log2_sum: f64, at_millis: i64, landmark_millis: i64, half_life_
     if log2_sum == f64::NEG_INFINITY {
         return added;
     }
-    let (high, low) = if log2_sum > added { (log2_sum, added) } else { (added, log2_sum) };
+    let (high, low) = if log2_sum > added {
+        (log2_sum, added)
+    } else {
+        (added, log2_sum)
+    };
     high + (low - high).exp2().ln_1p() * std::f64::consts::LOG2_E
 }
 
@@ -51,7 +59,12 @@ pub fn age_in_half_lives(at_millis: i64, landmark_millis: i64, half_life_secs: u
 /// # Shapes
 /// `log2_sums`: `[num_items, num_half_lives]` → same, row-major.
 #[must_use]
-pub fn features(log2_sums: &[f32], half_lives_secs: &[u32], landmark_millis: i64, now_millis: i64) -> Vec<f32> {
+pub fn features(
+    log2_sums: &[f32],
+    half_lives_secs: &[u32],
+    landmark_millis: i64,
+    now_millis: i64,
+) -> Vec<f32> {
     let ages: Vec<f32> = half_lives_secs
         .iter()
         .map(|half_life| age_in_half_lives(now_millis, landmark_millis, *half_life) as f32)
@@ -69,7 +82,13 @@ pub fn features(log2_sums: &[f32], half_lives_secs: &[u32], landmark_millis: i64
 #[must_use]
 pub fn scores(features: &[f32], weights: &[f32]) -> Vec<f32> {
     let rows = features.chunks_exact(weights.len());
-    rows.map(|row| row.iter().zip(weights).map(|(feature, weight)| feature * weight).sum()).collect()
+    rows.map(|row| {
+        row.iter()
+            .zip(weights)
+            .map(|(feature, weight)| feature * weight)
+            .sum()
+    })
+    .collect()
 }
 
 /// `log2(1 + 2^x)` without overflow; 0 for −∞.
@@ -93,7 +112,10 @@ mod tests {
         }
         let later = i64::from(day) * 1000;
         let feature = features(&[log2_sum as f32], &[day], 0, later)[0];
-        assert!((feature - 5.0_f32.log2()).abs() < 1e-5, "8 events are 4 after one half-life, log2(1 + 4)");
+        assert!(
+            (feature - 5.0_f32.log2()).abs() < 1e-5,
+            "8 events are 4 after one half-life, log2(1 + 4)"
+        );
     }
 
     #[test]

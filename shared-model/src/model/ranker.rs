@@ -80,13 +80,20 @@ impl Ranker {
     #[must_use]
     pub fn init(parameters: &ParameterSet, device: &Device) -> Self {
         let shapes = parameters.shapes();
-        let slow = shapes.iter().zip(&parameters.tensors).filter(|(shape, _)| shape.group == TensorGroup::Slow);
+        let slow = shapes
+            .iter()
+            .zip(&parameters.tensors)
+            .filter(|(shape, _)| shape.group == TensorGroup::Slow);
         let weights = slow
             .map(|(shape, values)| {
                 (shape.num_rows > 0).then(|| matrix(values, shape.num_rows, shape.num_cols, device))
             })
             .collect();
-        Self { spec: parameters.spec.clone(), device: device.clone(), weights }
+        Self {
+            spec: parameters.spec.clone(),
+            device: device.clone(),
+            weights,
+        }
     }
 
     /// The same model with every weight a leaf that keeps its gradient.
@@ -116,7 +123,11 @@ impl Ranker {
     /// `text`: `[num_rows, text_dim]`, `features`: `[num_rows, feature_dim]`; absent where the width is 0.
     /// → `[num_rows, embedding_dim]`, absent where there is neither.
     #[must_use]
-    pub fn content_vectors(&self, text: Option<Tensor<2>>, features: Option<Tensor<2>>) -> Option<Tensor<2>> {
+    pub fn content_vectors(
+        &self,
+        text: Option<Tensor<2>>,
+        features: Option<Tensor<2>>,
+    ) -> Option<Tensor<2>> {
         let text = project(text, self.weights[slot::TEXT_PROJECTION].as_ref());
         let features = project(features, self.weights[slot::FEATURE_PROJECTION].as_ref());
         match (text, features) {
@@ -131,7 +142,12 @@ impl Ranker {
     /// `item_vectors`: `[num_rows, embedding_dim]`, indexed by `batch.item_rows`.
     /// → `[num_sequences, num_positions, embedding_dim]`; a padded position is meaningless.
     #[must_use]
-    pub fn forward(&self, item_vectors: &Tensor<2>, batch: &SequenceBatch, dropout: Dropout) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        item_vectors: &Tensor<2>,
+        batch: &SequenceBatch,
+        dropout: Dropout,
+    ) -> Tensor<3> {
         let mut hidden = dropout.apply(self.embed(item_vectors, batch));
         let mask = self.causal_mask(batch.num_positions());
         for layer in 0..self.spec.num_layers as usize {
@@ -153,7 +169,9 @@ impl Ranker {
     }
 
     fn weight(&self, slot: usize) -> Tensor<2> {
-        self.weights[slot].clone().expect("only content projections can be absent")
+        self.weights[slot]
+            .clone()
+            .expect("only content projections can be absent")
     }
 
     fn layer_weight(&self, layer: usize, slot: usize) -> Tensor<2> {
@@ -163,31 +181,52 @@ impl Ranker {
     fn embed(&self, item_vectors: &Tensor<2>, batch: &SequenceBatch) -> Tensor<3> {
         let dim = self.spec.embedding_dim as usize;
         let (num_sequences, num_events) = (batch.num_sequences, batch.num_events);
-        let start = self.weight(slot::START).reshape([1, 1, dim]).expand([num_sequences, 1, dim]);
-        let positions = self.weight(slot::POSITION).slice([0..batch.num_positions(), 0..dim]);
+        let start = self
+            .weight(slot::START)
+            .reshape([1, 1, dim])
+            .expand([num_sequences, 1, dim]);
+        let positions = self
+            .weight(slot::POSITION)
+            .slice([0..batch.num_positions(), 0..dim]);
         let positions = positions.reshape([1, batch.num_positions(), dim]);
         if num_events == 0 {
             return start + positions;
         }
-        let items = item_vectors.clone().select(0, ints(&batch.item_rows, &self.device));
-        let kinds = self.weight(slot::KIND).select(0, ints(&batch.kinds, &self.device));
-        let gaps = self.weight(slot::GAP).select(0, ints(&batch.gaps, &self.device));
+        let items = item_vectors
+            .clone()
+            .select(0, ints(&batch.item_rows, &self.device));
+        let kinds = self
+            .weight(slot::KIND)
+            .select(0, ints(&batch.kinds, &self.device));
+        let gaps = self
+            .weight(slot::GAP)
+            .select(0, ints(&batch.gaps, &self.device));
         let events = items * (dim as f64).sqrt() + kinds + gaps;
         let events = events.reshape([num_sequences, num_events, dim]);
         Tensor::cat(vec![start, events], 1) + positions
     }
 
     /// Multi-head causal attention with its residual.
-    fn attend(&self, hidden: Tensor<3>, layer: usize, mask: &Tensor<4>, dropout: Dropout) -> Tensor<3> {
+    fn attend(
+        &self,
+        hidden: Tensor<3>,
+        layer: usize,
+        mask: &Tensor<4>,
+        dropout: Dropout,
+    ) -> Tensor<3> {
         let [num_sequences, num_positions, dim] = hidden.dims();
         let num_heads = self.spec.num_heads as usize;
         let head_dim = dim / num_heads;
         let bias = self.layer_weight(layer, slot::ATTENTION_BIAS);
-        let normed = self.norm(hidden.clone(), slot::LAYERS + TENSORS_PER_LAYER * layer + slot::NORM_1);
+        let normed = self.norm(
+            hidden.clone(),
+            slot::LAYERS + TENSORS_PER_LAYER * layer + slot::NORM_1,
+        );
         let project = |slot: usize, bias_row: usize| {
             let row = bias.clone().slice([bias_row..bias_row + 1, 0..dim]);
             let flat = linear(normed.clone(), self.layer_weight(layer, slot), row);
-            flat.reshape([num_sequences, num_positions, num_heads, head_dim]).swap_dims(1, 2)
+            flat.reshape([num_sequences, num_positions, num_heads, head_dim])
+                .swap_dims(1, 2)
         };
         let query = project(slot::QUERY, 0);
         let key = project(slot::KEY, 1);
@@ -195,16 +234,31 @@ impl Ranker {
 
         let scores = query.matmul(key.swap_dims(2, 3)) / (head_dim as f64).sqrt();
         let attention = dropout.apply(softmax(scores + mask.clone(), 3));
-        let mixed = attention.matmul(value).swap_dims(1, 2).reshape([num_sequences, num_positions, dim]);
-        let output = linear(mixed, self.layer_weight(layer, slot::OUTPUT), bias.slice([3..4, 0..dim]));
+        let mixed =
+            attention
+                .matmul(value)
+                .swap_dims(1, 2)
+                .reshape([num_sequences, num_positions, dim]);
+        let output = linear(
+            mixed,
+            self.layer_weight(layer, slot::OUTPUT),
+            bias.slice([3..4, 0..dim]),
+        );
         hidden + dropout.apply(output)
     }
 
     /// Position-wise feed-forward layer with its residual.
     fn feed_forward(&self, hidden: Tensor<3>, layer: usize, dropout: Dropout) -> Tensor<3> {
-        let normed = self.norm(hidden.clone(), slot::LAYERS + TENSORS_PER_LAYER * layer + slot::NORM_2);
+        let normed = self.norm(
+            hidden.clone(),
+            slot::LAYERS + TENSORS_PER_LAYER * layer + slot::NORM_2,
+        );
         let weight = |slot| self.layer_weight(layer, slot);
-        let inner = gelu(linear(normed, weight(slot::FF_IN), weight(slot::FF_IN_BIAS)));
+        let inner = gelu(linear(
+            normed,
+            weight(slot::FF_IN),
+            weight(slot::FF_IN_BIAS),
+        ));
         let output = linear(inner, weight(slot::FF_OUT), weight(slot::FF_OUT_BIAS));
         hidden + dropout.apply(output)
     }
@@ -223,14 +277,20 @@ impl Ranker {
         for row in 0..num_positions {
             values[row * num_positions + row + 1..(row + 1) * num_positions].fill(MASKED_SCORE);
         }
-        Tensor::from_data(TensorData::new(values, [1, 1, num_positions, num_positions]), &self.device)
+        Tensor::from_data(
+            TensorData::new(values, [1, 1, num_positions, num_positions]),
+            &self.device,
+        )
     }
 }
 
 /// Host values as a matrix on `device`.
 #[must_use]
 pub fn matrix(values: &[f32], num_rows: usize, num_cols: usize, device: &Device) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [num_rows, num_cols]), device)
+    Tensor::from_data(
+        TensorData::new(values.to_vec(), [num_rows, num_cols]),
+        device,
+    )
 }
 
 /// Host integers as an index tensor on `device`.
@@ -266,6 +326,9 @@ fn project(input: Option<Tensor<2>>, weight: Option<&Tensor<2>>) -> Option<Tenso
 fn linear(input: Tensor<3>, weight: Tensor<2>, bias: Tensor<2>) -> Tensor<3> {
     let [num_sequences, num_positions, d_in] = input.dims();
     let d_out = weight.dims()[1];
-    let flat = input.reshape([num_sequences * num_positions, d_in]).matmul(weight) + bias;
+    let flat = input
+        .reshape([num_sequences * num_positions, d_in])
+        .matmul(weight)
+        + bias;
     flat.reshape([num_sequences, num_positions, d_out])
 }

@@ -90,7 +90,11 @@ impl Scorer {
     pub fn updated(&self, base: &CodeState, target: &CodeState) -> Self {
         let same_slow = groups_equal(base, target, TensorGroup::Slow, base.items.len());
         let same_content = groups_equal(base, target, TensorGroup::Content, base.items.len());
-        if !same_slow || !same_content || base.spec != target.spec || target.items.len() < base.items.len() {
+        if !same_slow
+            || !same_content
+            || base.spec != target.spec
+            || target.items.len() < base.items.len()
+        {
             return Self::new(target, self.ranker.device(), self.padding);
         }
         let num_known = base.items.len();
@@ -113,14 +117,23 @@ impl Scorer {
     ///
     /// # Errors
     /// The device failed or produced a non-finite score.
-    pub async fn score(&self, sequences: &[Sequence], queries: &[Query]) -> Result<Vec<f32>, ScoreError> {
+    pub async fn score(
+        &self,
+        sequences: &[Sequence],
+        queries: &[Query],
+    ) -> Result<Vec<f32>, ScoreError> {
         if queries.is_empty() || self.num_items == 0 {
             return Ok(Vec::new());
         }
         let users = self.user_vectors(sequences, queries);
         let scores = users.matmul(self.item_vectors.clone().transpose());
-        let scores = scores.into_data_async().await.map_err(|error| ScoreError::Device(format!("{error:?}")))?;
-        let mut scores = scores.try_into_vec::<f32>().map_err(|error| ScoreError::Device(format!("{error:?}")))?;
+        let scores = scores
+            .into_data_async()
+            .await
+            .map_err(|error| ScoreError::Device(format!("{error:?}")))?;
+        let mut scores = scores
+            .try_into_vec::<f32>()
+            .map_err(|error| ScoreError::Device(format!("{error:?}")))?;
         self.add_bias_and_prior(&mut scores, queries);
         match scores.iter().position(|score| !score.is_finite()) {
             Some(score_idx) => Err(ScoreError::NotFinite { score_idx }),
@@ -139,13 +152,17 @@ impl Scorer {
             Padding::Full => self.spec.history_len as usize,
         };
         let batch = SequenceBatch::new(sequences, num_events_min);
-        let hidden = self.ranker.forward(&self.item_vectors, &batch, Dropout::NONE);
+        let hidden = self
+            .ranker
+            .forward(&self.item_vectors, &batch, Dropout::NONE);
         let [num_sequences, num_positions, dim] = hidden.dims();
         let rows: Vec<i32> = queries
             .iter()
             .map(|query| (query.sequence_idx * num_positions + query.num_known) as i32) // fits: a batch is small
             .collect();
-        hidden.reshape([num_sequences * num_positions, dim]).select(0, ints(&rows, self.ranker.device()))
+        hidden
+            .reshape([num_sequences * num_positions, dim])
+            .select(0, ints(&rows, self.ranker.device()))
     }
 
     /// Item vectors `[num_items, embedding_dim]` on the device.
@@ -182,10 +199,20 @@ impl Scorer {
         scores
     }
 
-    fn assemble(state: &CodeState, ranker: Ranker, content: Option<Tensor<2>>, padding: Padding) -> Self {
+    fn assemble(
+        state: &CodeState,
+        ranker: Ranker,
+        content: Option<Tensor<2>>,
+        padding: Padding,
+    ) -> Self {
         let num_items = state.items.len();
         let dim = state.spec.embedding_dim as usize;
-        let id_rows = matrix(&named(state, "item.id_rows").dequantize(), num_items, dim, ranker.device());
+        let id_rows = matrix(
+            &named(state, "item.id_rows").dequantize(),
+            num_items,
+            dim,
+            ranker.device(),
+        );
         Self {
             spec: state.spec.clone(),
             padding,
@@ -194,7 +221,11 @@ impl Scorer {
             ranker,
             content,
             bias: named(state, "item.bias").dequantize(),
-            log2_sums: named(state, "item.counts").codes.iter().map(|code| prior::log2_sum_from_code(*code)).collect(),
+            log2_sums: named(state, "item.counts")
+                .codes
+                .iter()
+                .map(|code| prior::log2_sum_from_code(*code))
+                .collect(),
             prior_weights: named(state, "prior.weights").dequantize(),
             landmark_millis: state.landmark_millis,
         }
@@ -220,23 +251,37 @@ impl Scorer {
         let ranker = Ranker::init(parameters, &device);
         let rows = |name: &str, num_cols: u32| {
             let num_cols = num_cols as usize;
-            (num_cols > 0).then(|| matrix(parameters.tensor(name), self.num_items, num_cols, &device))
+            (num_cols > 0)
+                .then(|| matrix(parameters.tensor(name), self.num_items, num_cols, &device))
         };
-        let content = ranker
-            .content_vectors(rows("item.text", self.spec.text_dim), rows("item.features", self.spec.feature_dim));
-        Self { ranker, content, ..self.clone() }
+        let content = ranker.content_vectors(
+            rows("item.text", self.spec.text_dim),
+            rows("item.features", self.spec.feature_dim),
+        );
+        Self {
+            ranker,
+            content,
+            ..self.clone()
+        }
     }
 
     /// Prior features of all items at `now`: `[num_items, num_half_lives]`.
     #[must_use]
     pub fn prior_features(&self, now_millis: i64) -> Vec<f32> {
-        prior::features(&self.log2_sums, &self.spec.half_lives_secs, self.landmark_millis, now_millis)
+        prior::features(
+            &self.log2_sums,
+            &self.spec.half_lives_secs,
+            self.landmark_millis,
+            now_millis,
+        )
     }
 
     fn add_bias_and_prior(&self, scores: &mut [f32], queries: &[Query]) {
         let mut by_now: HashMap<i64, Vec<f32>> = HashMap::new();
         for (row, query) in scores.chunks_exact_mut(self.num_items).zip(queries) {
-            let base = by_now.entry(query.now_millis).or_insert_with(|| self.base_scores(query.now_millis));
+            let base = by_now
+                .entry(query.now_millis)
+                .or_insert_with(|| self.base_scores(query.now_millis));
             for (score, base) in row.iter_mut().zip(base.iter()) {
                 *score += base;
             }
@@ -262,18 +307,29 @@ fn content_rows(ranker: &Ranker, state: &CodeState, first_item: usize) -> Option
 }
 
 /// Whether all tensors of a group agree in the rows that `base` has.
-fn groups_equal(base: &CodeState, target: &CodeState, group: TensorGroup, num_items: usize) -> bool {
+fn groups_equal(
+    base: &CodeState,
+    target: &CodeState,
+    group: TensorGroup,
+    num_items: usize,
+) -> bool {
     let shapes = base.spec.tensor_shapes(num_items);
     let pairs = base.tensors.iter().zip(&target.tensors);
-    shapes.iter().zip(pairs).filter(|(shape, _)| shape.group == group).all(|(_, (base, target))| {
-        let num_codes = base.codes.len();
-        target.codes.len() >= num_codes
-            && base.codes[..] == target.codes[..num_codes]
-            && target.exponents.len() >= base.exponents.len()
-            && base.exponents[..] == target.exponents[..base.exponents.len()]
-    })
+    shapes
+        .iter()
+        .zip(pairs)
+        .filter(|(shape, _)| shape.group == group)
+        .all(|(_, (base, target))| {
+            let num_codes = base.codes.len();
+            target.codes.len() >= num_codes
+                && base.codes[..] == target.codes[..num_codes]
+                && target.exponents.len() >= base.exponents.len()
+                && base.exponents[..] == target.exponents[..base.exponents.len()]
+        })
 }
 
 fn named<'a>(state: &'a CodeState, name: &str) -> &'a CodeTensor {
-    state.tensor(name).expect("a checked state holds every tensor of its spec")
+    state
+        .tensor(name)
+        .expect("a checked state holds every tensor of its spec")
 }

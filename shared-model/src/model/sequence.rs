@@ -46,7 +46,11 @@ impl SequenceBatch {
     /// Pads `sequences` to `num_events_min` events or the longest, whichever is more.
     #[must_use]
     pub fn new(sequences: &[Sequence], num_events_min: usize) -> Self {
-        let longest = sequences.iter().map(|sequence| sequence.tokens.len()).max().unwrap_or(0);
+        let longest = sequences
+            .iter()
+            .map(|sequence| sequence.tokens.len())
+            .max()
+            .unwrap_or(0);
         let num_events = longest.max(num_events_min);
         let len = sequences.len() * num_events;
         let mut batch = Self {
@@ -77,10 +81,14 @@ impl SequenceBatch {
 
     fn push(&mut self, sequence: &Sequence) {
         for (token_idx, token) in sequence.tokens.iter().enumerate() {
-            let next_at = sequence.tokens.get(token_idx + 1).map_or(sequence.now_millis, |next| next.occurred_at);
+            let next_at = sequence
+                .tokens
+                .get(token_idx + 1)
+                .map_or(sequence.now_millis, |next| next.occurred_at);
             self.item_rows.push(token.item_idx as i32); // fits: items are bounded by NUM_ITEMS_MAX
             self.kinds.push(token.kind.idx() as i32); // fits: a dozen kinds
-            self.gaps.push(gap_bucket(next_at.saturating_sub(token.occurred_at)) as i32); // fits: two dozen buckets
+            self.gaps
+                .push(gap_bucket(next_at.saturating_sub(token.occurred_at)) as i32); // fits: two dozen buckets
         }
         let padded_len = self.item_rows.len() + self.num_events - sequence.tokens.len();
         self.item_rows.resize(padded_len, 0);
@@ -95,9 +103,19 @@ mod tests {
 
     #[test]
     fn gaps_look_forward_and_padding_is_at_the_end() {
-        let token = |item_idx, occurred_at| Token { item_idx, kind: EventKind::Click, occurred_at };
-        let long = Sequence { tokens: vec![token(3, 0), token(4, 1000)], now_millis: 5000 };
-        let short = Sequence { tokens: vec![token(7, 0)], now_millis: 0 };
+        let token = |item_idx, occurred_at| Token {
+            item_idx,
+            kind: EventKind::Click,
+            occurred_at,
+        };
+        let long = Sequence {
+            tokens: vec![token(3, 0), token(4, 1000)],
+            now_millis: 5000,
+        };
+        let short = Sequence {
+            tokens: vec![token(7, 0)],
+            now_millis: 0,
+        };
         let batch = SequenceBatch::new(&[long, short], 0);
         assert_eq!(batch.num_positions(), 3);
         assert_eq!(batch.item_rows, vec![3, 4, 7, 0]);

@@ -97,7 +97,11 @@ impl ConfigArgs {
         let env = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))) // not text: not ours
             .collect();
-        load(&Sources { file: self.config.as_deref(), env, flags })
-            .context("the configuration is not usable")
+        load(&Sources {
+            file: self.config.as_deref(),
+            env,
+            flags,
+        })
+        .context("the configuration is not usable")
     }
 }

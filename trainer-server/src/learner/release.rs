@@ -43,14 +43,22 @@ impl Learner {
     #[must_use]
     pub fn start_release(&self) -> ReleaseTraining {
         let parameters = self.parameters.clone();
-        ReleaseTraining { optimizer: FullOptimizer::new(&parameters), parameters, num_steps: 0 }
+        ReleaseTraining {
+            optimizer: FullOptimizer::new(&parameters),
+            parameters,
+            num_steps: 0,
+        }
     }
 
     /// One step of release training.
     ///
     /// # Errors
     /// The step was refused; the shadow is as before it.
-    pub fn release_step(&mut self, training: &mut ReleaseTraining, preprocessor: &Preprocessor) -> Result<(), TrainError> {
+    pub fn release_step(
+        &mut self,
+        training: &mut ReleaseTraining,
+        preprocessor: &Preprocessor,
+    ) -> Result<(), TrainError> {
         copy_items(&self.parameters, &mut training.parameters);
         training.optimizer.grow(self.parameters.num_items);
         let windows = self.replay_windows(preprocessor);
@@ -60,7 +68,14 @@ impl Learner {
         };
         let device = self.device.clone().autodiff();
         training.num_steps += 1;
-        full_step(&mut training.parameters, &mut training.optimizer, &windows, &config, &device, &mut self.rng)?;
+        full_step(
+            &mut training.parameters,
+            &mut training.optimizer,
+            &windows,
+            &config,
+            &device,
+            &mut self.rng,
+        )?;
         Ok(())
     }
 
@@ -68,12 +83,18 @@ impl Learner {
     ///
     /// # Errors
     /// The gate refused it.
-    pub async fn finish_release(&mut self, training: &mut ReleaseTraining) -> Result<(CodeState, ReadyVersion), GateError> {
+    pub async fn finish_release(
+        &mut self,
+        training: &mut ReleaseTraining,
+    ) -> Result<(CodeState, ReadyVersion), GateError> {
         copy_items(&self.parameters, &mut training.parameters);
-        let Some(live) = &self.live else { return Err(GateError::SelfTest("nothing is live yet".to_owned())) };
+        let Some(live) = &self.live else {
+            return Err(GateError::SelfTest("nothing is live yet".to_owned()));
+        };
         self.dirty_after = self.dirty.clone();
         let (trained, counts, items) = (&training.parameters, &self.counts, &self.items);
-        let state = compress::release_state(&live.state, trained, counts, items, &mut self.dirty_after);
+        let state =
+            compress::release_state(&live.state, trained, counts, items, &mut self.dirty_after);
         let ready = self.ready(&state);
         let slow = ready.scorer.with_slow_weights(&training.parameters);
         let trained = self.trained_twin(&state, &slow, &training.parameters);
@@ -110,9 +131,16 @@ impl Learner {
             if timeline.is_empty() {
                 continue;
             }
-            let end = if is_recent { timeline.len() } else { self.rng.random_range(1..=timeline.len()) };
+            let end = if is_recent {
+                timeline.len()
+            } else {
+                self.rng.random_range(1..=timeline.len())
+            };
             let start = end.saturating_sub(window_len);
-            windows.push(Window { examples: timeline[start..end].to_vec(), first_target: 0 });
+            windows.push(Window {
+                examples: timeline[start..end].to_vec(),
+                first_target: 0,
+            });
         }
         windows
     }

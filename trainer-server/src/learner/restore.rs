@@ -41,7 +41,9 @@ pub enum RestoreError {
         published: u32,
     },
     /// The configuration asks for another model than the published one.
-    #[error("the configured model spec is {configured}, the published version has {published}; start with a new data_dir or set the sizes back")]
+    #[error(
+        "the configured model spec is {configured}, the published version has {published}; start with a new data_dir or set the sizes back"
+    )]
     Spec {
         /// As JSON.
         configured: String,
@@ -55,11 +57,18 @@ impl Learner {
     ///
     /// # Errors
     /// The log or the configuration does not belong to this version.
-    pub fn restore(&mut self, state: Arc<CodeState>, checkpoint: Option<Checkpoint>) -> Result<(), RestoreError> {
+    pub fn restore(
+        &mut self,
+        state: Arc<CodeState>,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<(), RestoreError> {
         if self.parameters.spec != state.spec {
             let json = |spec| serde_json::to_string(spec).unwrap_or_default(); // numbers always serialize
             let (configured, published) = (json(&self.parameters.spec), json(&state.spec));
-            return Err(RestoreError::Spec { configured, published });
+            return Err(RestoreError::Spec {
+                configured,
+                published,
+            });
         }
         let (loaded, published) = (self.encoder_generation(), state.encoder_generation);
         if loaded != published {
@@ -68,7 +77,11 @@ impl Learner {
         for (item_idx, entry) in state.items.iter().enumerate() {
             let log = self.items.get(item_idx).map(|item| item.item_id.clone());
             if log.as_ref() != Some(&entry.item_id) {
-                return Err(RestoreError::Items { item_idx, log, published: entry.item_id.clone() });
+                return Err(RestoreError::Items {
+                    item_idx,
+                    log,
+                    published: entry.item_id.clone(),
+                });
             }
         }
         if let Some(checkpoint) = &checkpoint {
@@ -95,9 +108,14 @@ impl Learner {
             let values = &mut self.parameters.tensors[idx];
             let published = &published.tensors[idx];
             values[..published.len()].copy_from_slice(published);
-            let Some(saved) = checkpoint.and_then(|checkpoint| checkpoint.tensors.get(&shape.name)) else { continue };
+            let Some(saved) = checkpoint.and_then(|checkpoint| checkpoint.tensors.get(&shape.name))
+            else {
+                continue;
+            };
             let exponents = &state.tensors[idx].exponents;
-            for (cell, (value, saved)) in values[..published.len()].iter_mut().zip(saved).enumerate() {
+            for (cell, (value, saved)) in
+                values[..published.len()].iter_mut().zip(saved).enumerate()
+            {
                 let step = dequantize(1, exponents[cell / shape.num_cols]);
                 if (*saved - *value).abs() <= step {
                     *value = *saved;

@@ -57,7 +57,10 @@ impl FastOptimizer {
     /// Fresh state.
     #[must_use]
     pub fn new(parameters: &ParameterSet) -> Self {
-        Self { prior: AdamW::new(parameters.spec.half_lives_secs.len()), num_steps: 0 }
+        Self {
+            prior: AdamW::new(parameters.spec.half_lives_secs.len()),
+            num_steps: 0,
+        }
     }
 }
 
@@ -107,47 +110,76 @@ pub fn fast_step(
 ) -> Result<FastReport, TrainError> {
     let step = optimizer.num_steps;
     let rows = competing_rows(events, config.num_negatives, rng);
-    let (loss, id_gradient, bias_gradient) = gradients(parameters, events, &rows, content, device, step)?;
+    let (loss, id_gradient, bias_gradient) =
+        gradients(parameters, events, &rows, content, device, step)?;
     if !loss.is_finite() {
         return Err(TrainError::LossNotFinite { loss, step });
     }
-    let squared: f32 = id_gradient.iter().chain(&bias_gradient).map(|g| g * g).sum();
+    let squared: f32 = id_gradient
+        .iter()
+        .chain(&bias_gradient)
+        .map(|g| g * g)
+        .sum();
     if !squared.is_finite() {
-        return Err(TrainError::GradientNotFinite { norm: squared.sqrt(), step });
+        return Err(TrainError::GradientNotFinite {
+            norm: squared.sqrt(),
+            step,
+        });
     }
     let dim = parameters.spec.embedding_dim as usize;
     let boosts = cold_boosts(events, &rows, config.cold_boost);
     let id_rows = parameters.tensor_mut("item.id_rows");
     for ((gradient, row), boost) in id_gradient.chunks_exact(dim).zip(&rows).zip(&boosts) {
         let first = *row as usize * dim;
-        descend(&mut id_rows[first..first + dim], gradient, config.learning_rate * boost);
+        descend(
+            &mut id_rows[first..first + dim],
+            gradient,
+            config.learning_rate * boost,
+        );
     }
     let bias = parameters.tensor_mut("item.bias");
     for ((gradient, row), boost) in bias_gradient.chunks_exact(1).zip(&rows).zip(&boosts) {
-        descend(&mut bias[*row as usize..=*row as usize], gradient, config.bias_learning_rate * boost);
+        descend(
+            &mut bias[*row as usize..=*row as usize],
+            gradient,
+            config.bias_learning_rate * boost,
+        );
     }
     let prior_gradient = prior_gradient(events);
     if prior_gradient.iter().all(|g| g.is_finite()) {
         let weights = parameters.tensor_mut("prior.weights");
-        optimizer.prior.step(weights, &prior_gradient, config.prior_learning_rate, 0.0);
+        optimizer
+            .prior
+            .step(weights, &prior_gradient, config.prior_learning_rate, 0.0);
     }
     optimizer.num_steps += 1;
     let weight_sum = events.weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
-    Ok(FastReport { loss: loss / weight_sum, rows })
+    Ok(FastReport {
+        loss: loss / weight_sum,
+        rows,
+    })
 }
 
 /// `1 + boost / (1 + count)` per row, from the newest moment's feature `log2(1 + count)` at the longest half-life.
 fn cold_boosts(events: &ScoredEvents, rows: &[u32], cold_boost: f32) -> Vec<f32> {
-    let Some(features) = events.prior_features.last() else { return vec![1.0; rows.len()] };
+    let Some(features) = events.prior_features.last() else {
+        return vec![1.0; rows.len()];
+    };
     let num_half_lives = features.len() / events.num_items;
     let longest = |row: &u32| features[(*row as usize + 1) * num_half_lives - 1];
-    rows.iter().map(|row| 1.0 + cold_boost * (-longest(row)).exp2()).collect()
+    rows.iter()
+        .map(|row| 1.0 + cold_boost * (-longest(row)).exp2())
+        .collect()
 }
 
 /// One SGD step on a row, no longer than [`ROW_STEP_MAX`].
 fn descend(row: &mut [f32], gradient: &[f32], learning_rate: f32) {
     let length = learning_rate * gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
-    let scale = if length > ROW_STEP_MAX { learning_rate * ROW_STEP_MAX / length } else { learning_rate };
+    let scale = if length > ROW_STEP_MAX {
+        learning_rate * ROW_STEP_MAX / length
+    } else {
+        learning_rate
+    };
     for (value, g) in row.iter_mut().zip(gradient) {
         *value -= scale * g;
     }
@@ -177,17 +209,31 @@ fn gradients(
 ) -> Result<(f32, Vec<f32>, Vec<f32>), TrainError> {
     let dim = parameters.spec.embedding_dim as usize;
     let num_events = events.targets.len();
-    let gathered = |table: &[f32], num_cols| matrix(&gather(table, num_cols, rows), rows.len(), num_cols, device);
+    let gathered = |table: &[f32], num_cols| {
+        matrix(&gather(table, num_cols, rows), rows.len(), num_cols, device)
+    };
     let id_rows = gathered(parameters.tensor("item.id_rows"), dim).require_grad();
     let bias = gathered(parameters.tensor("item.bias"), 1).require_grad();
     let content = (!content.is_empty()).then(|| gathered(content, dim));
     let vectors = item_vectors(content, id_rows.clone());
     let users = matrix(&events.users, num_events, dim, device);
-    let constants = matrix(&constant_scores(parameters, events, rows), num_events, rows.len(), device);
-    let scores = users.clone().matmul(vectors.clone().transpose()) + bias.clone().transpose() + constants;
-    let targets: Vec<i32> =
-        events.targets.iter().map(|target| rows.partition_point(|row| row < target) as i32).collect(); // fits like rows
-    let (targets, weights) = (ints(&targets, device), matrix(&events.weights, num_events, 1, device));
+    let constants = matrix(
+        &constant_scores(parameters, events, rows),
+        num_events,
+        rows.len(),
+        device,
+    );
+    let scores =
+        users.clone().matmul(vectors.clone().transpose()) + bias.clone().transpose() + constants;
+    let targets: Vec<i32> = events
+        .targets
+        .iter()
+        .map(|target| rows.partition_point(|row| row < target) as i32)
+        .collect(); // fits like rows
+    let (targets, weights) = (
+        ints(&targets, device),
+        matrix(&events.weights, num_events, 1, device),
+    );
     let target_vectors = vectors.select(0, targets.clone());
     // The target's prior is a constant of the gradient and of no interest in the loss.
     let target_scores = (users * target_vectors).sum_dim(1) + bias.clone().select(0, targets);
@@ -205,7 +251,11 @@ fn gradients(
 fn constant_scores(parameters: &ParameterSet, events: &ScoredEvents, rows: &[u32]) -> Vec<f32> {
     let weights = parameters.tensor("prior.weights");
     let is_sampled = rows.len() < events.num_items;
-    let log_q = if is_sampled { (events.num_items as f32 / rows.len() as f32).ln() } else { 0.0 };
+    let log_q = if is_sampled {
+        (events.num_items as f32 / rows.len() as f32).ln()
+    } else {
+        0.0
+    };
     let mut is_target = vec![false; events.num_items];
     for target in &events.targets {
         is_target[*target as usize] = true;
@@ -218,19 +268,30 @@ fn constant_scores(parameters: &ParameterSet, events: &ScoredEvents, rows: &[u32
                 let row_idx = *row as usize;
                 let row = &features[row_idx * weights.len()..][..weights.len()];
                 let correction = if is_target[row_idx] { 0.0 } else { log_q };
-                row.iter().zip(weights).map(|(feature, weight)| feature * weight).sum::<f32>() + correction
+                row.iter()
+                    .zip(weights)
+                    .map(|(feature, weight)| feature * weight)
+                    .sum::<f32>()
+                    + correction
             };
             rows.iter().map(prior).collect()
         })
         .collect();
-    events.moments.iter().flat_map(|moment| by_moment[*moment as usize].iter().copied()).collect()
+    events
+        .moments
+        .iter()
+        .flat_map(|moment| by_moment[*moment as usize].iter().copied())
+        .collect()
 }
 
 /// Gradient of the mean loss to the prior weights, from the published scores:
 /// `∂/∂w_h = Σ_p weight_p (Σ_i softmax_pi f_ih − f_target,h)`.
 fn prior_gradient(events: &ScoredEvents) -> Vec<f32> {
     let num_items = events.num_items;
-    let num_half_lives = events.prior_features.first().map_or(0, |features| features.len() / num_items);
+    let num_half_lives = events
+        .prior_features
+        .first()
+        .map_or(0, |features| features.len() / num_items);
     let mut gradient = vec![0.0_f32; num_half_lives];
     let weight_sum = events.weights.iter().sum::<f32>().max(1.0);
     for (event_idx, target) in events.targets.iter().enumerate() {
@@ -255,7 +316,12 @@ fn prior_gradient(events: &ScoredEvents) -> Vec<f32> {
 /// `ln Σ exp(scores)`.
 fn host_log_sum_exp(scores: &[f32]) -> f32 {
     let max = scores.iter().copied().fold(f32::MIN, f32::max);
-    scores.iter().map(|score| (score - max).exp()).sum::<f32>().ln() + max
+    scores
+        .iter()
+        .map(|score| (score - max).exp())
+        .sum::<f32>()
+        .ln()
+        + max
 }
 
 #[cfg(test)]
@@ -266,7 +332,13 @@ mod tests {
     use shared_model::spec::ModelSpec;
 
     fn tiny() -> (ParameterSet, ScoredEvents) {
-        let spec = ModelSpec { embedding_dim: 4, num_heads: 1, text_dim: 0, half_lives_secs: vec![60], ..Default::default() };
+        let spec = ModelSpec {
+            embedding_dim: 4,
+            num_heads: 1,
+            text_dim: 0,
+            half_lives_secs: vec![60],
+            ..Default::default()
+        };
         let mut parameters = init_parameters(&spec, 5, 1);
         parameters.tensor_mut("item.id_rows").fill(0.1);
         let events = ScoredEvents {
@@ -281,7 +353,10 @@ mod tests {
         (parameters, events)
     }
 
-    fn step(parameters: &mut ParameterSet, events: &ScoredEvents) -> Result<FastReport, TrainError> {
+    fn step(
+        parameters: &mut ParameterSet,
+        events: &ScoredEvents,
+    ) -> Result<FastReport, TrainError> {
         let mut optimizer = FastOptimizer::new(parameters);
         let config = FastStepConfig {
             learning_rate: 0.01,
@@ -291,7 +366,15 @@ mod tests {
             num_negatives: 8,
         };
         let mut rng = StdRng::seed_from_u64(1);
-        fast_step(parameters, &mut optimizer, events, &[], &config, &Device::flex().autodiff(), &mut rng)
+        fast_step(
+            parameters,
+            &mut optimizer,
+            events,
+            &[],
+            &config,
+            &Device::flex().autodiff(),
+            &mut rng,
+        )
     }
 
     #[test]
@@ -312,9 +395,17 @@ mod tests {
         events.weights = vec![1.0e6, 1.0e6];
         let before = parameters.clone();
         step(&mut parameters, &events).expect("finite");
-        let rows = parameters.tensor("item.id_rows").chunks(4).zip(before.tensor("item.id_rows").chunks(4));
+        let rows = parameters
+            .tensor("item.id_rows")
+            .chunks(4)
+            .zip(before.tensor("item.id_rows").chunks(4));
         for (row, row_before) in rows {
-            let moved: f32 = row.iter().zip(row_before).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
+            let moved: f32 = row
+                .iter()
+                .zip(row_before)
+                .map(|(a, b)| (a - b) * (a - b))
+                .sum::<f32>()
+                .sqrt();
             assert!(moved <= ROW_STEP_MAX * 1.001);
         }
     }
@@ -324,7 +415,10 @@ mod tests {
         let (mut parameters, mut events) = tiny();
         events.users[0] = f32::NAN;
         let before = parameters.clone();
-        assert!(matches!(step(&mut parameters, &events), Err(TrainError::LossNotFinite { .. })));
+        assert!(matches!(
+            step(&mut parameters, &events),
+            Err(TrainError::LossNotFinite { .. })
+        ));
         assert_eq!(parameters, before);
     }
 }

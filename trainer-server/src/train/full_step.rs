@@ -68,7 +68,10 @@ impl FullOptimizer {
         let shapes = parameters.shapes();
         let dense = shapes
             .iter()
-            .map(|shape| (shape.group == TensorGroup::Slow).then(|| AdamW::new(shape.num_rows * shape.num_cols)))
+            .map(|shape| {
+                (shape.group == TensorGroup::Slow)
+                    .then(|| AdamW::new(shape.num_rows * shape.num_cols))
+            })
             .collect();
         let dim = parameters.spec.embedding_dim as usize;
         Self {
@@ -101,15 +104,26 @@ pub fn full_step(
     let step = optimizer.num_steps;
     let batch = Batch::new(windows, parameters.num_items, config.num_negatives, rng);
     if batch.targets.is_empty() {
-        return Ok(StepReport { loss: 0.0, num_targets: 0, gradient_norm: 0.0 });
+        return Ok(StepReport {
+            loss: 0.0,
+            num_targets: 0,
+            gradient_norm: 0.0,
+        });
     }
     let (loss, mut gradients) = differentiate(parameters, &batch, config, device, step)?;
     let gradient_norm = gradients.clip(config.gradient_norm_max);
     if !gradient_norm.is_finite() {
-        return Err(TrainError::GradientNotFinite { norm: gradient_norm, step });
+        return Err(TrainError::GradientNotFinite {
+            norm: gradient_norm,
+            step,
+        });
     }
     optimizer.apply(parameters, &gradients, &batch.rows, config);
-    Ok(StepReport { loss, num_targets: batch.targets.len(), gradient_norm })
+    Ok(StepReport {
+        loss,
+        num_targets: batch.targets.len(),
+        gradient_norm,
+    })
 }
 
 /// Loss and gradients of the batch that a full step would take, before clipping; nothing is changed.
@@ -174,9 +188,15 @@ impl Batch {
         let negatives: Vec<u32> = if is_full_softmax {
             (0..num_items as u32).collect() // fits: NUM_ITEMS_MAX is 2^20
         } else {
-            (0..num_negatives).map(|_| rng.random_range(0..num_items as u32)).collect()
+            (0..num_negatives)
+                .map(|_| rng.random_range(0..num_items as u32))
+                .collect()
         };
-        let mut rows: Vec<u32> = windows.iter().flat_map(|window| &window.examples).map(|e| e.item_idx).collect();
+        let mut rows: Vec<u32> = windows
+            .iter()
+            .flat_map(|window| &window.examples)
+            .map(|e| e.item_idx)
+            .collect();
         rows.extend(&negatives);
         rows.sort_unstable();
         rows.dedup();
@@ -189,10 +209,20 @@ impl Batch {
         sequences.map_rows(|row| local[row as usize]);
         let targets = targets_of(windows, sequences.num_positions(), &local);
         let candidates: Vec<i32> = negatives.iter().map(|row| local[*row as usize]).collect();
-        let click_negatives =
-            targets.iter().map(|_| candidates[rng.random_range(0..candidates.len())]).collect();
+        let click_negatives = targets
+            .iter()
+            .map(|_| candidates[rng.random_range(0..candidates.len())])
+            .collect();
         let log_q = (num_items as f32 / candidates.len() as f32).ln();
-        Self { rows, sequences, targets, candidates, is_full_softmax, log_q, click_negatives }
+        Self {
+            rows,
+            sequences,
+            targets,
+            candidates,
+            is_full_softmax,
+            log_q,
+            click_negatives,
+        }
     }
 }
 
@@ -227,25 +257,48 @@ impl Leaves {
         let ranker = Ranker::init(parameters, device).require_grad();
         let gathered = |name: &str, num_cols: usize| {
             let table = parameters.tensor(name);
-            (num_cols > 0).then(|| matrix(&gather(table, num_cols, &batch.rows), batch.rows.len(), num_cols, device))
+            (num_cols > 0).then(|| {
+                matrix(
+                    &gather(table, num_cols, &batch.rows),
+                    batch.rows.len(),
+                    num_cols,
+                    device,
+                )
+            })
         };
         let spec = &parameters.spec;
         let text = gathered("item.text", spec.text_dim as usize);
         let features = gathered("item.features", spec.feature_dim as usize);
-        let id_rows = gathered("item.id_rows", spec.embedding_dim as usize).expect("dim is at least 4").require_grad();
+        let id_rows = gathered("item.id_rows", spec.embedding_dim as usize)
+            .expect("dim is at least 4")
+            .require_grad();
         let bias = gathered("item.bias", 1).expect("one column").require_grad();
         let content = ranker.content_vectors(text, features);
         let vectors = item_vectors(content, id_rows.clone());
-        Self { ranker, id_rows, bias, vectors }
+        Self {
+            ranker,
+            id_rows,
+            bias,
+            vectors,
+        }
     }
 }
 
-fn batch_loss(leaves: &Leaves, batch: &Batch, config: &FullStepConfig, device: &Device) -> Tensor<1> {
-    let hidden = leaves.ranker.forward(&leaves.vectors, &batch.sequences, Dropout(config.dropout));
+fn batch_loss(
+    leaves: &Leaves,
+    batch: &Batch,
+    config: &FullStepConfig,
+    device: &Device,
+) -> Tensor<1> {
+    let hidden = leaves
+        .ranker
+        .forward(&leaves.vectors, &batch.sequences, Dropout(config.dropout));
     let [num_sequences, num_positions, dim] = hidden.dims();
     let positions: Vec<i32> = batch.targets.iter().map(|target| target.position).collect();
     let rows: Vec<i32> = batch.targets.iter().map(|target| target.row).collect();
-    let users = hidden.reshape([num_sequences * num_positions, dim]).select(0, ints(&positions, device));
+    let users = hidden
+        .reshape([num_sequences * num_positions, dim])
+        .select(0, ints(&positions, device));
     let rows = ints(&rows, device);
     let products = users.clone() * leaves.vectors.clone().select(0, rows.clone());
     let scores = products.clone().sum_dim(1) + leaves.bias.clone().select(0, rows);
@@ -253,7 +306,15 @@ fn batch_loss(leaves: &Leaves, batch: &Batch, config: &FullStepConfig, device: &
     let mut loss = next_item_loss(leaves, batch, &users, &scores, device);
     let (click_head, rating_head) = leaves.ranker.heads();
     if config.click_weight > 0.0 && batch.targets.iter().any(|target| target.click.is_some()) {
-        let click = click_loss(leaves, batch, &users, &products, &scores, &click_head, device);
+        let click = click_loss(
+            leaves,
+            batch,
+            &users,
+            &products,
+            &scores,
+            &click_head,
+            device,
+        );
         loss = loss + click * config.click_weight;
     }
     if config.rating_weight > 0.0 && batch.targets.iter().any(|target| target.rating.is_some()) {
@@ -263,9 +324,19 @@ fn batch_loss(leaves: &Leaves, batch: &Batch, config: &FullStepConfig, device: &
 }
 
 /// Mean over next-item targets of `logsumexp(candidates ∪ target) − target`.
-fn next_item_loss(leaves: &Leaves, batch: &Batch, users: &Tensor<2>, scores: &Tensor<2>, device: &Device) -> Tensor<1> {
+fn next_item_loss(
+    leaves: &Leaves,
+    batch: &Batch,
+    users: &Tensor<2>,
+    scores: &Tensor<2>,
+    device: &Device,
+) -> Tensor<1> {
     let num_targets = batch.targets.len();
-    let weights: Vec<f32> = batch.targets.iter().map(|target| target.target_weight).collect();
+    let weights: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| target.target_weight)
+        .collect();
     let num_next = weights.iter().sum::<f32>().max(1.0);
     let candidates = ints(&batch.candidates, device);
     let vectors = if batch.is_full_softmax {
@@ -273,7 +344,11 @@ fn next_item_loss(leaves: &Leaves, batch: &Batch, users: &Tensor<2>, scores: &Te
     } else {
         leaves.vectors.clone().select(0, candidates.clone())
     };
-    let bias = if batch.is_full_softmax { leaves.bias.clone() } else { leaves.bias.clone().select(0, candidates) };
+    let bias = if batch.is_full_softmax {
+        leaves.bias.clone()
+    } else {
+        leaves.bias.clone().select(0, candidates)
+    };
     let mut logits = users.clone().matmul(vectors.transpose()) + bias.transpose();
     if !batch.is_full_softmax {
         let hits = accidental_hits(batch, device);
@@ -314,9 +389,18 @@ fn click_loss(
 ) -> Tensor<1> {
     let negatives = ints(&batch.click_negatives, device);
     let negative_products = users.clone() * leaves.vectors.clone().select(0, negatives.clone());
-    let negative_scores = negative_products.clone().sum_dim(1) + leaves.bias.clone().select(0, negatives);
-    let labels: Vec<f32> = batch.targets.iter().map(|target| f32::from(u8::from(target.click == Some(true)))).collect();
-    let labelled: Vec<f32> = batch.targets.iter().map(|target| f32::from(u8::from(target.click.is_some()))).collect();
+    let negative_scores =
+        negative_products.clone().sum_dim(1) + leaves.bias.clone().select(0, negatives);
+    let labels: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| f32::from(u8::from(target.click == Some(true))))
+        .collect();
+    let labelled: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| f32::from(u8::from(target.click.is_some())))
+        .collect();
     let positives: Vec<f32> = labels.clone();
     let num_labelled = labelled.iter().sum::<f32>() + positives.iter().sum::<f32>();
     let column = |values: &[f32]| matrix(values, values.len(), 1, device);
@@ -336,10 +420,23 @@ fn click_logits(products: Tensor<2>, scores: Tensor<2>, head: &Tensor<2>) -> Ten
     products.matmul(direction) + scores * slope + intercept
 }
 
-fn rating_loss(batch: &Batch, products: &Tensor<2>, head: &Tensor<2>, device: &Device) -> Tensor<1> {
+fn rating_loss(
+    batch: &Batch,
+    products: &Tensor<2>,
+    head: &Tensor<2>,
+    device: &Device,
+) -> Tensor<1> {
     let dim = products.dims()[1];
-    let ratings: Vec<f32> = batch.targets.iter().map(|target| target.rating.unwrap_or(0.0)).collect();
-    let labelled: Vec<f32> = batch.targets.iter().map(|target| f32::from(u8::from(target.rating.is_some()))).collect();
+    let ratings: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| target.rating.unwrap_or(0.0))
+        .collect();
+    let labelled: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| f32::from(u8::from(target.rating.is_some())))
+        .collect();
     let direction = head.clone().slice([0..1, 0..dim]).transpose();
     let predicted = products.clone().matmul(direction) + head.clone().slice([0..1, dim..dim + 1]);
     let errors = (predicted - matrix(&ratings, ratings.len(), 1, device)).powi_scalar(2);
@@ -369,11 +466,20 @@ impl HostGradients {
             Some(gradient) => read(gradient, step),
             None => Ok(vec![0.0; leaf.dims().iter().product()]),
         };
-        Ok(Self { slow, id_rows: rows(&leaves.id_rows)?, bias: rows(&leaves.bias)? })
+        Ok(Self {
+            slow,
+            id_rows: rows(&leaves.id_rows)?,
+            bias: rows(&leaves.bias)?,
+        })
     }
 
     fn clip(&mut self, norm_max: f32) -> f32 {
-        let mut all: Vec<&mut [f32]> = self.slow.iter_mut().flatten().map(Vec::as_mut_slice).collect();
+        let mut all: Vec<&mut [f32]> = self
+            .slow
+            .iter_mut()
+            .flatten()
+            .map(Vec::as_mut_slice)
+            .collect();
         all.push(&mut self.id_rows);
         all.push(&mut self.bias);
         clip_global_norm(&mut all, norm_max)
@@ -381,14 +487,27 @@ impl HostGradients {
 }
 
 impl FullOptimizer {
-    fn apply(&mut self, parameters: &mut ParameterSet, gradients: &HostGradients, rows: &[u32], config: &FullStepConfig) {
+    fn apply(
+        &mut self,
+        parameters: &mut ParameterSet,
+        gradients: &HostGradients,
+        rows: &[u32],
+        config: &FullStepConfig,
+    ) {
         self.num_steps += 1;
         let shapes = parameters.shapes();
         let mut slow = gradients.slow.iter();
-        for ((shape, tensor), state) in shapes.iter().zip(&mut parameters.tensors).zip(&mut self.dense) {
+        for ((shape, tensor), state) in shapes
+            .iter()
+            .zip(&mut parameters.tensors)
+            .zip(&mut self.dense)
+        {
             let Some(state) = state else { continue };
-            let Some(Some(gradient)) = slow.next() else { continue };
-            let is_matrix = shape.num_rows > 1 && !shape.name.contains("norm") && !shape.name.ends_with("bias");
+            let Some(Some(gradient)) = slow.next() else {
+                continue;
+            };
+            let is_matrix =
+                shape.num_rows > 1 && !shape.name.contains("norm") && !shape.name.ends_with("bias");
             let weight_decay = if is_matrix { config.weight_decay } else { 0.0 };
             state.step(tensor, gradient, config.learning_rate, weight_decay);
         }
@@ -398,11 +517,18 @@ impl FullOptimizer {
         let dim = parameters.spec.embedding_dim as usize;
         let id_rows = parameters.tensor_mut("item.id_rows");
         for (gradient, row) in gradients.id_rows.chunks_exact(dim).zip(rows) {
-            self.id_rows.step_row(id_rows, *row as usize, gradient, config.row_learning_rate, config.weight_decay);
+            self.id_rows.step_row(
+                id_rows,
+                *row as usize,
+                gradient,
+                config.row_learning_rate,
+                config.weight_decay,
+            );
         }
         let bias = parameters.tensor_mut("item.bias");
         for (gradient, row) in gradients.bias.chunks_exact(1).zip(rows) {
-            self.bias.step_row(bias, *row as usize, gradient, config.row_learning_rate, 0.0);
+            self.bias
+                .step_row(bias, *row as usize, gradient, config.row_learning_rate, 0.0);
         }
     }
 }
@@ -421,5 +547,8 @@ pub(super) fn gather(table: &[f32], num_cols: usize, rows: &[u32]) -> Vec<f32> {
 /// Values of a tensor on the host.
 pub(super) fn read<const D: usize>(tensor: Tensor<D>, step: u64) -> Result<Vec<f32>, TrainError> {
     let device_error = |reason: String| TrainError::Device { step, reason };
-    tensor.into_data().try_into_vec::<f32>().map_err(|error| device_error(format!("{error:?}")))
+    tensor
+        .into_data()
+        .try_into_vec::<f32>()
+        .map_err(|error| device_error(format!("{error:?}")))
 }

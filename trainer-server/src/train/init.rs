@@ -61,7 +61,17 @@ mod tests {
         let first = init_parameters(&spec, 3, 7);
         assert_eq!(first, init_parameters(&spec, 3, 7));
         assert_ne!(first, init_parameters(&spec, 3, 8));
-        assert!(first.tensor("item.id_rows").iter().all(|value| *value == 0.0));
-        assert!(first.tensor("text.projection").iter().any(|value| *value != 0.0));
+        assert!(
+            first
+                .tensor("item.id_rows")
+                .iter()
+                .all(|value| *value == 0.0)
+        );
+        assert!(
+            first
+                .tensor("text.projection")
+                .iter()
+                .any(|value| *value != 0.0)
+        );
     }
 }

@@ -25,19 +25,29 @@ impl AdamW {
     /// For a tensor of `len` elements.
     #[must_use]
     pub fn new(len: usize) -> Self {
-        Self { first: vec![0.0; len], second: vec![0.0; len], num_steps: 0 }
+        Self {
+            first: vec![0.0; len],
+            second: vec![0.0; len],
+            num_steps: 0,
+        }
     }
 
     /// One update of `values` by `gradient`.
-    pub fn step(&mut self, values: &mut [f32], gradient: &[f32], learning_rate: f32, weight_decay: f32) {
+    pub fn step(
+        &mut self,
+        values: &mut [f32],
+        gradient: &[f32],
+        learning_rate: f32,
+        weight_decay: f32,
+    ) {
         self.num_steps += 1;
         let (first_correction, second_correction) = corrections(self.num_steps);
         for (idx, value) in values.iter_mut().enumerate() {
             let g = gradient[idx];
             self.first[idx] = BETA_1 * self.first[idx] + (1.0 - BETA_1) * g;
             self.second[idx] = BETA_2 * self.second[idx] + (1.0 - BETA_2) * g * g;
-            let direction =
-                (self.first[idx] / first_correction) / ((self.second[idx] / second_correction).sqrt() + EPSILON);
+            let direction = (self.first[idx] / first_correction)
+                / ((self.second[idx] / second_correction).sqrt() + EPSILON);
             *value -= learning_rate * (direction + weight_decay * *value);
         }
     }
@@ -57,7 +67,13 @@ impl RowAdam {
     /// For a table with rows of `num_cols`; `momentum` 0 keeps no first moment.
     #[must_use]
     pub fn new(num_rows: usize, num_cols: usize, momentum: f32) -> Self {
-        let mut state = Self { num_cols, momentum, first: Vec::new(), second: Vec::new(), num_steps: Vec::new() };
+        let mut state = Self {
+            num_cols,
+            momentum,
+            first: Vec::new(),
+            second: Vec::new(),
+            num_steps: Vec::new(),
+        };
         state.grow(num_rows);
         state
     }
@@ -78,7 +94,14 @@ impl RowAdam {
     }
 
     /// Moves one row of `table` by its gradient.
-    pub fn step_row(&mut self, table: &mut [f32], row_idx: usize, gradient: &[f32], learning_rate: f32, weight_decay: f32) {
+    pub fn step_row(
+        &mut self,
+        table: &mut [f32],
+        row_idx: usize,
+        gradient: &[f32],
+        learning_rate: f32,
+        weight_decay: f32,
+    ) {
         let mean_square = gradient.iter().map(|g| g * g).sum::<f32>() / gradient.len() as f32;
         if mean_square == 0.0 {
             return;
@@ -103,7 +126,11 @@ impl RowAdam {
 
 /// Scales all gradients so that their global norm is at most `norm_max`; returns the norm before.
 pub fn clip_global_norm(gradients: &mut [&mut [f32]], norm_max: f32) -> f32 {
-    let squared: f64 = gradients.iter().flat_map(|gradient| gradient.iter()).map(|g| f64::from(*g) * f64::from(*g)).sum();
+    let squared: f64 = gradients
+        .iter()
+        .flat_map(|gradient| gradient.iter())
+        .map(|g| f64::from(*g) * f64::from(*g))
+        .sum();
     let norm = squared.sqrt() as f32; // a norm beyond f32 is infinite, and refused by the caller
     if norm > norm_max {
         for gradient in gradients {

@@ -68,7 +68,11 @@ pub fn warm_fit(
             match full_step(parameters, &mut optimizer, &batch, &step, device, &mut rng) {
                 Ok(report) => {
                     num_refused = 0;
-                    if !keep_going(WarmFitProgress { num_steps, num_steps_total, loss: report.loss }) {
+                    if !keep_going(WarmFitProgress {
+                        num_steps,
+                        num_steps_total,
+                        loss: report.loss,
+                    }) {
                         return Ok(());
                     }
                 }

@@ -27,7 +27,11 @@ impl Example {
     /// What the model sees of it.
     #[must_use]
     pub fn token(&self) -> Token {
-        Token { item_idx: self.item_idx, kind: self.kind, occurred_at: self.occurred_at }
+        Token {
+            item_idx: self.item_idx,
+            kind: self.kind,
+            occurred_at: self.occurred_at,
+        }
     }
 }
 
@@ -46,7 +50,10 @@ impl Window {
     pub fn sequence(&self) -> Sequence {
         let (last, seen) = self.examples.split_last().expect("a window is never empty");
         let history = seen.iter().filter(|example| example.kind.is_history());
-        Sequence { tokens: history.map(Example::token).collect(), now_millis: last.occurred_at }
+        Sequence {
+            tokens: history.map(Example::token).collect(),
+            now_millis: last.occurred_at,
+        }
     }
 
     /// What is learned, each with the number of history events that the model has seen before it.
@@ -69,9 +76,16 @@ pub fn cut(timeline: &[Example], history_len: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut learned = 0;
     while learned < timeline.len() {
-        let start = if learned == 0 { 0 } else { learned.saturating_sub(history_len / 2) };
+        let start = if learned == 0 {
+            0
+        } else {
+            learned.saturating_sub(history_len / 2)
+        };
         let end = (start + window_len).min(timeline.len());
-        windows.push(Window { examples: timeline[start..end].to_vec(), first_target: learned - start });
+        windows.push(Window {
+            examples: timeline[start..end].to_vec(),
+            first_target: learned - start,
+        });
         learned = end;
     }
     windows
@@ -93,8 +107,11 @@ mod tests {
         };
         let timeline: Vec<_> = (0..237).map(example).collect();
         let windows = cut(&timeline, 50);
-        let learned: Vec<u32> =
-            windows.iter().flat_map(|window| &window.examples[window.first_target..]).map(|e| e.item_idx).collect();
+        let learned: Vec<u32> = windows
+            .iter()
+            .flat_map(|window| &window.examples[window.first_target..])
+            .map(|e| e.item_idx)
+            .collect();
         assert_eq!(learned, (0..237).collect::<Vec<_>>());
         assert!(windows.iter().all(|window| window.examples.len() <= 51));
         assert!(cut(&[], 50).is_empty());

@@ -58,7 +58,10 @@ impl Serving {
             history_len: config.model.history_len as usize,
             live: RwLock::new(None),
             preprocessor: RwLock::new(Preprocessor::new(clock, config.labels.clone())),
-            status: Mutex::new(TrainerStatus { phase: "starting".to_owned(), ..TrainerStatus::default() }),
+            status: Mutex::new(TrainerStatus {
+                phase: "starting".to_owned(),
+                ..TrainerStatus::default()
+            }),
         }
     }
 
@@ -98,10 +101,17 @@ impl Serving {
 
 impl Recommender for Serving {
     fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError> {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let live = self
+            .live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let live = live.ok_or(RecommendError::NotReady)?;
         let (history, watermark) = {
-            let preprocessor = self.preprocessor.read().unwrap_or_else(PoisonError::into_inner);
+            let preprocessor = self
+                .preprocessor
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
             let history = match (request.history, &request.user_id) {
                 (Some(history), _) => history,
                 (None, Some(user_id)) => preprocessor.history(user_id, self.history_len),
@@ -109,7 +119,10 @@ impl Recommender for Serving {
             };
             (history, preprocessor.watermark_millis())
         };
-        let options = RankOptions { k: request.k, exclude_seen: request.exclude_seen };
+        let options = RankOptions {
+            k: request.k,
+            exclude_seen: request.exclude_seen,
+        };
         let rank_request = RankRequest {
             history: &history,
             candidates: request.candidates.as_deref(),
@@ -118,8 +131,14 @@ impl Recommender for Serving {
         };
         let ranked = pollster::block_on(live.model.ready.rank(&live.model.state, &rank_request));
         let ranked = ranked.map_err(|error| RecommendError::Failed(error.to_string()))?;
-        let items = ranked.into_iter().map(|item| ScoredItem { item_id: item.item_id, score: item.score });
-        Ok(RecommendResponse { model_version: live.version, items: items.collect() })
+        let items = ranked.into_iter().map(|item| ScoredItem {
+            item_id: item.item_id,
+            score: item.score,
+        });
+        Ok(RecommendResponse {
+            model_version: live.version,
+            items: items.collect(),
+        })
     }
 
     fn status(&self) -> Value {

@@ -58,14 +58,22 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Loads device and encoder, and continues from the newest published version.
-    pub(super) fn open(parts: TrainerParts, serving: Arc<Serving>, stop: Arc<AtomicBool>) -> Result<Self, TrainerError> {
+    pub(super) fn open(
+        parts: TrainerParts,
+        serving: Arc<Serving>,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, TrainerError> {
         let chosen = device::choose(parts.config.train.device)?;
         let encoder = open_encoder(&parts.config, &chosen)?;
         serving.update(|status| {
             chosen.name.clone_into(&mut status.device);
             status.text_encoder = encoder_name(&encoder).to_owned();
         });
-        tracing::info!(device = chosen.name, text_encoder = encoder_name(&encoder), "the trainer starts");
+        tracing::info!(
+            device = chosen.name,
+            text_encoder = encoder_name(&encoder),
+            "the trainer starts"
+        );
         let learner = Learner::new(Arc::clone(&parts.config), chosen.device, encoder);
         let now = Instant::now();
         let mut worker = Self {
@@ -110,8 +118,16 @@ impl Worker {
             }
             self.checkpoint_if_due()?;
         }
-        if let Some(version) = self.published_version().filter(|_| self.learner.live().is_some()) {
-            checkpoint::save(&self.config.server.data_dir, version, self.learner.parameters(), self.learner.optimizer())?;
+        if let Some(version) = self
+            .published_version()
+            .filter(|_| self.learner.live().is_some())
+        {
+            checkpoint::save(
+                &self.config.server.data_dir,
+                version,
+                self.learner.parameters(),
+                self.learner.optimizer(),
+            )?;
         }
         Ok(())
     }
@@ -121,12 +137,16 @@ impl Worker {
     }
 
     fn published_version(&self) -> Option<Version> {
-        self.publisher.latest().map(|latest| latest.manifest.version)
+        self.publisher
+            .latest()
+            .map(|latest| latest.manifest.version)
     }
 
     /// Takes in the log up to the newest version without training, then takes its weights.
     fn restore(&mut self) -> Result<(), TrainerError> {
-        let Some(latest) = self.publisher.latest() else { return Ok(()) };
+        let Some(latest) = self.publisher.latest() else {
+            return Ok(());
+        };
         self.serving.phase("restoring");
         let manifest = &latest.manifest;
         self.catch_up(manifest.learned_through)?;
@@ -143,7 +163,11 @@ impl Worker {
         self.learner.restore(Arc::clone(&latest.state), saved)?;
         self.committed = manifest.learned_through;
         self.share_live(manifest.version);
-        tracing::info!("restored version {} at log offset {}", manifest.version, manifest.learned_through);
+        tracing::info!(
+            "restored version {} at log offset {}",
+            manifest.version,
+            manifest.learned_through
+        );
         Ok(())
     }
 
@@ -152,13 +176,21 @@ impl Worker {
         let mut batches = Vec::new();
         while self.position < end && !self.is_stopped() {
             let wanted = (end.0 - self.position.0).min(CATCH_UP_RECORDS as u64) as usize; // fits by the min
-            let records: Vec<LogRecord> =
-                self.log.read(self.position, wanted)?.into_iter().map(|(_, record)| record).collect();
+            let records: Vec<LogRecord> = self
+                .log
+                .read(self.position, wanted)?
+                .into_iter()
+                .map(|(_, record)| record)
+                .collect();
             if records.is_empty() {
                 break;
             }
             self.position = LogOffset(self.position.0 + records.len() as u64);
-            let mut preprocessor = self.serving.preprocessor.write().unwrap_or_else(PoisonError::into_inner);
+            let mut preprocessor = self
+                .serving
+                .preprocessor
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             batches.push(self.learner.ingest(&mut preprocessor, &records)?);
         }
         Ok(batches)
@@ -174,7 +206,10 @@ impl Worker {
             return Ok(());
         }
         let serving = Arc::clone(&self.serving);
-        let preprocessor = serving.preprocessor.read().unwrap_or_else(PoisonError::into_inner);
+        let preprocessor = serving
+            .preprocessor
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let num_events: usize = preprocessor.timelines().iter().map(Vec::len).sum();
         if num_events >= self.config.train.warm_fit_min_events {
             self.serving.phase("warm fit");
@@ -192,7 +227,10 @@ impl Worker {
                 }
                 !stop.load(Ordering::Relaxed)
             })?;
-            tracing::info!(duration_secs = started.elapsed().as_secs_f32(), "warm fit is done");
+            tracing::info!(
+                duration_secs = started.elapsed().as_secs_f32(),
+                "warm fit is done"
+            );
         }
         drop(preprocessor);
         if self.is_stopped() {
@@ -210,10 +248,15 @@ impl Worker {
         self.serving.phase("learning");
         let started = Instant::now();
         self.skip_old_events()?;
-        let Some(batch) = self.take_batch()? else { return Ok(()) };
+        let Some(batch) = self.take_batch()? else {
+            return Ok(());
+        };
         let serving = Arc::clone(&self.serving);
         {
-            let preprocessor = serving.preprocessor.read().unwrap_or_else(PoisonError::into_inner);
+            let preprocessor = serving
+                .preprocessor
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
             let report = pollster::block_on(self.learner.learn(&preprocessor, &batch))?;
             self.events_since_release += report.num_learned as u64;
             self.serving.learned(&report, self.position);
@@ -222,7 +265,8 @@ impl Worker {
             self.publish(VersionKind::Fast, state, ready)?;
         }
         let round_millis = started.elapsed().as_millis() as u64; // fits for 500 million years
-        self.serving.update(|status| status.round_millis = round_millis);
+        self.serving
+            .update(|status| status.round_millis = round_millis);
         Ok(())
     }
 
@@ -246,13 +290,24 @@ impl Worker {
     /// The next run of item records or of event records; they are not mixed, so that an item is
     /// published before an event of it is learned.
     fn take_batch(&mut self) -> Result<Option<Batch>, TrainerError> {
-        let read = self.log.read(self.position, self.config.train.fast_events_max)?;
+        let read = self
+            .log
+            .read(self.position, self.config.train.fast_events_max)?;
         let is_event = |record: &LogRecord| matches!(record, LogRecord::Event(_));
-        let Some(first_is_event) = read.first().map(|(_, record)| is_event(record)) else { return Ok(None) };
-        let run = read.into_iter().map(|(_, record)| record).take_while(|record| is_event(record) == first_is_event);
+        let Some(first_is_event) = read.first().map(|(_, record)| is_event(record)) else {
+            return Ok(None);
+        };
+        let run = read
+            .into_iter()
+            .map(|(_, record)| record)
+            .take_while(|record| is_event(record) == first_is_event);
         let records: Vec<LogRecord> = run.collect();
         self.position = LogOffset(self.position.0 + records.len() as u64);
-        let mut preprocessor = self.serving.preprocessor.write().unwrap_or_else(PoisonError::into_inner);
+        let mut preprocessor = self
+            .serving
+            .preprocessor
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         Ok(Some(self.learner.ingest(&mut preprocessor, &records)?))
     }
 
@@ -260,26 +315,36 @@ impl Worker {
     fn skip_old_events(&mut self) -> Result<(), TrainerError> {
         let round_len = self.config.train.fast_events_max as u64;
         let waiting = self.log.end().0 - self.position.0;
-        if self.config.clock.mode != ClockMode::Live || waiting <= round_len * BACKLOG_ROUNDS_MAX as u64 {
+        if self.config.clock.mode != ClockMode::Live
+            || waiting <= round_len * BACKLOG_ROUNDS_MAX as u64
+        {
             return Ok(());
         }
         let (from, through) = (self.position, LogOffset(self.log.end().0 - round_len));
         self.catch_up(through)?;
-        tracing::warn!("overloaded: log offsets {from} to {through} are not learned before the next refit");
-        self.serving.update(|status| status.events_skipped += through.0 - from.0);
+        tracing::warn!(
+            "overloaded: log offsets {from} to {through} are not learned before the next refit"
+        );
+        self.serving
+            .update(|status| status.events_skipped += through.0 - from.0);
         let path = self.config.server.data_dir.join("skipped.jsonl");
         let line = format!("{{\"from\":{from},\"through\":{through}}}\n");
-        let appended = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| {
-            file.write_all(line.as_bytes())?;
-            file.sync_all()
-        });
+        let appended = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| {
+                file.write_all(line.as_bytes())?;
+                file.sync_all()
+            });
         appended.map_err(|source| TrainerError::Skipped { source, path })
     }
 
     /// A step towards the next release where one is due; whether anything was done.
     fn release_slice(&mut self) -> Result<bool, TrainerError> {
         let train = &self.config.train;
-        let by_time = self.last_release.elapsed() >= Duration::from_secs(train.release_interval_secs);
+        let by_time =
+            self.last_release.elapsed() >= Duration::from_secs(train.release_interval_secs);
         let by_events = self.events_since_release >= train.release_interval_events;
         if self.release.is_none() {
             if self.events_since_release == 0 || !(by_time || by_events) {
@@ -289,8 +354,13 @@ impl Worker {
         }
         let num_steps_max = train.release_steps;
         let serving = Arc::clone(&self.serving);
-        let preprocessor = serving.preprocessor.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(release) = &mut self.release else { return Ok(false) };
+        let preprocessor = serving
+            .preprocessor
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(release) = &mut self.release else {
+            return Ok(false);
+        };
         if release.num_steps() < num_steps_max {
             if let Err(error) = self.learner.release_step(release, &preprocessor) {
                 tracing::warn!(%error, "a step of the release was skipped");
@@ -303,7 +373,9 @@ impl Worker {
     }
 
     fn publish_release(&mut self) -> Result<(), TrainerError> {
-        let Some(mut release) = self.release.take() else { return Ok(()) };
+        let Some(mut release) = self.release.take() else {
+            return Ok(());
+        };
         self.last_release = Instant::now();
         self.events_since_release = 0;
         match pollster::block_on(self.learner.finish_release(&mut release)) {
@@ -320,16 +392,30 @@ impl Worker {
         Ok(())
     }
 
-    fn publish(&mut self, kind: VersionKind, state: CodeState, ready: ReadyVersion) -> Result<(), TrainerError> {
+    fn publish(
+        &mut self,
+        kind: VersionKind,
+        state: CodeState,
+        ready: ReadyVersion,
+    ) -> Result<(), TrainerError> {
         let now = now_millis();
         let watermark = {
-            let preprocessor = self.serving.preprocessor.read().unwrap_or_else(PoisonError::into_inner);
+            let preprocessor = self
+                .serving
+                .preprocessor
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
             preprocessor.watermark_millis()
         };
         let event_time_millis = watermark.unwrap_or(now);
         let next = self.published_version().unwrap_or_default().next();
         let history = self_test_history(&state, next, event_time_millis);
-        let self_test = pollster::block_on(gate::make_self_test(&ready, &state, history, event_time_millis))?;
+        let self_test = pollster::block_on(gate::make_self_test(
+            &ready,
+            &state,
+            history,
+            event_time_millis,
+        ))?;
         let state = Arc::new(state);
         let published = self.publisher.publish(NewVersion {
             kind,
@@ -352,17 +438,30 @@ impl Worker {
 
     fn share_live(&self, version: Version) {
         if let Some(LiveModel { state, ready }) = self.learner.live() {
-            self.serving.set_live(version, LiveModel { state: Arc::clone(state), ready: ready.clone() });
+            self.serving.set_live(
+                version,
+                LiveModel {
+                    state: Arc::clone(state),
+                    ready: ready.clone(),
+                },
+            );
         }
         self.serving.phase("learning");
     }
 
     fn checkpoint_if_due(&mut self) -> Result<(), TrainerError> {
-        let Some(version) = self.published_version() else { return Ok(()) };
+        let Some(version) = self.published_version() else {
+            return Ok(());
+        };
         if self.last_checkpoint.elapsed() < CHECKPOINT_INTERVAL {
             return Ok(());
         }
-        checkpoint::save(&self.config.server.data_dir, version, self.learner.parameters(), self.learner.optimizer())?;
+        checkpoint::save(
+            &self.config.server.data_dir,
+            version,
+            self.learner.parameters(),
+            self.learner.optimizer(),
+        )?;
         self.last_checkpoint = Instant::now();
         Ok(())
     }
