@@ -7,6 +7,8 @@ const PLAN_BYTES_MAX = 1024 * 1024;
 /** Steps of a plan that are fetched ahead; one after the other, each would cost a round trip. */
 const PREFETCH_BLOBS_MAX = 64;
 const PREFETCH_BLOB_BYTES_MAX = 256 * 1024;
+/** Ids remembered of blobs that arrived damaged. */
+const DAMAGED_BLOBS_MAX = 64;
 
 export class Downloads {
   #url;
@@ -17,6 +19,8 @@ export class Downloads {
   #bytesExpected = 0;
   /** Blobs of the newest plan that are under way, by id. */
   #ahead = new Map();
+  /** Blobs that arrived damaged. The browser keeps blobs for a year, so it is told to fetch these anew. */
+  #damaged = new Set();
 
   /**
    * @param {object} options
@@ -70,8 +74,15 @@ export class Downloads {
     } else {
       const ahead = this.#ahead.get(request.id);
       this.#ahead.delete(request.id);
-      const bytes = await (ahead ?? this.#fetchBlob(request));
-      await withEngine((engine) => engine.on_blob(request.id, bytes));
+      try {
+        const bytes = await (ahead ?? this.#fetchBlob(request));
+        await withEngine((engine) => engine.on_blob(request.id, bytes));
+        this.#damaged.delete(request.id);
+      } catch (error) {
+        if (this.#damaged.size >= DAMAGED_BLOBS_MAX) this.#damaged.clear();
+        this.#damaged.add(request.id);
+        throw error;
+      }
     }
   }
 
@@ -86,12 +97,13 @@ export class Downloads {
   }
 
   #fetchBlob({ id, bytes }) {
-    return this.#fetch(`${this.#url}/v1/blobs/${id}`, bytes);
+    const cache = this.#damaged.has(id) ? 'reload' : 'default';
+    return this.#fetch(`${this.#url}/v1/blobs/${id}`, bytes, cache);
   }
 
-  #fetch(url, bytesMax) {
+  #fetch(url, bytesMax, cache = 'default') {
     const onBytes = (numBytes) => this.received(numBytes);
-    return fetchBytes(url, { signal: this.#signal, bytesMax, onBytes });
+    return fetchBytes(url, { signal: this.#signal, bytesMax, onBytes, cache });
   }
 }
 

@@ -17,6 +17,8 @@ import { watchVersions } from './watch.js';
  */
 const PERSIST_INTERVAL_MILLIS = 300_000;
 const FIRST_PERSIST_MILLIS = 1_500;
+/** Codes of what did not come at all. */
+const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
 
 /**
  * @typedef {object} HostConfig
@@ -281,6 +283,8 @@ export class EngineHost {
       } catch (error) {
         if (this.#stop.signal.aborted) return;
         await this.#withEngine((engine) => engine.on_failure(text));
+        // What does not come is waited for; what came and was refused is told.
+        if (!FETCH_FAILURES.has(error?.code)) this.#warn(error);
         await this.#waitAfter(error);
       }
     }

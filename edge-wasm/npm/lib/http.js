@@ -13,11 +13,12 @@ const SILENCE_MILLIS_MAX = 30_000;
  * @param {AbortSignal} options.signal
  * @param {number} options.bytesMax
  * @param {(numBytes: number) => void} options.onBytes
+ * @param {RequestCache} [options.cache] whether the browser's own cache may answer
  * @returns {Promise<Uint8Array>}
  * @throws {FreshetError} `unreachable`, `no_model`, `server_error`, `too_long`; with `retryAfterMillis` where the
  * server said so
  */
-export async function fetchBytes(url, { signal, bytesMax, onBytes }) {
+export async function fetchBytes(url, { signal, bytesMax, onBytes, cache = 'default' }) {
   const attempt = new AbortController();
   const abort = () => attempt.abort();
   let watchdog = setTimeout(abort, SILENCE_MILLIS_MAX);
@@ -28,7 +29,7 @@ export async function fetchBytes(url, { signal, bytesMax, onBytes }) {
     onBytes(numBytes);
   };
   try {
-    const response = await fetch(url, { signal: attempt.signal });
+    const response = await fetch(url, { signal: attempt.signal, cache });
     if (!response.ok) throw refusal(response, url);
     return await readBody(response.body, bytesMax, heard);
   } catch (error) {
