@@ -48,6 +48,9 @@ struct Refused {
     names: String,
 }
 
+/// Method, path, body; status, pointer, and what the words have to name.
+type RequestRow<'a> = (Method, &'a str, &'a str, u16, Option<&'a str>, &'a str);
+
 #[rustfmt::skip] // one request a line
 fn refused_requests() -> Vec<Refused> {
     let too_many: Vec<Value> = (0..=NUM_EVENTS_MAX).map(|idx| event(&format!("many-{idx}"))).collect();
@@ -57,7 +60,7 @@ fn refused_requests() -> Vec<Refused> {
     half.truncate(half.len() - 10);
     let no_kind = r#"{"history": [{"item_id": "kettle-0", "kind": "glance", "occurred_at": 0}]}"#;
     let no_blob = "/v1/blobs/00000000000000000000000000000000000000000000000000000000000000aa";
-    let requests: [(Method, &str, &str, u16, Option<&str>, &str); 21] = [
+    let requests: [RequestRow; 21] = [
         (Method::POST, "/v1/events", &half, 400, Some(""), "EOF"),
         (Method::POST, "/v1/events", "\u{0}\u{1}", 400, Some(""), "line 1"),
         (Method::POST, "/v1/events", r#"{"events": 3}"#, 400, Some("/events"), "a number"),
