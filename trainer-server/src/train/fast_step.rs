@@ -21,7 +21,8 @@ use shared_model::model::parameters::ParameterSet;
 use shared_model::model::ranker::{ints, item_vectors, matrix};
 
 use super::TrainError;
-use super::full_step::{gather, log_sum_exp, read};
+use super::full_step::{gather, read};
+use super::losses::log_sum_exp;
 use super::optimizer::AdamW;
 
 /// Largest catalogue over which the softmax is full.

@@ -11,7 +11,9 @@ pub mod windows;
 
 pub mod counts;
 pub mod fast_step;
+mod full_batch;
 pub mod full_step;
+mod losses;
 pub mod warm_fit;
 
 /// Why a step was not taken. The parameters are as before it.

@@ -1,0 +1,98 @@
+//! Integer view of the windows of one full step: rows, positions, targets, competitors.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use shared_model::model::sequence::{Sequence, SequenceBatch};
+
+use super::windows::Window;
+
+/// Integer view of the windows: which rows, which positions, which targets.
+pub(super) struct Batch {
+    /// Items of the batch, ascending; local index = position here.
+    pub(super) rows: Vec<u32>,
+    pub(super) sequences: SequenceBatch,
+    pub(super) targets: Vec<Target>,
+    /// Local rows that every target competes with.
+    pub(super) candidates: Vec<i32>,
+    /// Whether the candidates are the whole catalogue.
+    pub(super) is_full_softmax: bool,
+    /// ln(num_items / num_candidates).
+    pub(super) log_q: f32,
+    /// One random local row per target, the negative of the click head.
+    pub(super) click_negatives: Vec<i32>,
+}
+
+pub(super) struct Target {
+    pub(super) position: i32,
+    pub(super) row: i32,
+    pub(super) target_weight: f32,
+    pub(super) click: Option<bool>,
+    pub(super) rating: Option<f32>,
+}
+
+impl Batch {
+    pub(super) fn new(
+        windows: &[Window],
+        num_items: usize,
+        num_negatives: usize,
+        rng: &mut StdRng,
+    ) -> Self {
+        let is_full_softmax = num_negatives >= num_items;
+        let negatives: Vec<u32> = if is_full_softmax {
+            (0..num_items as u32).collect() // fits: NUM_ITEMS_MAX is 2^20
+        } else {
+            (0..num_negatives)
+                .map(|_| rng.random_range(0..num_items as u32))
+                .collect()
+        };
+        let mut rows: Vec<u32> = windows
+            .iter()
+            .flat_map(|window| &window.examples)
+            .map(|e| e.item_idx)
+            .collect();
+        rows.extend(&negatives);
+        rows.sort_unstable();
+        rows.dedup();
+        let mut local = vec![0_i32; num_items];
+        for (local_idx, row) in rows.iter().enumerate() {
+            local[*row as usize] = local_idx as i32; // fits like the rows
+        }
+        let inputs: Vec<Sequence> = windows.iter().map(Window::sequence).collect();
+        let mut sequences = SequenceBatch::new(&inputs, 0);
+        sequences.map_rows(|row| local[row as usize]);
+        let targets = targets_of(windows, sequences.num_positions(), &local);
+        let candidates: Vec<i32> = negatives.iter().map(|row| local[*row as usize]).collect();
+        let click_negatives = targets
+            .iter()
+            .map(|_| candidates[rng.random_range(0..candidates.len())])
+            .collect();
+        let log_q = (num_items as f32 / candidates.len() as f32).ln();
+        Self {
+            rows,
+            sequences,
+            targets,
+            candidates,
+            is_full_softmax,
+            log_q,
+            click_negatives,
+        }
+    }
+}
+
+fn targets_of(windows: &[Window], num_positions: usize, local: &[i32]) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for (window_idx, window) in windows.iter().enumerate() {
+        for (position, example) in window.targets() {
+            if example.target_weight > 0.0 || example.click.is_some() || example.rating.is_some() {
+                targets.push(Target {
+                    position: (window_idx * num_positions + position) as i32, // fits: a batch is small
+                    row: local[example.item_idx as usize],
+                    target_weight: example.target_weight,
+                    click: example.click,
+                    rating: example.rating,
+                });
+            }
+        }
+    }
+    targets
+}

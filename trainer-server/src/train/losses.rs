@@ -1,0 +1,213 @@
+//! Losses of a full step: next item, click, rating, on weights and rows that keep their gradients.
+//!
+//! Next item: softmax over all items of a small catalogue or over uniform negatives of a large one, with
+//! the logQ correction `+ ln(num_items / num_negatives)` on the negatives (Bengio & Senécal 2008).
+//! Click: binary cross-entropy, one random negative per positive. Rating: squared error.
+
+use burn::tensor::activation::softplus;
+use burn::tensor::{Device, Tensor};
+use shared_model::model::parameters::ParameterSet;
+use shared_model::model::ranker::{Dropout, Ranker, ints, item_vectors, matrix};
+
+use super::full_batch::Batch;
+use super::full_step::{FullStepConfig, gather};
+
+/// Weights and rows of the batch on the device, as leaves with gradients.
+pub(super) struct Leaves {
+    pub(super) ranker: Ranker,
+    pub(super) id_rows: Tensor<2>,
+    pub(super) bias: Tensor<2>,
+    vectors: Tensor<2>,
+}
+
+impl Leaves {
+    pub(super) fn new(parameters: &ParameterSet, batch: &Batch, device: &Device) -> Self {
+        let ranker = Ranker::init(parameters, device).require_grad();
+        let gathered = |name: &str, num_cols: usize| {
+            let table = parameters.tensor(name);
+            (num_cols > 0).then(|| {
+                matrix(
+                    &gather(table, num_cols, &batch.rows),
+                    batch.rows.len(),
+                    num_cols,
+                    device,
+                )
+            })
+        };
+        let spec = &parameters.spec;
+        let text = gathered("item.text", spec.text_dim as usize);
+        let features = gathered("item.features", spec.feature_dim as usize);
+        let id_rows = gathered("item.id_rows", spec.embedding_dim as usize)
+            .expect("dim is at least 4")
+            .require_grad();
+        let bias = gathered("item.bias", 1).expect("one column").require_grad();
+        let content = ranker.content_vectors(text, features);
+        let vectors = item_vectors(content, id_rows.clone());
+        Self {
+            ranker,
+            id_rows,
+            bias,
+            vectors,
+        }
+    }
+}
+
+pub(super) fn batch_loss(
+    leaves: &Leaves,
+    batch: &Batch,
+    config: &FullStepConfig,
+    device: &Device,
+) -> Tensor<1> {
+    let hidden = leaves
+        .ranker
+        .forward(&leaves.vectors, &batch.sequences, Dropout(config.dropout));
+    let [num_sequences, num_positions, dim] = hidden.dims();
+    let positions: Vec<i32> = batch.targets.iter().map(|target| target.position).collect();
+    let rows: Vec<i32> = batch.targets.iter().map(|target| target.row).collect();
+    let users = hidden
+        .reshape([num_sequences * num_positions, dim])
+        .select(0, ints(&positions, device));
+    let rows = ints(&rows, device);
+    let products = users.clone() * leaves.vectors.clone().select(0, rows.clone());
+    let scores = products.clone().sum_dim(1) + leaves.bias.clone().select(0, rows);
+
+    let mut loss = next_item_loss(leaves, batch, &users, &scores, device);
+    let (click_head, rating_head) = leaves.ranker.heads();
+    if config.click_weight > 0.0 && batch.targets.iter().any(|target| target.click.is_some()) {
+        let click = click_loss(
+            leaves,
+            batch,
+            &users,
+            &products,
+            &scores,
+            &click_head,
+            device,
+        );
+        loss = loss + click * config.click_weight;
+    }
+    if config.rating_weight > 0.0 && batch.targets.iter().any(|target| target.rating.is_some()) {
+        loss = loss + rating_loss(batch, &products, &rating_head, device) * config.rating_weight;
+    }
+    loss
+}
+
+/// Mean over next-item targets of `logsumexp(candidates ∪ target) − target`.
+fn next_item_loss(
+    leaves: &Leaves,
+    batch: &Batch,
+    users: &Tensor<2>,
+    scores: &Tensor<2>,
+    device: &Device,
+) -> Tensor<1> {
+    let num_targets = batch.targets.len();
+    let weights: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| target.target_weight)
+        .collect();
+    let num_next = weights.iter().sum::<f32>().max(1.0);
+    let candidates = ints(&batch.candidates, device);
+    let vectors = if batch.is_full_softmax {
+        leaves.vectors.clone()
+    } else {
+        leaves.vectors.clone().select(0, candidates.clone())
+    };
+    let bias = if batch.is_full_softmax {
+        leaves.bias.clone()
+    } else {
+        leaves.bias.clone().select(0, candidates)
+    };
+    let mut logits = users.clone().matmul(vectors.transpose()) + bias.transpose();
+    if !batch.is_full_softmax {
+        let hits = accidental_hits(batch, device);
+        logits = Tensor::cat(vec![logits + hits + batch.log_q, scores.clone()], 1);
+    }
+    let losses = log_sum_exp(logits) - scores.clone();
+    (losses * matrix(&weights, num_targets, 1, device)).sum() / num_next
+}
+
+/// −∞ (as a large finite number) where a negative is the target itself.
+fn accidental_hits(batch: &Batch, device: &Device) -> Tensor<2> {
+    let num_candidates = batch.candidates.len();
+    let mut mask = vec![0.0_f32; batch.targets.len() * num_candidates];
+    for (row, target) in mask.chunks_exact_mut(num_candidates).zip(&batch.targets) {
+        for (cell, candidate) in row.iter_mut().zip(&batch.candidates) {
+            if *candidate == target.row {
+                *cell = -1.0e9;
+            }
+        }
+    }
+    matrix(&mask, batch.targets.len(), num_candidates, device)
+}
+
+/// `ln Σ exp` over the last axis, `[n, m]` → `[n, 1]`.
+pub(super) fn log_sum_exp(logits: Tensor<2>) -> Tensor<2> {
+    let max = logits.clone().detach().max_dim(1);
+    (logits - max.clone()).exp().sum_dim(1).log() + max
+}
+
+fn click_loss(
+    leaves: &Leaves,
+    batch: &Batch,
+    users: &Tensor<2>,
+    products: &Tensor<2>,
+    scores: &Tensor<2>,
+    head: &Tensor<2>,
+    device: &Device,
+) -> Tensor<1> {
+    let negatives = ints(&batch.click_negatives, device);
+    let negative_products = users.clone() * leaves.vectors.clone().select(0, negatives.clone());
+    let negative_scores =
+        negative_products.clone().sum_dim(1) + leaves.bias.clone().select(0, negatives);
+    let labels: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| f32::from(u8::from(target.click == Some(true))))
+        .collect();
+    let labelled: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| f32::from(u8::from(target.click.is_some())))
+        .collect();
+    let positives: Vec<f32> = labels.clone();
+    let num_labelled = labelled.iter().sum::<f32>() + positives.iter().sum::<f32>();
+    let column = |values: &[f32]| matrix(values, values.len(), 1, device);
+    let logits = click_logits(products.clone(), scores.clone(), head);
+    let losses = (softplus(logits.clone(), 1.0) - logits * column(&labels)) * column(&labelled);
+    let negative_logits = click_logits(negative_products, negative_scores, head);
+    let negative_losses = softplus(negative_logits, 1.0) * column(&positives);
+    (losses.sum() + negative_losses.sum()) / num_labelled.max(1.0)
+}
+
+/// `m·(u∘v) + a·score + b` with `head = [m, a, b]`.
+fn click_logits(products: Tensor<2>, scores: Tensor<2>, head: &Tensor<2>) -> Tensor<2> {
+    let dim = products.dims()[1];
+    let direction = head.clone().slice([0..1, 0..dim]).transpose();
+    let slope = head.clone().slice([0..1, dim..dim + 1]);
+    let intercept = head.clone().slice([0..1, dim + 1..dim + 2]);
+    products.matmul(direction) + scores * slope + intercept
+}
+
+fn rating_loss(
+    batch: &Batch,
+    products: &Tensor<2>,
+    head: &Tensor<2>,
+    device: &Device,
+) -> Tensor<1> {
+    let dim = products.dims()[1];
+    let ratings: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| target.rating.unwrap_or(0.0))
+        .collect();
+    let labelled: Vec<f32> = batch
+        .targets
+        .iter()
+        .map(|target| f32::from(u8::from(target.rating.is_some())))
+        .collect();
+    let direction = head.clone().slice([0..1, 0..dim]).transpose();
+    let predicted = products.clone().matmul(direction) + head.clone().slice([0..1, dim..dim + 1]);
+    let errors = (predicted - matrix(&ratings, ratings.len(), 1, device)).powi_scalar(2);
+    let num_labelled = labelled.iter().sum::<f32>().max(1.0);
+    (errors * matrix(&labelled, labelled.len(), 1, device)).sum() / num_labelled
+}
