@@ -270,7 +270,7 @@ pub fn freshet_program() -> anyhow::Result<PathBuf> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = std::process::Command::new(cargo);
         build
-            .args(["build", "--package", "trainer-server", "--bin", "freshet"])
+            .args(["build", "--workspace", "--bins"])
             .current_dir(workspace::root());
         ensure!(build.status()?.success(), "the server cannot be built");
     }
