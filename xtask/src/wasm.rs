@@ -15,7 +15,7 @@ use wasm_bindgen_cli_support::Bindgen;
 use crate::process::{cargo, run_to_end, step};
 use crate::workspace::Workspace;
 
-/// Cargo profile of a browser module.
+/// What a browser module is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Profile {
     /// Quick to build.
@@ -25,6 +25,7 @@ pub(crate) enum Profile {
 }
 
 impl Profile {
+    /// Its word on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wasm => "wasm",
@@ -47,6 +48,8 @@ pub(crate) struct Module {
     /// Name of the files, without ending.
     pub(crate) out_name: &'static str,
     features: &'static [&'static str],
+    /// Cargo profile of the published module.
+    npm_profile: &'static str,
     /// What to tell someone who waits for the first build.
     first_build: &'static str,
 }
@@ -54,11 +57,13 @@ pub(crate) struct Module {
 const CPU: Module = Module {
     out_name: "freshet_cpu",
     features: &[],
+    npm_profile: "npm",
     first_build: "about 4 minutes",
 };
 const WEBGPU: Module = Module {
     out_name: "freshet_webgpu",
     features: &["webgpu"],
+    npm_profile: "npm-webgpu",
     first_build: "about 8 minutes",
 };
 
@@ -76,6 +81,13 @@ impl Module {
     /// Its JavaScript glue.
     pub(crate) fn js_path(self, dist_dir: &Path) -> PathBuf {
         dist_dir.join(format!("{}.js", self.out_name))
+    }
+
+    fn cargo_profile(self, profile: Profile) -> &'static str {
+        match profile {
+            Profile::Wasm => "wasm",
+            Profile::Npm => self.npm_profile,
+        }
     }
 
     fn stamp_path(self, dist_dir: &Path) -> PathBuf {
@@ -125,7 +137,7 @@ fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Res
         "wasm32-unknown-unknown",
     ]);
     command
-        .args(["--profile", profile.name()])
+        .args(["--profile", module.cargo_profile(profile)])
         .current_dir(workspace.root());
     if !module.features.is_empty() {
         command.args(["--features", &module.features.join(",")]);
@@ -136,7 +148,7 @@ fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Res
     let built = workspace
         .target_dir()
         .join("wasm32-unknown-unknown")
-        .join(profile.name())
+        .join(module.cargo_profile(profile))
         .join("edge_wasm.wasm");
     let dist_dir = profile.dist_dir(workspace);
     fs::create_dir_all(&dist_dir).with_context(|| format!("cannot make {}", dist_dir.display()))?;
@@ -155,7 +167,7 @@ fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Res
 /// A fingerprint of everything that a module is built from.
 fn inputs_stamp(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Result<String> {
     let mut hasher = DefaultHasher::new();
-    hasher.write(profile.name().as_bytes());
+    hasher.write(module.cargo_profile(profile).as_bytes());
     hasher.write(module.features.join(",").as_bytes());
     let files = [
         "Cargo.toml",
