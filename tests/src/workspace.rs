@@ -1,16 +1,19 @@
 //! Where things lie in the checkout, and which programs this machine has.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Set by CI: what a test needs must be there, so a missing browser or adapter fails instead of being skipped.
 const REQUIRE_VARIABLE: &str = "FRESHET_REQUIRE_BROWSER";
 
-/// Root of the checkout.
+/// Root of the checkout: the one that cargo runs the test in, which may have been moved since the build.
 #[must_use]
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
+pub fn root() -> PathBuf {
+    let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    let parent = crate_dir.parent();
+    parent
         .expect("this crate lies in a folder of the checkout")
+        .to_path_buf()
 }
 
 /// The folder that cargo builds into.
