@@ -5,8 +5,8 @@
 //! Histories and counts are not in it, the log has them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -14,6 +14,7 @@ use shared_model::ids::Version;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::TensorGroup;
 
+use crate::publish::files::write_whole;
 use crate::train::fast_step::FastOptimizer;
 
 const FILE_NAME: &str = "checkpoint.safetensors";
@@ -98,7 +99,11 @@ pub fn save(
     ]);
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|error| malformed(error.to_string()))?;
-    write_atomically(&path, &bytes)
+    write_whole(data_dir, FILE_NAME, &bytes).map_err(|source| CheckpointError::Io {
+        action: "writing",
+        source,
+        path,
+    })
 }
 
 /// Reads the checkpoint of `data_dir`; `None` where there is none.
@@ -162,27 +167,6 @@ pub fn load(data_dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
         tensors,
         optimizer,
     }))
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    let io_error = |action, source| CheckpointError::Io {
-        action,
-        source,
-        path: path.to_owned(),
-    };
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary).map_err(|error| io_error("creating", error))?;
-    file.write_all(bytes)
-        .map_err(|error| io_error("writing", error))?;
-    file.sync_all()
-        .map_err(|error| io_error("syncing", error))?;
-    fs::rename(&temporary, path).map_err(|error| io_error("renaming", error))?;
-    if let Some(folder) = path.parent() {
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|error| io_error("syncing the folder", error))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

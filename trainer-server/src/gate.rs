@@ -12,6 +12,8 @@ use shared_model::manifest::SelfTest;
 use shared_model::model::scorer::{Query, ScoreError, Scorer};
 use shared_model::model::sequence::Sequence;
 
+use crate::train::host_log_sum_exp;
+
 /// Items compared for agreement.
 const AGREEMENT_K: usize = 10;
 /// Items in a self-test.
@@ -160,9 +162,7 @@ fn mean_log_loss(scores: &[f32], num_items: usize, targets: &[u32]) -> Option<f3
         let Some(target_score) = row.get(*target as usize) else {
             continue;
         };
-        let max = row.iter().copied().fold(f32::MIN, f32::max);
-        let sum: f32 = row.iter().map(|score| (score - max).exp()).sum();
-        losses.push(sum.ln() + max - target_score);
+        losses.push(host_log_sum_exp(row) - target_score);
     }
     (!losses.is_empty()).then(|| losses.iter().sum::<f32>() / losses.len() as f32)
 }

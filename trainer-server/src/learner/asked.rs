@@ -8,6 +8,7 @@ use shared_model::model::sequence::Sequence;
 use super::LearnReport;
 use crate::preprocess::{Batch, Preprocessor, UserIdx};
 use crate::train::fast_step::ScoredEvents;
+use crate::train::host_log_sum_exp;
 use crate::train::windows::Example;
 
 /// A batch as sequences and the positions whose next item is known.
@@ -130,14 +131,7 @@ pub(super) fn prequential(scores: &[f32], num_items: usize, targets: &[u32]) -> 
     let (mut loss, mut num_hits) = (0.0_f32, 0_u32);
     for (row, target) in scores.chunks_exact(num_items).zip(targets) {
         let target_score = row[*target as usize];
-        let max = row.iter().copied().fold(f32::MIN, f32::max);
-        loss += row
-            .iter()
-            .map(|score| (score - max).exp())
-            .sum::<f32>()
-            .ln()
-            + max
-            - target_score;
+        loss += host_log_sum_exp(row) - target_score;
         num_hits += u32::from(row.iter().filter(|score| **score > target_score).count() < 10);
     }
     let num_events = targets.len() as f32;

@@ -8,7 +8,7 @@ use std::path::Path;
 const TEMP_PREFIX: &str = ".unfinished-";
 
 /// Writes `dir/name`: temporary file, sync, rename, sync of the directory.
-pub(super) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temp = dir.join(format!("{TEMP_PREFIX}{name}"));
     let mut file = File::create(&temp)?;
     file.write_all(bytes)?;

@@ -11,7 +11,7 @@
 //! aside and the version before it is served. Not here: whether a state is good enough (`gate`).
 
 mod blob_store;
-mod files;
+pub(crate) mod files;
 mod graph;
 mod manifest_store;
 mod press;

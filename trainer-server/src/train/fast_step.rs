@@ -22,7 +22,7 @@ use shared_model::model::ranker::{ints, item_vectors, matrix};
 
 use super::TrainError;
 use super::full_step::{gather, read};
-use super::losses::log_sum_exp;
+use super::losses::{host_log_sum_exp, log_sum_exp};
 use super::optimizer::AdamW;
 
 /// Largest catalogue over which the softmax is full.
@@ -312,17 +312,6 @@ fn prior_gradient(events: &ScoredEvents) -> Vec<f32> {
         }
     }
     gradient
-}
-
-/// `ln Σ exp(scores)`.
-fn host_log_sum_exp(scores: &[f32]) -> f32 {
-    let max = scores.iter().copied().fold(f32::MIN, f32::max);
-    scores
-        .iter()
-        .map(|score| (score - max).exp())
-        .sum::<f32>()
-        .ln()
-        + max
 }
 
 #[cfg(test)]

@@ -56,9 +56,6 @@ pub struct StepReport {
     pub gradient_norm: f32,
 }
 
-/// Momentum of the rows in full steps.
-const ROW_MOMENTUM: f32 = 0.9;
-
 impl FullOptimizer {
     /// Fresh state for `parameters`.
     #[must_use]
@@ -74,8 +71,8 @@ impl FullOptimizer {
         let dim = parameters.spec.embedding_dim as usize;
         Self {
             dense,
-            id_rows: RowAdam::new(parameters.num_items, dim, ROW_MOMENTUM),
-            bias: RowAdam::new(parameters.num_items, 1, ROW_MOMENTUM),
+            id_rows: RowAdam::new(parameters.num_items, dim),
+            bias: RowAdam::new(parameters.num_items, 1),
             num_steps: 0,
         }
     }

@@ -211,3 +211,14 @@ fn rating_loss(
     let num_labelled = labelled.iter().sum::<f32>().max(1.0);
     (errors * matrix(&labelled, labelled.len(), 1, device)).sum() / num_labelled
 }
+
+/// `ln Σ exp(scores)` of host values.
+pub(crate) fn host_log_sum_exp(scores: &[f32]) -> f32 {
+    let max = scores.iter().copied().fold(f32::MIN, f32::max);
+    scores
+        .iter()
+        .map(|score| (score - max).exp())
+        .sum::<f32>()
+        .ln()
+        + max
+}

@@ -14,6 +14,7 @@ pub mod fast_step;
 mod full_batch;
 pub mod full_step;
 mod losses;
+pub(crate) use losses::host_log_sum_exp;
 pub mod warm_fit;
 
 /// Why a step was not taken. The parameters are as before it.

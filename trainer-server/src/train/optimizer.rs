@@ -53,23 +53,21 @@ impl AdamW {
     }
 }
 
-/// State of one table: momentum per element (only where wanted), one second moment per row.
+/// State of one table: momentum per element, one second moment per row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RowAdam {
     num_cols: usize,
-    momentum: f32,
     first: Vec<f32>,
     second: Vec<f32>,
     num_steps: Vec<u32>,
 }
 
 impl RowAdam {
-    /// For a table with rows of `num_cols`; `momentum` 0 keeps no first moment.
+    /// For a table with rows of `num_cols`.
     #[must_use]
-    pub fn new(num_rows: usize, num_cols: usize, momentum: f32) -> Self {
+    pub fn new(num_rows: usize, num_cols: usize) -> Self {
         let mut state = Self {
             num_cols,
-            momentum,
             first: Vec::new(),
             second: Vec::new(),
             num_steps: Vec::new(),
@@ -82,15 +80,7 @@ impl RowAdam {
     pub fn grow(&mut self, num_rows: usize) {
         self.second.resize(num_rows, 0.0);
         self.num_steps.resize(num_rows, 0);
-        if self.momentum > 0.0 {
-            self.first.resize(num_rows * self.num_cols, 0.0);
-        }
-    }
-
-    /// Number of rows it holds state for.
-    #[must_use]
-    pub fn num_rows(&self) -> usize {
-        self.second.len()
+        self.first.resize(num_rows * self.num_cols, 0.0);
     }
 
     /// Moves one row of `table` by its gradient.
@@ -113,13 +103,9 @@ impl RowAdam {
         let first_row = row_idx * self.num_cols;
         for (col_idx, g) in gradient.iter().enumerate() {
             let idx = first_row + col_idx;
-            let direction = if self.momentum > 0.0 {
-                self.first[idx] = self.momentum * self.first[idx] + (1.0 - self.momentum) * g;
-                self.first[idx] / first_correction
-            } else {
-                *g
-            };
-            table[idx] -= scale * direction + learning_rate * weight_decay * table[idx];
+            self.first[idx] = BETA_1 * self.first[idx] + (1.0 - BETA_1) * g;
+            table[idx] -= scale * (self.first[idx] / first_correction)
+                + learning_rate * weight_decay * table[idx];
         }
     }
 }
@@ -162,7 +148,7 @@ mod tests {
     #[test]
     fn row_step_leaves_other_rows_alone() {
         let mut table = vec![1.0; 6];
-        let mut optimizer = RowAdam::new(3, 2, 0.0);
+        let mut optimizer = RowAdam::new(3, 2);
         optimizer.step_row(&mut table, 1, &[1.0, 1.0], 0.1, 0.0);
         assert_eq!(table[..2], [1.0, 1.0]);
         assert_eq!(table[4..], [1.0, 1.0]);

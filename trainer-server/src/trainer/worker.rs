@@ -185,15 +185,20 @@ impl Worker {
             if records.is_empty() {
                 break;
             }
-            self.position = LogOffset(self.position.0 + records.len() as u64);
-            let mut preprocessor = self
-                .serving
-                .preprocessor
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            batches.push(self.learner.ingest(&mut preprocessor, &records)?);
+            batches.push(self.take_in(&records)?);
         }
         Ok(batches)
+    }
+
+    /// The next records of the log, which the position moves past.
+    fn take_in(&mut self, records: &[LogRecord]) -> Result<Batch, TrainerError> {
+        self.position = LogOffset(self.position.0 + records.len() as u64);
+        let mut preprocessor = self
+            .serving
+            .preprocessor
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(self.learner.ingest(&mut preprocessor, records)?)
     }
 
     /// Publishes the first version: after a warm fit where the log is long enough, else untrained.
@@ -302,13 +307,7 @@ impl Worker {
             .map(|(_, record)| record)
             .take_while(|record| is_event(record) == first_is_event);
         let records: Vec<LogRecord> = run.collect();
-        self.position = LogOffset(self.position.0 + records.len() as u64);
-        let mut preprocessor = self
-            .serving
-            .preprocessor
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok(Some(self.learner.ingest(&mut preprocessor, &records)?))
+        self.take_in(&records).map(Some)
     }
 
     /// Under overload, takes in the oldest waiting records without learning them.
