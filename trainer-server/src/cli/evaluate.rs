@@ -65,6 +65,7 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         chunk_len: args.chunk,
         time_budget_secs: args.time_budget_secs,
         seed: args.seed,
+        num_kills: 0,
         num_events_max: args.events_max,
     };
     let document = super::replay::block_on(evaluate(options))?;

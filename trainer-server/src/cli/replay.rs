@@ -51,6 +51,15 @@ pub struct ReplayArgs {
     /// Seed of tie-breaking and of the planted events
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Kill the server without warning (SIGKILL) this many times during the stream, and start it again;
+    /// the report then says whether anything acknowledged was lost or learned twice
+    #[arg(
+        long,
+        value_name = "KILLS",
+        default_value_t = 0,
+        conflicts_with = "server"
+    )]
+    pub kills: usize,
     /// Take only the first so many events of the dataset
     #[arg(long, value_name = "COUNT")]
     pub events_max: Option<usize>,
@@ -97,6 +106,7 @@ fn options(args: ReplayArgs) -> ReplayOptions {
         chunk_len: args.chunk,
         time_budget_secs: args.time_budget_secs,
         seed: args.seed,
+        num_kills: args.kills,
         num_events_max: args.events_max,
     }
 }

@@ -354,6 +354,29 @@ impl Publisher {
         })
     }
 
+    /// Manifests of all versions that are kept, ascending.
+    ///
+    /// # Errors
+    /// The file system failed, or a stored manifest is not signed by our key.
+    pub fn manifests(&self) -> Result<Vec<Manifest>, PublishError> {
+        let store = &self.shared.manifests;
+        let unreadable = |source| PublishError::Io {
+            action: "cannot read the manifests",
+            path: self.shared.dir.clone(),
+            source,
+        };
+        let trusted = [self.verifying_key()];
+        let (versions, _) = store.list().map_err(unreadable)?;
+        let read = |version| {
+            let signed = store.read(version)?;
+            manifest::verify(signed.as_bytes(), &trusted).map_err(io::Error::other)
+        };
+        versions
+            .into_iter()
+            .map(|version| read(version).map_err(unreadable))
+            .collect()
+    }
+
     /// The blobs.
     #[must_use]
     pub fn blobs(&self) -> &BlobStore {

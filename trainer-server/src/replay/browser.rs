@@ -17,6 +17,7 @@ use shared_model::edge::engine::K_MAX;
 use shared_model::event::HistoryEvent;
 use shared_model::ids::ItemId;
 
+use super::effect::PEER_SHARE_MAX;
 use crate::page_client::ServerAddress;
 
 const START_SECS_MAX: u64 = 20;
@@ -34,35 +35,41 @@ const CHROMIUM_ARGUMENTS: [&str; 8] = [
     "--disable-dev-shm-usage",
 ];
 
-/// Connects, and keeps what is being waited for in `window.probe`.
+/// Connects, and keeps what is being waited for in `window.probe`: the control of
+/// [`Before`](super::effect::Before), in the page.
 const CONNECT_SCRIPT: &str = r"
-const [url, model, k, done] = arguments;
+const [url, model, k, peerShareMax, done] = arguments;
 (async () => {
   const { Freshet } = await import('/index.js');
   const freshet = await Freshet.connect({ url, model, cache: false, consent: 'denied', backend: 'cpu' });
-  window.positionOf = async ({ history, itemId, nowMillis, armedAt }) => {
+  window.positionsOf = async ({ history, nowMillis, armedAt }) => {
     const now = nowMillis + (Date.now() - armedAt);
     const { items } = await freshet.rank({ history, k, excludeSeen: true, nowMillis: now });
-    const position = items.findIndex((item) => item.itemId === itemId);
-    return (position < 0 ? items.length : position) + 1;
+    return new Map(items.map((item, index) => [item.itemId, index + 1]));
   };
   freshet.on('update', async () => {
     const probe = window.probe;
     if (!probe || probe.seenAt) return;
-    const position = await window.positionOf(probe);
-    if (position * 2 <= probe.before) probe.seenAt = Date.now();
+    const positions = await window.positionsOf(probe);
+    const rise = probe.position - (positions.get(probe.itemId) ?? positions.size + 1);
+    if (rise <= 0) return;
+    const asFar = probe.farDown.filter(([itemId, before]) =>
+      itemId !== probe.itemId && before - (positions.get(itemId) ?? Infinity) >= rise);
+    if (asFar.length <= peerShareMax * probe.farDown.length) probe.seenAt = Date.now();
   });
   return { version: freshet.status().version, bytesReceived: freshet.status().bytesReceived };
 })().then((value) => done({ value }), (error) => done({ error: String(error) }));
 ";
 
 const ARM_SCRIPT: &str = r"
-const [probe, done] = arguments;
+const [probe, farDownFrom, done] = arguments;
 (async () => {
   probe.armedAt = Date.now();
-  probe.before = await window.positionOf(probe);
+  const positions = await window.positionsOf(probe);
+  probe.position = positions.get(probe.itemId) ?? positions.size + 1;
+  probe.farDown = [...positions].slice(farDownFrom);
   window.probe = probe;
-  return probe.before;
+  return probe.position;
 })().then((value) => done({ value }), (error) => done({ error: String(error) }));
 ";
 
@@ -127,12 +134,16 @@ impl BrowserPage {
         page.command("timeouts", "timeouts", &timeouts).await?;
         page.command("url", "url", &json!({ "url": address.path("/healthz") }))
             .await?;
-        page.run(CONNECT_SCRIPT, &json!([address.url, address.model, K_MAX]))
-            .await?;
+        page.run(
+            CONNECT_SCRIPT,
+            &json!([address.url, address.model, K_MAX, PEER_SHARE_MAX]),
+        )
+        .await?;
         Ok(page)
     }
 
-    /// Sets what to wait for; returns the position of the item now.
+    /// Sets what to wait for; returns the position of the item now. Items beyond the first `far_down_from`
+    /// are its control.
     ///
     /// # Errors
     /// The page failed.
@@ -140,6 +151,7 @@ impl BrowserPage {
         &self,
         history: &[HistoryEvent],
         item_id: &ItemId,
+        far_down_from: usize,
         now_millis: i64,
     ) -> Result<Option<u64>, BrowserError> {
         let history: Vec<Value> = history
@@ -147,10 +159,13 @@ impl BrowserPage {
             .map(|event| json!({ "itemId": event.item_id, "kind": event.kind, "occurredAt": event.occurred_at }))
             .collect();
         let probe = json!({ "history": history, "itemId": item_id, "nowMillis": now_millis });
-        Ok(self.run(ARM_SCRIPT, &json!([probe])).await?.as_u64())
+        Ok(self
+            .run(ARM_SCRIPT, &json!([probe, far_down_from]))
+            .await?
+            .as_u64())
     }
 
-    /// When the item was first seen at half its position, milliseconds since 1970-01-01 UTC.
+    /// When the item was first seen risen further than its control, milliseconds since 1970-01-01 UTC.
     ///
     /// # Errors
     /// The page failed.

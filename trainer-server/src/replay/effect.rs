@@ -1,5 +1,6 @@
 //! Effect of a plant: from the acknowledgement of its events to the rank in a page.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use shared_model::edge::engine::{K_MAX, RankOptions, RankRequest};
@@ -16,6 +17,52 @@ use crate::page_client::{Applied, PageClient};
 pub const EFFECT_SECS_MAX: f64 = 10.0;
 /// How often a Chromium page is asked; it notes the moment itself, so this costs no accuracy.
 const BROWSER_POLL: Duration = Duration::from_millis(250);
+
+/// Position below which an item counts as far down; half the list where that is shorter.
+const FAR_DOWN: usize = 500;
+/// Largest share of the items far down that may rise as far as a planted one for it to count as an effect
+/// and not as the drift that background events and releases give to all.
+pub(super) const PEER_SHARE_MAX: f64 = 0.01;
+
+/// A ranking just before a plant, against which rises are measured.
+#[derive(Debug)]
+pub(super) struct Before {
+    /// Item and position of everything far down, the planted item included.
+    far_down: HashMap<ItemId, usize>,
+    /// Position of the planted item, from 1.
+    pub(super) position: usize,
+}
+
+impl Before {
+    pub(super) fn new(ranking: &[ItemId], planted: &ItemId) -> Self {
+        let first = far_down_from(ranking.len());
+        let far_down = ranking.iter().zip(1..).skip(first);
+        Self {
+            far_down: far_down
+                .map(|(item_id, position)| (item_id.clone(), position))
+                .collect(),
+            position: position_of(ranking, planted),
+        }
+    }
+
+    /// Whether the planted item has risen, and further than all but [`PEER_SHARE_MAX`] of its peers.
+    fn is_beaten_by(&self, ranking: &[ItemId], planted: &ItemId) -> bool {
+        let rise = self.position.saturating_sub(position_of(ranking, planted));
+        if rise == 0 {
+            return false;
+        }
+        let as_far = ranking.iter().zip(1..).filter(|(item_id, position)| {
+            let before = self.far_down.get(*item_id);
+            *item_id != planted && before.is_some_and(|before| *before >= position + rise)
+        });
+        as_far.count() as f64 <= PEER_SHARE_MAX * self.far_down.len() as f64 // counts fit f64
+    }
+}
+
+/// Number of items that are not far down.
+pub(super) fn far_down_from(ranking_len: usize) -> usize {
+    FAR_DOWN.min(ranking_len / 2)
+}
 
 /// Users with one history, and the item they will take.
 #[derive(Debug)]
@@ -117,7 +164,7 @@ pub(super) struct Effect {
 pub(super) async fn wait_for_effect(
     page: &mut PageClient,
     probe: &Probe,
-    position_before: usize,
+    before: &Before,
     acked: Acked,
     clock: EventClock,
 ) -> Result<Effect, ReplayError> {
@@ -132,7 +179,7 @@ pub(super) async fn wait_for_effect(
         let ranking = rank_all(page, &probe.history, clock.now_millis()).await?;
         let position = position_of(&ranking, &probe.item_id);
         effect.position_after = effect.position_after.into_iter().chain([position]).min();
-        if position * 2 <= position_before && acked.is_touched_by(&version) {
+        if acked.is_touched_by(&version) && before.is_beaten_by(&ranking, &probe.item_id) {
             effect.secs = Some(acked.at.elapsed().as_secs_f64());
             effect.version = Some(version.version);
             break;
@@ -233,6 +280,30 @@ mod tests {
             vec![Some(0.6), Some(0.9), None, None]
         );
         assert_eq!(following_secs(&plant(None), &followers), vec![None; 4]);
+    }
+
+    fn ids(numbers: impl IntoIterator<Item = usize>) -> Vec<ItemId> {
+        let id = |number| ItemId::new(format!("item-{number}")).expect("a short id");
+        numbers.into_iter().map(id).collect()
+    }
+
+    #[test]
+    fn a_rise_counts_when_it_is_further_than_that_of_the_peers() {
+        let ranking = ids(0..200);
+        let planted = ranking[150].clone();
+        let before = Before::new(&ranking, &planted);
+        assert_eq!((before.position, before.far_down.len()), (151, 100));
+        assert!(!before.is_beaten_by(&ranking, &planted), "nothing moved");
+
+        let alone = ids([150].into_iter().chain(0..150).chain(151..200));
+        assert!(before.is_beaten_by(&alone, &planted));
+
+        // Ten far-down items go to the front together: each rose, none more than the others.
+        let together = ids((145..155).chain(0..145).chain(155..200));
+        assert!(!before.is_beaten_by(&together, &planted));
+
+        let fallen = ids((0..150).chain(151..200).chain([150]));
+        assert!(!before.is_beaten_by(&fallen, &planted));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 pub mod api;
 pub mod background;
 pub mod browser;
+pub mod durability;
 pub mod effect;
 pub mod followers;
 pub mod machine;
@@ -38,10 +39,12 @@ use shared_model::model::scorer::ScoreError;
 
 use crate::dataset::{Dataset, DatasetError};
 use crate::page_client::{Applied, PageClient, PageError, PageKind};
+use crate::publish::PublishError;
 use api::ApiError;
 use browser::{BrowserError, BrowserPage};
+use durability::{Audit, Kills};
 use followers::{FollowerRecord, Followers};
-use server_process::{ServerProcessError, ServerSetup};
+use server_process::{ServerProcess, ServerProcessError, ServerSetup};
 use steady::{Steady, SteadyOptions, SteadyOutcome};
 use walk::{FrozenVersion, Walk, WalkOptions, WalkOutcome};
 use warm::Warm;
@@ -79,6 +82,9 @@ pub enum ReplayError {
     /// A Chromium page failed.
     #[error(transparent)]
     Browser(#[from] BrowserError),
+    /// What the server left behind cannot be read.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// An id of ours is too long, because the run id is.
     #[error(transparent)]
     Id(#[from] IdError),
@@ -141,6 +147,8 @@ pub struct ReplayOptions {
     pub time_budget_secs: u64,
     /// Seed of tie-breaking and of every other choice.
     pub seed: u64,
+    /// How often the server is killed during the stream; only where it is ours.
+    pub num_kills: usize,
     /// Only the first so many events of the dataset.
     pub num_events_max: Option<usize>,
 }
@@ -157,6 +165,9 @@ pub(crate) struct Measured {
     pub(crate) walk: WalkOutcome,
     pub(crate) steady: Result<SteadyOutcome, String>,
     pub(crate) followers: Vec<FollowerRecord>,
+    /// After each kill, until the server answered again.
+    pub(crate) restart_secs: Vec<f64>,
+    pub(crate) audit: Result<Audit, String>,
     pub(crate) total_secs: f64,
 }
 
@@ -228,7 +239,8 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         learn_wait_max: LEARN_WAIT_MAX,
         run_id: run_id.clone(),
     };
-    let walk = run_walk(&dataset, split, &mut warm, &walk_options).await?;
+    let (walk, restart_secs) =
+        run_walk(&dataset, split, &mut warm, &walk_options, options.num_kills).await?;
     phase(
         started_at,
         &format!("{} events streamed", walk.num_streamed),
@@ -241,8 +253,12 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
     } else {
         Err("evaluate has no steady phase".to_owned())
     };
+    let followers = followers.stop();
+    let audit = audit_server(warm.process.take(), &run_id, split, &walk);
     phase(started_at, "done");
     Ok(Measured {
+        restart_secs,
+        audit,
         first: warm.first,
         options,
         split,
@@ -251,7 +267,7 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         warm_secs,
         walk,
         steady,
-        followers: followers.stop(),
+        followers,
         total_secs: started_at.elapsed().as_secs_f64(),
         dataset,
     })
@@ -276,10 +292,16 @@ async fn run_walk(
     split: usize,
     warm: &mut Warm,
     options: &WalkOptions,
-) -> Result<WalkOutcome, ReplayError> {
+    num_kills: usize,
+) -> Result<(WalkOutcome, Vec<f64>), ReplayError> {
     let frozen = FrozenVersion::of(&mut warm.page, dataset).ok_or(ReplayError::NoVersion)?;
     let mut baselines = warm.baselines(dataset, &frozen);
     let stream = &dataset.events[split..];
+    let num_chunks = stream.len().div_ceil(options.chunk_len);
+    let mut kills = warm
+        .process
+        .as_mut()
+        .map(|process| Kills::new(process, num_kills, num_chunks, dataset.tie_seed));
     let mut walk = Walk {
         dataset,
         timelines: &mut warm.timelines,
@@ -289,7 +311,31 @@ async fn run_walk(
         api: &warm.api,
         progress: bar(stream.len(), "stream"),
     };
-    walk.run(stream, options).await
+    let outcome = walk.run(stream, options, kills.as_mut()).await?;
+    Ok((
+        outcome,
+        kills.map_or_else(Vec::new, |kills| kills.restart_secs),
+    ))
+}
+
+/// Ends our server for good and looks at what it left on disk.
+fn audit_server(
+    process: Option<ServerProcess>,
+    run_id: &str,
+    split: usize,
+    walk: &WalkOutcome,
+) -> Result<Audit, String> {
+    let mut process = process.ok_or("the disk of a server that is not ours is not looked at")?;
+    let mut audited = || -> Result<Audit, ReplayError> {
+        process.kill()?;
+        let warm = (0..split).map(|idx| event_id(run_id, "warm", idx));
+        let streamed = (0..walk.num_streamed)
+            .filter(|idx| !walk.rejected.contains(idx))
+            .map(|idx| event_id(run_id, "stream", idx));
+        let acked = warm.chain(streamed).collect::<Result<Vec<_>, _>>()?;
+        durability::audit(process.config(), acked)
+    };
+    audited().map_err(|error| with_causes(&error))
 }
 
 async fn run_steady(

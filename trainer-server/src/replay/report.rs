@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 use shared_model::manifest::VersionKind;
 
-use super::effect::{EFFECT_SECS_MAX, following_secs};
+use super::effect::{EFFECT_SECS_MAX, PlantOutcome, following_secs};
 use super::machine;
 use super::quality::{Quality, Tally, quantile};
 use super::steady::SteadyOutcome;
@@ -60,6 +60,7 @@ pub(super) fn replay_report(measured: &Measured) -> Value {
         hash_mismatches(measured).into(),
     );
     report.insert("quality".to_owned(), systems(measured));
+    report.insert("durability".to_owned(), durability(measured));
     report.insert("pages".to_owned(), pages(measured));
     report.insert("steady".to_owned(), steady(measured));
     Value::Object(report)
@@ -125,7 +126,7 @@ fn header(measured: &Measured) -> Map<String, Value> {
             "num_streamed": walk.num_streamed,
             "num_left_out": walk.num_left_out,
             "left_out_why": (walk.num_left_out > 0).then_some("the time budget was used up"),
-            "num_rejected": walk.num_rejected,
+            "num_rejected": walk.rejected.len(),
             "first_rejection": walk.first_rejection,
             "num_chunks_not_learned_in_time": walk.num_waits_given_up,
             "secs": walk.secs,
@@ -159,6 +160,10 @@ fn protocol_notes(measured: &Measured) -> Vec<String> {
         ),
         "ties in score go to the lower item index; item_knn and text_only rank nothing without a history, \
          which counts as a miss"
+            .to_owned(),
+        "an effect is a rise of the planted item further than that of 99 % of the items that were far down with it, \
+         on a version that learned the planted events; num_plants_halving_the_position is how many of them also \
+         went to half their position or better by then"
             .to_owned(),
         "pages that follow apply and verify every version but build no scorer; they are timed by the version \
          in which a ranking page saw the effect"
@@ -266,6 +271,12 @@ pub(super) fn freshness(measured: &Measured) -> Value {
             .collect();
         figures.insert("learned".to_owned(), secs_figures(&learned));
         figures.insert("num_plants".to_owned(), steady.plants.len().into());
+        let is_halved = |plant: &&PlantOutcome| plant.position_after * 2 <= plant.position_before;
+        let num_halved = steady.plants.iter().filter(is_halved).count();
+        figures.insert(
+            "num_plants_halving_the_position".to_owned(),
+            num_halved.into(),
+        );
         figures.insert("ranking_pages".to_owned(), secs_figures(&ranking));
         figures.insert("following_pages".to_owned(), secs_figures(&following));
         figures.insert("chromium_pages".to_owned(), secs_figures(&browser));
@@ -323,6 +334,18 @@ fn quality_figures(quality: &Quality, curve: Option<&[Tally; NUM_PARTS]>) -> Val
         "repeat": quality.repeat.figures(),
         "hr_at_10_by_tenth_of_the_stream": by_tenth,
     })
+}
+
+fn durability(measured: &Measured) -> Value {
+    let mut figures = match &measured.audit {
+        Ok(audit) => audit.figures(),
+        Err(why) => json!({"why": why}),
+    };
+    if let Value::Object(figures) = &mut figures {
+        figures.insert("kills".to_owned(), measured.restart_secs.len().into());
+        figures.insert("restart_secs".to_owned(), json!(measured.restart_secs));
+    }
+    figures
 }
 
 fn pages(measured: &Measured) -> Value {

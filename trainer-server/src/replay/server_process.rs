@@ -122,6 +122,29 @@ impl ServerProcess {
         &self.config
     }
 
+    /// Kills it with `SIGKILL`, as a power cut would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn kill(&mut self) -> Result<(), ServerProcessError> {
+        self.child
+            .kill()
+            .and_then(|()| self.child.wait().map(|_status| ()))
+            .map_err(|source| ServerProcessError::System {
+                action: "killing the server process",
+                source,
+            })
+    }
+
+    /// Starts it again on the same folder and port, after [`kill`](Self::kill).
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn restart(&mut self) -> Result<(), ServerProcessError> {
+        self.child = spawn(&self.config, self.dir.path())?;
+        Ok(())
+    }
+
     /// Waits until it answers.
     ///
     /// # Errors
@@ -238,7 +261,11 @@ fn spawn(config: &Config, dir: &Path) -> Result<Child, ServerProcessError> {
     let config_path = dir.join("freshet.toml");
     std::fs::write(&config_path, toml::to_string(config)?)
         .map_err(system("writing the configuration"))?;
-    let log = File::create(log_path(dir)).map_err(system("making the server's log file"))?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(log_path(dir))
+        .map_err(system("making the server's log file"))?;
     let log_too = log
         .try_clone()
         .map_err(system("making the server's log file"))?;

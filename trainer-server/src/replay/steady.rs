@@ -2,8 +2,10 @@
 //!
 //! A plant: some new users with one and the same history take an item that ranks far down for that
 //! history. The clock runs from the acknowledgement of their events to the moment at which `rank()`
-//! in a page shows the item at half its position or better; an effect that does not arrive within
-//! [`EFFECT_SECS_MAX`](super::effect::EFFECT_SECS_MAX) counts as that long, and as lost.
+//! in a page, on a version that learned them, shows the item risen further than 99 % of all items that
+//! were far down with it. These are the control: background events and releases move them too.
+//! An effect that does not arrive within [`EFFECT_SECS_MAX`](super::effect::EFFECT_SECS_MAX) counts as
+//! that long, and as lost.
 //!
 //! Ranking pages rank after every version they apply. Following pages build no scorer, to leave the
 //! cores to the server: they are timed by when they applied the version in which a ranking page saw
@@ -26,17 +28,14 @@ use super::api::ServerApi;
 use super::background::{Background, BackgroundOutcome, EventClock};
 use super::browser::BrowserPage;
 use super::effect::{
-    Acked, PlantOutcome, Probe, position_of, rank_all, wait_for_browser, wait_for_effect,
+    Acked, Before, PlantOutcome, Probe, far_down_from, rank_all, wait_for_browser, wait_for_effect,
 };
 use crate::baselines::timelines::Timelines;
 use crate::dataset::Dataset;
 use crate::page_client::{Applied, PageClient};
 
-/// Position below which an item counts as far down.
-const FAR_DOWN: usize = 500;
-/// Users who take the planted item. With 10, one plant in 26 moved its item by less than half within 10 s:
-/// learned on time, but not enough of an effect to be told from a slow delivery.
-const NUM_PLANTED_USERS: usize = 20;
+/// Users who take the planted item.
+const NUM_PLANTED_USERS: usize = 10;
 /// Events in the history that they share.
 const PROBE_LEN: usize = 5;
 /// Time from one plant to the next, if its effect is there by then.
@@ -194,14 +193,19 @@ impl Steady<'_> {
             return Ok(None);
         };
         probe.item_id = item_id;
-        let mut positions = Vec::with_capacity(self.pages.len());
+        let mut befores = Vec::with_capacity(self.pages.len());
         for page in self.pages.iter_mut() {
             let ranking = rank_all(page, &probe.history, now_millis).await?;
-            positions.push(position_of(&ranking, &probe.item_id));
+            befores.push(Before::new(&ranking, &probe.item_id));
         }
         for browser in self.browsers {
             browser
-                .arm(&probe.history, &probe.item_id, now_millis)
+                .arm(
+                    &probe.history,
+                    &probe.item_id,
+                    far_down_from(self.dataset.items.len()),
+                    now_millis,
+                )
                 .await?;
         }
 
@@ -213,9 +217,9 @@ impl Steady<'_> {
         let acked = Acked::now(receipt.offset, events.len());
 
         let (probe, clock) = (&probe, phase.clock);
-        let pages = self.pages.iter_mut().zip(&positions);
+        let pages = self.pages.iter_mut().zip(&befores);
         let native = join_all(
-            pages.map(|(page, before)| wait_for_effect(page, probe, *before, acked, clock)),
+            pages.map(|(page, before)| wait_for_effect(page, probe, before, acked, clock)),
         );
         let browsers = join_all(
             self.browsers
@@ -223,13 +227,13 @@ impl Steady<'_> {
                 .map(|browser| wait_for_browser(browser, acked)),
         );
         let (native, browsers) = tokio::join!(native, browsers);
-        let position_before = positions.first().copied().unwrap_or_default();
+        let position_before = befores.first().map_or(0, |before| before.position);
         let mut outcome = PlantOutcome {
             acked_at: acked.at,
             position_before,
             position_after: position_before,
             learned_secs: None,
-            effect_secs: Vec::with_capacity(positions.len()),
+            effect_secs: Vec::with_capacity(befores.len()),
             browser_secs: browsers.into_iter().collect::<Result<_, _>>()?,
             effective_version: None,
         };
@@ -262,7 +266,7 @@ impl Steady<'_> {
         };
         let ranking = rank_all(first, &probe.history, now_millis).await?;
         let far_down = ranking
-            .get(FAR_DOWN.min(ranking.len() / 2)..)
+            .get(far_down_from(ranking.len())..)
             .unwrap_or_default();
         let unused: Vec<&ItemId> = far_down
             .iter()

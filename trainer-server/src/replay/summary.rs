@@ -66,6 +66,21 @@ pub(super) fn print(measured: &Measured) {
         );
     }
     println!("{:<34} {}", "hash mismatches", hash_mismatches(measured));
+    if let Ok(audit) = &measured.audit {
+        println!(
+            "{:<34} {} of {} missing, {} stored twice",
+            format!("acked events after {} kills", measured.restart_secs.len()),
+            audit.num_missing,
+            audit.num_acked,
+            audit.num_stored_twice
+        );
+        println!(
+            "{:<34} {} learned twice, {} left out",
+            format!("records over {} versions", audit.num_versions),
+            audit.num_learned_twice,
+            audit.num_not_learned
+        );
+    }
     println!(
         "{:<34} {:.0} s (warm fit {:.0} s)",
         "time", measured.total_secs, measured.warm_secs

@@ -8,7 +8,7 @@
 //!
 //! With a rate, chunks are posted by the clock instead, and ranked by whatever is live then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
@@ -18,6 +18,7 @@ use shared_model::ids::LogOffset;
 
 use super::ReplayError;
 use super::api::ServerApi;
+use super::durability::Kills;
 use super::quality::{Quality, Tally};
 use super::scoring::{ItemRows, RankModel, score_chunk};
 use crate::baselines::timelines::{Query, Timelines};
@@ -57,14 +58,14 @@ pub struct WalkOutcome {
     pub num_streamed: usize,
     /// Events left out because time was up.
     pub num_left_out: usize,
-    /// Events that the server refused, and the first reason.
-    pub num_rejected: usize,
     /// The first refusal in words.
     pub first_rejection: Option<String>,
     /// Chunks that were not learned in time.
     pub num_waits_given_up: usize,
     /// Bytes that the page downloaded meanwhile.
     pub downloaded_bytes: u64,
+    /// Positions in the stream of the events that the server refused.
+    pub rejected: BTreeSet<usize>,
     /// End of the log after the last chunk.
     pub end: LogOffset,
     /// Duration.
@@ -115,7 +116,8 @@ impl FrozenVersion {
 }
 
 impl Walk<'_> {
-    /// Walks through `stream`, which is in time order and follows what was learned before.
+    /// Walks through `stream`, which is in time order and follows what was learned before; `kills` are of the
+    /// server that it is posted to.
     ///
     /// # Errors
     /// The server refused a whole batch or went away for good, or the device failed.
@@ -123,12 +125,13 @@ impl Walk<'_> {
         &mut self,
         stream: &[DatasetEvent],
         options: &WalkOptions,
+        mut kills: Option<&mut Kills<'_>>,
     ) -> Result<WalkOutcome, ReplayError> {
         let mut outcome = WalkOutcome::default();
         let mut rows = self.frozen.rows.clone();
         let started_at = Instant::now();
         let downloaded_before = self.page.downloads().total_bytes();
-        for chunk in stream.chunks(options.chunk_len) {
+        for (chunk_idx, chunk) in stream.chunks(options.chunk_len).enumerate() {
             if Instant::now() >= options.deadline {
                 break;
             }
@@ -138,7 +141,13 @@ impl Walk<'_> {
                 .map(|event| self.timelines.push(event))
                 .collect();
             self.rank_live(&queries, &mut rows, &mut outcome).await?;
-            self.post(chunk, &options.run_id, &mut outcome).await?;
+            let strike = async {
+                match &mut kills {
+                    Some(kills) => kills.strike(chunk_idx).await.map_err(ReplayError::from),
+                    None => Ok(()),
+                }
+            };
+            tokio::try_join!(self.post(chunk, &options.run_id, &mut outcome), strike)?;
             self.rank_others(&queries, &mut outcome).await?;
             match options.rate {
                 None => {
@@ -218,9 +227,13 @@ impl Walk<'_> {
             events.push(self.dataset.to_event(event, event_id));
         }
         let receipt = self.api.post_events(&events).await?;
+        let rejected = receipt
+            .rejected
+            .iter()
+            .map(|one| outcome.num_streamed + one.index);
+        outcome.rejected.extend(rejected);
         outcome.num_streamed += chunk.len();
         outcome.end = receipt.offset;
-        outcome.num_rejected += receipt.rejected.len();
         if let (None, Some(first)) = (&outcome.first_rejection, receipt.rejected.first()) {
             outcome.first_rejection = Some(format!("{}: {}", first.code, first.detail));
         }

@@ -26,7 +26,7 @@ const WARM_FIT_SECS_MAX: u64 = 1800;
 /// A server with a first version, and a ranking page that follows it.
 pub(super) struct Warm {
     /// Killed on drop; absent where the server is not ours.
-    _process: Option<ServerProcess>,
+    pub(super) process: Option<ServerProcess>,
     pub(super) api: ServerApi,
     pub(super) page: PageClient,
     pub(super) first: Applied,
@@ -67,7 +67,7 @@ impl Warm {
             PageClient::connect(api.address(), PageKind::Ranking(Device::flex())).await?;
         let first = wait_for_version(&mut page, &mut process, &api, learned_end).await?;
         Ok(Self {
-            _process: process,
+            process,
             api,
             page,
             first,
