@@ -7,18 +7,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Instant;
 
 use burn::tensor::Device;
 use indicatif::ProgressBar;
 use redb::ReadableTable;
 use serde::Deserialize;
-use shared_model::event::Item;
 use shared_model::text::{AnyTextEncoder, SmallTextEncoder, TextError, TokenizedText};
-use trainer_server::baselines::text_only::TextOnly;
-use trainer_server::baselines::timelines::Timelines;
 use trainer_server::config::TextEncoderChoice;
-use trainer_server::dataset::Dataset;
 use trainer_server::text_source::{
     CachedTextEncoder, EmbeddingCache, TextSource, TextSourceError, default_cache_dir,
     fetch_pretrained, load,
@@ -301,104 +296,4 @@ fn known_texts_come_from_the_cache_after_a_restart_and_a_damaged_file_is_replace
 
     fs::write(&file, b"not a database").expect("write");
     assert_eq!(restart().embed(&texts), Ok(expected));
-}
-
-#[test]
-#[ignore = "a measurement: run it alone with --ignored --nocapture"]
-fn measure_encoding_the_titles_of_a_real_catalogue() {
-    let (Some(path), Some(encoder)) = (dataset_path("online-retail/items.tsv"), pretrained())
-    else {
-        return;
-    };
-    let table = fs::read_to_string(path).expect("readable");
-    let titles: Vec<String> = table
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split('\t').nth(1))
-        .map(str::to_owned)
-        .collect();
-
-    let started = Instant::now();
-    let rows = encoder.embed(&titles).expect("embeds");
-    println!(
-        "pretrained: {} titles in {:?}",
-        titles.len(),
-        started.elapsed()
-    );
-    let AnyTextEncoder::Bert(bert) = &encoder else {
-        panic!("pretrained weights make a BERT encoder")
-    };
-    let started = Instant::now();
-    let tokenized: Result<Vec<TokenizedText>, TextError> = titles
-        .iter()
-        .map(|title| bert.tokenizer().tokenize(title))
-        .collect();
-    let num_tokens: usize = tokenized
-        .expect("tokenizes")
-        .iter()
-        .map(|text| text.token_ids.len())
-        .sum();
-    println!(
-        "of this tokenizing: {num_tokens} tokens in {:?}",
-        started.elapsed()
-    );
-
-    let data_dir = tempfile::tempdir().expect("tempdir");
-    let cached = CachedTextEncoder::new(
-        encoder,
-        Some(EmbeddingCache::open(data_dir.path()).expect("opens")),
-    );
-    let started = Instant::now();
-    assert!(largest_difference(&cached.embed(&titles).expect("embeds"), &rows) < GOLDEN_TOLERANCE);
-    println!("pretrained, filling the cache: {:?}", started.elapsed());
-    let started = Instant::now();
-    cached.embed(&titles).expect("embeds");
-    println!("pretrained, from the cache: {:?}", started.elapsed());
-
-    let started = Instant::now();
-    let rows = SmallTextEncoder.embed(&titles);
-    println!("small: {} values in {:?}", rows.len(), started.elapsed());
-}
-
-/// Share of the last fifth of a stream's first-time events that text alone puts among the first 10.
-fn text_only_hit_rate(dataset: &Dataset, encoder: &AnyTextEncoder) -> f64 {
-    let texts: Vec<String> = dataset.items.iter().map(Item::full_text).collect();
-    let rows = encoder.embed(&texts).expect("embeds");
-    let text_only = TextOnly::new(&rows, texts.len(), &Device::flex()).expect("sizes agree");
-    let mut timelines = Timelines::new(dataset.users.len());
-    let queries: Vec<_> = dataset
-        .events
-        .iter()
-        .map(|event| timelines.push(event))
-        .collect();
-    let asked = queries[dataset.split_at(0.8)..]
-        .iter()
-        .filter(|query| query.is_new && query.num_known > 0);
-    let asked: Vec<_> = asked.step_by(5).copied().collect();
-    let ranks = asked
-        .chunks(1000)
-        .flat_map(|chunk| text_only.ranks(chunk, &timelines));
-    let num_hits = ranks
-        .filter(|rank| rank.is_some_and(|rank| rank <= 10))
-        .count();
-    num_hits as f64 / asked.len() as f64
-}
-
-#[test]
-#[ignore = "a measurement: run it alone with --ignored --nocapture"]
-fn measure_how_well_text_alone_ranks_new_items() {
-    for name in ["online-retail", "movietweetings-100k"] {
-        let Some(path) = dataset_path(&format!("{name}/events.tsv")) else {
-            return;
-        };
-        let dataset = Dataset::load(path.parent().expect("a folder"), 7).expect("loads");
-        let small = text_only_hit_rate(&dataset, &AnyTextEncoder::Small(SmallTextEncoder));
-        println!("{name}: HR@10 by text alone, small {small:.4}");
-        if let Some(encoder) = pretrained() {
-            println!(
-                "{name}: HR@10 by text alone, pretrained {:.4}",
-                text_only_hit_rate(&dataset, &encoder)
-            );
-        }
-    }
 }

@@ -248,7 +248,8 @@ pub struct EdgeEngine {
     sync: EdgeSync,
     device: Device,
     padding: Padding,
-    ready: Option<ReadyVersion>,
+    /// What ranks, with the version it was built from.
+    ready: Option<(Version, ReadyVersion)>,
 }
 
 impl EdgeEngine {
@@ -277,7 +278,7 @@ impl EdgeEngine {
     /// The version that ranks now.
     #[must_use]
     pub fn ready(&self) -> Option<&ReadyVersion> {
-        self.ready.as_ref()
+        self.ready.as_ref().map(|(_, ready)| ready)
     }
 
     /// Makes a verified candidate live if it passes its self-test on this device.
@@ -292,20 +293,15 @@ impl EdgeEngine {
         };
         let target = &candidate.state;
         let ready = match (&self.ready, self.sync.live()) {
-            (Some(ready), Some(live)) => ready.updated(&live.state, target),
+            (Some((_, ready)), Some(live)) => ready.updated(&live.state, target),
             (_, _) => ReadyVersion::new(target, &self.device, self.padding),
         };
-        let outcome = self_test(
-            &ready,
-            target,
-            candidate.manifest.version,
-            &candidate.manifest.self_test,
-        )
-        .await;
+        let version = candidate.manifest.version;
+        let outcome = self_test(&ready, target, version, &candidate.manifest.self_test).await;
         match outcome {
             Ok(()) => {
                 self.sync.accept();
-                self.ready = Some(ready);
+                self.ready = Some((version, ready));
                 Ok(true)
             }
             Err(error) => {
@@ -321,7 +317,7 @@ impl EdgeEngine {
     /// Nothing is live yet, or the device failed.
     pub async fn rank(&mut self, request: &RankRequest<'_>) -> Result<Ranking, EngineError> {
         self.revive();
-        let (Some(ready), Some(live)) = (&self.ready, self.sync.live()) else {
+        let (Some((_, ready)), Some(live)) = (&self.ready, self.sync.live()) else {
             return Err(EngineError::NoModel);
         };
         let items = ready.rank(&live.state, request).await?;
@@ -333,12 +329,15 @@ impl EdgeEngine {
 
     /// A version restored from the cache is live in the sync machine before it has a scorer.
     fn revive(&mut self) {
-        if self.ready.is_some() {
+        let Some(live) = self.sync.live() else {
+            return;
+        };
+        let version = live.manifest.version;
+        if self.ready.as_ref().is_some_and(|(ready, _)| *ready == version) {
             return;
         }
-        if let Some(live) = self.sync.live() {
-            self.ready = Some(ReadyVersion::new(&live.state, &self.device, self.padding));
-        }
+        let ready = ReadyVersion::new(&live.state, &self.device, self.padding);
+        self.ready = Some((version, ready));
     }
 }
 

@@ -12,7 +12,9 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use futures_util::StreamExt;
 use serde::Deserialize;
+use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::codec::state::{CodeState, ItemEntry};
+use shared_model::edge::engine::{RankOptions, RankRequest};
 use shared_model::ids::{BlobId, ItemId};
 use shared_model::manifest::{KeyList, PublicKey, SelfTest};
 use shared_model::spec::ModelSpec;
@@ -185,4 +187,38 @@ fn a_page_follows_over_an_outage_and_its_states_have_the_published_hashes() {
         page.live().map(|live| live.manifest.version),
         Some(Version(4))
     );
+}
+
+#[test]
+fn a_version_restored_over_another_one_ranks_with_its_own_weights() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let publisher = open_publisher(&dir);
+    let trust = Trust::Keys(vec![publisher.verifying_key()]);
+    let mut engine = EdgeEngine::new("main", trust, Device::flex(), Padding::Longest);
+    let options = RankOptions {
+        k: 5,
+        exclude_seen: false,
+    };
+    let request = RankRequest {
+        history: &[],
+        candidates: None,
+        options: &options,
+        now_millis: 0,
+    };
+    for (bias_code, position) in [(-5, 4), (5, 0)] {
+        publish(&publisher, bias_code);
+        let latest = publisher.latest().expect("a version is published");
+        let version = latest.manifest.version;
+        let snapshot = encode_snapshot(&latest.state, version).expect("a checked state");
+        engine
+            .sync_mut()
+            .restore(latest.signed.as_bytes(), &snapshot)
+            .expect("verified");
+
+        let ranking = pollster::block_on(engine.rank(&request)).expect("ranks");
+
+        assert_eq!(ranking.model_version, version);
+        let found = ranking.items.iter().position(|item| item.item_id.as_str() == "i0");
+        assert_eq!(found, Some(position));
+    }
 }
