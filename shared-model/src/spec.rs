@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::state::{COUNTS_TENSOR, NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR};
 use crate::event::EventKind;
 use crate::ids::BlobId;
 
@@ -28,6 +29,14 @@ pub struct ModelSpec {
     pub ff_dim: u32,
     /// Half-lives of the decayed item counts, in seconds, ascending.
     pub half_lives_secs: Vec<u32>,
+    /// Neighbours listed per item; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub num_neighbours: u32,
+}
+
+/// Keeps the JSON of a spec without neighbours, and so its hash, as it was before there were any.
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 /// What a tensor belongs to, and so when it may change.
@@ -38,6 +47,8 @@ pub enum TensorGroup {
     Fast,
     /// Weights that change in release versions only.
     Slow,
+    /// Counted tables that change in release versions only.
+    Neighbours,
     /// Derived from item texts and features by the encoder of this generation.
     Content,
 }
@@ -57,6 +68,18 @@ pub struct TensorShape {
     pub group: TensorGroup,
     /// Whether row `i` belongs to item `i`, so that the tensor grows with the catalogue.
     pub per_item: bool,
+}
+
+impl TensorShape {
+    /// Whether its values come from gradients, and not from texts or counts.
+    #[must_use]
+    pub fn is_trained(&self) -> bool {
+        match self.group {
+            TensorGroup::Fast => self.name != COUNTS_TENSOR,
+            TensorGroup::Slow => true,
+            TensorGroup::Content | TensorGroup::Neighbours => false,
+        }
+    }
 }
 
 /// Why a spec was refused.
@@ -96,6 +119,7 @@ impl Default for ModelSpec {
             num_heads: 2,
             ff_dim: 128,
             half_lives_secs: vec![86_400, 7 * 86_400, 30 * 86_400],
+            num_neighbours: 0,
         }
     }
 }
@@ -114,6 +138,7 @@ impl ModelSpec {
             ("num_layers", self.num_layers, 1, 12, "1 to 12"),
             ("num_heads", self.num_heads, 1, 16, "1 to 16"),
             ("ff_dim", self.ff_dim, 4, 4096, "4 to 4096"),
+            ("num_neighbours", self.num_neighbours, 0, 256, "0 to 256"),
         ];
         for (field, actual, min, max, expected) in bounded {
             if actual < min || actual > max {
@@ -170,6 +195,18 @@ impl ModelSpec {
         shapes.item("item.bias", 1, 8, TensorGroup::Fast);
         shapes.item("item.counts", num_half_lives, 16, TensorGroup::Fast);
         shapes.shared("prior.weights", 1, num_half_lives, 16, TensorGroup::Fast);
+
+        if self.num_neighbours > 0 {
+            let num_slots = self.num_neighbours as usize;
+            shapes.shared("neighbour.weight", 1, 1, 16, TensorGroup::Fast);
+            shapes.item(NEIGHBOURS_TENSOR, num_slots, 16, TensorGroup::Neighbours);
+            shapes.item(
+                NEIGHBOUR_WEIGHTS_TENSOR,
+                num_slots,
+                8,
+                TensorGroup::Neighbours,
+            );
+        }
 
         shapes.item("item.text", self.text_dim as usize, 8, TensorGroup::Content);
         shapes.item(

@@ -95,7 +95,7 @@ async fn versions(seed: u64) -> anyhow::Result<Vec<BlobId>> {
         learner.went_live(Arc::new(state), ready);
     }
 
-    let mut release = learner.start_release();
+    let mut release = learner.start_release(&preprocessor);
     for _ in 0..NUM_RELEASE_STEPS {
         learner.release_step(&mut release, &preprocessor)?;
     }

@@ -16,6 +16,7 @@ use shared_model::model::parameters::ParameterSet;
 use trainer_server::config::DeviceChoice;
 use trainer_server::device;
 use trainer_server::learner::padding_of;
+use trainer_server::train::count_history::CountHistory;
 use trainer_server::train::full_step::{FullStepConfig, HostGradients, gradients};
 use trainer_server::train::windows::{Example, Window};
 
@@ -272,6 +273,9 @@ async fn gradients_of_a_training_step_agree_between_flex_and_wgpu() -> anyhow::R
     let config = FullStepConfig {
         learning_rate: 0.0,
         row_learning_rate: 0.0,
+        bias_learning_rate: 0.0,
+        prior_learning_rate: 0.0,
+        id_dropout: 0.0, // as above
         weight_decay: 0.0,
         dropout: 0.0, // each device draws its own
         num_negatives: 64,
@@ -279,10 +283,17 @@ async fn gradients_of_a_training_step_agree_between_flex_and_wgpu() -> anyhow::R
         click_weight: 0.1,
         rating_weight: 0.05,
     };
+    let history = CountHistory::of(
+        windows.iter().flat_map(|window| &window.examples),
+        parameters.num_items,
+        &state.spec.half_lives_secs,
+        state.landmark_millis,
+    );
     let of = |device: &Device| {
         gradients(
             &parameters,
             &windows,
+            &history,
             &config,
             &device.clone().autodiff(),
             &mut StdRng::seed_from_u64(1),
@@ -303,6 +314,10 @@ async fn gradients_of_a_training_step_agree_between_flex_and_wgpu() -> anyhow::R
         (
             "item.bias".to_owned(),
             relative_difference(&expected.bias, &actual.bias),
+        ),
+        (
+            "prior.weights".to_owned(),
+            relative_difference(&expected.prior, &actual.prior),
         ),
     ];
     for (shape, (expected, actual)) in names.zip(expected.slow.iter().zip(&actual.slow)) {

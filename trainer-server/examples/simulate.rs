@@ -50,7 +50,11 @@ fn main() -> anyhow::Result<()> {
 
     let dataset = Dataset::load(&dir, 1)?;
     let device = burn::tensor::Device::flex();
-    let encoder = CachedTextEncoder::new(text_source::from_config(&config, &device)?, None);
+    let cache_dir = std::env::temp_dir().join("freshet-simulate");
+    std::fs::create_dir_all(&cache_dir)?;
+    // Another run may hold the cache; then the texts are embedded anew.
+    let cache = text_source::EmbeddingCache::open(&cache_dir).ok();
+    let encoder = CachedTextEncoder::new(text_source::from_config(&config, &device)?, cache);
     let mut learner = Learner::new(Arc::clone(&config), device, encoder);
     let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
     let items: Vec<LogRecord> = dataset
@@ -117,7 +121,7 @@ fn main() -> anyhow::Result<()> {
         since_release += end - first;
         if since_release as u64 >= config.train.release_interval_events {
             since_release = 0;
-            let mut training = learner.start_release();
+            let mut training = learner.start_release(&preprocessor);
             for _ in 0..config.train.release_steps {
                 learner.release_step(&mut training, &preprocessor)?;
                 steps += 1;
@@ -134,9 +138,10 @@ fn main() -> anyhow::Result<()> {
         if chunk_idx % 100 == 99 || end == dataset.events.len() {
             bytes.sort_unstable();
             println!(
-                "chunk {chunk_idx}: new {:?} | prior {:?} | median delta {} | release steps {steps} (last {release:?}) | {:.0} s",
+                "chunk {chunk_idx}: new {:?} | prior {:?}, neighbours {} | median delta {} | release steps {steps} (last {release:?}) | {:.0} s",
                 quality.new.figures(),
                 learner.parameters().tensor("prior.weights"),
+                learner.parameters().neighbour_weight(),
                 bytes[bytes.len() / 2],
                 started.elapsed().as_secs_f32(),
             );

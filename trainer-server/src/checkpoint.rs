@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use shared_model::ids::Version;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::spec::TensorGroup;
 
 use crate::publish::files::write_whole;
 use crate::train::fast_step::FastOptimizer;
@@ -72,7 +71,7 @@ pub fn save(
     };
     let mut bytes_of: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     for (shape, values) in parameters.shapes().iter().zip(&parameters.tensors) {
-        let is_weight = shape.group != TensorGroup::Content && shape.name != "item.counts";
+        let is_weight = shape.is_trained();
         if is_weight && !values.is_empty() {
             let bytes = values
                 .iter()

@@ -18,6 +18,11 @@ use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::{ModelSpec, TensorGroup};
 
 use crate::train::counts::DecayedCounts;
+use crate::train::neighbour_counts::NeighbourCounts;
+
+mod neighbours;
+
+use neighbours::write_neighbours;
 
 /// Estimated bytes of naming a changed row.
 const ROW_BYTES: f32 = 2.0;
@@ -31,6 +36,15 @@ pub struct CompressConfig {
     pub bytes_budget: usize,
     /// In code steps; at least 0.5.
     pub dead_zone: f32,
+}
+
+/// What is counted rather than trained.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'a> {
+    /// Behind the item prior.
+    pub counts: &'a DecayedCounts,
+    /// Behind the neighbours.
+    pub neighbours: &'a NeighbourCounts,
 }
 
 /// What the items of a state are.
@@ -57,14 +71,15 @@ pub struct DirtyRows {
 #[must_use]
 pub fn first_state(
     parameters: &ParameterSet,
-    counts: &DecayedCounts,
+    counted: Counted<'_>,
     items: &[ItemView],
 ) -> CodeState {
+    let counts = counted.counts;
     let mut state = CodeState::empty(parameters.spec.clone());
     state.landmark_millis = counts.landmark_millis;
     append_items(&mut state, items);
     for (shape, values) in parameters.shapes().iter().zip(&parameters.tensors) {
-        if shape.name == "item.counts" {
+        if shape.name == "item.counts" || shape.group == TensorGroup::Neighbours {
             continue;
         }
         for row_idx in 0..shape.num_rows {
@@ -76,6 +91,7 @@ pub fn first_state(
     for item_idx in 0..items.len() {
         write_counts(&mut state, item_idx, counts);
     }
+    write_neighbours(&mut state, counted.neighbours);
     state
 }
 
@@ -105,16 +121,20 @@ pub fn fast_state(
         parameters.tensor("prior.weights"),
         config.dead_zone,
     );
+    if parameters.spec.num_neighbours > 0 {
+        let weight = parameters.tensor("neighbour.weight");
+        move_codes(&mut state, "neighbour.weight", 0, weight, config.dead_zone);
+    }
     send_best_rows(&mut state, parameters, dirty, config);
     state
 }
 
-/// The next release state: the slow group whole, and every dirty row.
+/// The next release state: the slow group and the neighbours whole, and every dirty row.
 #[must_use]
 pub fn release_state(
     live: &CodeState,
     parameters: &ParameterSet,
-    counts: &DecayedCounts,
+    counted: Counted<'_>,
     items: &[ItemView],
     dirty: &mut DirtyRows,
 ) -> CodeState {
@@ -122,7 +142,8 @@ pub fn release_state(
         bytes_budget: usize::MAX,
         dead_zone: 0.5,
     };
-    let mut state = fast_state(live, parameters, counts, items, dirty, &everything);
+    let mut state = fast_state(live, parameters, counted.counts, items, dirty, &everything);
+    write_neighbours(&mut state, counted.neighbours);
     for (shape, values) in parameters.shapes().iter().zip(&parameters.tensors) {
         if shape.group != TensorGroup::Slow {
             continue;
@@ -314,6 +335,11 @@ fn max_abs(values: &[f32]) -> f32 {
 mod tests {
     use super::*;
     use crate::train::init::init_parameters;
+    use shared_model::codec::state::{NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR};
+
+    fn counted<'a>(counts: &'a DecayedCounts, neighbours: &'a NeighbourCounts) -> Counted<'a> {
+        Counted { counts, neighbours }
+    }
 
     fn fixture() -> (ParameterSet, DecayedCounts, Vec<ItemView>) {
         let spec = ModelSpec {
@@ -338,7 +364,8 @@ mod tests {
     #[test]
     fn small_changes_wait_in_the_residual_until_they_have_earned_a_code() {
         let (mut parameters, counts, items) = fixture();
-        let live = first_state(&parameters, &counts, &items);
+        let none = NeighbourCounts::default();
+        let live = first_state(&parameters, counted(&counts, &none), &items);
         let step = dequantize(
             1,
             live.tensor("item.id_rows").expect("in spec").exponents[0],
@@ -363,7 +390,8 @@ mod tests {
     #[test]
     fn rows_beyond_the_budget_stay_dirty_and_are_sent_later() {
         let (mut parameters, counts, items) = fixture();
-        let live = first_state(&parameters, &counts, &items);
+        let none = NeighbourCounts::default();
+        let live = first_state(&parameters, counted(&counts, &none), &items);
         for value in parameters.tensor_mut("item.id_rows") {
             *value += 0.05;
         }
@@ -396,7 +424,8 @@ mod tests {
     #[test]
     fn new_items_and_availability_reach_the_state() {
         let (mut parameters, mut counts, mut items) = fixture();
-        let live = first_state(&parameters, &counts, &items);
+        let none = NeighbourCounts::default();
+        let live = first_state(&parameters, counted(&counts, &none), &items);
         parameters.grow_items(1);
         counts.grow(7);
         items[2].available = false;
@@ -415,5 +444,49 @@ mod tests {
         let state = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
         assert_eq!(state.check(), Ok(()));
         assert_eq!((state.items.len(), state.items[2].available), (7, false));
+    }
+
+    #[test]
+    fn what_users_had_together_reaches_the_state_with_a_release_only() {
+        let (mut parameters, counts, items) = fixture();
+        parameters = init_parameters(
+            &ModelSpec {
+                num_neighbours: 2,
+                ..parameters.spec.clone()
+            },
+            6,
+            1,
+        );
+        let mut neighbours = NeighbourCounts::default();
+        neighbours.grow(6);
+        neighbours.add(0, 5);
+        let live = first_state(&parameters, counted(&counts, &neighbours), &items);
+        neighbours.add(0, 2);
+        let config = CompressConfig {
+            bytes_budget: 1000,
+            dead_zone: 0.75,
+        };
+        let mut dirty = DirtyRows::default();
+        let fast = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
+        let table = |state: &CodeState| {
+            state
+                .tensor(NEIGHBOURS_TENSOR)
+                .expect("in the spec")
+                .clone()
+        };
+        assert_eq!(table(&fast), table(&live));
+
+        let counted = counted(&counts, &neighbours);
+        let release = release_state(&fast, &parameters, counted, &items, &mut dirty);
+
+        assert_eq!(release.check(), Ok(()));
+        assert_eq!(table(&release).row(5), [3, 0]);
+        let weights = release
+            .tensor(NEIGHBOUR_WEIGHTS_TENSOR)
+            .expect("in the spec");
+        assert!(
+            (weights.dequantize_row(5)[0] - 1.0).abs() < 0.01,
+            "one user had both and nothing else"
+        );
     }
 }

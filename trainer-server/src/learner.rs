@@ -12,25 +12,28 @@ use rand::rngs::StdRng;
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::model::scorer::{FastWeights, Padding, Query, Scorer};
+use shared_model::model::scorer::{Padding, Query, Scorer};
 use shared_model::model::sequence::Sequence;
+use shared_model::spec::TensorGroup;
 use shared_model::text::TextError;
 
-use crate::compress::{self, CompressConfig, DirtyRows, ItemView};
+use crate::compress::{self, CompressConfig, Counted, DirtyRows, ItemView};
 use crate::config::Config;
 use crate::event_log::LogRecord;
-use crate::gate::{self, GateBounds, GateError, Probe};
 use crate::preprocess::{Batch, Preprocessor};
 use crate::text_source::CachedTextEncoder;
 use crate::train::TrainError;
+use crate::train::count_history::CountHistory;
 use crate::train::counts::DecayedCounts;
 use crate::train::fast_step::{FastOptimizer, FastStepConfig, ScoredEvents, fast_step};
 use crate::train::full_step::FullStepConfig;
 use crate::train::init::init_parameters;
+use crate::train::neighbour_counts::NeighbourCounts;
 use crate::train::warm_fit::{WarmFitConfig, WarmFitProgress, warm_fit};
 use crate::train::windows::cut;
 
 mod asked;
+mod gating;
 mod release;
 mod restore;
 
@@ -85,8 +88,8 @@ struct LastBatch {
     queries: Vec<Query>,
     targets: Vec<u32>,
     live_scores: Vec<f32>,
-    /// Id rows, biases and prior weights before the step, to undo it.
-    undo: Option<[Vec<f32>; 3]>,
+    /// The weights that a fast step moves, as before it, to undo it.
+    undo: Option<Vec<(String, Vec<f32>)>>,
 }
 
 /// All that is learned.
@@ -97,6 +100,7 @@ pub struct Learner {
     encoder: CachedTextEncoder,
     parameters: ParameterSet,
     counts: DecayedCounts,
+    neighbours: NeighbourCounts,
     optimizer: FastOptimizer,
     dirty: DirtyRows,
     /// What will be left of `dirty` once the last candidate is live.
@@ -125,6 +129,7 @@ impl Learner {
             encoder,
             parameters,
             counts,
+            neighbours: NeighbourCounts::default(),
             optimizer,
             dirty: DirtyRows::default(),
             dirty_after: DirtyRows::default(),
@@ -203,8 +208,9 @@ impl Learner {
                 .first()
                 .map_or(0, |(_, example)| example.occurred_at);
         }
-        for (_, example) in &batch.examples {
+        for (user, example) in &batch.examples {
             if example.target_weight > 0.0 {
+                self.neighbours.add(user.0, example.item_idx);
                 self.counts.add(example.item_idx, example.occurred_at);
                 self.dirty.counted.insert(example.item_idx);
             }
@@ -232,6 +238,8 @@ impl Learner {
             step: FullStepConfig {
                 learning_rate: train.warm_learning_rate,
                 row_learning_rate: train.warm_row_learning_rate,
+                bias_learning_rate: train.warm_bias_learning_rate,
+                prior_learning_rate: train.warm_prior_learning_rate,
                 ..full_step_config(&self.config)
             },
             num_epochs: train.warm_epochs,
@@ -239,9 +247,27 @@ impl Learner {
             seed: train.seed,
         };
         let device = self.device.clone().autodiff();
-        warm_fit(&mut self.parameters, &windows, &config, &device, keep_going)?;
+        let history = self.count_history(preprocessor);
+        warm_fit(
+            &mut self.parameters,
+            &windows,
+            &history,
+            &config,
+            &device,
+            keep_going,
+        )?;
         self.optimizer = FastOptimizer::new(&self.parameters);
         Ok(())
+    }
+
+    /// The counts of all times so far.
+    fn count_history(&self, preprocessor: &Preprocessor) -> CountHistory {
+        CountHistory::of(
+            preprocessor.timelines().iter().flatten(),
+            self.parameters.num_items,
+            &self.parameters.spec.half_lives_secs,
+            self.counts.landmark_millis,
+        )
     }
 
     /// Scores the batch with the live version, then learns from it.
@@ -299,7 +325,7 @@ impl Learner {
         self.dirty_after = self.dirty.clone();
         let Some(live) = &self.live else {
             self.dirty_after = DirtyRows::default();
-            let mut state = compress::first_state(&self.parameters, &self.counts, &self.items);
+            let mut state = compress::first_state(&self.parameters, self.counted(), &self.items);
             state.encoder_generation = self.encoder_generation();
             return state;
         };
@@ -314,91 +340,19 @@ impl Learner {
         )
     }
 
+    fn counted(&self) -> Counted<'_> {
+        Counted {
+            counts: &self.counts,
+            neighbours: &self.neighbours,
+        }
+    }
+
     /// Makes a candidate ready to score, reusing what it shares with the live version.
     #[must_use]
     pub fn ready(&self, candidate: &CodeState) -> ReadyVersion {
         match &self.live {
             Some(live) => live.ready.updated(&live.state, candidate),
             None => ReadyVersion::new(candidate, &self.device, padding_of(&self.device)),
-        }
-    }
-
-    /// The gate over the events of the last batch, for the state that `candidate` gave last.
-    ///
-    /// # Errors
-    /// The candidate must not be published.
-    pub async fn check(
-        &self,
-        state: &CodeState,
-        candidate: &ReadyVersion,
-    ) -> Result<(), GateError> {
-        let trained = self.trained_twin(state, &candidate.scorer, &self.parameters);
-        self.check_against(candidate, &trained).await
-    }
-
-    /// The candidate with f32 weights in place of codes, but without the rows that wait for a later version:
-    /// what the gate wants to know is what rounding did, not what the byte budget held back.
-    fn trained_twin(
-        &self,
-        state: &CodeState,
-        candidate: &Scorer,
-        parameters: &ParameterSet,
-    ) -> Scorer {
-        let dim = parameters.spec.embedding_dim as usize;
-        let mut id_rows = parameters.tensor("item.id_rows").to_vec();
-        let mut bias = parameters.tensor("item.bias").to_vec();
-        let published = |name: &str, row_idx: usize| {
-            state
-                .tensor(name)
-                .map(|tensor| tensor.dequantize_row(row_idx))
-        };
-        for item_idx in &self.dirty_after.learned {
-            let row_idx = *item_idx as usize;
-            if let (Some(row), Some(bias_row)) = (
-                published("item.id_rows", row_idx),
-                published("item.bias", row_idx),
-            ) {
-                id_rows[row_idx * dim..(row_idx + 1) * dim].copy_from_slice(&row);
-                bias[row_idx] = bias_row[0];
-            }
-        }
-        let prior = parameters.tensor("prior.weights");
-        candidate.with_fast_weights(FastWeights {
-            id_rows: &id_rows,
-            bias: &bias,
-            prior,
-        })
-    }
-
-    async fn check_against(
-        &self,
-        candidate: &ReadyVersion,
-        trained: &Scorer,
-    ) -> Result<(), GateError> {
-        let bounds = GateBounds {
-            log_loss_rise_max: self.config.gate.log_loss_rise_max,
-            agreement_min: self.config.gate.agreement_min,
-        };
-        let last = &self.last;
-        let probe = Probe {
-            sequences: &last.sequences,
-            queries: &last.queries,
-            targets: &last.targets,
-            live_scores: &last.live_scores,
-        };
-        gate::check(&candidate.scorer, trained, probe, bounds).await
-    }
-
-    /// Takes back what the last batch taught, after the gate refused it.
-    pub fn undo_last(&mut self) {
-        let Some(undo) = self.last.undo.take() else {
-            return;
-        };
-        for (name, values) in ["item.id_rows", "item.bias", "prior.weights"]
-            .into_iter()
-            .zip(undo)
-        {
-            *self.parameters.tensor_mut(name) = values;
         }
     }
 
@@ -418,8 +372,12 @@ impl Learner {
     }
 
     fn fast_step(&mut self, events: &ScoredEvents) -> Result<(), TrainError> {
-        let undo = ["item.id_rows", "item.bias", "prior.weights"]
-            .map(|name| self.parameters.tensor(name).to_vec());
+        let shapes = self.parameters.shapes();
+        let fast = shapes.into_iter().zip(&self.parameters.tensors);
+        let undo = fast
+            .filter(|(shape, _)| shape.group == TensorGroup::Fast && shape.is_trained())
+            .map(|(shape, values)| (shape.name, values.clone()))
+            .collect();
         let train = &self.config.train;
         let config = FastStepConfig {
             learning_rate: train.fast_learning_rate,
@@ -461,6 +419,7 @@ impl Learner {
         let num_new = known.len() - self.parameters.num_items;
         self.parameters.grow_items(num_new);
         self.counts.grow(known.len());
+        self.neighbours.grow(known.len());
         self.items.truncate(0);
         self.items.extend(known.iter().map(|item| ItemView {
             item_id: item.item_id.clone(),
@@ -506,6 +465,9 @@ fn full_step_config(config: &Config) -> FullStepConfig {
     FullStepConfig {
         learning_rate: 0.0,
         row_learning_rate: 0.0,
+        bias_learning_rate: 0.0,
+        prior_learning_rate: 0.0,
+        id_dropout: f64::from(config.train.id_dropout),
         weight_decay: config.train.weight_decay,
         dropout: f64::from(config.train.dropout),
         num_negatives: config.train.num_negatives,
@@ -542,6 +504,6 @@ fn same_slow(base: &CodeState, target: &CodeState) -> bool {
     let mut slow = shapes
         .iter()
         .zip(pairs)
-        .filter(|(shape, _)| shape.group == shared_model::spec::TensorGroup::Slow);
+        .filter(|(shape, _)| shape.group == TensorGroup::Slow);
     slow.all(|(_, (base, target))| base == target)
 }

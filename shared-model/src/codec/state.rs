@@ -27,6 +27,12 @@ pub const NUM_CODES_MAX: usize = 1 << 28;
 /// The one tensor with a fixed exponent and a code for "never".
 pub const COUNTS_TENSOR: &str = "item.counts";
 
+/// Item indices: of 16-bit codes, so that catalogues of up to 32,767 items can have neighbours.
+pub const NEIGHBOURS_TENSOR: &str = "item.neighbours";
+
+/// Cosines beside [`NEIGHBOURS_TENSOR`], slot by slot.
+pub const NEIGHBOUR_WEIGHTS_TENSOR: &str = "item.neighbour_weights";
+
 /// Exponent of every row of [`COUNTS_TENSOR`].
 pub const COUNT_EXPONENT: i8 = -5;
 
@@ -202,7 +208,10 @@ impl CodeState {
     #[must_use]
     pub fn learned_code_bytes(&self) -> usize {
         let pairs = self.shapes().into_iter().zip(&self.tensors);
-        let learned = pairs.filter(|(shape, _)| shape.group != TensorGroup::Content);
+        let learned = pairs.filter(|(shape, _)| match shape.group {
+            TensorGroup::Fast | TensorGroup::Slow => true,
+            TensorGroup::Content | TensorGroup::Neighbours => false,
+        });
         learned
             .map(|(_, tensor)| tensor.codes.len() * usize::from(tensor.code_bits / 8))
             .sum()

@@ -3,6 +3,7 @@
 //! One spec runs on every burn device: flex on the server and in the page, wgpu on both.
 //! Not here: optimizers and losses (`trainer-server/train`), integer codes (`codec`).
 
+pub mod neighbours;
 pub mod parameters;
 pub mod prior;
 pub mod sequence;

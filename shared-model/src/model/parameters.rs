@@ -71,6 +71,15 @@ impl ParameterSet {
         &mut self.tensors[idx]
     }
 
+    /// Weight of the gain by neighbours; 0 where the spec has none.
+    #[must_use]
+    pub fn neighbour_weight(&self) -> f32 {
+        match self.spec.num_neighbours {
+            0 => 0.0,
+            _ => self.tensor("neighbour.weight")[0],
+        }
+    }
+
     /// Appends `num_new` zero rows to every per-item tensor.
     pub fn grow_items(&mut self, num_new: usize) {
         let shapes = self.shapes();

@@ -5,9 +5,11 @@
 //! Scores leave the device; choosing the best of them is the engine's work on the host.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
+use super::neighbours::Neighbours;
 use super::parameters::ParameterSet;
 use super::prior;
 use super::ranker::{Dropout, Ranker, ints, item_vectors, matrix};
@@ -58,6 +60,8 @@ pub struct FastWeights<'a> {
     pub bias: &'a [f32],
     /// `[num_half_lives]`.
     pub prior: &'a [f32],
+    /// Of the gain by neighbours; 0 where the spec has none.
+    pub neighbour_weight: f32,
 }
 
 /// One version on one device.
@@ -72,6 +76,8 @@ pub struct Scorer {
     bias: Vec<f32>,
     log2_sums: Vec<f32>,
     prior_weights: Vec<f32>,
+    neighbours: Option<Arc<Neighbours>>,
+    neighbour_weight: f32,
     landmark_millis: i64,
 }
 
@@ -82,7 +88,8 @@ impl Scorer {
         let parameters = ParameterSet::from_state(state);
         let ranker = Ranker::init(&parameters, device);
         let content = content_rows(&ranker, state, 0);
-        Self::assemble(state, ranker, content, padding)
+        let neighbours = Neighbours::from_state(state).map(Arc::new);
+        Self::assemble(state, ranker, content, neighbours, padding)
     }
 
     /// The scorer of `target`, reusing what `self`, built from `base`, has in common with it.
@@ -107,7 +114,20 @@ impl Scorer {
                 (known, appended) => known.or(appended),
             }
         };
-        Self::assemble(target, self.ranker.clone(), content, self.padding)
+        let has_same_neighbours = target.items.len() == num_known
+            && groups_equal(base, target, TensorGroup::Neighbours, num_known);
+        let neighbours = if has_same_neighbours {
+            self.neighbours.clone()
+        } else {
+            Neighbours::from_state(target).map(Arc::new)
+        };
+        Self::assemble(
+            target,
+            self.ranker.clone(),
+            content,
+            neighbours,
+            self.padding,
+        )
     }
 
     /// Scores of all items at every query.
@@ -135,6 +155,7 @@ impl Scorer {
             .try_into_vec::<f32>()
             .map_err(|error| ScoreError::Device(format!("{error:?}")))?;
         self.add_bias_and_prior(&mut scores, queries);
+        self.add_neighbours(&mut scores, sequences, queries);
         match scores.iter().position(|score| !score.is_finite()) {
             Some(score_idx) => Err(ScoreError::NotFinite { score_idx }),
             None => Ok(scores),
@@ -203,6 +224,7 @@ impl Scorer {
         state: &CodeState,
         ranker: Ranker,
         content: Option<Tensor<2>>,
+        neighbours: Option<Arc<Neighbours>>,
         padding: Padding,
     ) -> Self {
         let num_items = state.items.len();
@@ -227,6 +249,10 @@ impl Scorer {
                 .map(|code| prior::log2_sum_from_code(*code))
                 .collect(),
             prior_weights: named(state, "prior.weights").dequantize(),
+            neighbour_weight: state
+                .tensor("neighbour.weight")
+                .map_or(0.0, |tensor| tensor.dequantize_row(0)[0]),
+            neighbours,
             landmark_millis: state.landmark_millis,
         }
     }
@@ -240,6 +266,7 @@ impl Scorer {
             item_vectors: item_vectors(self.content.clone(), id_rows),
             bias: weights.bias.to_vec(),
             prior_weights: weights.prior.to_vec(),
+            neighbour_weight: weights.neighbour_weight,
             ..self.clone()
         }
     }
@@ -274,6 +301,32 @@ impl Scorer {
             self.landmark_millis,
             now_millis,
         )
+    }
+
+    /// What each query's history gains by neighbours, before the weight: item and gain.
+    #[must_use]
+    pub fn neighbour_gains(
+        &self,
+        sequences: &[Sequence],
+        queries: &[Query],
+    ) -> Vec<Vec<(u32, f32)>> {
+        let gains = |query: &Query| match &self.neighbours {
+            Some(neighbours) => {
+                let known = &sequences[query.sequence_idx].tokens[..query.num_known];
+                neighbours.gains(known.iter().map(|token| token.item_idx))
+            }
+            None => Vec::new(),
+        };
+        queries.iter().map(gains).collect()
+    }
+
+    fn add_neighbours(&self, scores: &mut [f32], sequences: &[Sequence], queries: &[Query]) {
+        let gains = self.neighbour_gains(sequences, queries);
+        for (row, gains) in scores.chunks_exact_mut(self.num_items).zip(gains) {
+            for (item_idx, gain) in gains {
+                row[item_idx as usize] += self.neighbour_weight * gain;
+            }
+        }
     }
 
     fn add_bias_and_prior(&self, scores: &mut [f32], queries: &[Query]) {

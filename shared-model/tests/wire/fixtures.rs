@@ -8,13 +8,15 @@ use rand::{Rng, SeedableRng};
 use shared_model::codec::delta::encode_delta;
 use shared_model::codec::quantize::{EXPONENT_MAX, EXPONENT_MIN, code_max, rescale_code};
 use shared_model::codec::snapshot::encode_snapshot;
-use shared_model::codec::state::{COUNTS_TENSOR, CodeState, ItemEntry, NEVER_CODE};
+use shared_model::codec::state::{
+    COUNTS_TENSOR, CodeState, ItemEntry, NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR, NEVER_CODE,
+};
 use shared_model::ids::{BlobId, ItemId, LogOffset, Version};
 use shared_model::manifest::{
     Announcement, BlobRef, DeltaRef, FORMAT_VERSION, Manifest, PlanStep, PlanStepKind, SelfTest,
     UpdatePlan, VersionKind, sign,
 };
-use shared_model::spec::ModelSpec;
+use shared_model::spec::{ModelSpec, TensorGroup};
 
 pub(crate) const MODEL: &str = "shop";
 
@@ -32,6 +34,7 @@ pub(crate) fn tiny_spec() -> ModelSpec {
         num_heads: 1,
         ff_dim: 4,
         half_lives_secs: vec![60, 3600],
+        num_neighbours: 0,
     }
 }
 
@@ -47,6 +50,7 @@ pub(crate) fn random_spec(rng: &mut StdRng) -> ModelSpec {
         half_lives_secs: (1..=rng.random_range(1..=8))
             .map(|step| 60 * step)
             .collect(),
+        num_neighbours: [0, 3][rng.random_range(0..2)],
     }
 }
 
@@ -85,9 +89,17 @@ pub(crate) fn randomize_row(
     row_idx: usize,
     rng: &mut StdRng,
 ) {
-    let is_counts = state.shapes()[tensor_idx].name == COUNTS_TENSOR;
+    let name = state.shapes()[tensor_idx].name.clone();
+    let is_counts = name == COUNTS_TENSOR;
     let tensor = &mut state.tensors[tensor_idx];
     if tensor.num_cols == 0 || rng.random_bool(0.2) {
+        return;
+    }
+    if name == NEIGHBOURS_TENSOR {
+        let num_items = tensor.num_rows as i16; // a handful
+        for code in tensor.row_mut(row_idx) {
+            *code = rng.random_range(0..=num_items);
+        }
         return;
     }
     if !is_counts && rng.random_bool(0.7) {
@@ -100,6 +112,9 @@ pub(crate) fn randomize_row(
     };
     for code in tensor.row_mut(row_idx) {
         *code = rng.random_range(-max..=max);
+        if name == NEIGHBOUR_WEIGHTS_TENSOR {
+            *code = code.abs();
+        }
         if is_counts && rng.random_bool(0.3) {
             *code = NEVER_CODE;
         }
@@ -108,13 +123,18 @@ pub(crate) fn randomize_row(
 
 /// Moves a few codes of a few rows by small steps, sometimes with a new exponent.
 pub(crate) fn nudge(state: &mut CodeState, num_rows: usize, rng: &mut StdRng) {
-    let is_counts: Vec<bool> = state
-        .shapes()
+    let shapes = state.shapes();
+    let is_counts: Vec<bool> = shapes
         .iter()
         .map(|shape| shape.name == COUNTS_TENSOR)
         .collect();
     for _ in 0..num_rows {
         let tensor_idx = rng.random_range(0..state.tensors.len());
+        if shapes[tensor_idx].group == TensorGroup::Neighbours && !state.items.is_empty() {
+            let row_idx = rng.random_range(0..state.items.len());
+            randomize_row(state, tensor_idx, row_idx, rng);
+            continue;
+        }
         let tensor = &mut state.tensors[tensor_idx];
         if tensor.codes.is_empty() {
             continue;

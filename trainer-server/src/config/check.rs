@@ -226,6 +226,14 @@ impl Config {
                 self.train.warm_row_learning_rate,
             ),
             (
+                "train.warm_bias_learning_rate",
+                self.train.warm_bias_learning_rate,
+            ),
+            (
+                "train.warm_prior_learning_rate",
+                self.train.warm_prior_learning_rate,
+            ),
+            (
                 "train.release_learning_rate",
                 self.train.release_learning_rate,
             ),
@@ -245,6 +253,7 @@ impl Config {
         }
         let shares = [
             ("train.dropout", self.train.dropout),
+            ("train.id_dropout", self.train.id_dropout),
             ("train.weight_decay", self.train.weight_decay),
             ("gate.agreement_min", self.gate.agreement_min),
         ];
@@ -303,6 +312,7 @@ fn model_key(field: &'static str) -> &'static str {
         "num_layers" => "model.num_layers",
         "num_heads" => "model.num_heads",
         "ff_dim" => "model.ff_dim",
+        "num_neighbours" => "model.num_neighbours",
         "half_lives_secs" => "model.half_lives_secs",
         other => other,
     }

@@ -120,6 +120,7 @@ pub struct ModelConfig {
     pub ff_dim: u32,
     pub history_len: u32,
     pub half_lives_secs: Vec<u32>,
+    pub num_neighbours: u32,
     pub text_encoder: TextEncoderChoice,
     #[serde(with = "optional")]
     pub text_encoder_dir: Option<PathBuf>,
@@ -138,6 +139,7 @@ impl ModelConfig {
             num_heads: self.num_heads,
             ff_dim: self.ff_dim,
             half_lives_secs: self.half_lives_secs.clone(),
+            num_neighbours: self.num_neighbours,
         }
     }
 }
@@ -170,10 +172,13 @@ pub struct TrainConfig {
     pub warm_epochs: u32,
     pub warm_learning_rate: f32,
     pub warm_row_learning_rate: f32,
+    pub warm_bias_learning_rate: f32,
+    pub warm_prior_learning_rate: f32,
     pub warm_batch_size: usize,
     pub warm_fit_min_events: usize,
     pub num_negatives: usize,
     pub dropout: f32,
+    pub id_dropout: f32,
     pub weight_decay: f32,
     pub release_interval_secs: u64,
     pub release_interval_events: u64,

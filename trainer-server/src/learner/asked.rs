@@ -111,7 +111,9 @@ impl Asked {
         distinct.sort_unstable();
         distinct.dedup();
         let moment = |query: &Query| distinct.partition_point(|now| *now < query.now_millis) as u32; // fits: a batch is small
+        let neighbour_gains = scorer.neighbour_gains(&self.sequences, &self.queries);
         ScoredEvents {
+            neighbour_gains,
             num_items: scorer.num_items(),
             users,
             scores,

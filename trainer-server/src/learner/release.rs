@@ -14,6 +14,7 @@ use crate::compress;
 use crate::gate::GateError;
 use crate::preprocess::Preprocessor;
 use crate::train::TrainError;
+use crate::train::count_history::CountHistory;
 use crate::train::full_step::{FullOptimizer, FullStepConfig, full_step};
 use crate::train::windows::Window;
 
@@ -27,6 +28,8 @@ const RECENT_USERS: usize = 512;
 pub struct ReleaseTraining {
     parameters: ParameterSet,
     optimizer: FullOptimizer,
+    /// Counts of all times up to its start.
+    history: CountHistory,
     num_steps: u32,
 }
 
@@ -41,11 +44,12 @@ impl ReleaseTraining {
 impl Learner {
     /// Starts training a shadow of the slow group.
     #[must_use]
-    pub fn start_release(&self) -> ReleaseTraining {
+    pub fn start_release(&self, preprocessor: &Preprocessor) -> ReleaseTraining {
         let parameters = self.parameters.clone();
         ReleaseTraining {
             optimizer: FullOptimizer::new(&parameters),
             parameters,
+            history: self.count_history(preprocessor),
             num_steps: 0,
         }
     }
@@ -72,6 +76,7 @@ impl Learner {
             &mut training.parameters,
             &mut training.optimizer,
             &windows,
+            &training.history,
             &config,
             &device,
             &mut self.rng,
@@ -91,10 +96,11 @@ impl Learner {
         let Some(live) = &self.live else {
             return Err(GateError::SelfTest("nothing is live yet".to_owned()));
         };
-        self.dirty_after = self.dirty.clone();
-        let (trained, counts, items) = (&training.parameters, &self.counts, &self.items);
+        let mut dirty = self.dirty.clone();
+        let (trained, items) = (&training.parameters, &self.items);
         let state =
-            compress::release_state(&live.state, trained, counts, items, &mut self.dirty_after);
+            compress::release_state(&live.state, trained, self.counted(), items, &mut dirty);
+        self.dirty_after = dirty;
         let ready = self.ready(&state);
         let slow = ready.scorer.with_slow_weights(&training.parameters);
         let trained = self.trained_twin(&state, &slow, &training.parameters);

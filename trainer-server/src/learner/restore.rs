@@ -10,7 +10,6 @@ use shared_model::codec::quantize::dequantize;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::ItemId;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::spec::TensorGroup;
 
 use super::{Learner, padding_of};
 use crate::checkpoint::Checkpoint;
@@ -101,7 +100,7 @@ impl Learner {
     fn take_weights(&mut self, state: &CodeState, checkpoint: Option<&Checkpoint>) {
         let published = ParameterSet::from_state(state);
         for (idx, shape) in self.parameters.shapes().iter().enumerate() {
-            let is_weight = shape.group != TensorGroup::Content && shape.name != "item.counts";
+            let is_weight = shape.is_trained();
             if !is_weight {
                 continue;
             }

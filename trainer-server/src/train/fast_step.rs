@@ -7,6 +7,7 @@
 //! loss = Σ_p weight_p (ln Σ_i e^{s_pi} − s_p,target)     plain SGD on id rows and biases
 //! ```
 //!
+//! and, for the item prior and the gain by neighbours, AdamW on their few weights,
 //! with a step size per row, `η_i = η (1 + boost / (1 + count_i))`, `count_i` the item's decayed count at the
 //! longest half-life: a row that has hardly been seen has everything to learn.
 //! The softmax is over all items of a small catalogue, over targets and uniform negatives of a large one.
@@ -39,7 +40,7 @@ pub struct FastStepConfig {
     pub bias_learning_rate: f32,
     /// How many times faster a row without events learns, beyond once.
     pub cold_boost: f32,
-    /// Of the prior weights, per step.
+    /// Of the weights of prior and neighbours, per step.
     pub prior_learning_rate: f32,
     /// Negatives of a large catalogue.
     pub num_negatives: usize,
@@ -50,8 +51,15 @@ pub struct FastStepConfig {
 pub struct FastOptimizer {
     /// Of `prior.weights`.
     pub prior: AdamW,
+    /// Of `neighbour.weight`.
+    #[serde(default = "one_weight")]
+    pub neighbour: AdamW,
     /// Fast steps so far.
     pub num_steps: u64,
+}
+
+fn one_weight() -> AdamW {
+    AdamW::new(1)
 }
 
 impl FastOptimizer {
@@ -60,6 +68,7 @@ impl FastOptimizer {
     pub fn new(parameters: &ParameterSet) -> Self {
         Self {
             prior: AdamW::new(parameters.spec.half_lives_secs.len()),
+            neighbour: one_weight(),
             num_steps: 0,
         }
     }
@@ -82,6 +91,8 @@ pub struct ScoredEvents {
     pub moments: Vec<u32>,
     /// Prior features per distinct moment, each `[num_items, num_half_lives]`.
     pub prior_features: Vec<Vec<f32>>,
+    /// Items that gain by neighbours and how much, by event.
+    pub neighbour_gains: Vec<Vec<(u32, f32)>>,
 }
 
 /// What a fast step did.
@@ -145,6 +156,14 @@ pub fn fast_step(
             gradient,
             config.bias_learning_rate * boost,
         );
+    }
+    let neighbour_gradient = neighbour_gradient(events);
+    if parameters.spec.num_neighbours > 0 && neighbour_gradient.is_finite() {
+        let weight = parameters.tensor_mut("neighbour.weight");
+        let rate = config.prior_learning_rate;
+        optimizer
+            .neighbour
+            .step(weight, &[neighbour_gradient], rate, 0.0);
     }
     let prior_gradient = prior_gradient(events);
     if prior_gradient.iter().all(|g| g.is_finite()) {
@@ -278,11 +297,23 @@ fn constant_scores(parameters: &ParameterSet, events: &ScoredEvents, rows: &[u32
             rows.iter().map(prior).collect()
         })
         .collect();
-    events
+    let mut constants: Vec<f32> = events
         .moments
         .iter()
         .flat_map(|moment| by_moment[*moment as usize].iter().copied())
-        .collect()
+        .collect();
+    let weight = parameters.neighbour_weight();
+    for (row, gains) in constants
+        .chunks_exact_mut(rows.len())
+        .zip(&events.neighbour_gains)
+    {
+        for (item_idx, gain) in gains {
+            if let Ok(local) = rows.binary_search(item_idx) {
+                row[local] += weight * gain;
+            }
+        }
+    }
+    constants
 }
 
 /// Gradient of the mean loss to the prior weights, from the published scores:
@@ -314,6 +345,24 @@ fn prior_gradient(events: &ScoredEvents) -> Vec<f32> {
     gradient
 }
 
+/// Gradient of the mean loss to the weight of the gain by neighbours, from the published scores:
+/// `Σ_p weight_p (Σ_i softmax_pi gain_pi − gain_p,target)`.
+fn neighbour_gradient(events: &ScoredEvents) -> f32 {
+    let weight_sum = events.weights.iter().sum::<f32>().max(1.0);
+    let mut gradient = 0.0;
+    for (event_idx, gains) in events.neighbour_gains.iter().enumerate() {
+        let scores = &events.scores[event_idx * events.num_items..][..events.num_items];
+        let normalizer = host_log_sum_exp(scores);
+        let target = events.targets[event_idx];
+        for (item_idx, gain) in gains {
+            let share = (scores[*item_idx as usize] - normalizer).exp();
+            let is_target = f32::from(u8::from(*item_idx == target));
+            gradient += events.weights[event_idx] / weight_sum * (share - is_target) * gain;
+        }
+    }
+    gradient
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,6 +388,7 @@ mod tests {
             weights: vec![1.0, 1.0],
             moments: vec![0, 0],
             prior_features: vec![vec![0.0; 5]],
+            neighbour_gains: vec![vec![(3, 2.0), (1, 1.0)], Vec::new()],
         };
         (parameters, events)
     }
@@ -377,6 +427,16 @@ mod tests {
         let sum: f32 = bias.iter().zip(bias_before).map(|(a, b)| a - b).sum();
         assert!(sum.abs() < 1e-6, "what the target gains the others lose");
         assert!(step(&mut parameters, &events).expect("finite").loss < first);
+    }
+
+    #[test]
+    fn neighbours_that_were_taken_gain_weight() {
+        let (_, mut events) = tiny();
+        // Five items with equal scores: each has a share of a fifth.
+        let expected = 0.5 * ((0.2 - 1.0) * 2.0 + 0.2 * 1.0);
+        assert!((neighbour_gradient(&events) - expected).abs() < 1e-6);
+        events.targets = vec![0, 0];
+        assert!(neighbour_gradient(&events) > 0.0, "they were wrong");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use shared_model::model::sequence::{Sequence, SequenceBatch};
 
+use super::count_history::CountHistory;
 use super::windows::Window;
 
 /// Integer view of the windows: which rows, which positions, which targets.
@@ -20,6 +21,19 @@ pub(super) struct Batch {
     pub(super) log_q: f32,
     /// One random local row per target, the negative of the click head.
     pub(super) click_negatives: Vec<i32>,
+    pub(super) prior: PriorFeatures,
+}
+
+/// Features of the item prior at the moments of the targets.
+pub(super) struct PriorFeatures {
+    pub(super) num_moments: usize,
+    pub(super) num_half_lives: usize,
+    /// Of the candidates at every distinct moment, `[num_moments, num_candidates, num_half_lives]`.
+    pub(super) of_candidates: Vec<f32>,
+    /// Index of each target's moment, `[num_targets]`.
+    pub(super) moments: Vec<i32>,
+    /// Of each target at its moment, `[num_targets, num_half_lives]`.
+    pub(super) of_targets: Vec<f32>,
 }
 
 pub(super) struct Target {
@@ -28,11 +42,14 @@ pub(super) struct Target {
     pub(super) target_weight: f32,
     pub(super) click: Option<bool>,
     pub(super) rating: Option<f32>,
+    /// When, milliseconds since 1970-01-01 UTC.
+    occurred_at: i64,
 }
 
 impl Batch {
     pub(super) fn new(
         windows: &[Window],
+        history: &CountHistory,
         num_items: usize,
         num_negatives: usize,
         rng: &mut StdRng,
@@ -66,6 +83,7 @@ impl Batch {
             .iter()
             .map(|_| candidates[rng.random_range(0..candidates.len())])
             .collect();
+        let prior = PriorFeatures::new(history, &targets, &negatives, &rows);
         let log_q = (num_items as f32 / candidates.len() as f32).ln();
         Self {
             rows,
@@ -75,6 +93,33 @@ impl Batch {
             is_full_softmax,
             log_q,
             click_negatives,
+            prior,
+        }
+    }
+}
+
+impl PriorFeatures {
+    /// `candidates` are items; target rows index `rows`.
+    fn new(history: &CountHistory, targets: &[Target], candidates: &[u32], rows: &[u32]) -> Self {
+        let mut distinct: Vec<i64> = targets.iter().map(|target| target.occurred_at).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let moment = |target: &Target| {
+            distinct.partition_point(|at| *at < target.occurred_at) as i32 // fits: a batch is small
+        };
+        let of_targets = targets
+            .iter()
+            .flat_map(|target| history.features(&[rows[target.row as usize]], target.occurred_at))
+            .collect();
+        Self {
+            num_moments: distinct.len(),
+            num_half_lives: history.num_half_lives(),
+            of_candidates: distinct
+                .iter()
+                .flat_map(|at_millis| history.features(candidates, *at_millis))
+                .collect(),
+            moments: targets.iter().map(moment).collect(),
+            of_targets,
         }
     }
 }
@@ -90,6 +135,7 @@ fn targets_of(windows: &[Window], num_positions: usize, local: &[i32]) -> Vec<Ta
                     target_weight: example.target_weight,
                     click: example.click,
                     rating: example.rating,
+                    occurred_at: example.occurred_at,
                 });
             }
         }

@@ -10,6 +10,7 @@ use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::TensorGroup;
 
 use super::TrainError;
+use super::count_history::CountHistory;
 use super::full_batch::Batch;
 use super::losses::{Leaves, batch_loss};
 use super::optimizer::{AdamW, RowAdam, clip_global_norm};
@@ -20,8 +21,14 @@ use super::windows::Window;
 pub struct FullStepConfig {
     /// Of the slow weights.
     pub learning_rate: f32,
-    /// Of id rows and biases; 0 leaves them alone.
+    /// Of id rows; 0 leaves them, the biases and the prior weights alone.
     pub row_learning_rate: f32,
+    /// Of biases.
+    pub bias_learning_rate: f32,
+    /// Of the weights of the item prior.
+    pub prior_learning_rate: f32,
+    /// Share of id rows left out of a step, so that content learns to stand alone (DropoutNet, Volkovs et al. 2017).
+    pub id_dropout: f64,
     /// Decoupled, on matrices only.
     pub weight_decay: f32,
     /// Share of activations zeroed.
@@ -42,6 +49,7 @@ pub struct FullOptimizer {
     dense: Vec<Option<AdamW>>,
     id_rows: RowAdam,
     bias: RowAdam,
+    prior: AdamW,
     num_steps: u64,
 }
 
@@ -73,6 +81,7 @@ impl FullOptimizer {
             dense,
             id_rows: RowAdam::new(parameters.num_items, dim),
             bias: RowAdam::new(parameters.num_items, 1),
+            prior: AdamW::new(parameters.spec.half_lives_secs.len()),
             num_steps: 0,
         }
     }
@@ -84,7 +93,8 @@ impl FullOptimizer {
     }
 }
 
-/// One update of `parameters` on `windows`. `device` must have autodiff.
+/// One update of `parameters` on `windows`, with the counts that `history` had at their times.
+/// `device` must have autodiff.
 ///
 /// # Errors
 /// Loss or gradient is not finite, or the device failed; then nothing was changed.
@@ -92,12 +102,14 @@ pub fn full_step(
     parameters: &mut ParameterSet,
     optimizer: &mut FullOptimizer,
     windows: &[Window],
+    history: &CountHistory,
     config: &FullStepConfig,
     device: &Device,
     rng: &mut StdRng,
 ) -> Result<StepReport, TrainError> {
     let step = optimizer.num_steps;
-    let batch = Batch::new(windows, parameters.num_items, config.num_negatives, rng);
+    let num_items = parameters.num_items;
+    let batch = Batch::new(windows, history, num_items, config.num_negatives, rng);
     if batch.targets.is_empty() {
         return Ok(StepReport {
             loss: 0.0,
@@ -129,11 +141,13 @@ pub fn full_step(
 pub fn gradients(
     parameters: &ParameterSet,
     windows: &[Window],
+    history: &CountHistory,
     config: &FullStepConfig,
     device: &Device,
     rng: &mut StdRng,
 ) -> Result<(f32, HostGradients), TrainError> {
-    let batch = Batch::new(windows, parameters.num_items, config.num_negatives, rng);
+    let num_items = parameters.num_items;
+    let batch = Batch::new(windows, history, num_items, config.num_negatives, rng);
     differentiate(parameters, &batch, config, device, 0)
 }
 
@@ -144,7 +158,7 @@ fn differentiate(
     device: &Device,
     step: u64,
 ) -> Result<(f32, HostGradients), TrainError> {
-    let leaves = Leaves::new(parameters, batch, device);
+    let leaves = Leaves::new(parameters, batch, config.id_dropout, device);
     let loss = batch_loss(&leaves, batch, config, device);
     let value = read(loss.clone().reshape([1]), step)?[0];
     if !value.is_finite() {
@@ -162,6 +176,8 @@ pub struct HostGradients {
     pub id_rows: Vec<f32>,
     /// Of the biases of the batch, `[num_rows]`.
     pub bias: Vec<f32>,
+    /// Of the prior weights, `[num_half_lives]`.
+    pub prior: Vec<f32>,
 }
 
 impl HostGradients {
@@ -179,6 +195,7 @@ impl HostGradients {
             slow,
             id_rows: rows(&leaves.id_rows)?,
             bias: rows(&leaves.bias)?,
+            prior: rows(&leaves.prior)?,
         })
     }
 
@@ -191,6 +208,7 @@ impl HostGradients {
             .collect();
         all.push(&mut self.id_rows);
         all.push(&mut self.bias);
+        all.push(&mut self.prior);
         clip_global_norm(&mut all, norm_max)
     }
 }
@@ -236,9 +254,17 @@ impl FullOptimizer {
         }
         let bias = parameters.tensor_mut("item.bias");
         for (gradient, row) in gradients.bias.chunks_exact(1).zip(rows) {
-            self.bias
-                .step_row(bias, *row as usize, gradient, config.row_learning_rate, 0.0);
+            self.bias.step_row(
+                bias,
+                *row as usize,
+                gradient,
+                config.bias_learning_rate,
+                0.0,
+            );
         }
+        let prior = parameters.tensor_mut("prior.weights");
+        self.prior
+            .step(prior, &gradients.prior, config.prior_learning_rate, 0.0);
     }
 }
 

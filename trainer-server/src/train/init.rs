@@ -11,6 +11,9 @@ use shared_model::spec::{ModelSpec, TensorGroup};
 /// Standard deviation of embeddings, as in BERT (Devlin et al. 2019).
 const EMBEDDING_STD: f32 = 0.02;
 
+/// First weight of the gain by neighbours; the fast steps find the right one.
+const NEIGHBOUR_WEIGHT: f32 = 0.5;
+
 /// Random slow weights, zero rows for `num_items` items. Same seed, same weights.
 #[must_use]
 pub fn init_parameters(spec: &ModelSpec, num_items: usize, seed: u64) -> ParameterSet {
@@ -23,6 +26,9 @@ pub fn init_parameters(spec: &ModelSpec, num_items: usize, seed: u64) -> Paramet
         let is_head = shape.name.starts_with("head.");
         if shape.name == "item.counts" {
             tensor.fill(NEVER);
+        }
+        if shape.name == "neighbour.weight" {
+            tensor.fill(NEIGHBOUR_WEIGHT);
         }
         if shape.group != TensorGroup::Slow || is_bias || is_head {
             continue;

@@ -5,7 +5,7 @@
 //! Click: binary cross-entropy, one random negative per positive. Rating: squared error.
 
 use burn::tensor::activation::softplus;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::ranker::{Dropout, Ranker, ints, item_vectors, matrix};
 
@@ -17,11 +17,18 @@ pub(super) struct Leaves {
     pub(super) ranker: Ranker,
     pub(super) id_rows: Tensor<2>,
     pub(super) bias: Tensor<2>,
+    /// `[num_half_lives, 1]`.
+    pub(super) prior: Tensor<2>,
     vectors: Tensor<2>,
 }
 
 impl Leaves {
-    pub(super) fn new(parameters: &ParameterSet, batch: &Batch, device: &Device) -> Self {
+    pub(super) fn new(
+        parameters: &ParameterSet,
+        batch: &Batch,
+        id_dropout: f64,
+        device: &Device,
+    ) -> Self {
         let ranker = Ranker::init(parameters, device).require_grad();
         let gathered = |name: &str, num_cols: usize| {
             let table = parameters.tensor(name);
@@ -42,11 +49,20 @@ impl Leaves {
             .require_grad();
         let bias = gathered("item.bias", 1).expect("one column").require_grad();
         let content = ranker.content_vectors(text, features);
-        let vectors = item_vectors(content, id_rows.clone());
+        let prior = parameters.tensor("prior.weights");
+        let prior = matrix(prior, prior.len(), 1, device).require_grad();
+        let mut kept_rows = id_rows.clone();
+        if id_dropout > 0.0 && content.is_some() {
+            let one_per_row = Tensor::<2>::empty([batch.rows.len(), 1], device);
+            let is_kept = one_per_row.random_like(Distribution::Bernoulli(1.0 - id_dropout));
+            kept_rows = kept_rows * is_kept;
+        }
+        let vectors = item_vectors(content, kept_rows);
         Self {
             ranker,
             id_rows,
             bias,
+            prior,
             vectors,
         }
     }
@@ -117,12 +133,21 @@ fn next_item_loss(
     } else {
         leaves.bias.clone().select(0, candidates)
     };
-    let mut logits = users.clone().matmul(vectors.transpose()) + bias.transpose();
+    let prior = &batch.prior;
+    let rows = |values: &[f32]| {
+        let num_rows = values.len() / prior.num_half_lives;
+        matrix(values, num_rows, prior.num_half_lives, device).matmul(leaves.prior.clone())
+    };
+    let prior_scores = rows(&prior.of_candidates)
+        .reshape([prior.num_moments, batch.candidates.len()])
+        .select(0, ints(&prior.moments, device));
+    let scores = scores.clone() + rows(&prior.of_targets);
+    let mut logits = users.clone().matmul(vectors.transpose()) + bias.transpose() + prior_scores;
     if !batch.is_full_softmax {
         let hits = accidental_hits(batch, device);
         logits = Tensor::cat(vec![logits + hits + batch.log_q, scores.clone()], 1);
     }
-    let losses = log_sum_exp(logits) - scores.clone();
+    let losses = log_sum_exp(logits) - scores;
     (losses * matrix(&weights, num_targets, 1, device)).sum() / num_next
 }
 

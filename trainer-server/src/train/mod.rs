@@ -6,9 +6,11 @@
 //! Not here: what is sent of it (`compress`), and whether (`gate`).
 
 pub mod init;
+pub mod neighbour_counts;
 pub mod optimizer;
 pub mod windows;
 
+pub mod count_history;
 pub mod counts;
 pub mod fast_step;
 mod full_batch;

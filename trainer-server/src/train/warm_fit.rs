@@ -7,6 +7,7 @@ use rand::seq::SliceRandom;
 use shared_model::model::parameters::ParameterSet;
 
 use super::TrainError;
+use super::count_history::CountHistory;
 use super::full_step::{FullOptimizer, FullStepConfig, full_step};
 use super::windows::Window;
 
@@ -41,13 +42,14 @@ const FINAL_SHARE: f32 = 0.05;
 /// Consecutive refused steps after which the fit gives up.
 const REFUSED_STEPS_MAX: u32 = 10;
 
-/// Trains `parameters` on `windows`. `keep_going` is asked after every step; `false` ends the fit early.
+/// Trains `parameters` on `windows`, with the counts that `history` had at their times. `keep_going` is asked after every step; `false` ends the fit early.
 ///
 /// # Errors
 /// Ten steps in a row were refused; the parameters are those of the last good step.
 pub fn warm_fit(
     parameters: &mut ParameterSet,
     windows: &[Window],
+    history: &CountHistory,
     config: &WarmFitConfig,
     device: &Device,
     mut keep_going: impl FnMut(WarmFitProgress) -> bool,
@@ -65,7 +67,16 @@ pub fn warm_fit(
             let batch: Vec<Window> = batch.iter().map(|window| (*window).clone()).collect();
             let step = scheduled(&config.step, num_steps, num_steps_total);
             num_steps += 1;
-            match full_step(parameters, &mut optimizer, &batch, &step, device, &mut rng) {
+            let stepped = full_step(
+                parameters,
+                &mut optimizer,
+                &batch,
+                history,
+                &step,
+                device,
+                &mut rng,
+            );
+            match stepped {
                 Ok(report) => {
                     num_refused = 0;
                     if !keep_going(WarmFitProgress {
@@ -98,6 +109,8 @@ fn scheduled(step: &FullStepConfig, num_steps: usize, num_steps_total: usize) ->
     FullStepConfig {
         learning_rate: step.learning_rate * share,
         row_learning_rate: step.row_learning_rate * share,
+        bias_learning_rate: step.bias_learning_rate * share,
+        prior_learning_rate: step.prior_learning_rate * share,
         ..step.clone()
     }
 }

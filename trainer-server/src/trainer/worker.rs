@@ -345,11 +345,8 @@ impl Worker {
         let by_time =
             self.last_release.elapsed() >= Duration::from_secs(train.release_interval_secs);
         let by_events = self.events_since_release >= train.release_interval_events;
-        if self.release.is_none() {
-            if self.events_since_release == 0 || !(by_time || by_events) {
-                return Ok(false);
-            }
-            self.release = Some(self.learner.start_release());
+        if self.release.is_none() && (self.events_since_release == 0 || !(by_time || by_events)) {
+            return Ok(false);
         }
         let num_steps_max = train.release_steps;
         let serving = Arc::clone(&self.serving);
@@ -357,9 +354,9 @@ impl Worker {
             .preprocessor
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some(release) = &mut self.release else {
-            return Ok(false);
-        };
+        let release = self
+            .release
+            .get_or_insert_with(|| self.learner.start_release(&preprocessor));
         if release.num_steps() < num_steps_max {
             if let Err(error) = self.learner.release_step(release, &preprocessor) {
                 tracing::warn!(%error, "a step of the release was skipped");

@@ -184,6 +184,7 @@ pub(crate) fn state(step: i16) -> Arc<CodeState> {
         num_heads: 1,
         ff_dim: 4,
         half_lives_secs: vec![3600],
+        num_neighbours: 0,
     };
     let mut state = CodeState::empty(spec);
     let item = |id: &str| ItemEntry {

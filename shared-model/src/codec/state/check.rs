@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::{COUNT_EXPONENT, COUNTS_TENSOR, CodeState, CodeTensor, NEVER_CODE, NUM_CODES_MAX};
+use super::{
+    COUNT_EXPONENT, COUNTS_TENSOR, CodeState, CodeTensor, NEIGHBOUR_WEIGHTS_TENSOR,
+    NEIGHBOURS_TENSOR, NEVER_CODE, NUM_CODES_MAX,
+};
 use crate::codec::quantize::{EXPONENT_MAX, EXPONENT_MIN, EXPONENT_ZERO, code_max};
 use crate::ids::ItemId;
 use crate::spec::{ModelSpec, NUM_ITEMS_MAX, SpecError, TensorShape};
@@ -163,8 +166,8 @@ pub(in crate::codec) fn is_exponent_valid(shape: &TensorShape, exponent: i8) -> 
     if shape.name == COUNTS_TENSOR {
         return exponent == COUNT_EXPONENT;
     }
-    if shape.num_cols == 0 {
-        return exponent == EXPONENT_ZERO; // nothing to scale, so nothing travels
+    if shape.num_cols == 0 || shape.name == NEIGHBOURS_TENSOR {
+        return exponent == EXPONENT_ZERO; // there is nothing to scale, so nothing travels
     }
     (EXPONENT_MIN..=EXPONENT_MAX).contains(&exponent)
 }
@@ -172,10 +175,12 @@ pub(in crate::codec) fn is_exponent_valid(shape: &TensorShape, exponent: i8) -> 
 /// Smallest and largest code of a tensor.
 pub(in crate::codec) fn code_range(shape: &TensorShape) -> (i16, i16) {
     let max = code_max(shape.code_bits);
-    if shape.name == COUNTS_TENSOR {
-        (NEVER_CODE, max)
-    } else {
-        (-max, max)
+    match shape.name.as_str() {
+        COUNTS_TENSOR => (NEVER_CODE, max),
+        // An index beyond the catalogue would be no item; the table has one row per item.
+        NEIGHBOURS_TENSOR => (0, i16::try_from(shape.num_rows).unwrap_or(max)),
+        NEIGHBOUR_WEIGHTS_TENSOR => (0, max),
+        _ => (-max, max),
     }
 }
 

@@ -1,0 +1,88 @@
+//! Gating: what the last batch says about a candidate, and how to take the batch back.
+
+use shared_model::codec::state::CodeState;
+use shared_model::edge::engine::ReadyVersion;
+use shared_model::model::parameters::ParameterSet;
+use shared_model::model::scorer::{FastWeights, Scorer};
+
+use super::Learner;
+use crate::gate::{self, GateBounds, GateError, Probe};
+
+impl Learner {
+    /// The gate over the events of the last batch, for the state that `candidate` gave last.
+    ///
+    /// # Errors
+    /// The candidate must not be published.
+    pub async fn check(
+        &self,
+        state: &CodeState,
+        candidate: &ReadyVersion,
+    ) -> Result<(), GateError> {
+        let trained = self.trained_twin(state, &candidate.scorer, &self.parameters);
+        self.check_against(candidate, &trained).await
+    }
+
+    /// The candidate with f32 weights in place of codes, but without the rows that wait for a later version:
+    /// what the gate wants to know is what rounding did, not what the byte budget held back.
+    pub(super) fn trained_twin(
+        &self,
+        state: &CodeState,
+        candidate: &Scorer,
+        parameters: &ParameterSet,
+    ) -> Scorer {
+        let dim = parameters.spec.embedding_dim as usize;
+        let mut id_rows = parameters.tensor("item.id_rows").to_vec();
+        let mut bias = parameters.tensor("item.bias").to_vec();
+        let published = |name: &str, row_idx: usize| {
+            state
+                .tensor(name)
+                .map(|tensor| tensor.dequantize_row(row_idx))
+        };
+        for item_idx in &self.dirty_after.learned {
+            let row_idx = *item_idx as usize;
+            if let (Some(row), Some(bias_row)) = (
+                published("item.id_rows", row_idx),
+                published("item.bias", row_idx),
+            ) {
+                id_rows[row_idx * dim..(row_idx + 1) * dim].copy_from_slice(&row);
+                bias[row_idx] = bias_row[0];
+            }
+        }
+        let prior = parameters.tensor("prior.weights");
+        candidate.with_fast_weights(FastWeights {
+            id_rows: &id_rows,
+            bias: &bias,
+            prior,
+            neighbour_weight: parameters.neighbour_weight(),
+        })
+    }
+
+    pub(super) async fn check_against(
+        &self,
+        candidate: &ReadyVersion,
+        trained: &Scorer,
+    ) -> Result<(), GateError> {
+        let bounds = GateBounds {
+            log_loss_rise_max: self.config.gate.log_loss_rise_max,
+            agreement_min: self.config.gate.agreement_min,
+        };
+        let last = &self.last;
+        let probe = Probe {
+            sequences: &last.sequences,
+            queries: &last.queries,
+            targets: &last.targets,
+            live_scores: &last.live_scores,
+        };
+        gate::check(&candidate.scorer, trained, probe, bounds).await
+    }
+
+    /// Takes back what the last batch taught, after the gate refused it.
+    pub fn undo_last(&mut self) {
+        let Some(undo) = self.last.undo.take() else {
+            return;
+        };
+        for (name, values) in undo {
+            *self.parameters.tensor_mut(&name) = values;
+        }
+    }
+}
