@@ -8,10 +8,13 @@ use std::path::PathBuf;
 
 use shared_model::codec::delta::{apply_delta, encode_delta};
 use shared_model::codec::snapshot::{decode_snapshot, encode_snapshot};
-use shared_model::codec::state::{CodeState, ItemEntry, NEVER_CODE};
+use shared_model::codec::state::{
+    CodeState, ItemEntry, NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR, NEVER_CODE, StateError,
+};
 use shared_model::codec::{self, quantize::rescale_code};
 use shared_model::ids::{ItemId, Version};
 use shared_model::manifest::{self, verify};
+use shared_model::spec::ModelSpec;
 
 use crate::fixtures::{Published, Publisher, announcement_of, manifest_of, tiny_spec};
 use ed25519_dalek::SigningKey;
@@ -109,6 +112,63 @@ fn snapshot_is_golden() {
     let bytes = encode_snapshot(&state, Version(42)).expect("valid state");
     assert_golden(&format!("snapshot.v{}.bin", codec::FORMAT_VERSION), &bytes);
     assert_eq!(decode_snapshot(&bytes), Ok((Version(42), state)));
+}
+
+/// A state whose items list neighbours, and one in which a list has changed.
+fn neighbour_states() -> (CodeState, CodeState) {
+    let mut base = CodeState::empty(ModelSpec {
+        num_neighbours: 2,
+        ..tiny_spec()
+    });
+    base.append_items([
+        item("apple", true),
+        item("apricot", true),
+        item("fig", true),
+    ]);
+    let write = |state: &mut CodeState, row_idx: usize, codes: [i16; 2], weights: [i16; 2]| {
+        let lists = state.tensor_mut(NEIGHBOURS_TENSOR).expect("in the spec");
+        lists.row_mut(row_idx).copy_from_slice(&codes);
+        let table = state
+            .tensor_mut(NEIGHBOUR_WEIGHTS_TENSOR)
+            .expect("in the spec");
+        table.exponents[row_idx] = -7;
+        table.row_mut(row_idx).copy_from_slice(&weights);
+    };
+    write(&mut base, 0, [2, 3], [90, 17]);
+    write(&mut base, 1, [1, 0], [90, 0]);
+    let mut target = base.clone();
+    write(&mut target, 1, [1, 3], [88, 64]);
+    (base, target)
+}
+
+#[test]
+fn neighbours_are_golden() {
+    let (base, target) = neighbour_states();
+    let snapshot = encode_snapshot(&base, Version(7)).expect("valid state");
+    let delta = encode_delta(&base, Version(7), &target, Version(8)).expect("a successor");
+    let version = codec::FORMAT_VERSION;
+    assert_golden(&format!("snapshot-neighbours.v{version}.bin"), &snapshot);
+    assert_golden(&format!("delta-neighbours.v{version}.bin"), &delta);
+    assert_eq!(decode_snapshot(&snapshot), Ok((Version(7), base.clone())));
+    assert_eq!(apply_delta(&base, &delta), Ok(target));
+}
+
+#[test]
+fn a_neighbour_that_is_no_item_of_the_catalogue_is_refused() {
+    let (_, mut state) = neighbour_states();
+    state
+        .tensor_mut(NEIGHBOURS_TENSOR)
+        .expect("in the spec")
+        .codes[1] = 4;
+    assert!(matches!(
+        state.check(),
+        Err(StateError::Code {
+            row_idx: 0,
+            actual: 4,
+            ..
+        })
+    ));
+    assert!(encode_snapshot(&state, Version(7)).is_err());
 }
 
 #[test]
