@@ -333,7 +333,11 @@ impl EdgeEngine {
             return;
         };
         let version = live.manifest.version;
-        if self.ready.as_ref().is_some_and(|(ready, _)| *ready == version) {
+        if self
+            .ready
+            .as_ref()
+            .is_some_and(|(ready, _)| *ready == version)
+        {
             return;
         }
         let ready = ReadyVersion::new(&live.state, &self.device, self.padding);

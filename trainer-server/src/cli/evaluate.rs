@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::replay::{ReplayOptions, evaluate, write_json};
+use serde_json::Value;
+
+use crate::evaluate::prequential;
+use crate::replay::{ReplayOptions, write_json};
 
 /// How events are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -68,8 +71,8 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         num_kills: 0,
         num_events_max: args.events_max,
     };
-    let document = super::replay::block_on(evaluate(options))?;
-    write_json(&args.json, &document)?;
+    let evaluation = super::replay::block_on(prequential::run(options))?;
+    write_json(&args.json, &Value::Object(evaluation.document.clone()))?;
     println!("{:<34} {}", "figures", args.json.display());
     Ok(())
 }

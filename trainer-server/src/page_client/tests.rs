@@ -218,7 +218,10 @@ fn a_version_restored_over_another_one_ranks_with_its_own_weights() {
         let ranking = pollster::block_on(engine.rank(&request)).expect("ranks");
 
         assert_eq!(ranking.model_version, version);
-        let found = ranking.items.iter().position(|item| item.item_id.as_str() == "i0");
+        let found = ranking
+            .items
+            .iter()
+            .position(|item| item.item_id.as_str() == "i0");
         assert_eq!(found, Some(position));
     }
 }

@@ -18,11 +18,11 @@ pub mod effect;
 pub mod followers;
 pub mod machine;
 pub mod quality;
-mod report;
+pub(crate) mod report;
 pub mod scoring;
 pub mod server_process;
 pub mod steady;
-mod summary;
+pub(crate) mod summary;
 pub mod walk;
 mod warm;
 
@@ -37,7 +37,10 @@ use shared_model::edge::engine::EngineError;
 use shared_model::ids::{EventId, IdError};
 use shared_model::model::scorer::ScoreError;
 
+use crate::baselines::timelines::Timelines;
 use crate::dataset::{Dataset, DatasetError};
+use crate::evaluate::cpu;
+use crate::evaluate::systems::{SYSTEMS, Systems};
 use crate::page_client::{Applied, PageClient, PageError, PageKind};
 use crate::publish::PublishError;
 use api::ApiError;
@@ -55,6 +58,8 @@ pub const WARM_SHARE: f64 = 0.8;
 pub const STEADY_RATE: f64 = 200.0;
 /// What the time budget keeps back for the steady phase beside its own length.
 const STEADY_MARGIN_SECS: u64 = 30;
+/// How many of the systems, from the first, the walk itself scores.
+pub(crate) const NUM_WALKED: usize = 6;
 /// A chunk that is not learned by then is passed over.
 const LEARN_WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -163,6 +168,10 @@ pub(crate) struct Measured {
     pub(crate) learned_code_bytes: u64,
     pub(crate) warm_secs: f64,
     pub(crate) walk: WalkOutcome,
+    /// The first version, and what users had done by the end of the stream.
+    pub(crate) frozen: FrozenVersion,
+    pub(crate) timelines: Timelines,
+    pub(crate) server_cpu: Result<ServerCpu, String>,
     pub(crate) steady: Result<SteadyOutcome, String>,
     pub(crate) followers: Vec<FollowerRecord>,
     /// After each kill, until the server answered again.
@@ -171,24 +180,26 @@ pub(crate) struct Measured {
     pub(crate) total_secs: f64,
 }
 
+/// CPU seconds of our own server process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ServerCpu {
+    /// Until the first version was live.
+    pub(crate) warm_secs: f64,
+    /// From then to the end of the stream.
+    pub(crate) stream_secs: f64,
+}
+
 /// Runs the whole replay and returns the report.
 ///
 /// # Errors
 /// See [`ReplayError`]; a steady phase that fails is a null with a reason in the report instead.
 pub async fn replay(options: ReplayOptions) -> Result<Value, ReplayError> {
     let measured = Box::pin(measure(options, true)).await?;
-    summary::print(&measured);
-    Ok(report::replay_report(&measured))
-}
-
-/// Runs the prequential evaluation and returns its document.
-///
-/// # Errors
-/// See [`ReplayError`].
-pub async fn evaluate(options: ReplayOptions) -> Result<Value, ReplayError> {
-    let measured = Box::pin(measure(options, false)).await?;
-    summary::print(&measured);
-    Ok(report::evaluation(&measured))
+    let names = &SYSTEMS[..NUM_WALKED];
+    let seed = measured.options.seed;
+    let systems = Systems::of(&measured.walk.outcomes, names, seed, report::absence);
+    summary::print(&measured, &systems);
+    Ok(report::replay_report(&measured, &systems))
 }
 
 /// Writes a document, whole or not at all.
@@ -206,7 +217,10 @@ pub fn write_json(path: &Path, document: &Value) -> Result<(), ReplayError> {
         })
 }
 
-async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, ReplayError> {
+pub(crate) async fn measure(
+    options: ReplayOptions,
+    has_steady: bool,
+) -> Result<Measured, ReplayError> {
     let started_at = Instant::now();
     let (dataset, split) = load(&options)?;
     let run_id = run_id();
@@ -239,13 +253,21 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         learn_wait_max: LEARN_WAIT_MAX,
         run_id: run_id.clone(),
     };
-    let (walk, restart_secs) =
+    let warm_cpu = server_cpu_secs(&warm, options.num_kills);
+    let (walk, frozen, restart_secs) =
         run_walk(&dataset, split, &mut warm, &walk_options, options.num_kills).await?;
     phase(
         started_at,
         &format!("{} events streamed", walk.num_streamed),
     );
 
+    let server_cpu = server_cpu_secs(&warm, options.num_kills).and_then(|all_secs| {
+        let warm_secs = warm_cpu?;
+        Ok(ServerCpu {
+            warm_secs,
+            stream_secs: all_secs - warm_secs,
+        })
+    });
     let steady = if has_steady {
         run_steady(&options, &dataset, &mut warm, &run_id)
             .await
@@ -260,6 +282,9 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         restart_secs,
         audit,
         first: warm.first,
+        timelines: warm.timelines,
+        frozen,
+        server_cpu,
         options,
         split,
         snapshot_bytes,
@@ -271,6 +296,15 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         total_secs: started_at.elapsed().as_secs_f64(),
         dataset,
     })
+}
+
+/// CPU seconds of our own server process so far.
+fn server_cpu_secs(warm: &Warm, num_kills: usize) -> Result<f64, String> {
+    let process = warm.process.as_ref().ok_or("the server is not ours")?;
+    if num_kills > 0 {
+        return Err("the server was killed, and its next process counts from zero".to_owned());
+    }
+    cpu::process_secs(process.id())
 }
 
 fn load(options: &ReplayOptions) -> Result<(Arc<Dataset>, usize), ReplayError> {
@@ -293,7 +327,7 @@ async fn run_walk(
     warm: &mut Warm,
     options: &WalkOptions,
     num_kills: usize,
-) -> Result<(WalkOutcome, Vec<f64>), ReplayError> {
+) -> Result<(WalkOutcome, FrozenVersion, Vec<f64>), ReplayError> {
     let frozen = FrozenVersion::of(&mut warm.page, dataset).ok_or(ReplayError::NoVersion)?;
     let mut baselines = warm.baselines(dataset, &frozen);
     let stream = &dataset.events[split..];
@@ -314,6 +348,7 @@ async fn run_walk(
     let outcome = walk.run(stream, options, kills.as_mut()).await?;
     Ok((
         outcome,
+        walk.frozen,
         kills.map_or_else(Vec::new, |kills| kills.restart_secs),
     ))
 }
