@@ -16,8 +16,17 @@ pub mod systems;
 
 pub mod document;
 
+pub mod offline;
+
+pub mod refit;
+pub mod sasrec;
+
+pub mod held_out;
 pub mod prequential;
 
+pub mod html;
+pub mod svg;
 pub mod table;
+pub mod tensorboard;
 
 pub mod cpu;

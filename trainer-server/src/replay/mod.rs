@@ -38,11 +38,14 @@ use shared_model::ids::{EventId, IdError};
 use shared_model::model::scorer::ScoreError;
 
 use crate::baselines::timelines::Timelines;
+use crate::config::ConfigError;
 use crate::dataset::{Dataset, DatasetError};
 use crate::evaluate::cpu;
 use crate::evaluate::systems::{SYSTEMS, Systems};
+use crate::learner::LearnError;
 use crate::page_client::{Applied, PageClient, PageError, PageKind};
 use crate::publish::PublishError;
+use crate::text_source::TextSourceError;
 use api::ApiError;
 use browser::{BrowserError, BrowserPage};
 use durability::{Audit, Kills};
@@ -113,6 +116,33 @@ pub enum ReplayError {
     /// No user has a history to probe with.
     #[error("no user has a history to probe with")]
     NoProbe,
+    /// The protocol leaves nothing to learn from or nothing to rank.
+    #[error(
+        "{protocol} learns {num_learned} of {num_events} events, which leaves no part to learn or none to rank"
+    )]
+    NothingHeldOut {
+        /// Its name.
+        protocol: &'static str,
+        /// Events that it would learn.
+        num_learned: usize,
+        /// Events in all.
+        num_events: usize,
+    },
+    /// The text encoder or its cache failed.
+    #[error(transparent)]
+    Text(#[from] TextSourceError),
+    /// Learning outside of the server failed.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A temporary folder could not be made.
+    #[error("making a temporary folder failed")]
+    Folder {
+        /// The reason.
+        source: std::io::Error,
+    },
     /// The report could not be written.
     #[error("cannot write the report {}", path.display())]
     Report {
@@ -207,7 +237,14 @@ pub async fn replay(options: ReplayOptions) -> Result<Value, ReplayError> {
 /// # Errors
 /// The file cannot be written.
 pub fn write_json(path: &Path, document: &Value) -> Result<(), ReplayError> {
-    let text = format!("{document:#}\n");
+    write_text(path, &format!("{document:#}\n"))
+}
+
+/// Writes a text, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_text(path: &Path, text: &str) -> Result<(), ReplayError> {
     let partial = path.with_extension("partial");
     std::fs::write(&partial, text)
         .and_then(|()| std::fs::rename(&partial, path))
@@ -307,7 +344,8 @@ fn server_cpu_secs(warm: &Warm, num_kills: usize) -> Result<f64, String> {
     cpu::process_secs(process.id())
 }
 
-fn load(options: &ReplayOptions) -> Result<(Arc<Dataset>, usize), ReplayError> {
+/// The dataset, and where its stream begins.
+pub(crate) fn load(options: &ReplayOptions) -> Result<(Arc<Dataset>, usize), ReplayError> {
     let mut dataset = Dataset::load(&options.dataset_dir, options.seed)?;
     dataset
         .events
@@ -437,7 +475,7 @@ fn phase(started_at: Instant, what: &str) {
     eprintln!("[{:7.1} s] {what}", started_at.elapsed().as_secs_f64());
 }
 
-fn bar(len: usize, label: &'static str) -> ProgressBar {
+pub(crate) fn bar(len: usize, label: &'static str) -> ProgressBar {
     let template = "{prefix:>16} {wide_bar} {pos}/{len} {per_sec} {msg} {elapsed}";
     let style = ProgressStyle::with_template(template).expect("the template is ours and valid");
     let bar = match len {
