@@ -71,7 +71,7 @@ pub fn intervals(
     let users = per_user(outcomes, names);
     if users.len() < 2 {
         return Err(format!(
-            "{} user took something new, and resampling users needs two",
+            "resampling users needs two who took something new, there are {}",
             users.len()
         ));
     }
@@ -221,6 +221,6 @@ mod tests {
     fn one_user_gives_a_reason_in_place_of_an_interval() {
         let outcomes = outcomes(1, |_, _| true);
         let why = intervals(&outcomes, &["freshet", "frozen"], 7).expect_err("one user");
-        assert!(why.starts_with("1 user"), "{why}");
+        assert!(why.ends_with("there are 1"), "{why}");
     }
 }

@@ -20,6 +20,9 @@ pub const SYSTEMS: [&str; 8] = [
     "sasrec",
 ];
 
+/// Why there is no headline.
+const NOTHING_NEW: &str = "no user took an item that was new to them; repeats are under slices";
+
 /// One system that was scored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -98,6 +101,9 @@ impl Systems {
             Ok(_) | Err(_) => unreachable!("a struct of numbers is an object"),
         };
         let mut fields: Map<String, Value> = object(serde_json::to_value(&entry.figures));
+        if entry.figures.headline.num_scored == 0 {
+            fields.insert("why".to_owned(), NOTHING_NEW.into());
+        }
         match &entry.intervals {
             Some(intervals) => fields.extend(object(serde_json::to_value(intervals))),
             None => {
