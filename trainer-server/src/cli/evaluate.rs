@@ -117,14 +117,13 @@ async fn evaluate(
     options: ReplayOptions,
     extras: Extras,
 ) -> Result<Evaluation, ReplayError> {
-    let held_out = |split| match protocol {
-        Protocol::Prequential => None,
-        Protocol::TimeSplit => Some(HeldOut::TimeSplit { split }),
-        Protocol::LeaveOneOut => Some(HeldOut::LeaveOneOut),
-    };
-    let (dataset, split) = replay::load(&options)?;
-    let Some(held_out) = held_out(split) else {
+    if protocol == Protocol::Prequential {
         return prequential::run(options, extras).await;
+    }
+    let (dataset, split) = replay::load(&options)?;
+    let held_out = match protocol {
+        Protocol::Prequential | Protocol::TimeSplit => HeldOut::TimeSplit { split },
+        Protocol::LeaveOneOut => HeldOut::LeaveOneOut,
     };
     let config = offline::config(options.config_file.as_deref())?;
     held_out::run(&dataset, held_out, &Offline::new(config)?, options.seed).await

@@ -104,52 +104,50 @@ pub fn lines(series: &[Series], x_title: &str, y_title: &str) -> String {
     vertical_title(&mut svg, top + height / 2.0, y_title);
     let mut ends = Vec::new();
     for one in series {
-        let points: Vec<(f64, f64)> = one
-            .values
-            .iter()
-            .enumerate()
+        let values = one.values.iter().enumerate();
+        let points: Vec<(f64, f64)> = values
             .filter_map(|(idx, value)| Some((x(idx), y((*value)?))))
             .collect();
-        let path: Vec<String> = points
-            .iter()
-            .map(|(x, y)| format!("{x:.1},{y:.1}"))
-            .collect();
-        let (place, name) = (one.place, one.name);
-        push(
-            &mut svg,
-            format_args!(
-                "<polyline class=\"line s{place}\" points=\"{}\"/>",
-                path.join(" ")
-            ),
-        );
-        for (x, y) in &points {
-            push(
-                &mut svg,
-                format_args!(
-                    "<circle class=\"dot s{place}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"><title>{name}</title></circle>"
-                ),
-            );
-        }
-        if let Some((_, y)) = points.last() {
-            ends.push((*y, place, name));
-        }
+        polyline(&mut svg, one, &points);
+        ends.extend(points.last().map(|(_, y)| (*y, one)));
     }
-    // Names at the ends, pushed apart where lines end close together.
-    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut lowest = f64::NEG_INFINITY;
-    for (y, place, name) in ends {
-        lowest = y.max(lowest + 14.0);
-        text(
-            &mut svg,
-            left + plot_width + 8.0,
-            lowest + 4.0,
-            "start",
-            &format!("name s{place}"),
-            name,
-        );
-    }
+    names_at_ends(&mut svg, left + plot_width + 8.0, ends);
     svg.push_str("</svg>\n");
     svg
+}
+
+fn polyline(svg: &mut String, one: &Series, points: &[(f64, f64)]) {
+    let (place, name) = (one.place, one.name);
+    let path: Vec<String> = points
+        .iter()
+        .map(|(x, y)| format!("{x:.1},{y:.1}"))
+        .collect();
+    push(
+        svg,
+        format_args!(
+            "<polyline class=\"line s{place}\" points=\"{}\"/>",
+            path.join(" ")
+        ),
+    );
+    for (x, y) in points {
+        push(
+            svg,
+            format_args!(
+                "<circle class=\"dot s{place}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"><title>{name}</title></circle>"
+            ),
+        );
+    }
+}
+
+/// Names beside the ends of their lines, pushed apart where lines end close together.
+fn names_at_ends(svg: &mut String, x: f64, mut ends: Vec<(f64, &Series)>) {
+    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut lowest = f64::NEG_INFINITY;
+    for (y, one) in ends {
+        lowest = y.max(lowest + 14.0);
+        let class = format!("name s{}", one.place);
+        text(svg, x, lowest + 4.0, "start", &class, one.name);
+    }
 }
 
 /// One horizontal bar per system with its interval as a whisker.
@@ -191,48 +189,46 @@ pub fn bars(bars: &[Bar], x_title: &str) -> String {
         x_title,
     );
     for (idx, bar) in bars.iter().enumerate() {
-        let middle = top + row * (idx as f64 + 0.5);
-        text(
-            &mut svg,
-            LABEL_WIDTH - 8.0,
-            middle + 4.0,
-            "end",
-            "label",
-            bar.name,
-        );
-        push(
-            &mut svg,
-            format_args!(
-                "<rect class=\"bar s{}\" x=\"{LABEL_WIDTH}\" y=\"{:.1}\" width=\"{:.1}\" height=\"16\"/>",
-                bar.place,
-                middle - 8.0,
-                x(bar.value) - LABEL_WIDTH
-            ),
-        );
-        let mut end = x(bar.value);
-        if let Some([low, high]) = bar.interval {
-            end = end.max(x(high));
-            let (low, high) = (x(low), x(high));
-            push(
-                &mut svg,
-                format_args!(
-                    "<path class=\"whisker\" d=\"M{low:.1} {0:.1}V{1:.1}M{low:.1} {middle:.1}H{high:.1}M{high:.1} {0:.1}V{1:.1}\"/>",
-                    middle - 5.0,
-                    middle + 5.0
-                ),
-            );
-        }
-        text(
-            &mut svg,
-            end + 6.0,
-            middle + 4.0,
-            "start",
-            "value",
-            &format!("{:.4}", bar.value),
-        );
+        bar_row(&mut svg, bar, top + row * (idx as f64 + 0.5), x);
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// Name, bar, whisker and value, centred on `middle`.
+fn bar_row(svg: &mut String, bar: &Bar, middle: f64, x: impl Fn(f64) -> f64) {
+    text(
+        svg,
+        LABEL_WIDTH - 8.0,
+        middle + 4.0,
+        "end",
+        "label",
+        bar.name,
+    );
+    push(
+        svg,
+        format_args!(
+            "<rect class=\"bar s{}\" x=\"{LABEL_WIDTH}\" y=\"{:.1}\" width=\"{:.1}\" height=\"16\"/>",
+            bar.place,
+            middle - 8.0,
+            x(bar.value) - LABEL_WIDTH
+        ),
+    );
+    let mut end = x(bar.value);
+    if let Some([low, high]) = bar.interval {
+        end = end.max(x(high));
+        let (low, high) = (x(low), x(high));
+        push(
+            svg,
+            format_args!(
+                "<path class=\"whisker\" d=\"M{low:.1} {0:.1}V{1:.1}M{low:.1} {middle:.1}H{high:.1}M{high:.1} {0:.1}V{1:.1}\"/>",
+                middle - 5.0,
+                middle + 5.0
+            ),
+        );
+    }
+    let value = format!("{:.4}", bar.value);
+    text(svg, end + 6.0, middle + 4.0, "start", "value", &value);
 }
 
 /// Groups of upright bars, one group per name in `groups`, one bar per system in each.

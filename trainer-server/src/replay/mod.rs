@@ -277,19 +277,7 @@ pub(crate) async fn measure(
         .as_ref()
         .map(|snapshot| snapshot.bytes);
     let learned_code_bytes = live.manifest.learned_code_bytes;
-    let reserved_secs = if has_steady {
-        options.steady_secs + STEADY_MARGIN_SECS
-    } else {
-        0
-    };
-    let walk_options = WalkOptions {
-        chunk_len: options.chunk_len,
-        rate: options.rate,
-        deadline: started_at
-            + Duration::from_secs(options.time_budget_secs.saturating_sub(reserved_secs)),
-        learn_wait_max: LEARN_WAIT_MAX,
-        run_id: run_id.clone(),
-    };
+    let walk_options = walk_options(&options, has_steady, started_at, &run_id);
     let warm_cpu = server_cpu_secs(&warm, options.num_kills);
     let (walk, frozen, restart_secs) =
         run_walk(&dataset, split, &mut warm, &walk_options, options.num_kills).await?;
@@ -298,11 +286,12 @@ pub(crate) async fn measure(
         &format!("{} events streamed", walk.num_streamed),
     );
 
-    let server_cpu = server_cpu_secs(&warm, options.num_kills).and_then(|all_secs| {
-        let warm_secs = warm_cpu?;
+    let all_cpu = server_cpu_secs(&warm, options.num_kills);
+    let server_cpu = warm_cpu.and_then(|warm_secs| {
+        let stream_secs = all_cpu? - warm_secs;
         Ok(ServerCpu {
             warm_secs,
-            stream_secs: all_secs - warm_secs,
+            stream_secs,
         })
     });
     let steady = if has_steady {
@@ -333,6 +322,27 @@ pub(crate) async fn measure(
         total_secs: started_at.elapsed().as_secs_f64(),
         dataset,
     })
+}
+
+fn walk_options(
+    options: &ReplayOptions,
+    has_steady: bool,
+    started_at: Instant,
+    run_id: &str,
+) -> WalkOptions {
+    let reserved_secs = if has_steady {
+        options.steady_secs + STEADY_MARGIN_SECS
+    } else {
+        0
+    };
+    let budget_secs = options.time_budget_secs.saturating_sub(reserved_secs);
+    WalkOptions {
+        chunk_len: options.chunk_len,
+        rate: options.rate,
+        deadline: started_at + Duration::from_secs(budget_secs),
+        learn_wait_max: LEARN_WAIT_MAX,
+        run_id: run_id.to_owned(),
+    }
 }
 
 /// CPU seconds of our own server process so far.
