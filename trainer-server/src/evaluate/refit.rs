@@ -69,6 +69,11 @@ pub async fn run(
             outcome.num_refits += 1;
             outcome.secs += started_at.elapsed().as_secs_f64();
             outcome.add_cpu(before, cpu::own_secs());
+            let (done, secs) = (outcome.num_refits, outcome.secs);
+            eprintln!(
+                "[{secs:7.1} s of refits] refit {done} of {}",
+                stretches.len() - 1
+            );
         }
         let model = RankModel {
             ready: &version.ready,

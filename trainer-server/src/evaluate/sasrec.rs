@@ -1,9 +1,11 @@
 //! The baseline `sasrec`: Kang & McAuley 2018, "Self-attentive sequential recommendation", 2 layers, width 64,
-//! length 50, cross-entropy over the catalogue, items known by their ids alone.
+//! length 50, cross-entropy, items known by their ids alone.
 //!
 //! It is trained with the project's own full steps, on a spec without text, without time gaps (all tokens lie
 //! at one moment) and without an item prior (its weights stay zero). The first part is learned by a warm fit,
 //! the stream by one pass: every chunk is ranked, then learned by one full step over its events.
+//! The softmax is over the catalogue up to 1,024 items, beyond over as many uniform negatives with the logQ
+//! correction, as in the learner, which keeps it to minutes.
 //! Weights are f32 throughout; nothing is compressed.
 
 use std::collections::BTreeMap;
@@ -43,7 +45,7 @@ const STEP: FullStepConfig = FullStepConfig {
     row_learning_rate: 0.002,
     weight_decay: 0.01,
     dropout: 0.2,
-    num_negatives: usize::MAX,
+    num_negatives: 1024,
     gradient_norm_max: 5.0,
     click_weight: 0.0,
     rating_weight: 0.0,
