@@ -223,3 +223,65 @@ fn last_weeks(
     }
     ranked
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared_model::event::EventKind;
+    use shared_model::ids::UserId;
+
+    const DAY_MILLIS: i64 = 86_400_000;
+
+    /// Two users over three items; the days are 0, 1, 2 and 20.
+    fn dataset() -> Dataset {
+        let event = |(user_idx, item_idx, day): (u32, u32, i64)| DatasetEvent {
+            user_idx,
+            item_idx,
+            occurred_at: day * DAY_MILLIS,
+            value: None,
+        };
+        let item = |idx: u32| {
+            let text = serde_json::json!({"item_id": format!("i{idx}"), "title": ""});
+            serde_json::from_value(text).expect("an item")
+        };
+        Dataset {
+            name: "toy".to_owned(),
+            kind: EventKind::Click,
+            items: (0..3).map(item).collect(),
+            users: ["a", "b"]
+                .map(|id| UserId::new(id).expect("an id"))
+                .to_vec(),
+            events: [(0, 1, 0), (1, 2, 1), (0, 2, 2), (1, 0, 20)]
+                .map(event)
+                .to_vec(),
+            tie_seed: 1,
+        }
+    }
+
+    #[test]
+    fn the_last_event_of_each_user_or_the_last_part_is_held_out() {
+        let dataset = dataset();
+        assert_eq!(
+            HeldOut::LeaveOneOut.marks(&dataset),
+            [false, false, true, true]
+        );
+        let by_time = HeldOut::TimeSplit { split: 3 };
+        assert_eq!(by_time.marks(&dataset), [false, false, false, true]);
+    }
+
+    #[test]
+    fn the_week_of_leave_one_out_ends_at_the_event_and_forgets() {
+        let dataset = dataset();
+        let marks = HeldOut::LeaveOneOut.marks(&dataset);
+        let mut timelines = Timelines::new(2);
+        let queries: Vec<Query> = dataset
+            .events
+            .iter()
+            .map(|event| timelines.push(event))
+            .collect();
+        let ranked = last_weeks(&dataset, &marks, &timelines, &queries[..2], &queries[2..]);
+        let ranks: Vec<Option<u32>> = ranked.iter().map(|one| one.rank).collect();
+        // Day 2: item 2 was taken the day before, item 0 never. Day 20: item 1 is forgotten, so item 0 comes first.
+        assert_eq!(ranks, [Some(1), Some(1)]);
+    }
+}
