@@ -29,6 +29,34 @@ pub fn mrr(position: Option<usize>) -> f64 {
     position.map_or(0.0, |position| 1.0 / (position as f64 + 1.0)) // positions are far below 2^53
 }
 
+/// Ranking AUC with one relevant item: the share of the other candidates that stand behind it,
+/// `(candidates − rank) / (candidates − 1)` with ranks from 1; `None` where there is no other candidate.
+///
+/// Hanley and McNeil 1982, "The meaning and use of the area under a ROC curve", for a single positive.
+#[must_use]
+pub fn ranking_auc(position: Option<usize>, num_candidates: usize) -> Option<f64> {
+    if num_candidates < 2 {
+        return None;
+    }
+    let num_behind = position.map_or(0, |position| num_candidates.saturating_sub(position + 1));
+    Some(num_behind as f64 / (num_candidates - 1) as f64) // counts are far below 2^53
+}
+
+/// Log loss of one choice among many: `−ln softmax(scores)[item_idx]`, at most that of a probability of `1e-15`.
+///
+/// A score of −∞ is no candidate. `None` where the item is none or a score is NaN.
+#[must_use]
+pub fn softmax_log_loss(scores: &[f32], item_idx: usize) -> Option<f64> {
+    let score = f64::from(*scores.get(item_idx)?);
+    let largest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = scores
+        .iter()
+        .map(|other| (f64::from(*other) - largest).exp())
+        .sum();
+    let loss = largest + sum.ln() - score;
+    (!loss.is_nan() && score.is_finite()).then(|| loss.clamp(0.0, -PROBABILITY_MIN.ln()))
+}
+
 /// Log loss of one label: `−ln p` for a positive, `−ln(1 − p)` for a negative.
 ///
 /// The probability is kept `1e-15` away from 0 and 1, so that one certain mistake costs 34.5 and not infinity.
@@ -89,6 +117,27 @@ mod tests {
         assert!((log_loss(0.0, true) - 34.538_776).abs() < 1e-5);
         assert!(log_loss(1.0, false).is_finite());
         assert!(log_loss(1.0, true) < 1e-14);
+    }
+
+    #[test]
+    fn auc_is_the_share_of_the_others_behind() {
+        assert_eq!(ranking_auc(Some(0), 5), Some(1.0));
+        assert_eq!(ranking_auc(Some(1), 5), Some(0.75));
+        assert_eq!(ranking_auc(Some(4), 5), Some(0.0));
+        assert_eq!(ranking_auc(None, 5), Some(0.0));
+        assert_eq!(ranking_auc(Some(0), 1), None, "nothing to stand before");
+    }
+
+    #[test]
+    fn softmax_loss_leaves_out_what_is_no_candidate() {
+        let scores = [0.0, 3_f32.ln(), f32::NEG_INFINITY];
+        let loss = softmax_log_loss(&scores, 0).expect("a candidate");
+        assert!((loss - 4_f64.ln()).abs() < 1e-6, "1 of 1 + 3: {loss}");
+        assert_eq!(softmax_log_loss(&scores, 2), None);
+        assert_eq!(softmax_log_loss(&scores, 9), None);
+        assert_eq!(softmax_log_loss(&[f32::NAN, 1.0], 1), None);
+        let certain_mistake = softmax_log_loss(&[0.0, 500.0], 0).expect("a candidate");
+        assert!((certain_mistake - 34.538_776).abs() < 1e-5);
     }
 
     #[test]

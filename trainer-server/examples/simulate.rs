@@ -102,9 +102,9 @@ fn main() -> anyhow::Result<()> {
             rows: &rows,
             kind: EventKind::Purchase,
         };
-        let ranks = pollster::block_on(score_chunk(model, &queries, &timelines))?;
-        for (query, rank) in queries.iter().zip(&ranks) {
-            quality.add(query, *rank);
+        let answers = pollster::block_on(score_chunk(model, &queries, &timelines))?;
+        for (query, ranked) in queries.iter().zip(&answers) {
+            quality.add(query, ranked.rank);
         }
         let records: Vec<LogRecord> = (first..end).map(record).collect::<anyhow::Result<_>>()?;
         let batch = learner.ingest(&mut preprocessor, &records)?;

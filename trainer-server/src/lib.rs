@@ -32,6 +32,7 @@ pub mod dataset;
 pub mod baselines;
 pub mod page_client;
 
+pub mod evaluate;
 pub mod replay;
 
 pub mod cli;

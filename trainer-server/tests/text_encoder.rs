@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use indicatif::ProgressBar;
 use redb::ReadableTable;
 use serde::Deserialize;
-use shared_model::text::{AnyTextEncoder, SmallTextEncoder, TextError, TokenizedText};
+use shared_model::text::{AnyTextEncoder, TextError};
 use trainer_server::config::TextEncoderChoice;
 use trainer_server::text_source::{
     CachedTextEncoder, EmbeddingCache, TextSource, TextSourceError, default_cache_dir,

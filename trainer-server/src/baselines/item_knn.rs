@@ -4,8 +4,9 @@
 //! `score_j = Σ_(q in the last items) cos(q, j)` over the nearest neighbours of each `q`.
 //! Co-occurrence is a dense square of 16-bit counts, hence the limit on the catalogue.
 
+use super::QUERY_EVENTS;
+use super::ranked::{Ranked, Scores};
 use super::timelines::{Query, Timelines};
-use super::{QUERY_EVENTS, Rank, rank_of};
 
 /// Largest catalogue: 16,384² counts of 2 bytes are 512 MiB.
 pub const ITEM_KNN_ITEMS_MAX: usize = 16_384;
@@ -42,12 +43,12 @@ impl ItemKnn {
         })
     }
 
-    /// Rank of the queried item; `None` without a history.
+    /// Ranks the queried item; nothing is ranked without a history.
     #[must_use]
-    pub fn rank(&mut self, query: &Query, timelines: &Timelines) -> Rank {
+    pub fn rank(&mut self, query: &Query, timelines: &Timelines) -> Ranked {
         let history = timelines.history(query);
         if history.is_empty() {
-            return None;
+            return Ranked::NOTHING;
         }
         let mut asked: Vec<u32> = history
             .iter()
@@ -61,11 +62,12 @@ impl ItemKnn {
         for item_idx in asked {
             self.add_neighbours(item_idx);
         }
-        Some(rank_of(
+        Ranked::of(
             &self.scores,
-            query.item_idx,
+            Some(query.item_idx),
             timelines.removed(query).iter().copied(),
-        ))
+            Scores::Ordinal,
+        )
     }
 
     /// Counts the event if its item is new to the user.
@@ -155,7 +157,7 @@ mod tests {
             value: None,
         });
         assert_eq!(
-            knn.rank(&query, &timelines),
+            knn.rank(&query, &timelines).rank,
             Some(2),
             "item 1 is nearer to item 0"
         );
@@ -178,7 +180,7 @@ mod tests {
             occurred_at: 1,
             value: None,
         });
-        assert_eq!(knn.rank(&cold, &timelines), None);
+        assert_eq!(knn.rank(&cold, &timelines).rank, None);
     }
 
     #[test]

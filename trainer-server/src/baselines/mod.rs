@@ -10,27 +10,33 @@
 //! The counting ones learn each event as soon as it was ranked, one by one, so they are never behind
 //! the live version. A frozen model is not here but in `replay`, since it needs an edge engine.
 
+pub mod ranked;
 pub mod timelines;
 
 pub mod item_knn;
 pub mod popularity;
 pub mod text_only;
 
-use shared_model::metrics::position_of;
-
 use item_knn::ItemKnn;
 use popularity::{Popularity, PopularityWindow};
+use ranked::Ranked;
 use text_only::TextOnly;
 use timelines::{Query, Timelines};
 
 /// Events of a history that are asked with.
 pub const QUERY_EVENTS: usize = 10;
 
-/// Rank of an item, from 1; `None` where a system has nothing to rank by, which counts as a miss.
-pub type Rank = Option<u32>;
+/// Answers of one system, parallel to the queries.
+pub type SystemRanked = (&'static str, Vec<Ranked>);
 
-/// Ranks of one system, parallel to the queries.
-pub type SystemRanks = (&'static str, Vec<Rank>);
+/// Whether a baseline goes on learning while it ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learning {
+    /// Each event is learned as soon as it was ranked.
+    EventByEvent,
+    /// What was learned before is all there is, windows of time included.
+    Stopped,
+}
 
 /// All baselines over one stream.
 pub struct Baselines {
@@ -62,70 +68,72 @@ impl Baselines {
         }
     }
 
-    /// Ranks every query before learning it, in order.
+    /// Ranks every query in order, and learns each afterwards if it is to.
     #[must_use]
-    pub fn rank_then_learn(
+    pub fn rank(
         &mut self,
         queries: &[Query],
         timelines: &Timelines,
-    ) -> Vec<SystemRanks> {
+        learning: Learning,
+    ) -> Vec<SystemRanked> {
         let mut popularity = Vec::with_capacity(queries.len());
         let mut popularity_7d = Vec::with_capacity(queries.len());
         let mut item_knn = Vec::with_capacity(queries.len());
         for query in queries {
-            popularity.push(Some(self.popularity.rank(query, timelines)));
-            popularity_7d.push(Some(self.popularity_7d.rank(query, timelines)));
+            popularity.push(self.popularity.rank(query, timelines));
+            if learning == Learning::EventByEvent {
+                self.popularity_7d.expire(query.occurred_at);
+            }
+            popularity_7d.push(self.popularity_7d.rank(query, timelines));
             if let Some(knn) = &mut self.item_knn {
                 item_knn.push(knn.rank(query, timelines));
             }
-            self.learn(query, timelines);
+            if learning == Learning::EventByEvent {
+                self.learn(query, timelines);
+            }
         }
-        let mut ranks = vec![("popularity", popularity), ("popularity_7d", popularity_7d)];
+        let mut ranked = vec![("popularity", popularity), ("popularity_7d", popularity_7d)];
         if self.item_knn.is_some() {
-            ranks.push(("item_knn", item_knn));
+            ranked.push(("item_knn", item_knn));
         }
         if let Some(text_only) = &self.text_only {
-            ranks.push(("text_only", text_only.ranks(queries, timelines)));
+            ranked.push(("text_only", text_only.ranked(queries, timelines)));
         }
-        ranks
+        ranked
     }
-}
-
-/// Rank of `target` among all items but `removed`, from 1; ties go to the lower index.
-///
-/// `removed` holds each item once and never the target.
-#[must_use]
-pub fn rank_of(scores: &[f32], target: u32, removed: impl IntoIterator<Item = u32>) -> u32 {
-    let target_score = scores[target as usize];
-    let position =
-        position_of(scores, target as usize).expect("scores are finite and hold the target");
-    let is_ahead = |idx: &u32| {
-        let score = scores[*idx as usize];
-        score > target_score || (score == target_score && *idx < target)
-    };
-    let num_removed = removed.into_iter().filter(is_ahead).count();
-    let rank = 1 + position - num_removed;
-    rank as u32 // fits: NUM_ITEMS_MAX is 2^20
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::DatasetEvent;
 
     #[test]
-    fn rank_breaks_ties_by_index_and_skips_removed_items() {
-        let scores = [2.0, 5.0, 2.0, 2.0, 9.0];
+    fn a_stopped_baseline_ranks_as_before_and_a_learning_one_does_not() {
+        let event = |user_idx, item_idx, occurred_at| DatasetEvent {
+            user_idx,
+            item_idx,
+            occurred_at,
+            value: None,
+        };
+        let mut timelines = Timelines::new(4);
+        let mut baselines = Baselines::new(3, None);
+        baselines.learn(&timelines.push(&event(0, 0, 0)), &timelines);
+        let later = popularity::WEEK_MILLIS + 1;
+        let queries = [1, 2, 3].map(|user| timelines.push(&event(user, 2, later)));
+        let ranks = |ranked: &[SystemRanked], name: &str| -> Vec<Option<u32>> {
+            let of_name = ranked.iter().find(|(known, _)| *known == name);
+            let (_, answers) = of_name.expect("a baseline of this name");
+            answers.iter().map(|one| one.rank).collect()
+        };
+        let frozen = baselines.rank(&queries, &timelines, Learning::Stopped);
+        assert_eq!(ranks(&frozen, "popularity"), [Some(3); 3]);
+        assert_eq!(ranks(&frozen, "popularity_7d"), [Some(3); 3]);
+        let learning = baselines.rank(&queries, &timelines, Learning::EventByEvent);
+        assert_eq!(ranks(&learning, "popularity"), [Some(3), Some(2), Some(1)]);
         assert_eq!(
-            rank_of(&scores, 2, []),
-            4,
-            "5, 9 and the 2 at index 0 are ahead"
+            ranks(&learning, "popularity_7d"),
+            [Some(3), Some(1), Some(1)]
         );
-        assert_eq!(rank_of(&scores, 2, [0, 4]), 2);
-        assert_eq!(
-            rank_of(&scores, 2, [3]),
-            4,
-            "a removed item behind changes nothing"
-        );
-        assert_eq!(rank_of(&scores, 4, []), 1);
     }
 }

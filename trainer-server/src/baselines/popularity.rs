@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::rank_of;
+use super::ranked::{Ranked, Scores};
 use super::timelines::{Query, Timelines};
 
 /// Seven days.
@@ -25,13 +25,14 @@ impl Popularity {
         }
     }
 
-    /// Rank of the queried item.
+    /// Ranks the queried item.
     #[must_use]
-    pub fn rank(&self, query: &Query, timelines: &Timelines) -> u32 {
-        rank_of(
+    pub fn rank(&self, query: &Query, timelines: &Timelines) -> Ranked {
+        Ranked::of(
             &self.counts,
-            query.item_idx,
+            Some(query.item_idx),
             timelines.removed(query).iter().copied(),
+            Scores::Ordinal,
         )
     }
 
@@ -60,10 +61,9 @@ impl PopularityWindow {
         }
     }
 
-    /// Rank of the queried item, by events not older than the window.
+    /// Ranks the queried item by the events that are in the window as it stands.
     #[must_use]
-    pub fn rank(&mut self, query: &Query, timelines: &Timelines) -> u32 {
-        self.expire(query.occurred_at);
+    pub fn rank(&self, query: &Query, timelines: &Timelines) -> Ranked {
         self.popularity.rank(query, timelines)
     }
 
@@ -74,7 +74,8 @@ impl PopularityWindow {
         self.popularity.learn(query);
     }
 
-    fn expire(&mut self, now_millis: i64) {
+    /// Moves the window: events as old as its length at `now_millis` leave it.
+    pub fn expire(&mut self, now_millis: i64) {
         while let Some((occurred_at, item_idx)) = self.inside.front().copied() {
             if now_millis - occurred_at < self.window_millis {
                 break;
@@ -105,15 +106,17 @@ mod tests {
         let mut window = PopularityWindow::new(3, 1000);
         window.learn(&query(&mut timelines, 0, 2, 0));
         let just_inside = query(&mut timelines, 1, 2, 999);
+        window.expire(just_inside.occurred_at);
         assert_eq!(
-            window.rank(&just_inside, &timelines),
-            1,
+            window.rank(&just_inside, &timelines).rank,
+            Some(1),
             "one event beats none"
         );
         let outside = query(&mut timelines, 2, 2, 1000);
+        window.expire(outside.occurred_at);
         assert_eq!(
-            window.rank(&outside, &timelines),
-            3,
+            window.rank(&outside, &timelines).rank,
+            Some(3),
             "all counts are zero, the index decides"
         );
         assert_eq!(window.popularity.counts, vec![0.0; 3]);
@@ -127,8 +130,8 @@ mod tests {
             popularity.learn(&query(&mut timelines, 0, 0, occurred_at));
         }
         let other_user = query(&mut timelines, 1, 1, 4);
-        assert_eq!(popularity.rank(&other_user, &timelines), 2);
+        assert_eq!(popularity.rank(&other_user, &timelines).rank, Some(2));
         let same_user = query(&mut timelines, 0, 1, 5);
-        assert_eq!(popularity.rank(&same_user, &timelines), 1);
+        assert_eq!(popularity.rank(&same_user, &timelines).rank, Some(1));
     }
 }

@@ -6,8 +6,9 @@
 use burn::tensor::{Device, Tensor};
 use shared_model::model::ranker::{matrix, normalize_rows};
 
+use super::QUERY_EVENTS;
+use super::ranked::{Ranked, Scores};
 use super::timelines::{Query, Timelines};
-use super::{QUERY_EVENTS, Rank, rank_of};
 
 /// Text embeddings of all items.
 #[derive(Debug, Clone)]
@@ -40,9 +41,9 @@ impl TextOnly {
         })
     }
 
-    /// Ranks of the queried items; `None` without a history.
+    /// Ranks the queried items; nothing is ranked without a history.
     #[must_use]
-    pub fn ranks(&self, queries: &[Query], timelines: &Timelines) -> Vec<Rank> {
+    pub fn ranked(&self, queries: &[Query], timelines: &Timelines) -> Vec<Ranked> {
         if queries.is_empty() {
             return Vec::new();
         }
@@ -61,8 +62,11 @@ impl TextOnly {
             .iter()
             .zip(rows)
             .map(|(query, row)| {
+                if query.num_known == 0 {
+                    return Ranked::NOTHING;
+                }
                 let removed = timelines.removed(query).iter().copied();
-                (query.num_known > 0).then(|| rank_of(row, query.item_idx, removed))
+                Ranked::of(row, Some(query.item_idx), removed, Scores::Ordinal)
             })
             .collect()
     }
@@ -117,7 +121,8 @@ mod tests {
             occurred_at: 3,
             value: None,
         });
-        let ranks = text_only.ranks(&[cold, near, far, far_next], &timelines);
+        let ranked = text_only.ranked(&[cold, near, far, far_next], &timelines);
+        let ranks: Vec<Option<u32>> = ranked.iter().map(|one| one.rank).collect();
         assert_eq!(ranks, vec![None, Some(1), None, Some(2)]);
     }
 

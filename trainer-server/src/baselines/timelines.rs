@@ -78,6 +78,16 @@ impl Timelines {
         }
     }
 
+    /// The same with all events at one moment, for systems that know order alone.
+    #[must_use]
+    pub fn without_times(&self) -> Self {
+        let mut timeless = self.clone();
+        for event in timeless.users.iter_mut().flat_map(|user| &mut user.events) {
+            event.occurred_at = 0;
+        }
+        timeless
+    }
+
     /// What the user had done before, oldest first.
     #[must_use]
     pub fn history(&self, query: &Query) -> &[Seen] {

@@ -2,13 +2,24 @@
 
 use std::path::PathBuf;
 
-use crate::replay::{ReplayOptions, evaluate, write_json};
+use serde_json::Value;
+
+use crate::evaluate::held_out::{self, HeldOut};
+use crate::evaluate::html::page;
+use crate::evaluate::offline::{self, Offline};
+use crate::evaluate::prequential::{self, Evaluation, Extras};
+use crate::evaluate::tensorboard;
+use crate::replay::{self, ReplayError, ReplayOptions, write_json, write_text};
 
 /// How events are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Protocol {
     /// The last 20 % by time, each ranked before it is learned
     Prequential,
+    /// The last 20 % by time, ranked by what was learned before, and nothing is learned from them
+    TimeSplit,
+    /// The last event of every user, ranked by what was learned from all others
+    LeaveOneOut,
 }
 
 /// Flags of `freshet evaluate`.
@@ -23,6 +34,18 @@ pub struct EvaluateArgs {
     /// Where to write the figures, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: PathBuf,
+    /// Where to write the same as a page with charts
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Where to write curves as TensorBoard event files, one folder per system
+    #[arg(long, value_name = "DIR")]
+    pub tensorboard: Option<PathBuf>,
+    /// Also score a full refit every so many days of event time; each takes as long as a warm fit
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub refit_days: Option<u32>,
+    /// Also train and score a plain SASRec, for minutes
+    #[arg(long)]
+    pub sasrec: bool,
     /// Configuration of the server that is started
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -50,7 +73,6 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         "--chunk is {}, expected 1 to 10000",
         args.chunk
     );
-    let Protocol::Prequential = args.protocol;
     let options = ReplayOptions {
         dataset_dir: args.dataset,
         server_url: None,
@@ -68,8 +90,41 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         num_kills: 0,
         num_events_max: args.events_max,
     };
-    let document = super::replay::block_on(evaluate(options))?;
-    write_json(&args.json, &document)?;
+    let extras = Extras {
+        refit_days: args.refit_days,
+        has_sasrec: args.sasrec,
+    };
+    anyhow::ensure!(
+        args.protocol == Protocol::Prequential || extras == Extras::default(),
+        "--refit-days and --sasrec learn from a stream, which only --protocol prequential has"
+    );
+    let evaluation = super::replay::block_on(evaluate(args.protocol, options, extras))?;
+    write_json(&args.json, &Value::Object(evaluation.document.clone()))?;
     println!("{:<34} {}", "figures", args.json.display());
+    if let Some(path) = &args.html {
+        write_text(path, &page(&evaluation))?;
+        println!("{:<34} {}", "page", path.display());
+    }
+    if let Some(dir) = &args.tensorboard {
+        tensorboard::write(dir, &evaluation.outcomes, &evaluation.systems)?;
+        println!("{:<34} {}", "curves", dir.display());
+    }
     Ok(())
+}
+
+async fn evaluate(
+    protocol: Protocol,
+    options: ReplayOptions,
+    extras: Extras,
+) -> Result<Evaluation, ReplayError> {
+    if protocol == Protocol::Prequential {
+        return prequential::run(options, extras).await;
+    }
+    let (dataset, split) = replay::load(&options)?;
+    let held_out = match protocol {
+        Protocol::Prequential | Protocol::TimeSplit => HeldOut::TimeSplit { split },
+        Protocol::LeaveOneOut => HeldOut::LeaveOneOut,
+    };
+    let config = offline::config(options.config_file.as_deref())?;
+    held_out::run(&dataset, held_out, &Offline::new(config)?, options.seed).await
 }

@@ -18,11 +18,11 @@ pub mod effect;
 pub mod followers;
 pub mod machine;
 pub mod quality;
-mod report;
+pub(crate) mod report;
 pub mod scoring;
 pub mod server_process;
 pub mod steady;
-mod summary;
+pub(crate) mod summary;
 pub mod walk;
 mod warm;
 
@@ -37,9 +37,15 @@ use shared_model::edge::engine::EngineError;
 use shared_model::ids::{EventId, IdError};
 use shared_model::model::scorer::ScoreError;
 
+use crate::baselines::timelines::Timelines;
+use crate::config::ConfigError;
 use crate::dataset::{Dataset, DatasetError};
+use crate::evaluate::cpu;
+use crate::evaluate::systems::{SYSTEMS, Systems};
+use crate::learner::LearnError;
 use crate::page_client::{Applied, PageClient, PageError, PageKind};
 use crate::publish::PublishError;
+use crate::text_source::TextSourceError;
 use api::ApiError;
 use browser::{BrowserError, BrowserPage};
 use durability::{Audit, Kills};
@@ -55,6 +61,8 @@ pub const WARM_SHARE: f64 = 0.8;
 pub const STEADY_RATE: f64 = 200.0;
 /// What the time budget keeps back for the steady phase beside its own length.
 const STEADY_MARGIN_SECS: u64 = 30;
+/// How many of the systems, from the first, the walk itself scores.
+pub(crate) const NUM_WALKED: usize = 6;
 /// A chunk that is not learned by then is passed over.
 const LEARN_WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -108,6 +116,33 @@ pub enum ReplayError {
     /// No user has a history to probe with.
     #[error("no user has a history to probe with")]
     NoProbe,
+    /// The protocol leaves nothing to learn from or nothing to rank.
+    #[error(
+        "{protocol} learns {num_learned} of {num_events} events, which leaves no part to learn or none to rank"
+    )]
+    NothingHeldOut {
+        /// Its name.
+        protocol: &'static str,
+        /// Events that it would learn.
+        num_learned: usize,
+        /// Events in all.
+        num_events: usize,
+    },
+    /// The text encoder or its cache failed.
+    #[error(transparent)]
+    Text(#[from] TextSourceError),
+    /// Learning outside of the server failed.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A temporary folder could not be made.
+    #[error("making a temporary folder failed")]
+    Folder {
+        /// The reason.
+        source: std::io::Error,
+    },
     /// The report could not be written.
     #[error("cannot write the report {}", path.display())]
     Report {
@@ -163,6 +198,10 @@ pub(crate) struct Measured {
     pub(crate) learned_code_bytes: u64,
     pub(crate) warm_secs: f64,
     pub(crate) walk: WalkOutcome,
+    /// The first version, and what users had done by the end of the stream.
+    pub(crate) frozen: FrozenVersion,
+    pub(crate) timelines: Timelines,
+    pub(crate) server_cpu: Result<ServerCpu, String>,
     pub(crate) steady: Result<SteadyOutcome, String>,
     pub(crate) followers: Vec<FollowerRecord>,
     /// After each kill, until the server answered again.
@@ -171,24 +210,26 @@ pub(crate) struct Measured {
     pub(crate) total_secs: f64,
 }
 
+/// CPU seconds of our own server process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ServerCpu {
+    /// Until the first version was live.
+    pub(crate) warm_secs: f64,
+    /// From then to the end of the stream.
+    pub(crate) stream_secs: f64,
+}
+
 /// Runs the whole replay and returns the report.
 ///
 /// # Errors
 /// See [`ReplayError`]; a steady phase that fails is a null with a reason in the report instead.
 pub async fn replay(options: ReplayOptions) -> Result<Value, ReplayError> {
     let measured = Box::pin(measure(options, true)).await?;
-    summary::print(&measured);
-    Ok(report::replay_report(&measured))
-}
-
-/// Runs the prequential evaluation and returns its document.
-///
-/// # Errors
-/// See [`ReplayError`].
-pub async fn evaluate(options: ReplayOptions) -> Result<Value, ReplayError> {
-    let measured = Box::pin(measure(options, false)).await?;
-    summary::print(&measured);
-    Ok(report::evaluation(&measured))
+    let names = &SYSTEMS[..NUM_WALKED];
+    let seed = measured.options.seed;
+    let systems = Systems::of(&measured.walk.outcomes, names, seed, report::absence);
+    summary::print(&measured, &systems);
+    Ok(report::replay_report(&measured, &systems))
 }
 
 /// Writes a document, whole or not at all.
@@ -196,7 +237,14 @@ pub async fn evaluate(options: ReplayOptions) -> Result<Value, ReplayError> {
 /// # Errors
 /// The file cannot be written.
 pub fn write_json(path: &Path, document: &Value) -> Result<(), ReplayError> {
-    let text = format!("{document:#}\n");
+    write_text(path, &format!("{document:#}\n"))
+}
+
+/// Writes a text, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_text(path: &Path, text: &str) -> Result<(), ReplayError> {
     let partial = path.with_extension("partial");
     std::fs::write(&partial, text)
         .and_then(|()| std::fs::rename(&partial, path))
@@ -206,7 +254,10 @@ pub fn write_json(path: &Path, document: &Value) -> Result<(), ReplayError> {
         })
 }
 
-async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, ReplayError> {
+pub(crate) async fn measure(
+    options: ReplayOptions,
+    has_steady: bool,
+) -> Result<Measured, ReplayError> {
     let started_at = Instant::now();
     let (dataset, split) = load(&options)?;
     let run_id = run_id();
@@ -226,26 +277,23 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         .as_ref()
         .map(|snapshot| snapshot.bytes);
     let learned_code_bytes = live.manifest.learned_code_bytes;
-    let reserved_secs = if has_steady {
-        options.steady_secs + STEADY_MARGIN_SECS
-    } else {
-        0
-    };
-    let walk_options = WalkOptions {
-        chunk_len: options.chunk_len,
-        rate: options.rate,
-        deadline: started_at
-            + Duration::from_secs(options.time_budget_secs.saturating_sub(reserved_secs)),
-        learn_wait_max: LEARN_WAIT_MAX,
-        run_id: run_id.clone(),
-    };
-    let (walk, restart_secs) =
+    let walk_options = walk_options(&options, has_steady, started_at, &run_id);
+    let warm_cpu = server_cpu_secs(&warm, options.num_kills);
+    let (walk, frozen, restart_secs) =
         run_walk(&dataset, split, &mut warm, &walk_options, options.num_kills).await?;
     phase(
         started_at,
         &format!("{} events streamed", walk.num_streamed),
     );
 
+    let all_cpu = server_cpu_secs(&warm, options.num_kills);
+    let server_cpu = warm_cpu.and_then(|warm_secs| {
+        let stream_secs = all_cpu? - warm_secs;
+        Ok(ServerCpu {
+            warm_secs,
+            stream_secs,
+        })
+    });
     let steady = if has_steady {
         run_steady(&options, &dataset, &mut warm, &run_id)
             .await
@@ -260,6 +308,9 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
         restart_secs,
         audit,
         first: warm.first,
+        timelines: warm.timelines,
+        frozen,
+        server_cpu,
         options,
         split,
         snapshot_bytes,
@@ -273,7 +324,38 @@ async fn measure(options: ReplayOptions, has_steady: bool) -> Result<Measured, R
     })
 }
 
-fn load(options: &ReplayOptions) -> Result<(Arc<Dataset>, usize), ReplayError> {
+fn walk_options(
+    options: &ReplayOptions,
+    has_steady: bool,
+    started_at: Instant,
+    run_id: &str,
+) -> WalkOptions {
+    let reserved_secs = if has_steady {
+        options.steady_secs + STEADY_MARGIN_SECS
+    } else {
+        0
+    };
+    let budget_secs = options.time_budget_secs.saturating_sub(reserved_secs);
+    WalkOptions {
+        chunk_len: options.chunk_len,
+        rate: options.rate,
+        deadline: started_at + Duration::from_secs(budget_secs),
+        learn_wait_max: LEARN_WAIT_MAX,
+        run_id: run_id.to_owned(),
+    }
+}
+
+/// CPU seconds of our own server process so far.
+fn server_cpu_secs(warm: &Warm, num_kills: usize) -> Result<f64, String> {
+    let process = warm.process.as_ref().ok_or("the server is not ours")?;
+    if num_kills > 0 {
+        return Err("the server was killed, and its next process counts from zero".to_owned());
+    }
+    cpu::process_secs(process.id())
+}
+
+/// The dataset, and where its stream begins.
+pub(crate) fn load(options: &ReplayOptions) -> Result<(Arc<Dataset>, usize), ReplayError> {
     let mut dataset = Dataset::load(&options.dataset_dir, options.seed)?;
     dataset
         .events
@@ -293,7 +375,7 @@ async fn run_walk(
     warm: &mut Warm,
     options: &WalkOptions,
     num_kills: usize,
-) -> Result<(WalkOutcome, Vec<f64>), ReplayError> {
+) -> Result<(WalkOutcome, FrozenVersion, Vec<f64>), ReplayError> {
     let frozen = FrozenVersion::of(&mut warm.page, dataset).ok_or(ReplayError::NoVersion)?;
     let mut baselines = warm.baselines(dataset, &frozen);
     let stream = &dataset.events[split..];
@@ -314,6 +396,7 @@ async fn run_walk(
     let outcome = walk.run(stream, options, kills.as_mut()).await?;
     Ok((
         outcome,
+        walk.frozen,
         kills.map_or_else(Vec::new, |kills| kills.restart_secs),
     ))
 }
@@ -402,7 +485,7 @@ fn phase(started_at: Instant, what: &str) {
     eprintln!("[{:7.1} s] {what}", started_at.elapsed().as_secs_f64());
 }
 
-fn bar(len: usize, label: &'static str) -> ProgressBar {
+pub(crate) fn bar(len: usize, label: &'static str) -> ProgressBar {
     let template = "{prefix:>16} {wide_bar} {pos}/{len} {per_sec} {msg} {elapsed}";
     let style = ProgressStyle::with_template(template).expect("the template is ours and valid");
     let bar = match len {

@@ -1,9 +1,10 @@
-//! Hit rate and NDCG over a stream, by system and by what kind of event was predicted.
+//! Running hit rate and NDCG over a stream, for loops that print as they go.
+//!
+//! Not here: the figures of a report (`evaluate`), which keep every answer.
 
 use serde::Serialize;
 use shared_model::metrics::{hit_rate_at_k, ndcg_at_k};
 
-use crate::baselines::Rank;
 use crate::baselines::timelines::Query;
 
 /// Cut-off of both metrics.
@@ -32,7 +33,7 @@ pub struct Figures {
 
 impl Tally {
     /// Takes in one event.
-    pub fn add(&mut self, rank: Rank) {
+    pub fn add(&mut self, rank: Option<u32>) {
         let position = rank.map(|rank| rank as usize - 1); // ranks count from 1
         self.num_scored += 1;
         self.num_hits += hit_rate_at_k(position, K);
@@ -64,7 +65,7 @@ pub struct Quality {
 
 impl Quality {
     /// Takes in one event.
-    pub fn add(&mut self, query: &Query, rank: Rank) {
+    pub fn add(&mut self, query: &Query, rank: Option<u32>) {
         if !query.is_new {
             self.repeat.add(rank);
             return;
@@ -72,14 +73,6 @@ impl Quality {
         self.new.add(rank);
         if query.num_known > 0 {
             self.new_of_known_users.add(rank);
-        }
-    }
-
-    /// Takes in a chunk.
-    pub fn add_all(&mut self, queries: &[Query], ranks: &[Rank]) {
-        assert_eq!(queries.len(), ranks.len(), "every query has one rank");
-        for (query, rank) in queries.iter().zip(ranks) {
-            self.add(query, *rank);
         }
     }
 }
@@ -145,7 +138,9 @@ mod tests {
     fn repeats_and_cold_users_are_kept_apart() {
         let mut quality = Quality::default();
         let queries = [query(true, 0), query(true, 3), query(false, 3)];
-        quality.add_all(&queries, &[Some(1), None, Some(2)]);
+        for (query, rank) in queries.iter().zip([Some(1), None, Some(2)]) {
+            quality.add(query, rank);
+        }
         assert_eq!(quality.new.figures().num_scored, 2);
         assert_eq!(quality.new_of_known_users.figures().hr_at_10, Some(0.0));
         assert_eq!(quality.repeat.figures().hr_at_10, Some(1.0));

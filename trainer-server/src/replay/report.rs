@@ -2,32 +2,20 @@
 //!
 //! A figure that could not be taken is null, with a `why` beside it.
 
-use std::time::SystemTime;
-
 use serde_json::{Map, Value, json};
 use shared_model::manifest::VersionKind;
 
 use super::effect::{EFFECT_SECS_MAX, PlantOutcome, following_secs};
-use super::machine;
-use super::quality::{Quality, Tally, quantile};
+use super::quality::quantile;
 use super::steady::SteadyOutcome;
-use super::walk::NUM_PARTS;
 use super::{Measured, STEADY_RATE, WARM_SHARE};
 use crate::baselines::item_knn::ITEM_KNN_ITEMS_MAX;
+use crate::evaluate::document::{header as document_header, systems_document};
+use crate::evaluate::systems::Systems;
 use crate::page_client::Applied;
 
-/// Systems in the order of the table.
-pub(super) const SYSTEMS: [&str; 6] = [
-    "freshet",
-    "frozen",
-    "popularity",
-    "popularity_7d",
-    "item_knn",
-    "text_only",
-];
-
 /// The document of `freshet replay`.
-pub(super) fn replay_report(measured: &Measured) -> Value {
+pub(super) fn replay_report(measured: &Measured, systems: &Systems) -> Value {
     let mut report = header(measured);
     report.insert(
         "versions_published".to_owned(),
@@ -59,35 +47,17 @@ pub(super) fn replay_report(measured: &Measured) -> Value {
         "hash_mismatches".to_owned(),
         hash_mismatches(measured).into(),
     );
-    report.insert("quality".to_owned(), systems(measured));
+    report.insert("quality".to_owned(), systems.to_json());
     report.insert("durability".to_owned(), durability(measured));
     report.insert("pages".to_owned(), pages(measured));
     report.insert("steady".to_owned(), steady(measured));
     Value::Object(report)
 }
 
-/// The document of `freshet evaluate`.
-pub(super) fn evaluation(measured: &Measured) -> Value {
+/// The document of `freshet evaluate --protocol prequential`, without the cost of systems that learn offline.
+pub(crate) fn evaluation(measured: &Measured, systems: &Systems) -> Map<String, Value> {
     let mut document = header(measured);
-    let num_scored = measured
-        .walk
-        .quality
-        .get("freshet")
-        .map_or(0, |quality| quality.new.figures().num_scored);
-    document.insert("num_scored".to_owned(), num_scored.into());
-    let mut systems = systems(measured);
-    if let Value::Object(systems) = &mut systems {
-        let absent = |why: &str| json!({"hr_at_10": null, "ndcg_at_10": null, "why": why});
-        systems.insert(
-            "refit_daily".to_owned(),
-            absent("a daily full refit is not run by this command yet"),
-        );
-        systems.insert(
-            "sasrec".to_owned(),
-            absent("an offline SASRec is not part of this program"),
-        );
-    }
-    document.insert("systems".to_owned(), systems);
+    document.extend(systems_document(systems));
     document.insert(
         "versions_published".to_owned(),
         versions_published(measured).into(),
@@ -96,30 +66,18 @@ pub(super) fn evaluation(measured: &Measured) -> Value {
         "hash_mismatches".to_owned(),
         hash_mismatches(measured).into(),
     );
-    Value::Object(document)
+    document
 }
 
 fn header(measured: &Measured) -> Map<String, Value> {
-    let created_at = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
-    let commit = machine::commit();
     let dataset = &measured.dataset;
     let walk = &measured.walk;
-    let header = json!({
-        "dataset": dataset.name,
-        "protocol": "prequential",
-        "protocol_notes": protocol_notes(measured),
+    let mut header = document_header(dataset, "prequential", protocol_notes(measured));
+    let own = json!({
         "dataset_counts": {
             "users": dataset.users.len(), "items": dataset.items.len(), "events": dataset.events.len(),
             "warm_events": measured.split, "stream_events": dataset.events.len() - measured.split,
         },
-        "machine": machine::machine(),
-        "command": machine::command(),
-        "commit": commit.as_ref().ok(),
-        "commit_why": commit.as_ref().err(),
-        "created_at": u64::try_from(created_at).unwrap_or(u64::MAX),
         "server": measured.options.server_url.as_deref().unwrap_or("started by this command"),
         "stream": {
             "rate": measured.options.rate,
@@ -136,9 +94,10 @@ fn header(measured: &Measured) -> Map<String, Value> {
         "warm_secs": measured.warm_secs,
         "total_secs": measured.total_secs,
     });
-    let Value::Object(header) = header else {
+    let Value::Object(own) = own else {
         unreachable!("the literal above is an object")
     };
+    header.extend(own);
     header
 }
 
@@ -300,40 +259,13 @@ fn secs_figures(secs: &[Option<f64>]) -> Value {
     })
 }
 
-fn systems(measured: &Measured) -> Value {
-    let mut systems = Map::new();
-    for name in SYSTEMS {
-        let value = match measured.walk.quality.get(name) {
-            Some(quality) => quality_figures(quality, measured.walk.curve.get(name)),
-            None => json!({"hr_at_10": null, "ndcg_at_10": null, "why": absence(measured, name)}),
-        };
-        systems.insert(name.to_owned(), value);
-    }
-    Value::Object(systems)
-}
-
-fn absence(measured: &Measured, name: &str) -> String {
-    if measured.walk.num_streamed == 0 {
-        return "no event was streamed".to_owned();
-    }
+/// Why a system of the walk was not scored in it.
+pub(crate) fn absence(name: &str) -> String {
     match name {
         "item_knn" => format!("the catalogue has more than {ITEM_KNN_ITEMS_MAX} items"),
         "text_only" => "the model has no text embeddings".to_owned(),
         _ => "it was not scored".to_owned(),
     }
-}
-
-fn quality_figures(quality: &Quality, curve: Option<&[Tally; NUM_PARTS]>) -> Value {
-    let headline = quality.new.figures();
-    let by_tenth = curve.map(|parts| parts.map(|part| part.figures().hr_at_10));
-    json!({
-        "hr_at_10": headline.hr_at_10,
-        "ndcg_at_10": headline.ndcg_at_10,
-        "num_scored": headline.num_scored,
-        "new_of_known_users": quality.new_of_known_users.figures(),
-        "repeat": quality.repeat.figures(),
-        "hr_at_10_by_tenth_of_the_stream": by_tenth,
-    })
 }
 
 fn durability(measured: &Measured) -> Value {

@@ -12,8 +12,8 @@ use shared_model::event::EventKind;
 use shared_model::model::scorer::{Query as ScoreQuery, ScoreError};
 use shared_model::model::sequence::{Sequence, Token};
 
+use crate::baselines::ranked::{NO_ITEM, Ranked, Scores};
 use crate::baselines::timelines::{Query, Seen, Timelines};
-use crate::baselines::{Rank, rank_of};
 use crate::dataset::Dataset;
 
 /// Sequences in one forward pass; they are sorted by length first, so that padding stays short.
@@ -23,6 +23,8 @@ const SEQUENCES_PER_PASS: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemRows {
     rows: Vec<Option<u32>>,
+    /// The other way: dataset item of every row, [`NO_ITEM`] where the dataset lacks it.
+    items: Vec<u32>,
     /// Items of the version, to notice that it grew.
     num_items: usize,
 }
@@ -31,13 +33,20 @@ impl ItemRows {
     /// Looks up every item of the dataset.
     #[must_use]
     pub fn new(dataset: &Dataset, ready: &ReadyVersion) -> Self {
-        let rows = dataset
+        let rows: Vec<Option<u32>> = dataset
             .items
             .iter()
             .map(|item| ready.item_idx(&item.item_id))
             .collect();
+        let mut items = vec![NO_ITEM; ready.scorer.num_items()];
+        for (item_idx, row) in rows.iter().enumerate() {
+            if let Some(row) = row {
+                items[*row as usize] = item_idx as u32; // fits: NUM_ITEMS_MAX is 2^20
+            }
+        }
         Self {
             rows,
+            items,
             num_items: ready.scorer.num_items(),
         }
     }
@@ -47,6 +56,14 @@ impl ItemRows {
         if ready.scorer.num_items() != self.num_items {
             *self = Self::new(dataset, ready);
         }
+    }
+
+    /// A list of rows as a list of dataset items.
+    fn to_items(&self, mut ranked: Ranked) -> Ranked {
+        for listed in &mut ranked.top {
+            *listed = self.items.get(*listed as usize).copied().unwrap_or(NO_ITEM);
+        }
+        ranked
     }
 
     /// Row of a dataset item.
@@ -69,9 +86,9 @@ pub struct RankModel<'a> {
     pub kind: EventKind,
 }
 
-/// Ranks of the queried items among all items, parallel to `queries`.
+/// Ranks the queried items among all items; parallel to `queries`.
 ///
-/// `None` where the version does not hold the item, which counts as a miss.
+/// An item that the version does not hold is not ranked, which counts as a miss.
 ///
 /// # Errors
 /// The device failed.
@@ -79,10 +96,10 @@ pub async fn score_chunk(
     model: RankModel<'_>,
     queries: &[Query],
     timelines: &Timelines,
-) -> Result<Vec<Rank>, ScoreError> {
+) -> Result<Vec<Ranked>, ScoreError> {
     let mut plan = plan_sequences(model, queries, timelines);
     plan.sort_by_key(|planned| planned.sequence.tokens.len());
-    let mut ranks = vec![None; queries.len()];
+    let mut ranked = vec![Ranked::NOTHING; queries.len()];
     for pass in plan.chunks(SEQUENCES_PER_PASS) {
         let sequences: Vec<Sequence> = pass
             .iter()
@@ -114,13 +131,12 @@ pub async fn score_chunk(
                 .removed(query)
                 .iter()
                 .filter_map(|item_idx| model.rows.row(*item_idx));
-            ranks[asked.query_idx] = model
-                .rows
-                .row(query.item_idx)
-                .map(|target| rank_of(row, target, removed));
+            let target = model.rows.row(query.item_idx);
+            let of_rows = Ranked::of(row, target, removed, Scores::Logits);
+            ranked[asked.query_idx] = model.rows.to_items(of_rows);
         }
     }
-    Ok(ranks)
+    Ok(ranked)
 }
 
 /// Which query, and after how many events of its sequence.
@@ -146,8 +162,7 @@ fn plan_sequences(
     let mut shared_of_user: HashMap<u32, usize> = HashMap::new();
     for (query_idx, query) in queries.iter().enumerate() {
         let history = timelines.history(query);
-        let recent = &history[history.len().saturating_sub(history_len)..];
-        let tokens = tokens(model, recent);
+        let tokens = tokens(model, history, history_len);
         let is_shareable = tokens.len() == history.len();
         let asked = Asked {
             query_idx,
@@ -176,9 +191,9 @@ fn plan_sequences(
     plan
 }
 
-/// Events as the model reads them; those of items that the version lacks are skipped, as in a page.
-fn tokens(model: RankModel<'_>, history: &[Seen]) -> Vec<Token> {
-    let known = history.iter().filter_map(|seen| {
+/// The newest events as the model reads them; those of items that the version lacks are skipped, as in a page.
+fn tokens(model: RankModel<'_>, history: &[Seen], len_max: usize) -> Vec<Token> {
+    let known = history.iter().rev().filter_map(|seen| {
         let item_idx = model.rows.row(seen.item_idx)?;
         Some(Token {
             item_idx,
@@ -186,7 +201,9 @@ fn tokens(model: RankModel<'_>, history: &[Seen]) -> Vec<Token> {
             occurred_at: seen.occurred_at,
         })
     });
-    known.collect()
+    let mut newest: Vec<Token> = known.take(len_max).collect();
+    newest.reverse();
+    newest
 }
 
 #[cfg(test)]
@@ -277,11 +294,11 @@ mod tests {
             .map(|event| timelines.push(event))
             .collect();
 
-        let ranks = score_chunk(model, &queries, &timelines)
+        let answers = score_chunk(model, &queries, &timelines)
             .await
             .expect("scores");
 
-        for (query, rank) in queries.iter().zip(ranks) {
+        for (query, ranked) in queries.iter().zip(answers) {
             let to_history = |seen: &Seen| HistoryEvent {
                 item_id: dataset.items[seen.item_idx as usize].item_id.clone(),
                 kind: dataset.kind,
@@ -302,8 +319,14 @@ mod tests {
             let ranking = ready.rank(&state, &request).await.expect("ranks");
             let wanted = &dataset.items[query.item_idx as usize].item_id;
             let position = ranking.iter().position(|ranked| ranked.item_id == *wanted);
+            let ten: Vec<u32> = ranking
+                .iter()
+                .take(10)
+                .filter_map(|one| one.item_id.as_str()[1..].parse().ok())
+                .collect();
+            assert_eq!(ranked.top[..], ten[..], "{query:?}");
             assert_eq!(
-                rank,
+                ranked.rank,
                 position.map(|position| position as u32 + 1),
                 "{query:?}"
             );

@@ -116,6 +116,12 @@ impl ServerProcess {
         )
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it runs with.
     #[must_use]
     pub fn config(&self) -> &Config {

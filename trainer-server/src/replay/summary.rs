@@ -2,35 +2,20 @@
 
 use super::Measured;
 use super::report::{
-    SYSTEMS, bytes_per_1000_events, delta_bytes, freshness, hash_mismatches, versions_published,
+    bytes_per_1000_events, delta_bytes, freshness, hash_mismatches, versions_published,
 };
+use crate::evaluate::systems::Systems;
+use crate::evaluate::table::table;
 
 /// Prints it.
-pub(super) fn print(measured: &Measured) {
+pub(crate) fn print(measured: &Measured, systems: &Systems) {
     let walk = &measured.walk;
     println!();
     println!(
         "{} · {} events streamed, {} left out",
         measured.dataset.name, walk.num_streamed, walk.num_left_out
     );
-    println!(
-        "{:<16} {:>9} {:>9} {:>9} {:>11} {:>11}",
-        "system", "HR@10", "NDCG@10", "scored", "repeat HR", "repeat NDCG"
-    );
-    for (name, quality) in SYSTEMS
-        .iter()
-        .filter_map(|name| Some((name, walk.quality.get(name)?)))
-    {
-        let (new, repeat) = (quality.new.figures(), quality.repeat.figures());
-        println!(
-            "{name:<16} {:>9} {:>9} {:>9} {:>11} {:>11}",
-            decimal(new.hr_at_10),
-            decimal(new.ndcg_at_10),
-            new.num_scored,
-            decimal(repeat.hr_at_10),
-            decimal(repeat.ndcg_at_10)
-        );
-    }
+    print!("{}", table(systems));
     println!();
     let fast = delta_bytes(measured, |applied| applied.delta_bytes_downloaded);
     println!(

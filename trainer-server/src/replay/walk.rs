@@ -8,7 +8,7 @@
 //!
 //! With a rate, chunks are posted by the clock instead, and ranked by whatever is live then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
@@ -19,15 +19,12 @@ use shared_model::ids::LogOffset;
 use super::ReplayError;
 use super::api::ServerApi;
 use super::durability::Kills;
-use super::quality::{Quality, Tally};
 use super::scoring::{ItemRows, RankModel, score_chunk};
 use crate::baselines::timelines::{Query, Timelines};
-use crate::baselines::{Baselines, Rank};
+use crate::baselines::{Baselines, Learning};
 use crate::dataset::{Dataset, DatasetEvent};
+use crate::evaluate::outcomes::Outcomes;
 use crate::page_client::{Applied, PageClient};
-
-/// Parts of the stream in [`WalkOutcome::curve`].
-pub const NUM_PARTS: usize = 10;
 
 /// How to walk.
 #[derive(Debug, Clone)]
@@ -47,11 +44,10 @@ pub struct WalkOptions {
 /// What the walk found.
 #[derive(Debug, Clone, Default)]
 pub struct WalkOutcome {
-    /// By name of the system.
-    pub quality: BTreeMap<&'static str, Quality>,
-    /// Items new to the user again, by tenth of the stream: whether a system gains or loses ground.
-    pub curve: BTreeMap<&'static str, [Tally; NUM_PARTS]>,
-    part_idx: usize,
+    /// Every answer of every system.
+    pub outcomes: Outcomes,
+    /// What was predicted, for systems that walk the same stream afterwards.
+    pub queries: Vec<Query>,
     /// Versions that became live in the ranking page, in order.
     pub applied: Vec<Applied>,
     /// Events ranked and posted.
@@ -127,7 +123,11 @@ impl Walk<'_> {
         options: &WalkOptions,
         mut kills: Option<&mut Kills<'_>>,
     ) -> Result<WalkOutcome, ReplayError> {
-        let mut outcome = WalkOutcome::default();
+        let num_before = self.dataset.events.len() - stream.len();
+        let mut outcome = WalkOutcome {
+            outcomes: Outcomes::new(self.dataset.items.len(), &self.dataset.events[..num_before]),
+            ..WalkOutcome::default()
+        };
         let mut rows = self.frozen.rows.clone();
         let started_at = Instant::now();
         let downloaded_before = self.page.downloads().total_bytes();
@@ -135,11 +135,12 @@ impl Walk<'_> {
             if Instant::now() >= options.deadline {
                 break;
             }
-            outcome.part_idx = outcome.num_streamed * NUM_PARTS / stream.len(); // below NUM_PARTS: the chunk is not streamed yet
             let queries: Vec<Query> = chunk
                 .iter()
                 .map(|event| self.timelines.push(event))
                 .collect();
+            outcome.outcomes.ask(&queries);
+            outcome.queries.extend(&queries);
             self.rank_live(&queries, &mut rows, &mut outcome).await?;
             let strike = async {
                 match &mut kills {
@@ -187,8 +188,8 @@ impl Walk<'_> {
             rows,
             kind: self.dataset.kind,
         };
-        let ranks = score_chunk(model, queries, self.timelines).await?;
-        count("freshet", queries, &ranks, outcome);
+        let ranked = score_chunk(model, queries, self.timelines).await?;
+        outcome.outcomes.answer("freshet", &ranked);
         outcome.scoring_secs += began_at.elapsed().as_secs_f64();
         Ok(())
     }
@@ -206,10 +207,11 @@ impl Walk<'_> {
             rows: &frozen.rows,
             kind: self.dataset.kind,
         };
-        let ranks = score_chunk(model, queries, self.timelines).await?;
-        count("frozen", queries, &ranks, outcome);
-        for (name, ranks) in self.baselines.rank_then_learn(queries, self.timelines) {
-            count(name, queries, &ranks, outcome);
+        let ranked = score_chunk(model, queries, self.timelines).await?;
+        outcome.outcomes.answer("frozen", &ranked);
+        let learning = Learning::EventByEvent;
+        for (name, ranked) in self.baselines.rank(queries, self.timelines, learning) {
+            outcome.outcomes.answer(name, &ranked);
         }
         outcome.scoring_secs += began_at.elapsed().as_secs_f64();
         Ok(())
@@ -262,17 +264,5 @@ impl Walk<'_> {
         {
             outcome.applied.push(applied);
         }
-    }
-}
-
-fn count(name: &'static str, queries: &[Query], ranks: &[Rank], outcome: &mut WalkOutcome) {
-    outcome
-        .quality
-        .entry(name)
-        .or_default()
-        .add_all(queries, ranks);
-    let parts = outcome.curve.entry(name).or_default();
-    for (_, rank) in queries.iter().zip(ranks).filter(|(query, _)| query.is_new) {
-        parts[outcome.part_idx].add(*rank);
     }
 }

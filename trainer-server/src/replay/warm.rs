@@ -15,9 +15,9 @@ use super::server_process::ServerProcess;
 use super::walk::FrozenVersion;
 use super::{ReplayError, ReplayOptions, ServerSetup, bar, event_id};
 use crate::baselines::Baselines;
-use crate::baselines::text_only::TextOnly;
 use crate::baselines::timelines::{Query, Timelines};
 use crate::dataset::Dataset;
+use crate::evaluate::offline;
 use crate::page_client::{Applied, PageClient, PageKind, ServerAddress};
 
 /// When a warm fit is given up.
@@ -78,32 +78,8 @@ impl Warm {
 
     /// Baselines that have seen the first part, with the text embeddings that pages have.
     pub(super) fn baselines(&self, dataset: &Dataset, frozen: &FrozenVersion) -> Baselines {
-        let text_only = text_embeddings(dataset, frozen).and_then(|embeddings| {
-            TextOnly::new(&embeddings, dataset.items.len(), &Device::flex())
-        });
-        let mut baselines = Baselines::new(dataset.items.len(), text_only);
-        for query in &self.queries {
-            baselines.learn(query, &self.timelines);
-        }
-        baselines
+        offline::baselines(dataset, frozen, &self.queries, &self.timelines)
     }
-}
-
-/// Text embeddings in the order of the dataset; zeros for items that the version lacks.
-fn text_embeddings(dataset: &Dataset, frozen: &FrozenVersion) -> Option<Vec<f32>> {
-    let tensor = frozen
-        .state
-        .tensor("item.text")
-        .filter(|tensor| tensor.num_cols > 0)?;
-    let mut embeddings = Vec::with_capacity(dataset.items.len() * tensor.num_cols);
-    for item_idx in 0..dataset.items.len() as u32 {
-        // fits: NUM_ITEMS_MAX is 2^20
-        match frozen.rows.row(item_idx) {
-            Some(row) => embeddings.extend(tensor.dequantize_row(row as usize)),
-            None => embeddings.resize(embeddings.len() + tensor.num_cols, 0.0),
-        }
-    }
-    Some(embeddings)
 }
 
 fn warm_events<'a>(

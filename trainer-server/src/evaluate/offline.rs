@@ -1,0 +1,138 @@
+//! A learner without a server: the same code, fed from a dataset, for protocols and refits that need no HTTP.
+//!
+//! What comes out is a version as a page would hold it, codes and all. Not here: which events are learned.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use indicatif::ProgressBar;
+use shared_model::ids::EventId;
+
+use crate::baselines::Baselines;
+use crate::baselines::text_only::TextOnly;
+use crate::baselines::timelines::{Query, Timelines};
+use crate::config::load::{Sources, load};
+use crate::config::{Config, ConfigError};
+use crate::dataset::{Dataset, DatasetEvent};
+use crate::event_log::{LogRecord, StoredEvent};
+use crate::learner::Learner;
+use crate::preprocess::Preprocessor;
+use crate::replay::ReplayError;
+use crate::replay::scoring::ItemRows;
+use crate::replay::walk::FrozenVersion;
+use crate::text_source::{self, CachedTextEncoder, EmbeddingCache};
+
+/// What every fit of one evaluation shares: the configuration, and a folder where embedded texts are kept.
+#[derive(Debug)]
+pub struct Offline {
+    config: Arc<Config>,
+    cache_dir: tempfile::TempDir,
+}
+
+impl Offline {
+    /// Learns as a server with this configuration would, on the CPU.
+    ///
+    /// # Errors
+    /// No temporary folder can be made.
+    pub fn new(config: Config) -> Result<Self, ReplayError> {
+        let cache_dir = tempfile::Builder::new()
+            .prefix("freshet-evaluate-")
+            .tempdir()
+            .map_err(|source| ReplayError::Folder { source })?;
+        Ok(Self {
+            config: Arc::new(config),
+            cache_dir,
+        })
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A first version, fitted from nothing over `events`, which are in time order; `progress` counts its steps.
+    ///
+    /// # Errors
+    /// The texts cannot be embedded, or training gave up.
+    pub fn fit<'a>(
+        &self,
+        dataset: &Dataset,
+        events: impl IntoIterator<Item = &'a DatasetEvent>,
+        progress: &ProgressBar,
+    ) -> Result<FrozenVersion, ReplayError> {
+        let device = Device::flex();
+        let encoder = text_source::from_config(&self.config, &device)?;
+        let cache = EmbeddingCache::open(self.cache_dir.path())?;
+        let encoder = CachedTextEncoder::new(encoder, Some(cache));
+        let mut learner = Learner::new(Arc::clone(&self.config), device, encoder);
+        let mut preprocessor =
+            Preprocessor::new(self.config.clock.mode, self.config.labels.clone());
+        let items = dataset.items.iter().cloned().map(LogRecord::ItemPut);
+        learner.ingest(&mut preprocessor, &items.collect::<Vec<_>>())?;
+        let mut records = Vec::new();
+        for (idx, event) in events.into_iter().enumerate() {
+            let event = dataset.to_event(event, EventId::new(format!("e{idx}"))?);
+            let received_at = event.occurred_at;
+            records.push(LogRecord::Event(StoredEvent { event, received_at }));
+        }
+        learner.ingest(&mut preprocessor, &records)?;
+        learner.warm_fit(&preprocessor, |step| {
+            progress.set_length(step.num_steps_total as u64); // usize fits u64
+            progress.set_position(step.num_steps as u64); // likewise
+            true
+        })?;
+        let state = learner.candidate();
+        let ready = learner.ready(&state);
+        let rows = ItemRows::new(dataset, &ready);
+        Ok(FrozenVersion { ready, state, rows })
+    }
+}
+
+/// The configuration that a server of the evaluation would run with: event time, defaults where `file` is silent.
+///
+/// # Errors
+/// The file or a variable is wrong.
+pub fn config(file: Option<&Path>) -> Result<Config, ConfigError> {
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))) // not text: not ours
+        .collect();
+    let flags = vec![("clock.mode".to_owned(), "event_time".to_owned())];
+    load(&Sources { file, env, flags })
+}
+
+/// Baselines that have learned `queries`, with the text embeddings that pages have.
+#[must_use]
+pub fn baselines(
+    dataset: &Dataset,
+    version: &FrozenVersion,
+    queries: &[Query],
+    timelines: &Timelines,
+) -> Baselines {
+    let num_items = dataset.items.len();
+    let text_only = text_embeddings(dataset, version)
+        .and_then(|embeddings| TextOnly::new(&embeddings, num_items, &Device::flex()));
+    let mut baselines = Baselines::new(num_items, text_only);
+    for query in queries {
+        baselines.learn(query, timelines);
+    }
+    baselines
+}
+
+/// Text embeddings in the order of the dataset; zeros for items that the version lacks.
+fn text_embeddings(dataset: &Dataset, version: &FrozenVersion) -> Option<Vec<f32>> {
+    let tensor = version
+        .state
+        .tensor("item.text")
+        .filter(|tensor| tensor.num_cols > 0)?;
+    let mut embeddings = Vec::with_capacity(dataset.items.len() * tensor.num_cols);
+    for item_idx in 0..dataset.items.len() as u32 {
+        // fits: NUM_ITEMS_MAX is 2^20
+        match version.rows.row(item_idx) {
+            Some(row) => embeddings.extend(tensor.dequantize_row(row as usize)),
+            None => embeddings.resize(embeddings.len() + tensor.num_cols, 0.0),
+        }
+    }
+    Some(embeddings)
+}
