@@ -53,6 +53,8 @@ async fn a_page_follows_a_hundred_deltas_and_a_release_and_ranks_as_the_server_d
     };
     let settings = [
         ("train.release_interval_events", "60"),
+        // With a handful of users a release changes most lists of neighbours; whether it is better is not asked here.
+        ("gate.log_loss_rise_max", "2.0"),
         ("train.release_steps", "3"),
         ("train.fast_interval_millis", "20"),
     ];
@@ -78,7 +80,11 @@ async fn a_page_follows_a_hundred_deltas_and_a_release_and_ranks_as_the_server_d
         .filter(|manifest| manifest.kind == VersionKind::Release)
         .count();
     println!("the page followed {num_deltas} deltas, {num_releases} of them releases");
-    assert!(num_deltas >= NUM_DELTAS && num_releases >= 1);
+    assert!(
+        num_deltas >= NUM_DELTAS && num_releases >= 1,
+        "the log of the server:\n{}",
+        scene.server.log_text()
+    );
 
     scene.page_ranks_as_the_server(&page, 5).await?;
     scene.page_holds_the_newest_codes(&page).await?;

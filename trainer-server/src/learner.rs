@@ -11,6 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::ReadyVersion;
+use shared_model::model::neighbours::NEIGHBOUR_ITEMS_MAX;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::scorer::{Padding, Query, Scorer};
 use shared_model::model::sequence::Sequence;
@@ -38,12 +39,10 @@ mod release;
 mod restore;
 
 use asked::{Asked, prequential};
+use gating::RecentEvents;
 
 pub use release::ReleaseTraining;
 pub use restore::RestoreError;
-
-/// Events that the gate looks at, taken from the end of a batch.
-const PROBE_EVENTS_MAX: usize = 64;
 
 /// Why nothing could be learned.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +87,15 @@ struct LastBatch {
     queries: Vec<Query>,
     targets: Vec<u32>,
     live_scores: Vec<f32>,
-    /// The weights that a fast step moves, as before it, to undo it.
-    undo: Option<Vec<(String, Vec<f32>)>>,
+    /// To take the step back.
+    undo: Option<Undo>,
+}
+
+/// What a fast step moves, as it was before it.
+#[derive(Debug, Clone)]
+struct Undo {
+    weights: Vec<(String, Vec<f32>)>,
+    optimizer: FastOptimizer,
 }
 
 /// All that is learned.
@@ -110,6 +116,7 @@ pub struct Learner {
     /// Content vectors of the live slow weights, on the host.
     content: Vec<f32>,
     last: LastBatch,
+    recent: RecentEvents,
     rng: StdRng,
 }
 
@@ -137,6 +144,7 @@ impl Learner {
             live: None,
             content: Vec::new(),
             last: LastBatch::default(),
+            recent: RecentEvents::default(),
             rng,
         }
     }
@@ -208,9 +216,12 @@ impl Learner {
                 .first()
                 .map_or(0, |(_, example)| example.occurred_at);
         }
+        let counts_neighbours = self.counts_neighbours();
         for (user, example) in &batch.examples {
             if example.target_weight > 0.0 {
-                self.neighbours.add(user.0, example.item_idx);
+                if counts_neighbours {
+                    self.neighbours.add(user.0, example.item_idx);
+                }
                 self.counts.add(example.item_idx, example.occurred_at);
                 self.dirty.counted.insert(example.item_idx);
             }
@@ -310,7 +321,7 @@ impl Learner {
             tracing::warn!(%error, "a fast step was skipped");
             report.skipped = Some(error.to_string());
         }
-        self.remember(asked, events.scores, num_items);
+        self.remember(asked, &events.scores, num_items);
         Ok(report)
     }
 
@@ -338,6 +349,12 @@ impl Learner {
             &mut self.dirty_after,
             &config,
         )
+    }
+
+    /// Whether the spec lists neighbours and the catalogue is small enough for their codes.
+    fn counts_neighbours(&self) -> bool {
+        let num_items = self.parameters.num_items;
+        self.parameters.spec.num_neighbours > 0 && num_items <= NEIGHBOUR_ITEMS_MAX
     }
 
     fn counted(&self) -> Counted<'_> {
@@ -374,10 +391,14 @@ impl Learner {
     fn fast_step(&mut self, events: &ScoredEvents) -> Result<(), TrainError> {
         let shapes = self.parameters.shapes();
         let fast = shapes.into_iter().zip(&self.parameters.tensors);
-        let undo = fast
+        let weights = fast
             .filter(|(shape, _)| shape.group == TensorGroup::Fast && shape.is_trained())
             .map(|(shape, values)| (shape.name, values.clone()))
             .collect();
+        let undo = Undo {
+            weights,
+            optimizer: self.optimizer.clone(),
+        };
         let train = &self.config.train;
         let config = FastStepConfig {
             learning_rate: train.fast_learning_rate,
@@ -402,14 +423,6 @@ impl Learner {
         Ok(())
     }
 
-    fn remember(&mut self, asked: Asked, live_scores: Vec<f32>, num_items: usize) {
-        let first = asked.queries.len().saturating_sub(PROBE_EVENTS_MAX);
-        self.last.live_scores = live_scores[first * num_items..].to_vec();
-        self.last.queries = asked.queries[first..].to_vec();
-        self.last.targets = asked.targets[first..].to_vec();
-        self.last.sequences = asked.sequences;
-    }
-
     fn take_items(
         &mut self,
         preprocessor: &Preprocessor,
@@ -419,7 +432,11 @@ impl Learner {
         let num_new = known.len() - self.parameters.num_items;
         self.parameters.grow_items(num_new);
         self.counts.grow(known.len());
-        self.neighbours.grow(known.len());
+        if self.counts_neighbours() {
+            self.neighbours.grow(known.len());
+        } else {
+            self.neighbours = NeighbourCounts::default(); // nothing lists what it counts
+        }
         self.items.truncate(0);
         self.items.extend(known.iter().map(|item| ItemView {
             item_id: item.item_id.clone(),

@@ -24,7 +24,7 @@ use crate::spec::{ModelSpec, TensorGroup, TensorShape};
 /// Most codes of all tensors of a state together: half a gigabyte in memory.
 pub const NUM_CODES_MAX: usize = 1 << 28;
 
-/// The one tensor with a fixed exponent and a code for "never".
+/// Decayed counts: their exponent is fixed, and one code means "never".
 pub const COUNTS_TENSOR: &str = "item.counts";
 
 /// Item indices: of 16-bit codes, so that catalogues of up to 32,767 items can have neighbours.

@@ -12,6 +12,8 @@
 //! numbers the other has written down. An item that is nobody's neighbour gains nothing, so ranking
 //! touches some hundred items, not the catalogue.
 //!
+//! Full steps train without it: today's lists would tell old windows their future.
+//!
 //! As codes: `item.neighbours` holds item index + 1, 0 for an empty slot; `item.neighbour_weights` the
 //! cosines. Slots keep their place from version to version, so that one new neighbour changes one code.
 
@@ -20,6 +22,9 @@ use std::collections::HashMap;
 use crate::codec::state::CodeState;
 
 pub use crate::codec::state::{NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR};
+
+/// Largest catalogue that can have neighbours: indices are 15 bits.
+pub const NEIGHBOUR_ITEMS_MAX: usize = i16::MAX as usize; // 32,767
 
 /// Distinct items of a history, the newest first, that are looked up.
 pub const NUM_RECENT_ITEMS: usize = 10;
@@ -51,7 +56,7 @@ impl Neighbours {
         })
     }
 
-    /// Items that gain from a history and how much, in no particular order.
+    /// Items that gain from a history and how much, ascending by item.
     ///
     /// `history` is oldest first; items that this version lacks are passed over.
     #[must_use]
@@ -76,7 +81,10 @@ impl Neighbours {
             }
         }
         let gain = |(item_idx, sum): (u32, f32)| (item_idx, (1.0 + sum / EPSILON).ln());
-        sums.into_iter().map(gain).collect()
+        let mut gains: Vec<(u32, f32)> = sums.into_iter().map(gain).collect();
+        // Whoever adds them up gets the same bits every time.
+        gains.sort_unstable_by_key(|(item_idx, _)| *item_idx);
+        gains
     }
 }
 
@@ -87,53 +95,58 @@ mod tests {
     use crate::ids::ItemId;
     use crate::spec::ModelSpec;
 
-    /// Item 0 has the neighbours 1 and 2, item 1 has 2, item 2 none.
-    fn table() -> Neighbours {
+    /// A table in which `lists[i]` are the neighbours of item `i` and their codes, in steps of 1/128.
+    fn table(lists: &[&[(i16, i16)]]) -> Neighbours {
         let spec = ModelSpec {
             num_neighbours: 2,
             ..ModelSpec::default()
         };
         let mut state = CodeState::empty(spec);
-        state.append_items((0..3).map(|idx| ItemEntry {
+        state.append_items((0..lists.len()).map(|idx| ItemEntry {
             item_id: ItemId::new(format!("i{idx}")).expect("short"),
             available: true,
         }));
-        let rows = [(0, [2, 3], [64, 32]), (1, [3, 0], [16, 0])];
-        for (row_idx, codes, weights) in rows {
-            let table = state.tensor_mut(NEIGHBOURS_TENSOR).expect("in the spec");
-            table.row_mut(row_idx).copy_from_slice(&codes);
-            let table = state
-                .tensor_mut(NEIGHBOUR_WEIGHTS_TENSOR)
-                .expect("in the spec");
-            table.exponents[row_idx] = -7;
-            table.row_mut(row_idx).copy_from_slice(&weights);
+        for (row_idx, list) in lists.iter().enumerate() {
+            for (slot, (item_idx, weight)) in list.iter().enumerate() {
+                let table = state.tensor_mut(NEIGHBOURS_TENSOR).expect("in the spec");
+                table.row_mut(row_idx)[slot] = item_idx + 1;
+                let table = state
+                    .tensor_mut(NEIGHBOUR_WEIGHTS_TENSOR)
+                    .expect("in the spec");
+                table.exponents[row_idx] = -7;
+                table.row_mut(row_idx)[slot] = *weight;
+            }
         }
         assert_eq!(state.check(), Ok(()));
         Neighbours::from_state(&state).expect("the spec has neighbours")
-    }
-
-    fn sorted(mut gains: Vec<(u32, f32)>) -> Vec<(u32, f32)> {
-        gains.sort_by_key(|(item_idx, _)| *item_idx);
-        gains
     }
 
     #[test]
     fn cosines_of_the_recent_items_add_up_and_repeats_count_once() {
         let gain = |sum: f32| (1.0 + sum / EPSILON).ln();
         let expected = vec![(1, gain(0.5)), (2, gain(0.25 + 0.125))];
-        let table = table();
-        assert_eq!(sorted(table.gains([0, 1].into_iter())), expected);
-        assert_eq!(sorted(table.gains([1, 0, 1, 1, 9].into_iter())), expected);
+        let table = table(&[&[(1, 64), (2, 32)], &[(2, 16)], &[]]);
+        assert_eq!(table.gains([0, 1].into_iter()), expected);
+        assert_eq!(table.gains([1, 0, 1, 1, 9].into_iter()), expected);
         assert_eq!(table.gains([2].into_iter()), vec![]);
         assert_eq!(table.gains([].into_iter()), vec![]);
     }
 
     #[test]
-    fn only_the_newest_distinct_items_are_asked() {
-        let mut history = vec![0];
-        history.extend(std::iter::repeat_n(1, 3));
-        assert_eq!(table().gains(history.iter().copied()).len(), 2);
-        let spec = ModelSpec::default();
-        assert_eq!(Neighbours::from_state(&CodeState::empty(spec)), None);
+    fn only_the_newest_distinct_items_are_asked_and_gains_come_in_order() {
+        let num_items = NUM_RECENT_ITEMS as i16 + 2; // 12
+        let own: Vec<[(i16, i16); 1]> = (0..num_items)
+            .map(|idx| [(num_items - 1 - idx, 64)])
+            .collect();
+        let lists: Vec<&[(i16, i16)]> = own.iter().map(|list| &list[..]).collect();
+        let gains = table(&lists).gains(0..num_items as u32); // 12
+        let asked: Vec<u32> = gains.iter().map(|(item_idx, _)| *item_idx).collect();
+        assert_eq!(asked, (0..NUM_RECENT_ITEMS as u32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_spec_without_neighbours_has_no_table() {
+        let state = CodeState::empty(ModelSpec::default());
+        assert_eq!(Neighbours::from_state(&state), None);
     }
 }

@@ -303,7 +303,7 @@ impl Scorer {
         )
     }
 
-    /// What each query's history gains by neighbours, before the weight: item and gain.
+    /// What each query's history gains by neighbours, before the weight: item and gain, ascending by item.
     #[must_use]
     pub fn neighbour_gains(
         &self,

@@ -84,10 +84,15 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     if args.pages > 1000 {
         bail!("--pages is {}, at most 1000 are allowed", args.pages);
     }
-    let report_path = args.report.clone();
+    let (report_path, num_kills) = (args.report.clone(), args.kills);
     let report = block_on(replay(options(args)))?;
     write_json(&report_path, &report)?;
     println!("{:<34} {}", "report", report_path.display());
+    ensure!(
+        num_kills == 0 || report["durability"]["is_clean"] == true,
+        "the audit after {num_kills} kills found something lost, doubled or unreadable: {}",
+        report["durability"]
+    );
     Ok(())
 }
 

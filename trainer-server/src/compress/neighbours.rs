@@ -4,6 +4,7 @@
 //! Not here: how a list ranks (`shared_model::model::neighbours`).
 
 use shared_model::codec::state::{CodeState, NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR};
+use shared_model::model::neighbours::NEIGHBOUR_ITEMS_MAX;
 
 use super::move_codes;
 use crate::train::neighbour_counts::{Neighbour, NeighbourCounts};
@@ -12,12 +13,17 @@ use crate::train::neighbour_counts::{Neighbour, NeighbourCounts};
 /// so that two that take turns at the edge of the list do not travel each time.
 const NEIGHBOUR_HYSTERESIS: f32 = 1.25;
 
-/// Lists the nearest items of every item; nothing where the spec has no neighbours or the catalogue is too
-/// large for their codes.
+/// Lists the nearest items of every item; empty lists where the catalogue is too large for their codes.
 pub(super) fn write_neighbours(state: &mut CodeState, neighbours: &NeighbourCounts) {
     let num_slots = state.spec.num_neighbours as usize;
     let num_items = state.items.len();
-    if num_slots == 0 || i16::try_from(num_items).is_err() {
+    if num_slots == 0 {
+        return;
+    }
+    if num_items > NEIGHBOUR_ITEMS_MAX {
+        for name in [NEIGHBOURS_TENSOR, NEIGHBOUR_WEIGHTS_TENSOR] {
+            state.tensor_mut(name).expect("in the spec").codes.fill(0);
+        }
         return;
     }
     let num_kept = (num_slots as f32 * NEIGHBOUR_HYSTERESIS) as usize; // a few hundred at most
@@ -65,6 +71,9 @@ fn fill_slots(codes: &[i16], nearest: &[Neighbour]) -> Vec<Option<Neighbour>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared_model::codec::state::ItemEntry;
+    use shared_model::ids::ItemId;
+    use shared_model::spec::ModelSpec;
 
     #[test]
     fn neighbours_keep_their_slots_and_the_nearest_newcomer_takes_a_free_one() {
@@ -75,5 +84,37 @@ mod tests {
             fill_slots(&[0, 0], &nearest[..1]),
             vec![Some((4, 0.9)), None]
         );
+    }
+
+    #[test]
+    fn a_catalogue_that_outgrew_its_codes_loses_its_lists() {
+        let spec = ModelSpec {
+            embedding_dim: 4,
+            num_heads: 1,
+            text_dim: 0,
+            num_neighbours: 1,
+            ..ModelSpec::default()
+        };
+        let mut counts = NeighbourCounts::default();
+        counts.grow(NEIGHBOUR_ITEMS_MAX + 1);
+        counts.add(0, 0);
+        counts.add(0, 1);
+        let mut state = CodeState::empty(spec);
+        let item = |idx: usize| ItemEntry {
+            item_id: ItemId::new(format!("i{idx}")).expect("short"),
+            available: true,
+        };
+        state.append_items((0..NEIGHBOUR_ITEMS_MAX).map(item));
+        write_neighbours(&mut state, &counts);
+        let first =
+            |state: &CodeState| state.tensor(NEIGHBOURS_TENSOR).expect("in the spec").codes[0];
+        assert_eq!(first(&state), 2);
+        assert_eq!(state.check(), Ok(()));
+
+        state.append_items([item(NEIGHBOUR_ITEMS_MAX)]);
+        write_neighbours(&mut state, &counts);
+
+        assert_eq!(first(&state), 0);
+        assert_eq!(state.check(), Ok(()));
     }
 }

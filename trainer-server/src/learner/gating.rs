@@ -1,14 +1,65 @@
 //! Gating: what the last batch says about a candidate, and how to take the batch back.
+//!
+//! Input: a candidate and what `learn` remembered. Not here: the bounds and their checks (`gate`).
+
+use std::collections::VecDeque;
 
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::model::scorer::{FastWeights, Scorer};
+use shared_model::model::scorer::{FastWeights, Query, Scorer};
+use shared_model::model::sequence::Sequence;
 
-use super::Learner;
+use super::asked::Asked;
+use super::{LastBatch, Learner};
 use crate::gate::{self, GateBounds, GateError, Probe};
 
+/// Events that the gate looks at.
+const PROBE_EVENTS_MAX: usize = 64;
+
+/// The newest events over all batches, each with what the model knew before it.
+pub(super) type RecentEvents = VecDeque<(Sequence, Query, u32)>;
+
 impl Learner {
+    /// Keeps what the gate will want to know of a batch.
+    pub(super) fn remember(&mut self, asked: Asked, live_scores: &[f32], num_items: usize) {
+        let first = asked.queries.len().saturating_sub(PROBE_EVENTS_MAX);
+        for (query, target) in asked.queries[first..].iter().zip(&asked.targets[first..]) {
+            let sequence = asked.sequences[query.sequence_idx].clone();
+            self.recent.push_back((sequence, *query, *target));
+        }
+        let num_old = self.recent.len().saturating_sub(PROBE_EVENTS_MAX);
+        self.recent.drain(..num_old);
+        self.last.live_scores = live_scores[first * num_items..].to_vec();
+        self.last.queries = asked.queries[first..].to_vec();
+        self.last.targets = asked.targets[first..].to_vec();
+        self.last.sequences = asked.sequences;
+    }
+
+    /// The gate over the newest events of all batches, for a release: it changes every score a little, so
+    /// that one event says nothing about it. Both versions score anew.
+    ///
+    /// # Errors
+    /// The candidate must not be published.
+    pub(super) async fn check_release(
+        &self,
+        candidate: &ReadyVersion,
+        trained: &Scorer,
+        live: &Scorer,
+    ) -> Result<(), GateError> {
+        let mut last = LastBatch::default();
+        for (sequence_idx, (sequence, query, target)) in self.recent.iter().enumerate() {
+            last.sequences.push(sequence.clone());
+            last.queries.push(Query {
+                sequence_idx,
+                ..*query
+            });
+            last.targets.push(*target);
+        }
+        last.live_scores = live.score(&last.sequences, &last.queries).await?;
+        self.check_against(candidate, trained, &last).await
+    }
+
     /// The gate over the events of the last batch, for the state that `candidate` gave last.
     ///
     /// # Errors
@@ -19,7 +70,7 @@ impl Learner {
         candidate: &ReadyVersion,
     ) -> Result<(), GateError> {
         let trained = self.trained_twin(state, &candidate.scorer, &self.parameters);
-        self.check_against(candidate, &trained).await
+        self.check_against(candidate, &trained, &self.last).await
     }
 
     /// The candidate with f32 weights in place of codes, but without the rows that wait for a later version:
@@ -57,16 +108,16 @@ impl Learner {
         })
     }
 
-    pub(super) async fn check_against(
+    async fn check_against(
         &self,
         candidate: &ReadyVersion,
         trained: &Scorer,
+        last: &LastBatch,
     ) -> Result<(), GateError> {
         let bounds = GateBounds {
             log_loss_rise_max: self.config.gate.log_loss_rise_max,
             agreement_min: self.config.gate.agreement_min,
         };
-        let last = &self.last;
         let probe = Probe {
             sequences: &last.sequences,
             queries: &last.queries,
@@ -81,8 +132,9 @@ impl Learner {
         let Some(undo) = self.last.undo.take() else {
             return;
         };
-        for (name, values) in undo {
+        for (name, values) in undo.weights {
             *self.parameters.tensor_mut(&name) = values;
         }
+        self.optimizer = undo.optimizer;
     }
 }

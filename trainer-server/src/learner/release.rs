@@ -104,7 +104,8 @@ impl Learner {
         let ready = self.ready(&state);
         let slow = ready.scorer.with_slow_weights(&training.parameters);
         let trained = self.trained_twin(&state, &slow, &training.parameters);
-        self.check_against(&ready, &trained).await?;
+        self.check_release(&ready, &trained, &live.ready.scorer)
+            .await?;
         Ok((state, ready))
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use shared_model::edge::engine::K_MAX;
 use shared_model::event::HistoryEvent;
-use shared_model::ids::ItemId;
+use shared_model::ids::{ItemId, LogOffset};
 
 use super::effect::PEER_SHARE_MAX;
 use crate::page_client::ServerAddress;
@@ -47,30 +47,39 @@ const [url, model, k, peerShareMax, done] = arguments;
     const { items } = await freshet.rank({ history, k, excludeSeen: true, nowMillis: now });
     return new Map(items.map((item, index) => [item.itemId, index + 1]));
   };
-  freshet.on('update', async () => {
+  window.look = async () => {
     const probe = window.probe;
-    if (!probe || probe.seenAt) return;
+    const { learnedThrough } = freshet.status();
+    if (!probe || probe.seenAt || !(learnedThrough > probe.firstPlanted)) return;
     const positions = await window.positionsOf(probe);
     const rise = probe.position - (positions.get(probe.itemId) ?? positions.size + 1);
     if (rise <= 0) return;
     const asFar = probe.farDown.filter(([itemId, before]) =>
       itemId !== probe.itemId && before - (positions.get(itemId) ?? Infinity) >= rise);
     if (asFar.length <= peerShareMax * probe.farDown.length) probe.seenAt = Date.now();
-  });
+  };
+  freshet.on('update', window.look);
   return { version: freshet.status().version, bytesReceived: freshet.status().bytesReceived };
 })().then((value) => done({ value }), (error) => done({ error: String(error) }));
 ";
 
 const ARM_SCRIPT: &str = r"
-const [probe, farDownFrom, done] = arguments;
+const [probe, farDown, done] = arguments;
 (async () => {
   probe.armedAt = Date.now();
   const positions = await window.positionsOf(probe);
   probe.position = positions.get(probe.itemId) ?? positions.size + 1;
-  probe.farDown = [...positions].slice(farDownFrom);
+  probe.farDown = [...positions].slice(Math.min(farDown, Math.floor(positions.size / 2)));
   window.probe = probe;
   return probe.position;
 })().then((value) => done({ value }), (error) => done({ error: String(error) }));
+";
+
+/// What the planted events are is known once they are acknowledged; a version may have come before.
+const ACKED_SCRIPT: &str = r"
+const [firstPlanted, done] = arguments;
+window.probe.firstPlanted = firstPlanted;
+window.look().then((value) => done({ value: null }), (error) => done({ error: String(error) }));
 ";
 
 const SEEN_SCRIPT: &str = r"
@@ -142,8 +151,8 @@ impl BrowserPage {
         Ok(page)
     }
 
-    /// Sets what to wait for; returns the position of the item now. Items beyond the first `far_down_from`
-    /// are its control.
+    /// Sets what to wait for; returns the position of the item now. Items beyond the first
+    /// `far_down`, or the second half of a shorter list, are its control.
     ///
     /// # Errors
     /// The page failed.
@@ -151,7 +160,7 @@ impl BrowserPage {
         &self,
         history: &[HistoryEvent],
         item_id: &ItemId,
-        far_down_from: usize,
+        far_down: usize,
         now_millis: i64,
     ) -> Result<Option<u64>, BrowserError> {
         let history: Vec<Value> = history
@@ -160,9 +169,18 @@ impl BrowserPage {
             .collect();
         let probe = json!({ "history": history, "itemId": item_id, "nowMillis": now_millis });
         Ok(self
-            .run(ARM_SCRIPT, &json!([probe, far_down_from]))
+            .run(ARM_SCRIPT, &json!([probe, far_down]))
             .await?
             .as_u64())
+    }
+
+    /// Tells where the planted events lie in the log: only a version that learned one of them can show their effect.
+    ///
+    /// # Errors
+    /// The page failed.
+    pub async fn acked(&self, first_planted: LogOffset) -> Result<(), BrowserError> {
+        self.run(ACKED_SCRIPT, &json!([first_planted])).await?;
+        Ok(())
     }
 
     /// When the item was first seen risen further than its control, milliseconds since 1970-01-01 UTC.

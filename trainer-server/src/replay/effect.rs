@@ -19,7 +19,7 @@ pub const EFFECT_SECS_MAX: f64 = 10.0;
 const BROWSER_POLL: Duration = Duration::from_millis(250);
 
 /// Position below which an item counts as far down; half the list where that is shorter.
-const FAR_DOWN: usize = 500;
+pub(super) const FAR_DOWN: usize = 500;
 /// Largest share of the items far down that may rise as far as a planted one for it to count as an effect
 /// and not as the drift that background events and releases give to all.
 pub(super) const PEER_SHARE_MAX: f64 = 0.01;
@@ -45,8 +45,8 @@ impl Before {
         }
     }
 
-    /// Whether the planted item has risen, and further than all but [`PEER_SHARE_MAX`] of its peers.
-    fn is_beaten_by(&self, ranking: &[ItemId], planted: &ItemId) -> bool {
+    /// Whether the planted item has risen in `ranking`, and further than all but [`PEER_SHARE_MAX`] of its peers.
+    fn has_effect(&self, ranking: &[ItemId], planted: &ItemId) -> bool {
         let rise = self.position.saturating_sub(position_of(ranking, planted));
         if rise == 0 {
             return false;
@@ -100,7 +100,12 @@ impl Acked {
 
     /// Whether a version has learned any of the events, so that what it shows can be their effect.
     fn is_touched_by(self, version: &Applied) -> bool {
-        version.learned_through.0 + self.num_events > self.end.0
+        version.learned_through > self.first_planted()
+    }
+
+    /// Offset of the first of the events.
+    fn first_planted(self) -> LogOffset {
+        LogOffset(self.end.0.saturating_sub(self.num_events))
     }
 
     fn deadline(self) -> Instant {
@@ -179,7 +184,7 @@ pub(super) async fn wait_for_effect(
         let ranking = rank_all(page, &probe.history, clock.now_millis()).await?;
         let position = position_of(&ranking, &probe.item_id);
         effect.position_after = effect.position_after.into_iter().chain([position]).min();
-        if acked.is_touched_by(&version) && before.is_beaten_by(&ranking, &probe.item_id) {
+        if acked.is_touched_by(&version) && before.has_effect(&ranking, &probe.item_id) {
             effect.secs = Some(acked.at.elapsed().as_secs_f64());
             effect.version = Some(version.version);
             break;
@@ -227,9 +232,10 @@ pub(super) async fn wait_for_browser(
     browser: &BrowserPage,
     acked: Acked,
 ) -> Result<Option<f64>, BrowserError> {
+    browser.acked(acked.first_planted()).await?;
     while Instant::now() < acked.deadline() {
         if let Some(seen_at) = browser.seen_at_millis().await? {
-            let secs = (seen_at - acked.system_millis).max(0) as f64 / 1000.0; // seconds
+            let secs = (seen_at - acked.system_millis) as f64 / 1000.0; // milliseconds of an hour fit
             return Ok((secs <= EFFECT_SECS_MAX).then_some(secs));
         }
         tokio::time::sleep(BROWSER_POLL).await;
@@ -293,17 +299,17 @@ mod tests {
         let planted = ranking[150].clone();
         let before = Before::new(&ranking, &planted);
         assert_eq!((before.position, before.far_down.len()), (151, 100));
-        assert!(!before.is_beaten_by(&ranking, &planted), "nothing moved");
+        assert!(!before.has_effect(&ranking, &planted), "nothing moved");
 
         let alone = ids([150].into_iter().chain(0..150).chain(151..200));
-        assert!(before.is_beaten_by(&alone, &planted));
+        assert!(before.has_effect(&alone, &planted));
 
         // Ten far-down items go to the front together: each rose, none more than the others.
         let together = ids((145..155).chain(0..145).chain(155..200));
-        assert!(!before.is_beaten_by(&together, &planted));
+        assert!(!before.has_effect(&together, &planted));
 
         let fallen = ids((0..150).chain(151..200).chain([150]));
-        assert!(!before.is_beaten_by(&fallen, &planted));
+        assert!(!before.has_effect(&fallen, &planted));
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl ServerProcess {
         &self.config
     }
 
-    /// Kills it with `SIGKILL`, as a power cut would, and waits until it is gone.
+    /// Kills it with `SIGKILL`, which it cannot prepare for, and waits until it is gone.
     ///
     /// # Errors
     /// The system refused.

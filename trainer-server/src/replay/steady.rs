@@ -2,7 +2,7 @@
 //!
 //! A plant: some new users with one and the same history take an item that ranks far down for that
 //! history. The clock runs from the acknowledgement of their events to the moment at which `rank()`
-//! in a page, on a version that learned them, shows the item risen further than 99 % of all items that
+//! in a page, on a version that learned any of them, shows the item risen further than 99 % of all items that
 //! were far down with it. These are the control: background events and releases move them too.
 //! An effect that does not arrive within [`EFFECT_SECS_MAX`](super::effect::EFFECT_SECS_MAX) counts as
 //! that long, and as lost.
@@ -28,13 +28,14 @@ use super::api::ServerApi;
 use super::background::{Background, BackgroundOutcome, EventClock};
 use super::browser::BrowserPage;
 use super::effect::{
-    Acked, Before, PlantOutcome, Probe, far_down_from, rank_all, wait_for_browser, wait_for_effect,
+    Acked, Before, FAR_DOWN, PlantOutcome, Probe, far_down_from, rank_all, wait_for_browser,
+    wait_for_effect,
 };
 use crate::baselines::timelines::Timelines;
 use crate::dataset::Dataset;
 use crate::page_client::{Applied, PageClient};
 
-/// Users who take the planted item.
+/// Users who take the planted item: few beside the 200 events of a second, enough to rise above their control.
 const NUM_PLANTED_USERS: usize = 10;
 /// Events in the history that they share.
 const PROBE_LEN: usize = 5;
@@ -200,12 +201,7 @@ impl Steady<'_> {
         }
         for browser in self.browsers {
             browser
-                .arm(
-                    &probe.history,
-                    &probe.item_id,
-                    far_down_from(self.dataset.items.len()),
-                    now_millis,
-                )
+                .arm(&probe.history, &probe.item_id, FAR_DOWN, now_millis)
                 .await?;
         }
 

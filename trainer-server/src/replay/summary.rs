@@ -51,6 +51,9 @@ pub(crate) fn print(measured: &Measured, systems: &Systems) {
         );
     }
     println!("{:<34} {}", "hash mismatches", hash_mismatches(measured));
+    if let (Err(why), true) = (&measured.audit, measured.options.num_kills > 0) {
+        println!("{:<34} {why}", "audit failed");
+    }
     if let Ok(audit) = &measured.audit {
         println!(
             "{:<34} {} of {} missing, {} stored twice",

@@ -1,15 +1,15 @@
 //! Fast step: item rows, biases and prior weights, learned from the newest events in milliseconds.
 //!
 //! The user vectors `u_p` come from the *published* version and are constants, so that rows are fitted
-//! to the slow weights that pages really have. With `s_pi = u_p·v_i + b_i + prior_i`,
+//! to the slow weights that pages really have. With `s_pi = u_p·v_i + b_i + prior_i + w·gain_pi`,
 //!
 //! ```text
 //! loss = Σ_p weight_p (ln Σ_i e^{s_pi} − s_p,target)     plain SGD on id rows and biases
 //! ```
 //!
-//! and, for the item prior and the gain by neighbours, AdamW on their few weights,
 //! with a step size per row, `η_i = η (1 + boost / (1 + count_i))`, `count_i` the item's decayed count at the
 //! longest half-life: a row that has hardly been seen has everything to learn.
+//! The few weights of the item prior and of the gain by neighbours move by AdamW.
 //! The softmax is over all items of a small catalogue, over targets and uniform negatives of a large one.
 //! Negatives move too, by little each time: were they left alone, every row that is touched would only
 //! ever rise. Which of these changes are published is the choice of `compress`, by gain per byte.
@@ -157,13 +157,11 @@ pub fn fast_step(
             config.bias_learning_rate * boost,
         );
     }
-    let neighbour_gradient = neighbour_gradient(events);
-    if parameters.spec.num_neighbours > 0 && neighbour_gradient.is_finite() {
+    let neighbour_gradient = neighbour_gradient(events).filter(|gradient| gradient.is_finite());
+    if let Some(gradient) = neighbour_gradient {
         let weight = parameters.tensor_mut("neighbour.weight");
         let rate = config.prior_learning_rate;
-        optimizer
-            .neighbour
-            .step(weight, &[neighbour_gradient], rate, 0.0);
+        optimizer.neighbour.step(weight, &[gradient], rate, 0.0);
     }
     let prior_gradient = prior_gradient(events);
     if prior_gradient.iter().all(|g| g.is_finite()) {
@@ -255,7 +253,7 @@ fn gradients(
         matrix(&events.weights, num_events, 1, device),
     );
     let target_vectors = vectors.select(0, targets.clone());
-    // The target's prior is a constant of the gradient and of no interest in the loss.
+    // The target's prior and gain are constants of the gradient and of no interest in the loss.
     let target_scores = (users * target_vectors).sum_dim(1) + bias.clone().select(0, targets);
     let loss = ((log_sum_exp(scores) - target_scores) * weights).sum();
     let value = read(loss.clone().reshape([1]), step)?[0];
@@ -267,7 +265,8 @@ fn gradients(
     Ok((value, host(&id_rows)?, host(&bias)?))
 }
 
-/// Prior of every competing row at every event, and the logQ correction of sampled negatives: `[num_events, num_rows]`.
+/// Prior and gain by neighbours of every competing row at every event, and the logQ correction of sampled
+/// negatives: `[num_events, num_rows]`.
 fn constant_scores(parameters: &ParameterSet, events: &ScoredEvents, rows: &[u32]) -> Vec<f32> {
     let weights = parameters.tensor("prior.weights");
     let is_sampled = rows.len() < events.num_items;
@@ -346,18 +345,20 @@ fn prior_gradient(events: &ScoredEvents) -> Vec<f32> {
 }
 
 /// Gradient of the mean loss to the weight of the gain by neighbours, from the published scores:
-/// `Σ_p weight_p (Σ_i softmax_pi gain_pi − gain_p,target)`.
-fn neighbour_gradient(events: &ScoredEvents) -> f32 {
+/// `Σ_p weight_p (Σ_i softmax_pi gain_pi − gain_p,target)`; `None` where nothing gains.
+fn neighbour_gradient(events: &ScoredEvents) -> Option<f32> {
     let weight_sum = events.weights.iter().sum::<f32>().max(1.0);
-    let mut gradient = 0.0;
-    for (event_idx, gains) in events.neighbour_gains.iter().enumerate() {
+    let mut gradient = None;
+    let gaining = events.neighbour_gains.iter().enumerate();
+    for (event_idx, gains) in gaining.filter(|(_, gains)| !gains.is_empty()) {
         let scores = &events.scores[event_idx * events.num_items..][..events.num_items];
         let normalizer = host_log_sum_exp(scores);
         let target = events.targets[event_idx];
         for (item_idx, gain) in gains {
             let share = (scores[*item_idx as usize] - normalizer).exp();
             let is_target = f32::from(u8::from(*item_idx == target));
-            gradient += events.weights[event_idx] / weight_sum * (share - is_target) * gain;
+            let part = events.weights[event_idx] / weight_sum * (share - is_target) * gain;
+            gradient = Some(gradient.unwrap_or(0.0) + part);
         }
     }
     gradient
@@ -376,6 +377,7 @@ mod tests {
             num_heads: 1,
             text_dim: 0,
             half_lives_secs: vec![60],
+            num_neighbours: 1,
             ..Default::default()
         };
         let mut parameters = init_parameters(&spec, 5, 1);
@@ -434,9 +436,12 @@ mod tests {
         let (_, mut events) = tiny();
         // Five items with equal scores: each has a share of a fifth.
         let expected = 0.5 * ((0.2 - 1.0) * 2.0 + 0.2 * 1.0);
-        assert!((neighbour_gradient(&events) - expected).abs() < 1e-6);
+        let actual = neighbour_gradient(&events).expect("two items gain");
+        assert!((actual - expected).abs() < 1e-6);
         events.targets = vec![0, 0];
-        assert!(neighbour_gradient(&events) > 0.0, "they were wrong");
+        assert!(neighbour_gradient(&events) > Some(0.0), "they were wrong");
+        events.neighbour_gains = vec![Vec::new(); 2];
+        assert_eq!(neighbour_gradient(&events), None);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! `cos(i, j) = c_ij / √(n_i·n_j)` (Deshpande & Karypis 2004); see `shared_model::model::neighbours`.
 //! Kept up to date event by event and rebuilt from the log at every start. Memory is bounded: per user
-//! the newest distinct items, per item the partners met most often.
+//! the newest distinct items (4 bytes each), per item the partners met most often (at most about 37 kB).
+//! The price: an item that has left a user's newest ones counts again when it is taken again, and of a
+//! pair one side may be forgotten while the other is kept.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -67,7 +69,8 @@ impl NeighbourCounts {
         let mut all: Vec<Neighbour> = partners
             .map(|(partner, count)| {
                 let norm = (num_users * f64::from(self.num_users[*partner as usize])).sqrt();
-                (*partner, (f64::from(*count) / norm) as f32)
+                let cosine = (f64::from(*count) / norm) as f32;
+                (*partner, cosine.min(1.0))
             })
             .collect();
         let order = |a: &Neighbour, b: &Neighbour| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
@@ -80,10 +83,10 @@ impl NeighbourCounts {
     }
 }
 
-/// Halves the partners; the same ones go whatever the order of the table.
+/// Halves the partners; of equally rare ones the newer items stay. The same ones go whatever the order of the table.
 fn forget_rarest(partners: &mut HashMap<u32, u32>) {
     let mut all: Vec<(u32, u32)> = partners.drain().collect();
-    all.sort_unstable_by_key(|(partner, count)| (Reverse(*count), *partner));
+    all.sort_unstable_by_key(|(partner, count)| (Reverse(*count), Reverse(*partner)));
     all.truncate(PARTNERS_MAX / 2);
     partners.extend(all);
 }
@@ -151,5 +154,21 @@ mod tests {
             counts.add(0, item_idx);
         }
         assert!(counts.of_users[0].len() <= ITEMS_PER_USER_MAX);
+    }
+
+    #[test]
+    fn an_item_that_counts_again_does_not_make_a_cosine_above_one() {
+        let mut counts = NeighbourCounts::default();
+        let num_items = ITEMS_PER_USER_MAX as u32 + 1;
+        counts.grow(num_items as usize);
+        for item_idx in (0..num_items).chain(0..num_items).chain(0..num_items) {
+            counts.add(0, item_idx);
+        }
+        let nearest = counts.nearest(0, num_items as usize);
+        assert!(
+            nearest
+                .iter()
+                .all(|(_, cosine)| *cosine > 0.0 && *cosine <= 1.0)
+        );
     }
 }
