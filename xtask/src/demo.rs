@@ -41,6 +41,9 @@ pub(crate) struct Options {
     fresh: bool,
 }
 
+/// More of an answer is not read.
+const ANSWER_BYTES_MAX: u64 = 1 << 16;
+
 /// The paths of one demo.
 struct Layout {
     dataset_dir: PathBuf,
@@ -231,6 +234,11 @@ fn wait_and_serve(
                     bail!("{} ended by itself; its last lines above say why", program.name());
                 }
             }
+            ensure!(
+                !has_stopped_learning(address),
+                "the trainer stopped; the line above says why. If the shop was made by an earlier version of \
+                 Freshet, `cargo xtask demo --fresh` forgets it and begins anew"
+            );
             phase = match phase {
                 Phase::Starting if status_of(address, "/healthz") == Some(200) => {
                     eprintln!("✔ the server is up; it learns the history of the shop before its first version");
@@ -281,8 +289,19 @@ async fn stop_asked() {
     }
 }
 
+/// Whether the server is there but its trainer has given up.
+fn has_stopped_learning(address: SocketAddr) -> bool {
+    answer_of(address, "/v1/status").is_some_and(|answer| answer.contains("\"phase\":\"stopped\""))
+}
+
 /// Status that a GET of `path` answers with; nothing while the server is not there.
 fn status_of(address: SocketAddr, path: &str) -> Option<u16> {
+    let answer = answer_of(address, path)?;
+    answer.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The beginning of the answer to a GET of `path`; nothing while the server is not there.
+fn answer_of(address: SocketAddr, path: &str) -> Option<String> {
     let wait = Duration::from_millis(500);
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, wait)?;
@@ -291,12 +310,11 @@ fn status_of(address: SocketAddr, path: &str) -> Option<u16> {
             stream,
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
         )?;
-        let mut head = [0; 64];
-        let length = stream.read(&mut head)?;
-        Ok(String::from_utf8_lossy(head.get(..length).unwrap_or_default()).into_owned())
+        let mut bytes = Vec::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let head = ask().ok()?; // not up yet: the caller asks again
-    head.split_ascii_whitespace().nth(1)?.parse().ok()
+    ask().ok() // not up yet: the caller asks again
 }
 
 #[cfg(test)]

@@ -4,12 +4,15 @@
 //! there gives histories, counts and texts; the codes give the weights; a checkpoint, which may be
 //! older, gives back the residual where it still fits between two codes, and the optimizer state.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde_json::Value;
 use shared_model::codec::quantize::dequantize;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::ItemId;
 use shared_model::model::parameters::ParameterSet;
+use shared_model::spec::ModelSpec;
 
 use super::{Learner, padding_of};
 use crate::checkpoint::Checkpoint;
@@ -41,13 +44,12 @@ pub enum RestoreError {
     },
     /// The configuration asks for another model than the published one.
     #[error(
-        "the configured model spec is {configured}, the published version has {published}; start with a new data_dir or set the sizes back"
+        "the configuration asks for another model than the published version has: {}; set these back, or start with a new data_dir",
+        differences.join(", ")
     )]
     Spec {
-        /// As JSON.
-        configured: String,
-        /// As JSON.
-        published: String,
+        /// One per key: its name and both values.
+        differences: Vec<String>,
     },
 }
 
@@ -62,12 +64,8 @@ impl Learner {
         checkpoint: Option<Checkpoint>,
     ) -> Result<(), RestoreError> {
         if self.parameters.spec != state.spec {
-            let json = |spec| serde_json::to_string(spec).unwrap_or_default(); // numbers always serialize
-            let (configured, published) = (json(&self.parameters.spec), json(&state.spec));
-            return Err(RestoreError::Spec {
-                configured,
-                published,
-            });
+            let differences = differences(&self.parameters.spec, &state.spec);
+            return Err(RestoreError::Spec { differences });
         }
         let (loaded, published) = (self.encoder_generation(), state.encoder_generation);
         if loaded != published {
@@ -121,5 +119,52 @@ impl Learner {
                 }
             }
         }
+    }
+}
+
+/// The keys in which two specs differ, for people: `model.num_neighbours is 32, published 0`.
+fn differences(configured: &ModelSpec, published: &ModelSpec) -> Vec<String> {
+    let fields = |spec| match serde_json::to_value(spec) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => serde_json::Map::new(), // a struct of numbers is always an object
+    };
+    let (configured, published) = (fields(configured), fields(published));
+    let zero = Value::from(0); // a number that is left out is 0
+    let keys: BTreeSet<&String> = configured.keys().chain(published.keys()).collect();
+    let mut lines = Vec::new();
+    for key in keys {
+        let (configured, published) = (
+            configured.get(key).unwrap_or(&zero),
+            published.get(key).unwrap_or(&zero),
+        );
+        if configured != published {
+            lines.push(format!(
+                "model.{key} is {configured}, published {published}"
+            ));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_names_the_keys_that_differ_and_both_values() {
+        let published = ModelSpec::default();
+        let configured = ModelSpec {
+            num_neighbours: 32,
+            num_layers: 2,
+            ..ModelSpec::default()
+        };
+        assert_eq!(
+            differences(&configured, &published),
+            [
+                "model.num_layers is 2, published 1",
+                "model.num_neighbours is 32, published 0"
+            ]
+        );
+        assert!(differences(&published, &published).is_empty());
     }
 }
