@@ -157,13 +157,15 @@ pub fn fast_step(
             config.bias_learning_rate * boost,
         );
     }
-    let neighbour_gradient = neighbour_gradient(events).filter(|gradient| gradient.is_finite());
+    let normalizers = normalizers(events);
+    let neighbour_gradient =
+        neighbour_gradient(events, &normalizers).filter(|gradient| gradient.is_finite());
     if let Some(gradient) = neighbour_gradient {
         let weight = parameters.tensor_mut("neighbour.weight");
         let rate = config.prior_learning_rate;
         optimizer.neighbour.step(weight, &[gradient], rate, 0.0);
     }
-    let prior_gradient = prior_gradient(events);
+    let prior_gradient = prior_gradient(events, &normalizers);
     if prior_gradient.iter().all(|g| g.is_finite()) {
         let weights = parameters.tensor_mut("prior.weights");
         optimizer
@@ -315,9 +317,15 @@ fn constant_scores(parameters: &ParameterSet, events: &ScoredEvents, rows: &[u32
     constants
 }
 
+/// `ln Σ_i e^{s_pi}` of the published scores, by event.
+fn normalizers(events: &ScoredEvents) -> Vec<f32> {
+    let rows = events.scores.chunks_exact(events.num_items);
+    rows.map(host_log_sum_exp).collect()
+}
+
 /// Gradient of the mean loss to the prior weights, from the published scores:
 /// `∂/∂w_h = Σ_p weight_p (Σ_i softmax_pi f_ih − f_target,h)`.
-fn prior_gradient(events: &ScoredEvents) -> Vec<f32> {
+fn prior_gradient(events: &ScoredEvents, normalizers: &[f32]) -> Vec<f32> {
     let num_items = events.num_items;
     let num_half_lives = events
         .prior_features
@@ -328,7 +336,7 @@ fn prior_gradient(events: &ScoredEvents) -> Vec<f32> {
     for (event_idx, target) in events.targets.iter().enumerate() {
         let scores = &events.scores[event_idx * num_items..][..num_items];
         let features = &events.prior_features[events.moments[event_idx] as usize];
-        let normalizer = host_log_sum_exp(scores);
+        let normalizer = normalizers[event_idx];
         let weight = events.weights[event_idx] / weight_sum;
         for (score, row) in scores.iter().zip(features.chunks_exact(num_half_lives)) {
             let share = (score - normalizer).exp() * weight;
@@ -346,13 +354,13 @@ fn prior_gradient(events: &ScoredEvents) -> Vec<f32> {
 
 /// Gradient of the mean loss to the weight of the gain by neighbours, from the published scores:
 /// `Σ_p weight_p (Σ_i softmax_pi gain_pi − gain_p,target)`; `None` where nothing gains.
-fn neighbour_gradient(events: &ScoredEvents) -> Option<f32> {
+fn neighbour_gradient(events: &ScoredEvents, normalizers: &[f32]) -> Option<f32> {
     let weight_sum = events.weights.iter().sum::<f32>().max(1.0);
     let mut gradient = None;
     let gaining = events.neighbour_gains.iter().enumerate();
     for (event_idx, gains) in gaining.filter(|(_, gains)| !gains.is_empty()) {
         let scores = &events.scores[event_idx * events.num_items..][..events.num_items];
-        let normalizer = host_log_sum_exp(scores);
+        let normalizer = normalizers[event_idx];
         let target = events.targets[event_idx];
         for (item_idx, gain) in gains {
             let share = (scores[*item_idx as usize] - normalizer).exp();
@@ -436,12 +444,15 @@ mod tests {
         let (_, mut events) = tiny();
         // Five items with equal scores: each has a share of a fifth.
         let expected = 0.5 * ((0.2 - 1.0) * 2.0 + 0.2 * 1.0);
-        let actual = neighbour_gradient(&events).expect("two items gain");
+        let actual = neighbour_gradient(&events, &normalizers(&events)).expect("two items gain");
         assert!((actual - expected).abs() < 1e-6);
         events.targets = vec![0, 0];
-        assert!(neighbour_gradient(&events) > Some(0.0), "they were wrong");
+        assert!(
+            neighbour_gradient(&events, &normalizers(&events)) > Some(0.0),
+            "they were wrong"
+        );
         events.neighbour_gains = vec![Vec::new(); 2];
-        assert_eq!(neighbour_gradient(&events), None);
+        assert_eq!(neighbour_gradient(&events, &normalizers(&events)), None);
     }
 
     #[test]

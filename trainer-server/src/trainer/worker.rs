@@ -122,12 +122,7 @@ impl Worker {
             .published_version()
             .filter(|_| self.learner.live().is_some())
         {
-            checkpoint::save(
-                &self.config.server.data_dir,
-                version,
-                self.learner.parameters(),
-                self.learner.optimizer(),
-            )?;
+            self.save_checkpoint(version)?;
         }
         Ok(())
     }
@@ -452,13 +447,15 @@ impl Worker {
         if self.last_checkpoint.elapsed() < CHECKPOINT_INTERVAL {
             return Ok(());
         }
-        checkpoint::save(
-            &self.config.server.data_dir,
-            version,
-            self.learner.parameters(),
-            self.learner.optimizer(),
-        )?;
+        self.save_checkpoint(version)?;
         self.last_checkpoint = Instant::now();
+        Ok(())
+    }
+
+    fn save_checkpoint(&self, version: Version) -> Result<(), TrainerError> {
+        let learner = &self.learner;
+        let data_dir = &self.config.server.data_dir;
+        checkpoint::save(data_dir, version, learner.parameters(), learner.optimizer())?;
         Ok(())
     }
 }
