@@ -32,9 +32,12 @@ pub struct ModelSpec {
     /// Neighbours listed per item; 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub num_neighbours: u32,
+    /// Width of the bottleneck after each layer (Houlsby et al. 2019); 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub adapter_dim: u32,
 }
 
-/// Keeps the JSON of a spec without neighbours, and so its hash, as it was before there were any.
+/// Keeps the JSON of a spec without a part, and so its hash, as it was before there was such a part.
 fn is_zero(value: &u32) -> bool {
     *value == 0
 }
@@ -120,6 +123,7 @@ impl Default for ModelSpec {
             ff_dim: 128,
             half_lives_secs: vec![86_400, 7 * 86_400, 30 * 86_400],
             num_neighbours: 0,
+            adapter_dim: 0,
         }
     }
 }
@@ -139,6 +143,7 @@ impl ModelSpec {
             ("num_heads", self.num_heads, 1, 16, "1 to 16"),
             ("ff_dim", self.ff_dim, 4, 4096, "4 to 4096"),
             ("num_neighbours", self.num_neighbours, 0, 256, "0 to 256"),
+            ("adapter_dim", self.adapter_dim, 0, 256, "0 to 256"),
         ];
         for (field, actual, min, max, expected) in bounded {
             if actual < min || actual > max {
@@ -238,6 +243,13 @@ impl ModelSpec {
         shapes.slow("final_norm", 2, dim, 16);
         shapes.slow("head.click", 1, dim + 2, 16);
         shapes.slow("head.rating", 1, dim + 1, 16);
+        let adapter_dim = self.adapter_dim as usize;
+        let num_adapters = if adapter_dim == 0 { 0 } else { self.num_layers };
+        for layer in 0..num_adapters {
+            shapes.slow(&format!("adapters.{layer}.down"), dim, adapter_dim, 8);
+            shapes.slow(&format!("adapters.{layer}.down_bias"), 1, adapter_dim, 16);
+            shapes.slow(&format!("adapters.{layer}.up"), adapter_dim, dim, 8);
+        }
         shapes.list
     }
 

@@ -5,6 +5,7 @@
 //! x_0   = start + position_0
 //! x_j   = √dim·v_(item j) + kind_j + gap_j + position_j    j = 1 … num_events
 //! layer : x += attention(LN(x)), x += W₂·gelu(W₁·LN(x))    pre-norm, causal (Vaswani et al. 2017; Xiong et al. 2020)
+//!         x += U·gelu(D·x)                                 where the spec has adapters (Houlsby et al. 2019)
 //! u_j   = LN(x_j)
 //! score = u_j·v_i + b_i + prior_i(now)
 //! ```
@@ -25,6 +26,9 @@ const NORM_EPSILON: f64 = 1e-12;
 /// Attention score of a future position; finite, so that softmax has no NaN on any backend.
 const MASKED_SCORE: f32 = -1.0e9;
 const TENSORS_PER_LAYER: usize = 11;
+const TENSORS_PER_ADAPTER: usize = 3;
+/// Final norm and the two heads stand between layers and adapters.
+const TENSORS_AFTER_LAYERS: usize = 3;
 
 /// The slow weights on a device. Item tensors are passed in, since only some rows may be wanted.
 #[derive(Debug, Clone)]
@@ -153,6 +157,9 @@ impl Ranker {
         for layer in 0..self.spec.num_layers as usize {
             hidden = self.attend(hidden, layer, &mask, dropout);
             hidden = self.feed_forward(hidden, layer, dropout);
+            if self.spec.adapter_dim > 0 {
+                hidden = self.adapt(hidden, layer);
+            }
         }
         self.norm(hidden, self.final_norm_slot())
     }
@@ -261,6 +268,17 @@ impl Ranker {
         ));
         let output = linear(inner, weight(slot::FF_OUT), weight(slot::FF_OUT_BIAS));
         hidden + dropout.apply(output)
+    }
+
+    /// Bottleneck with its residual; nothing while its second matrix is zero, as it starts.
+    fn adapt(&self, hidden: Tensor<3>, layer: usize) -> Tensor<3> {
+        let first = self.final_norm_slot() + TENSORS_AFTER_LAYERS + TENSORS_PER_ADAPTER * layer;
+        let inner = linear(hidden.clone(), self.weight(first), self.weight(first + 1));
+        let [num_sequences, num_positions, dim] = hidden.dims();
+        let inner_dim = self.spec.adapter_dim as usize;
+        let flat = gelu(inner).reshape([num_sequences * num_positions, inner_dim]);
+        let output = flat.matmul(self.weight(first + 2));
+        hidden + output.reshape([num_sequences, num_positions, dim])
     }
 
     fn norm(&self, hidden: Tensor<3>, slot: usize) -> Tensor<3> {

@@ -35,6 +35,7 @@ pub(crate) fn tiny_spec() -> ModelSpec {
         ff_dim: 4,
         half_lives_secs: vec![60, 3600],
         num_neighbours: 0,
+        adapter_dim: 0,
     }
 }
 
@@ -51,6 +52,7 @@ pub(crate) fn random_spec(rng: &mut StdRng) -> ModelSpec {
             .map(|step| 60 * step)
             .collect(),
         num_neighbours: [0, 3][rng.random_range(0..2)],
+        adapter_dim: [0, 2][rng.random_range(0..2)],
     }
 }
 

@@ -30,14 +30,17 @@ pub fn init_parameters(spec: &ModelSpec, num_items: usize, seed: u64) -> Paramet
         if shape.name == "neighbour.weight" {
             tensor.fill(NEIGHBOUR_WEIGHT);
         }
-        if shape.group != TensorGroup::Slow || is_bias || is_head {
+        let is_silent = shape.name.starts_with("adapters.") && shape.name.ends_with("up"); // so that adapters begin as nothing
+        if shape.group != TensorGroup::Slow || is_bias || is_head || is_silent {
             continue;
         }
         if is_norm {
             tensor[..shape.num_cols].fill(1.0); // row 0 is gamma, row 1 is beta
             continue;
         }
-        let is_matrix = shape.name.starts_with("layers.") || shape.name.ends_with("projection");
+        let is_matrix = shape.name.starts_with("layers.")
+            || shape.name.starts_with("adapters.")
+            || shape.name.ends_with("projection");
         // Glorot & Bengio 2010 for matrices.
         let std = if is_matrix {
             (2.0 / (shape.num_rows + shape.num_cols) as f32).sqrt()
@@ -51,8 +54,8 @@ pub fn init_parameters(spec: &ModelSpec, num_items: usize, seed: u64) -> Paramet
     parameters
 }
 
-/// Box–Muller transform.
-fn standard_normal(rng: &mut StdRng) -> f32 {
+/// One draw by the Box–Muller transform.
+pub(super) fn standard_normal(rng: &mut StdRng) -> f32 {
     let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
     radius * (std::f32::consts::TAU * rng.random::<f32>()).cos()
 }

@@ -185,6 +185,7 @@ pub(crate) fn state(step: i16) -> Arc<CodeState> {
         ff_dim: 4,
         half_lives_secs: vec![3600],
         num_neighbours: 0,
+        adapter_dim: 0,
     };
     let mut state = CodeState::empty(spec);
     let item = |id: &str| ItemEntry {
