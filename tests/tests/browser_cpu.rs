@@ -52,10 +52,10 @@ async fn a_page_follows_a_hundred_deltas_and_a_release_and_ranks_as_the_server_d
         return Ok(());
     };
     let settings = [
-        ("train.release_interval_events", "60"),
+        ("release.interval_events", "60"),
         // With a handful of users a release changes most lists of neighbours; whether it is better is not asked here.
         ("gate.log_loss_rise_max", "2.0"),
-        ("train.release_steps", "3"),
+        ("release.steps", "3"),
         ("train.fast_interval_millis", "20"),
     ];
     let mut scene = Scene::start(11, &settings).await?;

@@ -271,17 +271,11 @@ async fn gradients_of_a_training_step_agree_between_flex_and_wgpu() -> anyhow::R
     let parameters = ParameterSet::from_state(&state);
     let windows = windows(&mut scene.world, 8, state.spec.history_len as usize);
     let config = FullStepConfig {
-        learning_rate: 0.0,
-        row_learning_rate: 0.0,
-        bias_learning_rate: 0.0,
-        prior_learning_rate: 0.0,
-        id_dropout: 0.0, // as above
-        weight_decay: 0.0,
-        dropout: 0.0, // each device draws its own
+        // No dropout of any kind: each device draws its own.
         num_negatives: 64,
-        gradient_norm_max: f32::MAX,
         click_weight: 0.1,
         rating_weight: 0.05,
+        ..FullStepConfig::still()
     };
     let history = CountHistory::of(
         windows.iter().flat_map(|window| &window.examples),

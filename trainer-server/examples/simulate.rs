@@ -119,10 +119,10 @@ fn main() -> anyhow::Result<()> {
         )?;
         bytes.push(delta.len());
         since_release += end - first;
-        if since_release as u64 >= config.train.release_interval_events {
+        if since_release as u64 >= config.release.interval_events {
             since_release = 0;
             let mut training = learner.start_release(&preprocessor);
-            for _ in 0..config.train.release_steps {
+            for _ in 0..config.release.steps {
                 learner.release_step(&mut training, &preprocessor)?;
                 steps += 1;
             }

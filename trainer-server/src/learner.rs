@@ -26,17 +26,17 @@ use crate::text_source::CachedTextEncoder;
 use crate::train::TrainError;
 use crate::train::count_history::CountHistory;
 use crate::train::counts::DecayedCounts;
-use crate::train::fast_step::{FastOptimizer, FastStepConfig, ScoredEvents, fast_step};
-use crate::train::full_step::FullStepConfig;
+use crate::train::fast_step::{FastOptimizer, ScoredEvents, fast_step};
 use crate::train::init::init_parameters;
 use crate::train::neighbour_counts::NeighbourCounts;
-use crate::train::warm_fit::{WarmFitConfig, WarmFitProgress, warm_fit};
+use crate::train::warm_fit::{WarmFitProgress, warm_fit};
 use crate::train::windows::cut;
 
 mod asked;
 mod gating;
 mod release;
 mod restore;
+mod step_config;
 
 use asked::{Asked, prequential};
 use gating::RecentEvents;
@@ -244,19 +244,7 @@ impl Learner {
             .iter()
             .flat_map(|timeline| cut(timeline, history_len))
             .collect();
-        let train = &self.config.train;
-        let config = WarmFitConfig {
-            step: FullStepConfig {
-                learning_rate: train.warm_learning_rate,
-                row_learning_rate: train.warm_row_learning_rate,
-                bias_learning_rate: train.warm_bias_learning_rate,
-                prior_learning_rate: train.warm_prior_learning_rate,
-                ..full_step_config(&self.config)
-            },
-            num_epochs: train.warm_epochs,
-            batch_size: train.warm_batch_size,
-            seed: train.seed,
-        };
+        let config = step_config::warm_fit(&self.config);
         let device = self.device.clone().autodiff();
         let history = self.count_history(preprocessor);
         warm_fit(
@@ -399,14 +387,7 @@ impl Learner {
             weights,
             optimizer: self.optimizer.clone(),
         };
-        let train = &self.config.train;
-        let config = FastStepConfig {
-            learning_rate: train.fast_learning_rate,
-            bias_learning_rate: train.fast_bias_learning_rate,
-            cold_boost: train.fast_cold_boost,
-            prior_learning_rate: train.prior_learning_rate,
-            num_negatives: train.num_negatives,
-        };
+        let config = step_config::fast_step(&self.config);
         let device = self.device.clone().autodiff();
         let (parameters, optimizer) = (&mut self.parameters, &mut self.optimizer);
         let report = fast_step(
@@ -467,30 +448,6 @@ impl Learner {
             self.dirty.content.insert(*item_idx);
         }
         Ok(())
-    }
-}
-
-/// Bound of the global gradient norm, as in most transformer recipes.
-const GRADIENT_NORM_MAX: f32 = 5.0;
-/// Weight of the click loss beside the next-item loss.
-const CLICK_WEIGHT: f32 = 0.1;
-/// Weight of the rating loss beside the next-item loss.
-const RATING_WEIGHT: f32 = 0.05;
-
-/// What full steps of warm fit and release share; the learning rates are theirs.
-fn full_step_config(config: &Config) -> FullStepConfig {
-    FullStepConfig {
-        learning_rate: 0.0,
-        row_learning_rate: 0.0,
-        bias_learning_rate: 0.0,
-        prior_learning_rate: 0.0,
-        id_dropout: f64::from(config.train.id_dropout),
-        weight_decay: config.train.weight_decay,
-        dropout: f64::from(config.train.dropout),
-        num_negatives: config.train.num_negatives,
-        gradient_norm_max: GRADIENT_NORM_MAX,
-        click_weight: CLICK_WEIGHT,
-        rating_weight: RATING_WEIGHT,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use shared_model::manifest::{INLINE_DELTA_BYTES_MAX, PLAN_STEPS_MAX};
 
-use super::Config;
+use super::{Config, StrategyChoice};
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,10 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_counts()?;
         self.check_shares()?;
+        if self.release.strategy == StrategyChoice::Adapter && self.model.adapter_dim == 0 {
+            let expected = "another than adapter while model.adapter_dim is 0";
+            return Err(out_of_range("release.strategy", &"adapter", expected));
+        }
         let name = &self.model.name;
         let is_name_char =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
@@ -101,6 +105,7 @@ impl Config {
             log,
             clock,
             train,
+            release,
             publish,
             labels,
             ..
@@ -166,15 +171,18 @@ impl Config {
             1..=1 << 20,
         )?;
         in_range(
-            "train.release_interval_secs",
-            train.release_interval_secs,
-            1..=1 << 32,
+            "train.accumulation_steps",
+            u64::from(train.accumulation_steps),
+            1..=1024,
         )?;
         in_range(
-            "train.release_steps",
-            u64::from(train.release_steps),
-            1..=1_000_000,
+            "train.adversarial_steps",
+            u64::from(train.adversarial_steps),
+            1..=32,
         )?;
+        in_range("release.lora_rank", u64::from(release.lora_rank), 1..=64)?;
+        in_range("release.interval_secs", release.interval_secs, 1..=1 << 32)?;
+        in_range("release.steps", u64::from(release.steps), 1..=1_000_000)?;
         in_range(
             "publish.delta_bytes_budget",
             publish.delta_bytes_budget as u64,
@@ -233,10 +241,7 @@ impl Config {
                 "train.warm_prior_learning_rate",
                 self.train.warm_prior_learning_rate,
             ),
-            (
-                "train.release_learning_rate",
-                self.train.release_learning_rate,
-            ),
+            ("release.learning_rate", self.release.learning_rate),
         ];
         for (key, actual) in rates {
             if !(actual > 0.0 && actual <= 10.0) {
@@ -255,11 +260,30 @@ impl Config {
             ("train.dropout", self.train.dropout),
             ("train.id_dropout", self.train.id_dropout),
             ("train.weight_decay", self.train.weight_decay),
+            ("train.augment_crop", self.train.augment_crop),
+            ("train.augment_mask", self.train.augment_mask),
+            ("train.augment_reorder", self.train.augment_reorder),
+            ("release.recent_share", self.release.recent_share),
+            ("release.averaging", self.release.averaging),
             ("gate.agreement_min", self.gate.agreement_min),
         ];
         for (key, actual) in shares {
             if !(0.0..=1.0).contains(&actual) {
                 return Err(out_of_range(key, &actual, "0 to 1"));
+            }
+        }
+        let factors = [
+            ("train.adversarial_epsilon", self.train.adversarial_epsilon),
+            ("release.projection_rate", self.release.projection_rate),
+            ("release.sequence_rate", self.release.sequence_rate),
+            ("release.heads_rate", self.release.heads_rate),
+            ("release.l2_sp", self.release.l2_sp),
+            ("release.ewc", self.release.ewc),
+            ("release.distillation", self.release.distillation),
+        ];
+        for (key, actual) in factors {
+            if !(0.0..=1e6).contains(&actual) {
+                return Err(out_of_range(key, &actual, "0 to 1000000"));
             }
         }
         if !(0.5..=16.0).contains(&self.publish.dead_zone) {
@@ -313,6 +337,7 @@ fn model_key(field: &'static str) -> &'static str {
         "num_heads" => "model.num_heads",
         "ff_dim" => "model.ff_dim",
         "num_neighbours" => "model.num_neighbours",
+        "adapter_dim" => "model.adapter_dim",
         "half_lives_secs" => "model.half_lives_secs",
         other => other,
     }

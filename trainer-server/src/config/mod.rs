@@ -32,6 +32,8 @@ pub struct Config {
     pub model: ModelConfig,
     /// Learning.
     pub train: TrainConfig,
+    /// Versions that move the slow group.
+    pub release: ReleaseConfig,
     /// Deltas, snapshots, manifests.
     pub publish: PublishConfig,
     /// What a version must pass.
@@ -121,6 +123,7 @@ pub struct ModelConfig {
     pub history_len: u32,
     pub half_lives_secs: Vec<u32>,
     pub num_neighbours: u32,
+    pub adapter_dim: u32,
     pub text_encoder: TextEncoderChoice,
     #[serde(with = "optional")]
     pub text_encoder_dir: Option<PathBuf>,
@@ -140,6 +143,7 @@ impl ModelConfig {
             ff_dim: self.ff_dim,
             half_lives_secs: self.half_lives_secs.clone(),
             num_neighbours: self.num_neighbours,
+            adapter_dim: self.adapter_dim,
         }
     }
 }
@@ -180,10 +184,90 @@ pub struct TrainConfig {
     pub dropout: f32,
     pub id_dropout: f32,
     pub weight_decay: f32,
-    pub release_interval_secs: u64,
-    pub release_interval_events: u64,
-    pub release_steps: u32,
-    pub release_learning_rate: f32,
+    pub warm_schedule: Schedule,
+    pub warm_rise_steps: u32,
+    pub accumulation_steps: u32,
+    pub adversarial: AdversarialChoice,
+    pub adversarial_epsilon: f32,
+    pub adversarial_steps: u32,
+    pub augment_crop: f32,
+    pub augment_mask: f32,
+    pub augment_reorder: f32,
+}
+
+/// Step size over time, after its rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Half a cosine down to a twentieth.
+    Cosine,
+    /// A line down to a twentieth.
+    Linear,
+    /// As it is.
+    Constant,
+}
+
+/// What item rows are pushed by while the model learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdversarialChoice {
+    /// Nothing.
+    None,
+    /// One push along the gradient.
+    Fgm,
+    /// Several, held within a ball.
+    Pgd,
+}
+
+/// What release steps move of the slow group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StrategyChoice {
+    /// Everything.
+    Full,
+    /// Matrices by changes of low rank.
+    Lora,
+    /// Bottlenecks beside the layers.
+    Adapter,
+    /// Biases and norms.
+    Bitfit,
+    /// Last norm and heads.
+    Head,
+    /// Nothing.
+    Tables,
+}
+
+/// How old windows are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayChoice {
+    /// Every user has the same chance.
+    Users,
+    /// Every event has.
+    Events,
+}
+
+/// `[release]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseConfig {
+    pub interval_secs: u64,
+    pub interval_events: u64,
+    pub steps: u32,
+    pub learning_rate: f32,
+    pub strategy: StrategyChoice,
+    pub lora_rank: u32,
+    pub projection_rate: f32,
+    pub sequence_rate: f32,
+    pub heads_rate: f32,
+    pub schedule: Schedule,
+    pub rise_steps: u32,
+    pub recent_share: f32,
+    pub replay: ReplayChoice,
+    pub l2_sp: f32,
+    pub ewc: f32,
+    pub distillation: f32,
+    pub averaging: f32,
 }
 
 /// `[publish]`.

@@ -23,37 +23,42 @@ use shared_model::spec::ModelSpec;
 
 use crate::baselines::ranked::Ranked;
 use crate::baselines::timelines::{Query, Seen, Timelines};
+use crate::config::Schedule;
 use crate::dataset::Dataset;
 use crate::learner::LearnError;
 use crate::replay::ReplayError;
 use crate::replay::scoring::{ItemRows, RankModel, score_chunk};
 use crate::replay::walk::FrozenVersion;
+use crate::train::augment::Augmentation;
 use crate::train::count_history::CountHistory;
-use crate::train::full_step::{FullOptimizer, FullStepConfig, full_step};
+use crate::train::full_optimizer::FullOptimizer;
+use crate::train::full_step::{FullStepConfig, full_step};
 use crate::train::init::init_parameters;
 use crate::train::warm_fit::{WarmFitConfig, warm_fit};
 use crate::train::windows::{Example, Window, cut};
 
 /// Passes over the first part.
 const NUM_EPOCHS: u32 = 15;
+/// Steps over which the step size rises.
+const NUM_RISE_STEPS: u32 = 50;
 /// Windows in one step.
 const BATCH_SIZE: usize = 128;
 /// Standard deviation of the first item rows; without text, zero rows would have no direction.
 const ROW_STD: f32 = 0.02;
-/// Of the warm fit.
-const STEP: FullStepConfig = FullStepConfig {
-    learning_rate: 0.002,
-    row_learning_rate: 0.002,
-    bias_learning_rate: 0.002,
-    prior_learning_rate: 0.0,
-    id_dropout: 0.0,
-    weight_decay: 0.01,
-    dropout: 0.2,
-    num_negatives: 1024,
-    gradient_norm_max: 5.0,
-    click_weight: 0.0,
-    rating_weight: 0.0,
-};
+/// A step of the warm fit.
+fn step() -> FullStepConfig {
+    FullStepConfig {
+        learning_rate: 0.002,
+        row_learning_rate: 0.002,
+        bias_learning_rate: 0.002,
+        weight_decay: 0.01,
+        dropout: 0.2,
+        num_negatives: 1024,
+        gradient_norm_max: 5.0,
+        ..FullStepConfig::still()
+    }
+}
+
 /// Of the pass over the stream.
 const ONLINE_LEARNING_RATE: f32 = 0.0005;
 
@@ -69,6 +74,7 @@ fn spec() -> ModelSpec {
         ff_dim: 64,
         half_lives_secs: vec![86_400],
         num_neighbours: 0,
+        adapter_dim: 0,
     }
 }
 
@@ -114,9 +120,12 @@ impl SasRec {
             .flat_map(|timeline| cut(timeline, history_len))
             .collect();
         let config = WarmFitConfig {
-            step: STEP,
+            step: step(),
             num_epochs: NUM_EPOCHS,
             batch_size: BATCH_SIZE,
+            schedule: Schedule::Cosine,
+            num_rise_steps: NUM_RISE_STEPS,
+            augmentation: Augmentation::default(),
             seed,
         };
         let autodiff = device.clone().autodiff();
@@ -191,7 +200,7 @@ impl SasRec {
             learning_rate: ONLINE_LEARNING_RATE,
             row_learning_rate: ONLINE_LEARNING_RATE,
             bias_learning_rate: ONLINE_LEARNING_RATE,
-            ..STEP
+            ..step()
         };
         let autodiff = self.device.clone().autodiff();
         let (parameters, optimizer) = (&mut self.parameters, &mut self.optimizer);

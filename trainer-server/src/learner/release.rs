@@ -3,23 +3,31 @@
 //! A shadow of the slow weights is trained against the rows as they are now; the live version is
 //! untouched until the whole change has passed the gate.
 
+use std::sync::Arc;
+
 use rand::Rng;
+use rand::rngs::StdRng;
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::TensorGroup;
 
-use super::{Learner, full_step_config};
+use super::{Learner, step_config};
 use crate::compress;
+use crate::config::ReplayChoice;
 use crate::gate::GateError;
 use crate::preprocess::Preprocessor;
 use crate::train::TrainError;
 use crate::train::count_history::CountHistory;
-use crate::train::full_step::{FullOptimizer, FullStepConfig, full_step};
-use crate::train::windows::Window;
+use crate::train::full_optimizer::{Anchor, FullOptimizer, slow_tensors};
+use crate::train::full_step::{FullStepConfig, full_step, gradients};
+use crate::train::schedule::share;
+use crate::train::windows::{Example, Window};
 
 /// Windows in one step: small, since events wait while it runs.
 const WINDOWS_PER_STEP: usize = 16;
+/// Batches of old windows from which EWC takes how much the loss cares.
+const FISHER_BATCHES: usize = 8;
 /// Users from whose newest events half of the windows are taken.
 const RECENT_USERS: usize = 512;
 
@@ -28,6 +36,10 @@ const RECENT_USERS: usize = 512;
 pub struct ReleaseTraining {
     parameters: ParameterSet,
     optimizer: FullOptimizer,
+    /// The version before, with the items of `parameters`, where the steps are to stay near what it says.
+    teacher: Option<Arc<ParameterSet>>,
+    /// Moving average of the slow weights over the steps, where that is released.
+    average: Option<Vec<Vec<f32>>>,
     /// Counts of all times up to its start.
     history: CountHistory,
     num_steps: u32,
@@ -46,12 +58,51 @@ impl Learner {
     #[must_use]
     pub fn start_release(&self, preprocessor: &Preprocessor) -> ReleaseTraining {
         let parameters = self.parameters.clone();
+        let release = &self.config.release;
+        let strategy = step_config::strategy(&self.config);
+        let seed = self.config.train.seed ^ self.optimizer.num_steps; // another change of low rank each time
         ReleaseTraining {
-            optimizer: FullOptimizer::new(&parameters),
+            optimizer: FullOptimizer::with_strategy(&parameters, strategy, seed),
+            teacher: (release.distillation > 0.0).then(|| Arc::new(parameters.clone())),
+            average: (release.averaging > 0.0).then(|| slow_tensors(&parameters)),
             parameters,
             history: self.count_history(preprocessor),
             num_steps: 0,
         }
+    }
+
+    /// Ties the shadow to where it starts, as the configuration says.
+    fn anchor(
+        &mut self,
+        training: &mut ReleaseTraining,
+        preprocessor: &Preprocessor,
+    ) -> Result<(), TrainError> {
+        let (even, fisher) = (self.config.release.l2_sp, self.config.release.ewc);
+        if even == 0.0 && fisher == 0.0 {
+            return Ok(());
+        }
+        let mut anchor = Anchor::even(&training.parameters, even);
+        if fisher > 0.0 {
+            let config = FullStepConfig {
+                dropout: 0.0,
+                ..step_config::release_step(&self.config, None)
+            };
+            let device = self.device.clone().autodiff();
+            let mut seen = Vec::with_capacity(FISHER_BATCHES);
+            for _ in 0..FISHER_BATCHES {
+                let windows = self.old_windows(preprocessor, WINDOWS_PER_STEP);
+                if windows.is_empty() {
+                    break;
+                }
+                let (parameters, history) = (&training.parameters, &training.history);
+                let rng = &mut self.rng;
+                seen.push(gradients(parameters, &windows, history, &config, &device, rng)?.1);
+            }
+            anchor.add_fisher(&seen, fisher);
+        }
+        let optimizer = training.optimizer.clone();
+        training.optimizer = optimizer.anchored(anchor);
+        Ok(())
     }
 
     /// One step of release training.
@@ -63,13 +114,24 @@ impl Learner {
         training: &mut ReleaseTraining,
         preprocessor: &Preprocessor,
     ) -> Result<(), TrainError> {
+        if !training.optimizer.moves_slow() {
+            training.num_steps = self.config.release.steps; // nothing to do
+            return Ok(());
+        }
         copy_items(&self.parameters, &mut training.parameters);
+        if let Some(teacher) = &mut training.teacher {
+            copy_items(&self.parameters, Arc::make_mut(teacher));
+        }
         training.optimizer.grow(self.parameters.num_items);
+        if training.num_steps == 0 {
+            self.anchor(training, preprocessor)?;
+        }
         let windows = self.replay_windows(preprocessor);
-        let config = FullStepConfig {
-            learning_rate: self.config.train.release_learning_rate,
-            ..full_step_config(&self.config)
-        };
+        let release = &self.config.release;
+        let (done, num_steps) = (training.num_steps as usize, release.steps as usize); // u32 fits
+        let share = share(release.schedule, release.rise_steps, done, num_steps);
+        let config =
+            step_config::release_step(&self.config, training.teacher.as_ref()).slowed(share);
         let device = self.device.clone().autodiff();
         training.num_steps += 1;
         full_step(
@@ -81,6 +143,7 @@ impl Learner {
             &device,
             &mut self.rng,
         )?;
+        training.follow_average(self.config.release.averaging);
         Ok(())
     }
 
@@ -93,6 +156,7 @@ impl Learner {
         training: &mut ReleaseTraining,
     ) -> Result<(CodeState, ReadyVersion), GateError> {
         copy_items(&self.parameters, &mut training.parameters);
+        training.take_average();
         let Some(live) = &self.live else {
             return Err(GateError::SelfTest("nothing is live yet".to_owned()));
         };
@@ -119,37 +183,98 @@ impl Learner {
         }
     }
 
-    /// Half the newest windows of recent users, half any window of any user.
+    /// Newest windows of recent users and any windows of the log, in the shares of the configuration.
     fn replay_windows(&mut self, preprocessor: &Preprocessor) -> Vec<Window> {
-        let timelines = preprocessor.timelines();
-        let window_len = self.parameters.spec.history_len as usize + 1;
         let recent = preprocessor.recent_users(RECENT_USERS);
+        let share = if recent.is_empty() {
+            0.0
+        } else {
+            self.config.release.recent_share
+        };
+        let num_recent = (share * WINDOWS_PER_STEP as f32).round() as usize; // at most 16
         let mut windows = Vec::with_capacity(WINDOWS_PER_STEP);
-        for window_idx in 0..WINDOWS_PER_STEP {
-            let is_recent = window_idx % 2 == 0 && !recent.is_empty();
-            let user_idx = if is_recent {
-                recent[self.rng.random_range(0..recent.len())].0 as usize
-            } else if timelines.is_empty() {
-                continue;
-            } else {
-                self.rng.random_range(0..timelines.len())
-            };
-            let timeline = &timelines[user_idx];
-            if timeline.is_empty() {
-                continue;
-            }
-            let end = if is_recent {
-                timeline.len()
-            } else {
-                self.rng.random_range(1..=timeline.len())
-            };
-            let start = end.saturating_sub(window_len);
-            windows.push(Window {
-                examples: timeline[start..end].to_vec(),
-                first_target: 0,
-            });
+        for _ in 0..num_recent {
+            let user_idx = recent[self.rng.random_range(0..recent.len())].0 as usize; // u32 fits
+            let timeline = &preprocessor.timelines()[user_idx];
+            windows.extend(self.window_until(timeline, timeline.len()));
+        }
+        windows.extend(self.old_windows(preprocessor, WINDOWS_PER_STEP - num_recent));
+        let augmentation = step_config::augmentation(&self.config);
+        for window in &mut windows {
+            augmentation.apply(window, &mut self.rng);
         }
         windows
+    }
+
+    /// At most `num_windows` windows of the whole log.
+    fn old_windows(&mut self, preprocessor: &Preprocessor, num_windows: usize) -> Vec<Window> {
+        let timelines = preprocessor.timelines();
+        let mut windows = Vec::with_capacity(num_windows);
+        for _ in 0..num_windows {
+            let user_idx = match self.config.release.replay {
+                ReplayChoice::Users if timelines.is_empty() => None,
+                ReplayChoice::Users => Some(self.rng.random_range(0..timelines.len())),
+                ReplayChoice::Events => owner_of_any_event(timelines, &mut self.rng),
+            };
+            let Some(timeline) = user_idx.map(|user_idx| &timelines[user_idx]) else {
+                break;
+            };
+            if !timeline.is_empty() {
+                let end = self.rng.random_range(1..=timeline.len());
+                windows.extend(self.window_until(timeline, end));
+            }
+        }
+        windows
+    }
+
+    /// The window that ends before `end`.
+    fn window_until(&self, timeline: &[Example], end: usize) -> Option<Window> {
+        let start = end.saturating_sub(self.parameters.spec.history_len as usize + 1);
+        let examples = timeline[start..end].to_vec();
+        (!examples.is_empty()).then_some(Window {
+            examples,
+            first_target: 0,
+        })
+    }
+}
+
+/// Whose an event is that is drawn from all of them; `None` where there is none.
+fn owner_of_any_event(timelines: &[Vec<Example>], rng: &mut StdRng) -> Option<usize> {
+    let num_events: usize = timelines.iter().map(Vec::len).sum();
+    if num_events == 0 {
+        return None;
+    }
+    let mut drawn = rng.random_range(0..num_events);
+    timelines.iter().position(|timeline| {
+        let is_owner = drawn < timeline.len();
+        drawn = drawn.saturating_sub(timeline.len());
+        is_owner
+    })
+}
+
+impl ReleaseTraining {
+    fn follow_average(&mut self, decay: f32) {
+        let Some(average) = &mut self.average else {
+            return;
+        };
+        for (mean, values) in average.iter_mut().zip(slow_tensors(&self.parameters)) {
+            for (mean, value) in mean.iter_mut().zip(values) {
+                *mean = decay * *mean + (1.0 - decay) * value;
+            }
+        }
+    }
+
+    /// The average in place of the last step.
+    fn take_average(&mut self) {
+        let Some(average) = self.average.take() else {
+            return;
+        };
+        let shapes = self.parameters.shapes();
+        let tensors = shapes.iter().zip(&mut self.parameters.tensors);
+        let slow = tensors.filter(|(shape, _)| shape.group == TensorGroup::Slow);
+        for ((_, values), mean) in slow.zip(average) {
+            *values = mean;
+        }
     }
 }
 

@@ -4,16 +4,20 @@
 //! one, with the logQ correction `+ ln(num_items / num_negatives)` on the negatives (Bengio & Senécal 2008),
 //! plus binary cross-entropy of the click head and squared error of the rating head where labelled.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Gradients, Tensor};
 use rand::rngs::StdRng;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::spec::TensorGroup;
 
 use super::TrainError;
+use super::adversarial::{Adversarial, Moved};
 use super::count_history::CountHistory;
 use super::full_batch::Batch;
+use super::full_optimizer::FullOptimizer;
+use super::gradient_sum::GradientSum;
 use super::losses::{Leaves, batch_loss};
-use super::optimizer::{AdamW, RowAdam, clip_global_norm};
+use super::optimizer::clip_global_norm;
 use super::windows::Window;
 
 /// How a full step learns.
@@ -41,16 +45,21 @@ pub struct FullStepConfig {
     pub click_weight: f32,
     /// Weight of the rating loss.
     pub rating_weight: f32,
+    /// Moves of id rows that the step also learns against.
+    pub adversarial: Adversarial,
+    /// Parts of the windows that are differentiated one after the other; gradients are averaged by targets.
+    pub num_parts: usize,
+    /// Whose next-item probabilities the step stays near, too.
+    pub distillation: Option<Distillation>,
 }
 
-/// Optimizer state of a full step.
-#[derive(Debug, Clone)]
-pub struct FullOptimizer {
-    dense: Vec<Option<AdamW>>,
-    id_rows: RowAdam,
-    bias: RowAdam,
-    prior: AdamW,
-    num_steps: u64,
+/// A teacher: its softmax over the candidates is a target beside what happened (Hinton et al. 2015).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distillation {
+    /// Weights of the last good version, with the items of the student.
+    pub teacher: Arc<ParameterSet>,
+    /// Weight of its loss beside the next-item loss.
+    pub weight: f32,
 }
 
 /// What a step did.
@@ -64,32 +73,38 @@ pub struct StepReport {
     pub gradient_norm: f32,
 }
 
-impl FullOptimizer {
-    /// Fresh state for `parameters`.
+impl FullStepConfig {
+    /// Moves nothing: what other configurations are written against.
     #[must_use]
-    pub fn new(parameters: &ParameterSet) -> Self {
-        let shapes = parameters.shapes();
-        let dense = shapes
-            .iter()
-            .map(|shape| {
-                (shape.group == TensorGroup::Slow)
-                    .then(|| AdamW::new(shape.num_rows * shape.num_cols))
-            })
-            .collect();
-        let dim = parameters.spec.embedding_dim as usize;
+    pub fn still() -> Self {
         Self {
-            dense,
-            id_rows: RowAdam::new(parameters.num_items, dim),
-            bias: RowAdam::new(parameters.num_items, 1),
-            prior: AdamW::new(parameters.spec.half_lives_secs.len()),
-            num_steps: 0,
+            learning_rate: 0.0,
+            row_learning_rate: 0.0,
+            bias_learning_rate: 0.0,
+            prior_learning_rate: 0.0,
+            id_dropout: 0.0,
+            weight_decay: 0.0,
+            dropout: 0.0,
+            num_negatives: usize::MAX,
+            gradient_norm_max: f32::INFINITY,
+            click_weight: 0.0,
+            rating_weight: 0.0,
+            adversarial: Adversarial::None,
+            num_parts: 1,
+            distillation: None,
         }
     }
 
-    /// Makes room for new items.
-    pub fn grow(&mut self, num_items: usize) {
-        self.id_rows.grow(num_items);
-        self.bias.grow(num_items);
+    /// The same with every learning rate at `share` of its size.
+    #[must_use]
+    pub fn slowed(&self, share: f32) -> Self {
+        Self {
+            learning_rate: self.learning_rate * share,
+            row_learning_rate: self.row_learning_rate * share,
+            bias_learning_rate: self.bias_learning_rate * share,
+            prior_learning_rate: self.prior_learning_rate * share,
+            ..self.clone()
+        }
     }
 }
 
@@ -109,28 +124,64 @@ pub fn full_step(
 ) -> Result<StepReport, TrainError> {
     let step = optimizer.num_steps;
     let num_items = parameters.num_items;
-    let batch = Batch::new(windows, history, num_items, config.num_negatives, rng);
-    if batch.targets.is_empty() {
+    let mut sum = GradientSum::default();
+    let part_len = windows.len().div_ceil(config.num_parts.max(1)).max(1);
+    for part in windows.chunks(part_len) {
+        let batch = Batch::new(part, history, num_items, config.num_negatives, rng);
+        if batch.targets.is_empty() {
+            continue;
+        }
+        let (loss, gradients) = differentiate_moved(parameters, &batch, config, device, step)?;
+        sum.add(loss, gradients, batch);
+    }
+    let Some(mut mean) = sum.mean() else {
         return Ok(StepReport {
             loss: 0.0,
             num_targets: 0,
             gradient_norm: 0.0,
         });
-    }
-    let (loss, mut gradients) = differentiate(parameters, &batch, config, device, step)?;
-    let gradient_norm = gradients.clip(config.gradient_norm_max);
+    };
+    optimizer.pull(parameters, &mut mean.gradients);
+    let gradient_norm = mean.gradients.clip(config.gradient_norm_max);
     if !gradient_norm.is_finite() {
         return Err(TrainError::GradientNotFinite {
             norm: gradient_norm,
             step,
         });
     }
-    optimizer.apply(parameters, &gradients, &batch.rows, config);
+    optimizer.apply(parameters, &mean.gradients, &mean.rows, config);
     Ok(StepReport {
-        loss,
-        num_targets: batch.targets.len(),
+        loss: mean.loss,
+        num_targets: mean.num_targets,
         gradient_norm,
     })
+}
+
+/// Clean gradients, averaged with those at moved id rows where the configuration asks for it.
+/// `parameters` are put back before it returns, also where it fails.
+fn differentiate_moved(
+    parameters: &mut ParameterSet,
+    batch: &Batch,
+    config: &FullStepConfig,
+    device: &Device,
+    step: u64,
+) -> Result<(f32, HostGradients), TrainError> {
+    let (loss, mut clean) = differentiate(parameters, batch, config, device, step)?;
+    let (length, length_max, num_moves) = config.adversarial.moves();
+    if num_moves == 0 {
+        return Ok((loss, clean));
+    }
+    let moved = Moved::new(parameters, &batch.rows);
+    let mut latest = Ok(clean.clone());
+    for _ in 0..num_moves {
+        let Ok(gradients) = &latest else { break };
+        moved.push(parameters, &gradients.id_rows, length, length_max);
+        latest = differentiate(parameters, batch, config, device, step).map(|(_, moved)| moved);
+    }
+    moved.restore(parameters);
+    clean.scale(0.5);
+    clean.add_scaled(&latest?, 0.5);
+    Ok((loss, clean))
 }
 
 /// Loss and gradients of the batch that a full step would take, before clipping; nothing is changed.
@@ -199,72 +250,41 @@ impl HostGradients {
         })
     }
 
-    fn clip(&mut self, norm_max: f32) -> f32 {
-        let mut all: Vec<&mut [f32]> = self
-            .slow
-            .iter_mut()
-            .flatten()
-            .map(Vec::as_mut_slice)
-            .collect();
+    pub(super) fn scale(&mut self, factor: f32) {
+        for value in self.all_mut().into_iter().flatten() {
+            *value *= factor;
+        }
+    }
+
+    /// Adds gradients of the same tensors and rows.
+    pub(super) fn add_scaled(&mut self, other: &Self, factor: f32) {
+        for (own, other) in self.slow.iter_mut().zip(&other.slow) {
+            let Some(other) = other else { continue };
+            let own = own.get_or_insert_with(|| vec![0.0; other.len()]);
+            add_scaled(own, other, factor);
+        }
+        add_scaled(&mut self.id_rows, &other.id_rows, factor);
+        add_scaled(&mut self.bias, &other.bias, factor);
+        add_scaled(&mut self.prior, &other.prior, factor);
+    }
+
+    fn all_mut(&mut self) -> Vec<&mut [f32]> {
+        let slow = self.slow.iter_mut().flatten().map(Vec::as_mut_slice);
+        let mut all: Vec<&mut [f32]> = slow.collect();
         all.push(&mut self.id_rows);
         all.push(&mut self.bias);
         all.push(&mut self.prior);
-        clip_global_norm(&mut all, norm_max)
+        all
+    }
+
+    fn clip(&mut self, norm_max: f32) -> f32 {
+        clip_global_norm(&mut self.all_mut(), norm_max)
     }
 }
 
-impl FullOptimizer {
-    fn apply(
-        &mut self,
-        parameters: &mut ParameterSet,
-        gradients: &HostGradients,
-        rows: &[u32],
-        config: &FullStepConfig,
-    ) {
-        self.num_steps += 1;
-        let shapes = parameters.shapes();
-        let mut slow = gradients.slow.iter();
-        for ((shape, tensor), state) in shapes
-            .iter()
-            .zip(&mut parameters.tensors)
-            .zip(&mut self.dense)
-        {
-            let Some(state) = state else { continue };
-            let Some(Some(gradient)) = slow.next() else {
-                continue;
-            };
-            let is_matrix =
-                shape.num_rows > 1 && !shape.name.contains("norm") && !shape.name.ends_with("bias");
-            let weight_decay = if is_matrix { config.weight_decay } else { 0.0 };
-            state.step(tensor, gradient, config.learning_rate, weight_decay);
-        }
-        if config.row_learning_rate == 0.0 {
-            return;
-        }
-        let dim = parameters.spec.embedding_dim as usize;
-        let id_rows = parameters.tensor_mut("item.id_rows");
-        for (gradient, row) in gradients.id_rows.chunks_exact(dim).zip(rows) {
-            self.id_rows.step_row(
-                id_rows,
-                *row as usize,
-                gradient,
-                config.row_learning_rate,
-                config.weight_decay,
-            );
-        }
-        let bias = parameters.tensor_mut("item.bias");
-        for (gradient, row) in gradients.bias.chunks_exact(1).zip(rows) {
-            self.bias.step_row(
-                bias,
-                *row as usize,
-                gradient,
-                config.bias_learning_rate,
-                0.0,
-            );
-        }
-        let prior = parameters.tensor_mut("prior.weights");
-        self.prior
-            .step(prior, &gradients.prior, config.prior_learning_rate, 0.0);
+fn add_scaled(into: &mut [f32], values: &[f32], factor: f32) {
+    for (sum, value) in into.iter_mut().zip(values) {
+        *sum += factor * value;
     }
 }
 
@@ -287,3 +307,6 @@ pub(super) fn read<const D: usize>(tensor: Tensor<D>, step: u64) -> Result<Vec<f
         .try_into_vec::<f32>()
         .map_err(|error| device_error(format!("{error:?}")))
 }
+
+#[cfg(test)]
+mod tests;

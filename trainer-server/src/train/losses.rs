@@ -4,7 +4,7 @@
 //! the logQ correction `+ ln(num_items / num_negatives)` on the negatives (Bengio & Senécal 2008).
 //! Click: binary cross-entropy, one random negative per positive. Rating: squared error.
 
-use burn::tensor::activation::softplus;
+use burn::tensor::activation::{softmax, softplus};
 use burn::tensor::{Device, Distribution, Tensor};
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::ranker::{Dropout, Ranker, ints, item_vectors, matrix};
@@ -74,20 +74,18 @@ pub(super) fn batch_loss(
     config: &FullStepConfig,
     device: &Device,
 ) -> Tensor<1> {
-    let hidden = leaves
-        .ranker
-        .forward(&leaves.vectors, &batch.sequences, Dropout(config.dropout));
-    let [num_sequences, num_positions, dim] = hidden.dims();
-    let positions: Vec<i32> = batch.targets.iter().map(|target| target.position).collect();
+    let users = target_users(leaves, batch, Dropout(config.dropout), device);
     let rows: Vec<i32> = batch.targets.iter().map(|target| target.row).collect();
-    let users = hidden
-        .reshape([num_sequences * num_positions, dim])
-        .select(0, ints(&positions, device));
     let rows = ints(&rows, device);
     let products = users.clone() * leaves.vectors.clone().select(0, rows.clone());
     let scores = products.clone().sum_dim(1) + leaves.bias.clone().select(0, rows);
 
-    let mut loss = next_item_loss(leaves, batch, &users, &scores, device);
+    let logits = next_item_logits(leaves, batch, &users, device);
+    let mut loss = next_item_loss(leaves, batch, logits.clone(), &scores, device);
+    if let Some(distillation) = &config.distillation {
+        let teacher = teacher_logits(&distillation.teacher, batch, device);
+        loss = loss + distillation_loss(batch, logits, teacher, device) * distillation.weight;
+    }
     let (click_head, rating_head) = leaves.ranker.heads();
     if config.click_weight > 0.0 && batch.targets.iter().any(|target| target.click.is_some()) {
         let click = click_loss(
@@ -107,21 +105,25 @@ pub(super) fn batch_loss(
     loss
 }
 
-/// Mean over next-item targets of `logsumexp(candidates ∪ target) − target`.
-fn next_item_loss(
+/// User vectors at the targets, `[num_targets, embedding_dim]`.
+fn target_users(leaves: &Leaves, batch: &Batch, dropout: Dropout, device: &Device) -> Tensor<2> {
+    let hidden = leaves
+        .ranker
+        .forward(&leaves.vectors, &batch.sequences, dropout);
+    let [num_sequences, num_positions, dim] = hidden.dims();
+    let positions: Vec<i32> = batch.targets.iter().map(|target| target.position).collect();
+    hidden
+        .reshape([num_sequences * num_positions, dim])
+        .select(0, ints(&positions, device))
+}
+
+/// Scores of the candidates at every target, `[num_targets, num_candidates]`.
+fn next_item_logits(
     leaves: &Leaves,
     batch: &Batch,
     users: &Tensor<2>,
-    scores: &Tensor<2>,
     device: &Device,
-) -> Tensor<1> {
-    let num_targets = batch.targets.len();
-    let weights: Vec<f32> = batch
-        .targets
-        .iter()
-        .map(|target| target.target_weight)
-        .collect();
-    let num_next = weights.iter().sum::<f32>().max(1.0);
+) -> Tensor<2> {
     let candidates = ints(&batch.candidates, device);
     let vectors = if batch.is_full_softmax {
         leaves.vectors.clone()
@@ -134,21 +136,63 @@ fn next_item_loss(
         leaves.bias.clone().select(0, candidates)
     };
     let prior = &batch.prior;
-    let rows = |values: &[f32]| {
-        let num_rows = values.len() / prior.num_half_lives;
-        matrix(values, num_rows, prior.num_half_lives, device).matmul(leaves.prior.clone())
-    };
-    let prior_scores = rows(&prior.of_candidates)
+    let prior_scores = prior_rows(leaves, batch, &prior.of_candidates, device)
         .reshape([prior.num_moments, batch.candidates.len()])
         .select(0, ints(&prior.moments, device));
-    let scores = scores.clone() + rows(&prior.of_targets);
-    let mut logits = users.clone().matmul(vectors.transpose()) + bias.transpose() + prior_scores;
+    users.clone().matmul(vectors.transpose()) + bias.transpose() + prior_scores
+}
+
+/// Prior features times their weights, `[num_rows, 1]`.
+fn prior_rows(leaves: &Leaves, batch: &Batch, features: &[f32], device: &Device) -> Tensor<2> {
+    let num_half_lives = batch.prior.num_half_lives;
+    let num_rows = features.len() / num_half_lives;
+    matrix(features, num_rows, num_half_lives, device).matmul(leaves.prior.clone())
+}
+
+/// Weights of the targets as next items, and their sum but at least 1.
+fn target_weights(batch: &Batch, device: &Device) -> (Tensor<2>, f32) {
+    let targets = batch.targets.iter();
+    let weights: Vec<f32> = targets.map(|target| target.target_weight).collect();
+    let sum = weights.iter().sum::<f32>().max(1.0);
+    (matrix(&weights, weights.len(), 1, device), sum)
+}
+
+/// Mean over next-item targets of `logsumexp(candidates ∪ target) − target`.
+fn next_item_loss(
+    leaves: &Leaves,
+    batch: &Batch,
+    mut logits: Tensor<2>,
+    scores: &Tensor<2>,
+    device: &Device,
+) -> Tensor<1> {
+    let (weights, num_next) = target_weights(batch, device);
+    let scores = scores.clone() + prior_rows(leaves, batch, &batch.prior.of_targets, device);
     if !batch.is_full_softmax {
         let hits = accidental_hits(batch, device);
         logits = Tensor::cat(vec![logits + hits + batch.log_q, scores.clone()], 1);
     }
     let losses = log_sum_exp(logits) - scores;
-    (losses * matrix(&weights, num_targets, 1, device)).sum() / num_next
+    (losses * weights).sum() / num_next
+}
+
+/// What the teacher says of the candidates, without dropout.
+fn teacher_logits(teacher: &ParameterSet, batch: &Batch, device: &Device) -> Tensor<2> {
+    let leaves = Leaves::new(teacher, batch, 0.0, device);
+    let users = target_users(&leaves, batch, Dropout::NONE, device);
+    next_item_logits(&leaves, batch, &users, device).detach()
+}
+
+/// Mean over next-item targets of the cross-entropy against the teacher's softmax over the candidates.
+fn distillation_loss(
+    batch: &Batch,
+    logits: Tensor<2>,
+    teacher: Tensor<2>,
+    device: &Device,
+) -> Tensor<1> {
+    let (weights, num_next) = target_weights(batch, device);
+    let shares = softmax(teacher, 1);
+    let losses = log_sum_exp(logits.clone()) - (shares * logits).sum_dim(1);
+    (losses * weights).sum() / num_next
 }
 
 /// −∞ (as a large finite number) where a negative is the target itself.

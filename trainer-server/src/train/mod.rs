@@ -5,16 +5,22 @@
 //! seen, and *release steps* train the slow group on replayed windows while nothing else waits.
 //! Not here: what is sent of it (`compress`), and whether (`gate`).
 
+pub mod adversarial;
+pub mod augment;
 pub mod init;
 pub mod neighbour_counts;
 pub mod optimizer;
+pub mod schedule;
+pub mod strategy;
 pub mod windows;
 
 pub mod count_history;
 pub mod counts;
 pub mod fast_step;
 mod full_batch;
+pub mod full_optimizer;
 pub mod full_step;
+mod gradient_sum;
 mod losses;
 pub(crate) use losses::host_log_sum_exp;
 pub mod warm_fit;

@@ -7,9 +7,13 @@ use rand::seq::SliceRandom;
 use shared_model::model::parameters::ParameterSet;
 
 use super::TrainError;
+use super::augment::Augmentation;
 use super::count_history::CountHistory;
-use super::full_step::{FullOptimizer, FullStepConfig, full_step};
+use super::full_optimizer::FullOptimizer;
+use super::full_step::{FullStepConfig, full_step};
+use super::schedule::share;
 use super::windows::Window;
+use crate::config::Schedule;
 
 /// How a warm fit learns.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +24,12 @@ pub struct WarmFitConfig {
     pub num_epochs: u32,
     /// Windows in one step.
     pub batch_size: usize,
+    /// Step size over all steps.
+    pub schedule: Schedule,
+    /// Steps over which it rises first.
+    pub num_rise_steps: u32,
+    /// What is done to windows before a step.
+    pub augmentation: Augmentation,
     /// Of shuffling, negatives and dropout.
     pub seed: u64,
 }
@@ -35,10 +45,6 @@ pub struct WarmFitProgress {
     pub loss: f32,
 }
 
-/// Steps over which the learning rate rises.
-const WARMUP_STEPS: f32 = 50.0;
-/// Share of the learning rate left at the end of the cosine.
-const FINAL_SHARE: f32 = 0.05;
 /// Consecutive refused steps after which the fit gives up.
 const REFUSED_STEPS_MAX: u32 = 10;
 
@@ -64,8 +70,17 @@ pub fn warm_fit(
     for _ in 0..config.num_epochs {
         order.shuffle(&mut rng);
         for batch in order.chunks(config.batch_size) {
-            let batch: Vec<Window> = batch.iter().map(|window| (*window).clone()).collect();
-            let step = scheduled(&config.step, num_steps, num_steps_total);
+            let mut batch: Vec<Window> = batch.iter().map(|window| (*window).clone()).collect();
+            for window in &mut batch {
+                config.augmentation.apply(window, &mut rng);
+            }
+            let share = share(
+                config.schedule,
+                config.num_rise_steps,
+                num_steps,
+                num_steps_total,
+            );
+            let step = config.step.slowed(share);
             num_steps += 1;
             let stepped = full_step(
                 parameters,
@@ -98,19 +113,4 @@ pub fn warm_fit(
         }
     }
     Ok(())
-}
-
-/// Linear warm-up, then cosine.
-fn scheduled(step: &FullStepConfig, num_steps: usize, num_steps_total: usize) -> FullStepConfig {
-    let rise = ((num_steps + 1) as f32 / WARMUP_STEPS).min(1.0);
-    let done = num_steps as f32 / num_steps_total.max(1) as f32;
-    let fall = (0.5 * (1.0 + (std::f32::consts::PI * done).cos())).max(FINAL_SHARE);
-    let share = rise * fall;
-    FullStepConfig {
-        learning_rate: step.learning_rate * share,
-        row_learning_rate: step.row_learning_rate * share,
-        bias_learning_rate: step.bias_learning_rate * share,
-        prior_learning_rate: step.prior_learning_rate * share,
-        ..step.clone()
-    }
 }

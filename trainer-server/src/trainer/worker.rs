@@ -336,14 +336,13 @@ impl Worker {
 
     /// A step towards the next release where one is due; whether anything was done.
     fn release_slice(&mut self) -> Result<bool, TrainerError> {
-        let train = &self.config.train;
-        let by_time =
-            self.last_release.elapsed() >= Duration::from_secs(train.release_interval_secs);
-        let by_events = self.events_since_release >= train.release_interval_events;
+        let config = &self.config.release;
+        let by_time = self.last_release.elapsed() >= Duration::from_secs(config.interval_secs);
+        let by_events = self.events_since_release >= config.interval_events;
         if self.release.is_none() && (self.events_since_release == 0 || !(by_time || by_events)) {
             return Ok(false);
         }
-        let num_steps_max = train.release_steps;
+        let num_steps_max = config.steps;
         let serving = Arc::clone(&self.serving);
         let preprocessor = serving
             .preprocessor

@@ -1,0 +1,230 @@
+//! Claims about full steps on a toy: parts, adversarial moves, distillation, strategies.
+
+use super::*;
+use crate::train::init::init_parameters;
+use crate::train::strategy::{Strategy, StrategyKind};
+use crate::train::windows::Example;
+use rand::{Rng, SeedableRng};
+use shared_model::event::EventKind;
+use shared_model::spec::ModelSpec;
+
+const NUM_ITEMS: usize = 12;
+
+fn toy() -> (ParameterSet, Vec<Window>, CountHistory) {
+    let spec = ModelSpec {
+        embedding_dim: 8,
+        text_dim: 0,
+        history_len: 6,
+        ff_dim: 8,
+        half_lives_secs: vec![3600],
+        adapter_dim: 2,
+        ..ModelSpec::default()
+    };
+    let mut parameters = init_parameters(&spec, NUM_ITEMS, 1);
+    let mut rng = StdRng::seed_from_u64(2);
+    for value in parameters.tensor_mut("item.id_rows") {
+        *value = rng.random::<f32>() - 0.5;
+    }
+    let mut window = |user: i64| Window {
+        examples: (0..5)
+            .map(|idx| Example {
+                item_idx: rng.random_range(0..NUM_ITEMS as u32),
+                kind: EventKind::Purchase,
+                occurred_at: user * 1000 + idx * 7_000,
+                target_weight: 1.0,
+                click: None,
+                rating: None,
+            })
+            .collect(),
+        first_target: 0,
+    };
+    let windows: Vec<Window> = (0..8).map(&mut window).collect();
+    let examples = windows.iter().flat_map(|window| &window.examples);
+    let history = CountHistory::of(examples, NUM_ITEMS, &spec.half_lives_secs, 0);
+    (parameters, windows, history)
+}
+
+fn moving() -> FullStepConfig {
+    FullStepConfig {
+        learning_rate: 0.01,
+        row_learning_rate: 0.01,
+        bias_learning_rate: 0.01,
+        prior_learning_rate: 0.01,
+        ..FullStepConfig::still()
+    }
+}
+
+/// Parameters and loss after `num_steps` steps.
+fn stepped(config: &FullStepConfig, strategy: Strategy, num_steps: usize) -> (ParameterSet, f32) {
+    let (mut parameters, windows, history) = toy();
+    let mut optimizer = FullOptimizer::with_strategy(&parameters, strategy, 1);
+    let mut rng = StdRng::seed_from_u64(4);
+    let device = Device::flex().autodiff();
+    let mut loss = f32::NAN;
+    for _ in 0..num_steps {
+        let report = full_step(
+            &mut parameters,
+            &mut optimizer,
+            &windows,
+            &history,
+            config,
+            &device,
+            &mut rng,
+        );
+        loss = report.expect("a step on a toy").loss;
+    }
+    (parameters, loss)
+}
+
+fn largest_difference(left: &ParameterSet, right: &ParameterSet) -> f32 {
+    let pairs = left
+        .tensors
+        .iter()
+        .flatten()
+        .zip(right.tensors.iter().flatten());
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn a_batch_in_parts_is_the_same_step() {
+    // Uneven parts, and the full softmax, so that no draw differs.
+    let whole = stepped(&moving(), Strategy::default(), 1);
+    let config = FullStepConfig {
+        num_parts: 3,
+        ..moving()
+    };
+    let parts = stepped(&config, Strategy::default(), 1);
+    assert!((whole.1 - parts.1).abs() < 1e-5, "{} {}", whole.1, parts.1);
+    // AdamW's first step is the sign of the gradient, so tiny gradients may differ; the loss after many must not.
+    let whole = stepped(&moving(), Strategy::default(), 20).1;
+    let parts = stepped(&config, Strategy::default(), 20).1;
+    assert!((whole - parts).abs() < 0.02 * whole, "{whole} {parts}");
+}
+
+#[test]
+fn adversarial_steps_learn_too_and_leave_no_move_behind() {
+    let start = stepped(&moving(), Strategy::default(), 1).1;
+    for adversarial in [
+        Adversarial::Fgm { epsilon: 0.1 },
+        Adversarial::Pgd {
+            epsilon: 0.1,
+            num_steps: 3,
+        },
+    ] {
+        let config = FullStepConfig {
+            adversarial,
+            ..moving()
+        };
+        let end = stepped(&config, Strategy::default(), 30).1;
+        assert!(end < 0.8 * start, "{adversarial:?}: {start} → {end}");
+        let still = FullStepConfig {
+            adversarial,
+            ..FullStepConfig::still()
+        };
+        let (unmoved, _) = stepped(&still, Strategy::default(), 3);
+        assert_eq!(unmoved, toy().0, "{adversarial:?}");
+    }
+}
+
+#[test]
+fn the_loss_at_moved_rows_is_higher() {
+    let (mut parameters, windows, history) = toy();
+    let device = Device::flex().autodiff();
+    let mut rng = StdRng::seed_from_u64(4);
+    let config = FullStepConfig::still();
+    let of = |parameters: &ParameterSet, rng: &mut StdRng| {
+        gradients(parameters, &windows, &history, &config, &device, rng).expect("a toy")
+    };
+    let (clean, gradients) = of(&parameters, &mut rng);
+    let rows: Vec<u32> = (0..NUM_ITEMS as u32).collect();
+    let moved = Moved::new(&parameters, &rows);
+    moved.push(&mut parameters, &gradients.id_rows, 0.1, 0.1);
+    let (worse, _) = of(&parameters, &mut rng);
+    assert!(worse > clean + 0.01, "{clean} clean, {worse} moved");
+}
+
+#[test]
+fn a_taught_student_stays_nearer_to_its_teacher() {
+    let (teacher, windows, history) = toy();
+    let distance = |weight: f32| {
+        let config = FullStepConfig {
+            distillation: Some(Distillation {
+                teacher: Arc::new(teacher.clone()),
+                weight,
+            }),
+            ..moving()
+        };
+        let (student, _) = stepped(&config, Strategy::default(), 30);
+        let device = Device::flex().autodiff();
+        let rng = StdRng::seed_from_u64(4);
+        let still = FullStepConfig::still();
+        let of = |parameters| {
+            gradients(
+                parameters,
+                &windows,
+                &history,
+                &still,
+                &device,
+                &mut rng.clone(),
+            )
+            .expect("a toy")
+            .0
+        };
+        (of(&teacher) - of(&student)).abs()
+    };
+    let (free, taught) = (distance(0.0), distance(20.0));
+    assert!(taught < 0.5 * free, "{taught} taught, {free} free");
+}
+
+#[test]
+fn every_strategy_moves_its_tensors_alone_and_lowers_the_loss() {
+    let start = toy().0;
+    let config = FullStepConfig {
+        learning_rate: 0.02,
+        ..FullStepConfig::still()
+    };
+    let first = stepped(&FullStepConfig::still(), Strategy::default(), 1).1;
+    for kind in [
+        StrategyKind::Full,
+        StrategyKind::Lora { rank: 2 },
+        StrategyKind::Adapter,
+        StrategyKind::BitFit,
+        StrategyKind::Head,
+    ] {
+        let strategy = Strategy {
+            kind,
+            ..Strategy::default()
+        };
+        let (end, loss) = stepped(&config, strategy, 40);
+        assert!(loss < first - 0.02, "{kind:?}: {first} → {loss}");
+        let moved: Vec<String> = start
+            .shapes()
+            .into_iter()
+            .zip(start.tensors.iter().zip(&end.tensors))
+            .filter(|(_, (before, after))| before != after)
+            .map(|(shape, _)| shape.name)
+            .collect();
+        let is_allowed = |name: &String| match kind {
+            StrategyKind::Adapter => name.starts_with("adapters."),
+            StrategyKind::BitFit => name.contains("norm") || name.ends_with("bias"),
+            StrategyKind::Head => name == "final_norm",
+            StrategyKind::Full | StrategyKind::Lora { .. } | StrategyKind::Tables => true,
+        };
+        assert!(
+            !moved.is_empty() && moved.iter().all(is_allowed),
+            "{kind:?}: {moved:?}"
+        );
+        assert!(
+            !moved.iter().any(|name| name.starts_with("item.")),
+            "{moved:?}"
+        );
+    }
+    let tables = Strategy {
+        kind: StrategyKind::Tables,
+        ..Strategy::default()
+    };
+    assert_eq!(
+        largest_difference(&stepped(&config, tables, 3).0, &start),
+        0.0
+    );
+}
