@@ -149,6 +149,12 @@ impl Learner {
         }
     }
 
+    /// The settings it learns by.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The version that pages rank with.
     #[must_use]
     pub fn live(&self) -> Option<&LiveModel> {

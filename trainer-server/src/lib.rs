@@ -34,5 +34,6 @@ pub mod page_client;
 
 pub mod evaluate;
 pub mod replay;
+pub mod study;
 
 pub mod cli;

@@ -1,10 +1,12 @@
 //! The command line: flags, progress, printing. What the commands do lies in the modules they call.
 
+pub mod ablate;
 pub mod evaluate;
 pub mod import;
 pub mod replay;
 pub mod serve;
 pub mod text;
+pub mod tune;
 
 use std::path::PathBuf;
 
@@ -47,6 +49,10 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Score a dataset offline against the baselines
     Evaluate(evaluate::EvaluateArgs),
+    /// Measure what each technique adds on a dataset, offline
+    Ablate(ablate::AblateArgs),
+    /// Look for better settings on a dataset, offline
+    Tune(tune::TuneArgs),
     /// Fetch the pretrained text encoder
     Text(text::TextArgs),
 }
@@ -61,8 +67,18 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Ablate(args) => ablate::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Text(args) => text::run(args),
     }
+}
+
+/// Key and value of a `--set`.
+fn parse_setting(setting: &str) -> anyhow::Result<(String, String)> {
+    let Some((key, value)) = setting.split_once('=') else {
+        bail!("--set {setting}: expected SECTION.KEY=VALUE");
+    };
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// Flags about settings, shared by all commands that open a data directory.
@@ -86,10 +102,7 @@ impl ConfigArgs {
     /// See [`load`], or a `--set` without `=`.
     pub fn load(&self, mut flags: Vec<(String, String)>) -> anyhow::Result<Config> {
         for setting in &self.set {
-            let Some((key, value)) = setting.split_once('=') else {
-                bail!("--set {setting}: expected SECTION.KEY=VALUE");
-            };
-            flags.push((key.trim().to_owned(), value.trim().to_owned()));
+            flags.push(parse_setting(setting)?);
         }
         if let Some(dir) = &self.data_dir {
             flags.push(("server.data_dir".to_owned(), dir.display().to_string()));

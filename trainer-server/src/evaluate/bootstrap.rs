@@ -65,9 +65,9 @@ struct UserTotals {
 /// In words, why there can be no interval.
 pub fn intervals(
     outcomes: &Outcomes,
-    names: &[&'static str],
+    names: &[&str],
     seed: u64,
-) -> Result<BTreeMap<&'static str, SystemIntervals>, String> {
+) -> Result<BTreeMap<String, SystemIntervals>, String> {
     let users = per_user(outcomes, names);
     if users.len() < 2 {
         return Err(format!(
@@ -100,12 +100,12 @@ pub fn intervals(
     Ok(names
         .iter()
         .enumerate()
-        .map(|(system_idx, name)| (*name, system(system_idx)))
+        .map(|(system_idx, name)| ((*name).to_owned(), system(system_idx)))
         .collect())
 }
 
 /// Sums of the users who took something new, in the order in which they first did.
-fn per_user(outcomes: &Outcomes, names: &[&'static str]) -> Vec<UserTotals> {
+fn per_user(outcomes: &Outcomes, names: &[&str]) -> Vec<UserTotals> {
     let answers: Vec<_> = names
         .iter()
         .map(|name| outcomes.answers(name).map(|answers| &answers.ranked))

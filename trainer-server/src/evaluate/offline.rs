@@ -2,7 +2,7 @@
 //!
 //! What comes out is a version as a page would hold it, codes and all. Not here: which events are learned.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
@@ -27,7 +27,9 @@ use crate::text_source::{self, CachedTextEncoder, EmbeddingCache};
 #[derive(Debug)]
 pub struct Offline {
     config: Arc<Config>,
-    cache_dir: tempfile::TempDir,
+    cache_dir: PathBuf,
+    /// Deletes the folder at the end, where it is temporary.
+    _guard: Option<tempfile::TempDir>,
 }
 
 impl Offline {
@@ -42,14 +44,48 @@ impl Offline {
             .map_err(|source| ReplayError::Folder { source })?;
         Ok(Self {
             config: Arc::new(config),
-            cache_dir,
+            cache_dir: cache_dir.path().to_owned(),
+            _guard: Some(cache_dir),
         })
+    }
+
+    /// The same with the texts in a folder that is there and stays.
+    #[must_use]
+    pub fn within(config: Config, cache_dir: &Path) -> Self {
+        Self {
+            config: Arc::new(config),
+            cache_dir: cache_dir.to_owned(),
+            _guard: None,
+        }
     }
 
     /// The configuration.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// A learner that knows the catalogue of `dataset` and nothing else.
+    ///
+    /// # Errors
+    /// The texts cannot be embedded.
+    pub fn learner(&self, dataset: &Dataset) -> Result<(Learner, Preprocessor), ReplayError> {
+        let device = Device::flex();
+        let encoder = text_source::from_config(&self.config, &device)?;
+        let cache = match EmbeddingCache::open(&self.cache_dir) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                tracing::debug!(%error, "texts are embedded anew"); // another evaluation holds the folder
+                None
+            }
+        };
+        let encoder = CachedTextEncoder::new(encoder, cache);
+        let mut learner = Learner::new(Arc::clone(&self.config), device, encoder);
+        let mut preprocessor =
+            Preprocessor::new(self.config.clock.mode, self.config.labels.clone());
+        let items = dataset.items.iter().cloned().map(LogRecord::ItemPut);
+        learner.ingest(&mut preprocessor, &items.collect::<Vec<_>>())?;
+        Ok((learner, preprocessor))
     }
 
     /// A first version, fitted from nothing over `events`, which are in time order; `progress` counts its steps.
@@ -62,22 +98,8 @@ impl Offline {
         events: impl IntoIterator<Item = &'a DatasetEvent>,
         progress: &ProgressBar,
     ) -> Result<FrozenVersion, ReplayError> {
-        let device = Device::flex();
-        let encoder = text_source::from_config(&self.config, &device)?;
-        let cache = EmbeddingCache::open(self.cache_dir.path())?;
-        let encoder = CachedTextEncoder::new(encoder, Some(cache));
-        let mut learner = Learner::new(Arc::clone(&self.config), device, encoder);
-        let mut preprocessor =
-            Preprocessor::new(self.config.clock.mode, self.config.labels.clone());
-        let items = dataset.items.iter().cloned().map(LogRecord::ItemPut);
-        learner.ingest(&mut preprocessor, &items.collect::<Vec<_>>())?;
-        let mut records = Vec::new();
-        for (idx, event) in events.into_iter().enumerate() {
-            let event = dataset.to_event(event, EventId::new(format!("e{idx}"))?);
-            let received_at = event.occurred_at;
-            records.push(LogRecord::Event(StoredEvent { event, received_at }));
-        }
-        learner.ingest(&mut preprocessor, &records)?;
+        let (mut learner, mut preprocessor) = self.learner(dataset)?;
+        learner.ingest(&mut preprocessor, &records(dataset, events, 0)?)?;
         learner.warm_fit(&preprocessor, |step| {
             progress.set_length(step.num_steps_total as u64); // usize fits u64
             progress.set_position(step.num_steps as u64); // likewise
@@ -88,6 +110,23 @@ impl Offline {
         let rows = ItemRows::new(dataset, &ready);
         Ok(FrozenVersion { ready, state, rows })
     }
+}
+
+/// Log records of events, with ids that count from `first_id`.
+///
+/// # Errors
+/// Never: the ids are short.
+pub fn records<'a>(
+    dataset: &Dataset,
+    events: impl IntoIterator<Item = &'a DatasetEvent>,
+    first_id: usize,
+) -> Result<Vec<LogRecord>, ReplayError> {
+    let record = |(idx, event)| {
+        let event = dataset.to_event(event, EventId::new(format!("e{}", first_id + idx))?);
+        let received_at = event.occurred_at;
+        Ok(LogRecord::Event(StoredEvent { event, received_at }))
+    };
+    events.into_iter().enumerate().map(record).collect()
 }
 
 /// The configuration that a server of the evaluation would run with: event time, defaults where `file` is silent.

@@ -41,14 +41,14 @@ pub struct Answers {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcomes {
     asked: Vec<Asked>,
-    systems: BTreeMap<&'static str, Answers>,
+    systems: BTreeMap<String, Answers>,
     num_items: usize,
     /// Events per item before the stream.
     warm_counts: Vec<u32>,
     /// Events per item so far, for the events whose queries were added.
     counts: Vec<u32>,
     /// Per system: events per item as they were when its next answer was given.
-    counts_of: BTreeMap<&'static str, Vec<u32>>,
+    counts_of: BTreeMap<String, Vec<u32>>,
 }
 
 impl Outcomes {
@@ -85,12 +85,12 @@ impl Outcomes {
     }
 
     /// Takes in the next answers of a system; answers come in the order of the events.
-    pub fn answer(&mut self, name: &'static str, ranked: &[Ranked]) {
+    pub fn answer(&mut self, name: &str, ranked: &[Ranked]) {
         let counts = self
             .counts_of
-            .entry(name)
+            .entry(name.to_owned())
             .or_insert_with(|| self.warm_counts.clone());
-        let answers = self.systems.entry(name).or_default();
+        let answers = self.systems.entry(name.to_owned()).or_default();
         for one in ranked {
             let asked = self.asked[answers.ranked.len()];
             let recommended = one.top.iter().filter(|idx| (**idx as usize) < counts.len());

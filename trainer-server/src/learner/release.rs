@@ -123,17 +123,18 @@ impl Learner {
             copy_items(&self.parameters, Arc::make_mut(teacher));
         }
         training.optimizer.grow(self.parameters.num_items);
-        if training.num_steps == 0 {
+        let done = training.num_steps as usize; // u32 fits
+        training.num_steps += 1; // refused or not: a release ends
+        if done == 0 {
             self.anchor(training, preprocessor)?;
         }
         let windows = self.replay_windows(preprocessor);
         let release = &self.config.release;
-        let (done, num_steps) = (training.num_steps as usize, release.steps as usize); // u32 fits
+        let num_steps = release.steps as usize; // u32 fits
         let share = share(release.schedule, release.rise_steps, done, num_steps);
         let config =
             step_config::release_step(&self.config, training.teacher.as_ref()).slowed(share);
         let device = self.device.clone().autodiff();
-        training.num_steps += 1;
         full_step(
             &mut training.parameters,
             &mut training.optimizer,

@@ -1,0 +1,169 @@
+//! The stream of a trial: every chunk is ranked by the live version, then learned, then a new version is live.
+//!
+//! What a server does with the same settings, but without HTTP, without a clock and without waiting: releases
+//! come by count of events alone. CPU seconds are those of learning, compressing and encoding; ranking the
+//! stream is measurement and costs nothing here.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use indicatif::ProgressBar;
+use shared_model::codec::delta::encode_delta;
+use shared_model::codec::state::CodeState;
+use shared_model::ids::Version;
+
+use super::StudyError;
+use crate::baselines::ranked::Ranked;
+use crate::baselines::timelines::{Query, Timelines};
+use crate::dataset::Dataset;
+use crate::evaluate::cpu;
+use crate::evaluate::offline::records;
+use crate::learner::{Learner, LiveModel};
+use crate::preprocess::Preprocessor;
+use crate::replay::ReplayError;
+use crate::replay::scoring::{ItemRows, RankModel, score_chunk};
+
+/// Events that are ranked and learned together.
+pub const CHUNK_LEN: usize = 128;
+
+/// What a stream gave.
+#[derive(Debug, Clone)]
+pub struct Streamed {
+    /// The events, as questions.
+    pub queries: Vec<Query>,
+    /// What was answered, parallel to them.
+    pub ranked: Vec<Ranked>,
+    /// Spent on learning and publishing; the words say why it is not known.
+    pub cpu_secs: Result<f64, String>,
+    /// Bytes of each fast delta.
+    pub fast_bytes: Vec<usize>,
+    /// Bytes of each release delta.
+    pub release_bytes: Vec<usize>,
+    /// Releases that the gate did not let through.
+    pub num_refused: usize,
+    /// Steps that were skipped.
+    pub num_skipped: usize,
+}
+
+/// Seconds of one section added to a sum.
+fn add_secs(sum: &mut Result<f64, String>, before: Result<f64, String>) {
+    let spent = before.and_then(|before| Ok(cpu::own_secs()? - before));
+    match (&mut *sum, spent) {
+        (Ok(total), Ok(spent)) => *total += spent,
+        (Ok(_), Err(why)) => *sum = Err(why),
+        (Err(_), _) => {}
+    }
+}
+
+/// Walks through `range` with a learner that has a live version and has learned everything before it.
+///
+/// # Errors
+/// Scoring or embedding failed, or a delta cannot be encoded.
+pub fn walk(
+    dataset: &Dataset,
+    range: Range<usize>,
+    (learner, preprocessor): (&mut Learner, &mut Preprocessor),
+    interval_events: u64,
+    progress: &ProgressBar,
+) -> Result<Streamed, StudyError> {
+    let mut streamed = Streamed {
+        queries: Vec::new(),
+        ranked: Vec::new(),
+        cpu_secs: Ok(0.0),
+        fast_bytes: Vec::new(),
+        release_bytes: Vec::new(),
+        num_refused: 0,
+        num_skipped: 0,
+    };
+    let mut timelines = Timelines::new(dataset.users.len());
+    for event in &dataset.events[..range.start] {
+        timelines.push(event);
+    }
+    let mut rows = ItemRows::new(dataset, &live(learner)?.ready);
+    let mut since_release = 0;
+    for first in range.clone().step_by(CHUNK_LEN) {
+        let chunk = &dataset.events[first..(first + CHUNK_LEN).min(range.end)];
+        let queries: Vec<Query> = chunk.iter().map(|event| timelines.push(event)).collect();
+        let LiveModel { state, ready } = live(learner)?;
+        rows.refresh(dataset, ready);
+        let model = RankModel {
+            ready,
+            state,
+            rows: &rows,
+            kind: dataset.kind,
+        };
+        let ranked = pollster::block_on(score_chunk(model, &queries, &timelines))
+            .map_err(ReplayError::from)?;
+        streamed.ranked.extend(ranked);
+        streamed.queries.extend(queries);
+
+        let before = cpu::own_secs();
+        let records = records(dataset, chunk, first)?;
+        let batch = learner
+            .ingest(preprocessor, &records)
+            .map_err(ReplayError::from)?;
+        let report = pollster::block_on(learner.learn(preprocessor, &batch));
+        let report = report.map_err(ReplayError::from)?;
+        streamed.num_skipped += usize::from(report.skipped.is_some());
+        let bytes = go_live(learner)?;
+        streamed.fast_bytes.extend(bytes);
+        since_release += chunk.len() as u64; // usize fits u64
+        if since_release >= interval_events {
+            since_release = 0;
+            release(learner, preprocessor, &mut streamed)?;
+        }
+        add_secs(&mut streamed.cpu_secs, before);
+        progress.inc(chunk.len() as u64); // usize fits u64
+    }
+    Ok(streamed)
+}
+
+fn live(learner: &Learner) -> Result<&LiveModel, ReplayError> {
+    learner.live().ok_or(ReplayError::NoVersion)
+}
+
+/// Makes the candidate live; bytes of its delta, where there was a version before.
+///
+/// # Errors
+/// The delta cannot be encoded.
+pub fn go_live(learner: &mut Learner) -> Result<Option<usize>, StudyError> {
+    let base = learner.live().map(|live| Arc::clone(&live.state));
+    let state = learner.candidate();
+    let ready = learner.ready(&state);
+    let bytes = base.map(|base| delta_len(&base, &state)).transpose()?;
+    learner.went_live(Arc::new(state), ready);
+    Ok(bytes)
+}
+
+fn delta_len(base: &CodeState, target: &CodeState) -> Result<usize, StudyError> {
+    let delta = encode_delta(base, Version(1), target, Version(2));
+    let delta = delta.map_err(|error| StudyError::Delta(error.to_string()))?;
+    Ok(delta.len())
+}
+
+fn release(
+    learner: &mut Learner,
+    preprocessor: &Preprocessor,
+    streamed: &mut Streamed,
+) -> Result<(), StudyError> {
+    let base = Arc::clone(&live(learner)?.state);
+    let mut training = learner.start_release(preprocessor);
+    let num_steps = learner.config().release.steps;
+    while training.num_steps() < num_steps {
+        if learner.release_step(&mut training, preprocessor).is_err() {
+            streamed.num_skipped += 1;
+        }
+    }
+    match pollster::block_on(learner.finish_release(&mut training)) {
+        Ok((state, ready)) => {
+            streamed.release_bytes.push(delta_len(&base, &state)?);
+            learner.went_live(Arc::new(state), ready);
+            learner.release_went_live(&training);
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a release was refused");
+            streamed.num_refused += 1;
+        }
+    }
+    Ok(())
+}

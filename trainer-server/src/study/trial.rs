@@ -1,0 +1,296 @@
+//! One trial: settings, a warm fit that is shared where it can be, a stream, and the outcome on disk.
+//!
+//! A study is a folder: `warm/` weights by what they depend on, `trials/` outcomes by everything they depend on,
+//! `texts/` embedded texts. A trial whose outcome is there is not run again.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use shared_model::ids::{BlobId, Version};
+
+use super::settings::{Settings, config, warm_part};
+use super::{StudyError, stream};
+use crate::baselines::ranked::Ranked;
+use crate::baselines::timelines::Timelines;
+use crate::checkpoint;
+use crate::config::Config;
+use crate::dataset::Dataset;
+use crate::evaluate::cpu;
+use crate::evaluate::figures::{SystemFigures, figures};
+use crate::evaluate::offline::{Offline, records};
+use crate::evaluate::outcomes::Outcomes;
+use crate::learner::{LearnError, Learner};
+use crate::preprocess::Preprocessor;
+use crate::replay::{ReplayError, bar, write_json};
+
+/// Which events are ranked. Everything before them is learned first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Stretch {
+    /// The last fifth by time: what reports are about
+    Test,
+    /// The fifth of the first four fifths before it: what settings may be chosen by
+    Validation,
+}
+
+impl Stretch {
+    /// Its events.
+    #[must_use]
+    pub fn of(self, dataset: &Dataset) -> Range<usize> {
+        match self {
+            Self::Test => dataset.split_at(0.8)..dataset.events.len(),
+            Self::Validation => dataset.split_at(0.64)..dataset.split_at(0.8),
+        }
+    }
+}
+
+/// What came of a trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What differed from the defaults.
+    pub settings: Settings,
+    /// Rank of the taken item by event; absent where it was not ranked.
+    pub ranks: Vec<Option<u32>>,
+    /// `−ln` of its probability, mean over items new to the user.
+    pub log_loss: Option<f64>,
+    /// CPU seconds of the warm fit, whenever it was made.
+    pub warm_cpu_secs: Option<f64>,
+    /// CPU seconds of learning and publishing.
+    pub stream_cpu_secs: Option<f64>,
+    /// Median bytes of a fast delta.
+    pub fast_bytes_median: Option<usize>,
+    /// Median bytes of a release delta.
+    pub release_bytes_median: Option<usize>,
+    /// All bytes published, per 1,000 events.
+    pub bytes_per_1000_events: f64,
+    /// Releases let through.
+    pub num_releases: usize,
+    /// Releases refused.
+    pub num_refused: usize,
+    /// Steps skipped.
+    pub num_skipped: usize,
+}
+
+/// A folder of trials on one dataset.
+#[derive(Debug)]
+pub struct Study {
+    dir: PathBuf,
+    dataset: Dataset,
+    stretch: Stretch,
+    /// Settings of all trials.
+    base: Settings,
+    events_max: Option<usize>,
+}
+
+impl Study {
+    /// Opens or makes the folder; at most the first `events_max` events of the stretch are ranked.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or the dataset is refused.
+    pub fn open(
+        dir: &Path,
+        dataset_dir: &Path,
+        stretch: Stretch,
+        base: Settings,
+        events_max: Option<usize>,
+    ) -> Result<Self, StudyError> {
+        for part in ["warm", "trials", "texts"] {
+            let part = dir.join(part);
+            std::fs::create_dir_all(&part).map_err(|error| StudyError::file(&part, error))?;
+        }
+        let dataset = Dataset::load(dataset_dir, 1).map_err(ReplayError::from)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            dataset,
+            stretch,
+            base,
+            events_max,
+        })
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn range(&self) -> Range<usize> {
+        let range = self.stretch.of(&self.dataset);
+        let len = self.events_max.unwrap_or(usize::MAX).min(range.len());
+        range.start..range.start + len
+    }
+
+    /// Runs a trial, or reads what came of it before.
+    ///
+    /// # Errors
+    /// The settings are wrong, learning failed, or a file.
+    pub fn run(&self, name: &str, settings: &Settings) -> Result<Outcome, StudyError> {
+        let config = config(&self.base, settings).map_err(|source| StudyError::Config {
+            variant: name.to_owned(),
+            source,
+        })?;
+        let path = self.dir.join("trials").join(format!(
+            "{}.json",
+            key(&json!([self.scope(), serde_json::to_value(&config).ok()]))
+        ));
+        if let Some(outcome) = read(&path)? {
+            return Ok(outcome);
+        }
+        eprintln!("{name}");
+        let range = self.range();
+        let offline = Offline::within(config, &self.dir.join("texts"));
+        let (mut learner, mut preprocessor) = offline.learner(&self.dataset)?;
+        let warm = records(&self.dataset, &self.dataset.events[..range.start], 0)?;
+        learner
+            .ingest(&mut preprocessor, &warm)
+            .map_err(ReplayError::from)?;
+        let warm_cpu_secs = self.warm_up(&mut learner, &preprocessor)?;
+        stream::go_live(&mut learner)?;
+        let progress = bar(range.len(), "stream");
+        let interval_events = offline.config().release.interval_events;
+        let parts = (&mut learner, &mut preprocessor);
+        let streamed = stream::walk(
+            &self.dataset,
+            range.clone(),
+            parts,
+            interval_events,
+            &progress,
+        )?;
+        progress.finish_and_clear();
+        let figures = self.figures_of(&streamed.ranked);
+        let all_bytes = streamed.fast_bytes.iter().chain(&streamed.release_bytes);
+        let outcome = Outcome {
+            settings: settings.clone(),
+            ranks: streamed.ranked.iter().map(|ranked| ranked.rank).collect(),
+            log_loss: figures.and_then(|figures| figures.headline.log_loss),
+            warm_cpu_secs,
+            stream_cpu_secs: streamed.cpu_secs.as_ref().ok().copied(),
+            bytes_per_1000_events: 1000.0 * all_bytes.sum::<usize>() as f64
+                / range.len().max(1) as f64, // counts fit f64
+            fast_bytes_median: median(streamed.fast_bytes),
+            num_releases: streamed.release_bytes.len(),
+            release_bytes_median: median(streamed.release_bytes),
+            num_refused: streamed.num_refused,
+            num_skipped: streamed.num_skipped,
+        };
+        write_json(&path, &json!(outcome))?;
+        Ok(outcome)
+    }
+
+    /// Figures of one system over the stretch.
+    fn figures_of(&self, ranked: &[Ranked]) -> Option<SystemFigures> {
+        let mut outcomes = self.outcomes();
+        outcomes.answer("freshet", ranked);
+        figures(&outcomes, "freshet")
+    }
+
+    /// Figures of a trial; those that need whole lists are empty.
+    #[must_use]
+    pub fn figures(&self, outcome: &Outcome) -> Option<SystemFigures> {
+        self.figures_of(&ranked(outcome))
+    }
+
+    /// The questions of the stretch, without answers.
+    #[must_use]
+    pub fn outcomes(&self) -> Outcomes {
+        let (dataset, range) = (&self.dataset, self.range());
+        let mut timelines = Timelines::new(dataset.users.len());
+        for event in &dataset.events[..range.start] {
+            timelines.push(event);
+        }
+        let asked = dataset.events[range.clone()].iter();
+        let queries: Vec<_> = asked.map(|event| timelines.push(event)).collect();
+        let mut outcomes = Outcomes::new(dataset.items.len(), &dataset.events[..range.start]);
+        outcomes.ask(&queries);
+        outcomes
+    }
+
+    /// What all trials of the study share and an outcome depends on.
+    fn scope(&self) -> serde_json::Value {
+        let range = self.range();
+        json!([
+            self.dataset.name,
+            self.dataset.tie_seed,
+            range.start,
+            range.end
+        ])
+    }
+
+    /// Fits, or takes the weights of an earlier fit with the same settings; its CPU seconds.
+    fn warm_up(
+        &self,
+        learner: &mut Learner,
+        preprocessor: &Preprocessor,
+    ) -> Result<Option<f64>, StudyError> {
+        let part: Config = warm_part(learner.config());
+        let start = self.range().start;
+        let dataset = (&self.dataset.name, self.dataset.tie_seed, start);
+        let key = key(&json!([dataset, serde_json::to_value(&part).ok()]));
+        let dir = self.dir.join("warm").join(key);
+        let cost_path = dir.join("cpu_secs.json");
+        if let Some(saved) = checkpoint::load(&dir)? {
+            let is_same = learner.load_weights(&saved).is_some();
+            if is_same {
+                return Ok(read(&cost_path)?.flatten());
+            }
+        }
+        let before = cpu::own_secs();
+        let progress = bar(0, "warm fit");
+        learner
+            .warm_fit(preprocessor, |step| {
+                progress.set_length(step.num_steps_total as u64); // usize fits u64
+                progress.set_position(step.num_steps as u64); // likewise
+                true
+            })
+            .map_err(|error: LearnError| ReplayError::from(error))?;
+        progress.finish_and_clear();
+        let cpu_secs = before.and_then(|before| Ok(cpu::own_secs()? - before)).ok(); // absent where not known
+        std::fs::create_dir_all(&dir).map_err(|error| StudyError::file(&dir, error))?;
+        write_json(&cost_path, &json!(cpu_secs))?;
+        let (parameters, optimizer) = (learner.parameters(), learner.optimizer());
+        checkpoint::save(&dir, Version(1), parameters, optimizer)?;
+        Ok(cpu_secs)
+    }
+}
+
+/// Answers as far as ranks tell them.
+pub(super) fn ranked(outcome: &Outcome) -> Vec<Ranked> {
+    let ranks = outcome.ranks.iter();
+    ranks
+        .map(|rank| Ranked {
+            rank: *rank,
+            ..Ranked::NOTHING
+        })
+        .collect()
+}
+
+fn median(mut values: Vec<usize>) -> Option<usize> {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
+/// A file name for a value.
+fn key(value: &serde_json::Value) -> String {
+    let mut text = BlobId::of(value.to_string().as_bytes()).to_string();
+    text.truncate(16);
+    text
+}
+
+/// A file of ours; `None` where there is none.
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StudyError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StudyError::file(path, error)),
+    };
+    let value = serde_json::from_str(&text).map_err(|error| StudyError::file(path, error))?;
+    Ok(Some(value))
+}
