@@ -12,6 +12,7 @@ use shared_model::spec::TensorGroup;
 use super::TrainError;
 use super::count_history::CountHistory;
 use super::full_batch::Batch;
+use super::host;
 use super::losses::{Leaves, batch_loss};
 use super::optimizer::{AdamW, RowAdam, clip_global_norm};
 use super::windows::Window;
@@ -94,7 +95,7 @@ impl FullOptimizer {
 }
 
 /// One update of `parameters` on `windows`, with the counts that `history` had at their times.
-/// `device` must have autodiff.
+/// `device` must have autodiff, but for flex, where gradients are computed on the host.
 ///
 /// # Errors
 /// Loss or gradient is not finite, or the device failed; then nothing was changed.
@@ -151,7 +152,26 @@ pub fn gradients(
     differentiate(parameters, &batch, config, device, 0)
 }
 
+/// On the CPU by hand, elsewhere by burn; both compute the same.
 fn differentiate(
+    parameters: &ParameterSet,
+    batch: &Batch,
+    config: &FullStepConfig,
+    device: &Device,
+    step: u64,
+) -> Result<(f32, HostGradients), TrainError> {
+    if *device != Device::flex() {
+        return differentiate_on_device(parameters, batch, config, device, step);
+    }
+    let (loss, gradients) = host::differentiate(parameters, batch, config);
+    if !loss.is_finite() {
+        return Err(TrainError::LossNotFinite { loss, step });
+    }
+    Ok((loss, gradients))
+}
+
+/// By burn, on any device with autodiff; the reference.
+pub(super) fn differentiate_on_device(
     parameters: &ParameterSet,
     batch: &Batch,
     config: &FullStepConfig,

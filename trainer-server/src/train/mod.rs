@@ -15,6 +15,7 @@ pub mod counts;
 pub mod fast_step;
 mod full_batch;
 pub mod full_step;
+mod host;
 mod losses;
 pub(crate) use losses::host_log_sum_exp;
 pub mod warm_fit;
