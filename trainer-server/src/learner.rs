@@ -33,7 +33,9 @@ use crate::train::warm_fit::{WarmFitProgress, warm_fit};
 use crate::train::windows::cut;
 
 mod asked;
+mod forgetting;
 mod gating;
+mod refit;
 mod release;
 mod restore;
 mod step_config;
@@ -118,6 +120,8 @@ pub struct Learner {
     last: LastBatch,
     recent: RecentEvents,
     rng: StdRng,
+    /// Releases started, to know when a refit is due.
+    num_releases: u32,
 }
 
 impl Learner {
@@ -146,6 +150,7 @@ impl Learner {
             last: LastBatch::default(),
             recent: RecentEvents::default(),
             rng,
+            num_releases: 0,
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Batch {
     pub changed_items: Vec<u32>,
     /// Newest event time in it.
     pub newest_millis: Option<i64>,
+    /// Events of bursts and repeats, from which nothing is learned.
+    pub num_set_aside: usize,
 }
 
 /// An item as the learner needs it.
@@ -209,8 +211,45 @@ impl Preprocessor {
             });
             return;
         }
-        let example = self.label(event.kind, item_idx, occurred_at, event.value);
+        let mut example = self.label(event.kind, item_idx, occurred_at, event.value);
+        if self.is_burst(user, occurred_at) || self.is_repeat(user, &example) {
+            batch.num_set_aside += 1;
+            example = Example {
+                target_weight: 0.0,
+                click: None,
+                rating: None,
+                ..example
+            };
+        }
         self.push(user, example, batch);
+    }
+
+    /// Whether the user has done more within the window than people do.
+    fn is_burst(&self, user: UserIdx, occurred_at: i64) -> bool {
+        let events_max = self.labels.burst_events_max;
+        if events_max == 0 {
+            return false;
+        }
+        let timeline = &self.timelines[user.0 as usize];
+        let first = timeline.len().checked_sub(events_max);
+        first.is_some_and(|first| {
+            let since = occurred_at.saturating_sub(timeline[first].occurred_at);
+            since < millis(self.labels.burst_window_secs)
+        })
+    }
+
+    /// Whether the user has just done the same with the same item.
+    fn is_repeat(&self, user: UserIdx, example: &Example) -> bool {
+        let window_millis = millis(self.labels.repeat_secs);
+        let newest = self.timelines[user.0 as usize]
+            .iter()
+            .rev()
+            .take(ANSWER_EVENTS_MAX);
+        newest
+            .take_while(|before| {
+                example.occurred_at.saturating_sub(before.occurred_at) < window_millis
+            })
+            .any(|before| before.item_idx == example.item_idx && before.kind == example.kind)
     }
 
     fn label(
@@ -250,9 +289,7 @@ impl Preprocessor {
 
     /// Impressions whose join window has passed become examples that were not clicked.
     fn expire_impressions(&mut self, batch: &mut Batch) {
-        let window_millis = i64::try_from(self.labels.join_window_secs)
-            .unwrap_or(i64::MAX)
-            .saturating_mul(1000);
+        let window_millis = millis(self.labels.join_window_secs);
         while let Some(first) = self.pending.front() {
             let is_due = first.occurred_at.saturating_add(window_millis) < self.watermark_millis;
             if !is_due && self.pending.len() <= PENDING_IMPRESSIONS_MAX {
@@ -304,6 +341,11 @@ impl Preprocessor {
     }
 }
 
+/// Seconds as milliseconds of event time.
+fn millis(secs: u64) -> i64 {
+    i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,6 +373,45 @@ mod tests {
         let mut preprocessor = Preprocessor::new(clock, config.labels);
         preprocessor.ingest(&[put("a"), put("b")]);
         preprocessor
+    }
+
+    #[test]
+    fn the_rest_of_a_burst_and_a_double_click_teach_nothing_and_later_events_do_again() {
+        let mut config: Config =
+            toml::from_str(crate::config::DEFAULT_TOML).expect("the default is valid");
+        config.labels.burst_events_max = 3;
+        config.labels.burst_window_secs = 10;
+        config.labels.repeat_secs = 2;
+        let mut preprocessor = Preprocessor::new(ClockMode::EventTime, config.labels);
+        let items = ["a", "b", "c", "d"];
+        preprocessor.ingest(&items.map(put));
+        let clicks = [
+            ("a", 0),
+            ("a", 1_500), // a double click
+            ("b", 3_000),
+            ("c", 4_000),  // the fourth within ten seconds
+            ("d", 13_500), // b, c and a are behind: the third before it is 12 s old
+            ("a", 30_000), // the same as long ago is no double click
+        ];
+        let records = clicks.map(|(item, at)| record("click", item, at, at));
+        let batch = preprocessor.ingest(&records);
+        let weights: Vec<f32> = batch
+            .examples
+            .iter()
+            .map(|(_, example)| example.target_weight)
+            .collect();
+        assert_eq!(weights, [1.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
+        assert_eq!(batch.num_set_aside, 2);
+        let set_aside: Vec<_> = batch
+            .examples
+            .iter()
+            .filter(|(_, e)| e.click.is_none())
+            .collect();
+        assert_eq!(
+            set_aside.len(),
+            2,
+            "the click head learns nothing from them either"
+        );
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Config;
 use crate::config::load::{Sources, load};
+use crate::config::{Config, Preset};
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -84,6 +84,9 @@ fn parse_setting(setting: &str) -> anyhow::Result<(String, String)> {
 /// Flags about settings, shared by all commands that open a data directory.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
+    /// Settings for a kind of application, under those of --config
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub preset: Option<Preset>,
     /// TOML file with the settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -111,6 +114,7 @@ impl ConfigArgs {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))) // not text: not ours
             .collect();
         load(&Sources {
+            preset: self.preset,
             file: self.config.as_deref(),
             env,
             flags,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use shared_model::manifest::{INLINE_DELTA_BYTES_MAX, PLAN_STEPS_MAX};
 
 use super::{Config, StrategyChoice};
+use crate::preprocess::TIMELINE_LEN_MAX;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +181,11 @@ impl Config {
             u64::from(train.adversarial_steps),
             1..=32,
         )?;
+        in_range(
+            "release.refit_passes",
+            u64::from(release.refit_passes),
+            1..=100,
+        )?;
         in_range("release.lora_rank", u64::from(release.lora_rank), 1..=64)?;
         in_range("release.interval_secs", release.interval_secs, 1..=1 << 32)?;
         in_range("release.steps", u64::from(release.steps), 1..=1_000_000)?;
@@ -213,6 +219,17 @@ impl Config {
             publish.keep_versions_min,
             2..=1 << 20,
         )?;
+        in_range(
+            "labels.burst_events_max",
+            labels.burst_events_max as u64,
+            0..=TIMELINE_LEN_MAX as u64,
+        )?;
+        in_range(
+            "labels.burst_window_secs",
+            labels.burst_window_secs,
+            1..=1 << 32,
+        )?;
+        in_range("labels.repeat_secs", labels.repeat_secs, 0..=1 << 32)?;
         in_range(
             "labels.join_window_secs",
             labels.join_window_secs,
@@ -265,6 +282,8 @@ impl Config {
             ("train.augment_reorder", self.train.augment_reorder),
             ("release.recent_share", self.release.recent_share),
             ("release.averaging", self.release.averaging),
+            ("release.refit_rate", self.release.refit_rate),
+            ("release.refit_blend", self.release.refit_blend),
             ("gate.agreement_min", self.gate.agreement_min),
         ];
         for (key, actual) in shares {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, DEFAULT_TOML};
+use super::{Config, ConfigError, DEFAULT_TOML, Preset};
 
 /// Prefix of environment variables that set a key: `FRESHET__SERVER__BIND`.
 pub const ENV_PREFIX: &str = "FRESHET__";
@@ -12,6 +12,8 @@ pub const ENV_PREFIX: &str = "FRESHET__";
 /// What is laid over `default.toml`.
 #[derive(Debug, Default)]
 pub struct Sources<'a> {
+    /// Settings for a kind of application.
+    pub preset: Option<Preset>,
     /// The operator's file.
     pub file: Option<&'a Path>,
     /// Environment variables; those without [`ENV_PREFIX`] are ignored.
@@ -26,18 +28,18 @@ pub struct Sources<'a> {
 /// An unreadable file, bad TOML, an unknown key, a wrong type, a value out of range.
 pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
     let mut table = defaults();
+    if let Some(preset) = sources.preset {
+        let origin = format!("the preset {}", preset.name());
+        let layer = parse_layer(preset.toml(), &origin)?;
+        merge(&mut table, layer, "", &origin)?;
+    }
     if let Some(path) = sources.file {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
             path: path.to_owned(),
             source,
         })?;
         let origin = path.display().to_string();
-        let layer = text
-            .parse::<Table>()
-            .map_err(|source| ConfigError::Syntax {
-                origin: origin.clone(),
-                source,
-            })?;
+        let layer = parse_layer(&text, &origin)?;
         merge(&mut table, layer, "", &origin)?;
     }
     for (name, text) in &sources.env {
@@ -53,6 +55,13 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
     let config: Config = Value::Table(table).try_into().map_err(ConfigError::Type)?;
     config.check()?;
     Ok(config)
+}
+
+fn parse_layer(text: &str, origin: &str) -> Result<Table, ConfigError> {
+    text.parse::<Table>().map_err(|source| ConfigError::Syntax {
+        origin: origin.to_owned(),
+        source,
+    })
 }
 
 impl Default for Config {
@@ -190,6 +199,29 @@ mod tests {
     }
 
     #[test]
+    fn every_preset_is_valid_and_the_file_wins_over_it() {
+        for preset in Preset::ALL {
+            let sources = Sources {
+                preset: Some(preset),
+                ..Default::default()
+            };
+            let config = load(&sources).expect("a valid preset");
+            assert_ne!(config, Config::default(), "{}", preset.name());
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("own.toml");
+        std::fs::write(&path, "[labels]\njoin_window_secs = 77\n").expect("writable");
+        let sources = Sources {
+            preset: Some(Preset::News),
+            file: Some(&path),
+            ..Default::default()
+        };
+        let config = load(&sources).expect("valid");
+        assert_eq!(config.labels.join_window_secs, 77);
+        assert_eq!(config.model.history_len, 30, "of the preset");
+    }
+
+    #[test]
     fn flags_win_over_variables_over_the_file() {
         let file = tempfile::NamedTempFile::new().expect("temp file");
         std::fs::write(
@@ -207,6 +239,7 @@ mod tests {
             file: Some(file.path()),
             env,
             flags,
+            ..Sources::default()
         })
         .expect("valid");
         assert_eq!((config.train.seed, config.train.warm_epochs), (6, 5));

@@ -1,10 +1,11 @@
 //! Configuration: what `default.toml` holds, as types.
 //!
-//! Layers, later ones win: `default.toml` (embedded), the operator's file, `FRESHET__SECTION__KEY`
+//! Layers, later ones win: `default.toml` (embedded), a preset, the operator's file, `FRESHET__SECTION__KEY`
 //! variables, flags; see [`load`]. Not here: what the settings do.
 
 mod check;
 pub mod load;
+mod preset;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use shared_model::event::EventKind;
 use shared_model::spec::ModelSpec;
 
 pub use check::ConfigError;
+pub use preset::Preset;
 
 /// The commented defaults, complete: every key is in it.
 pub const DEFAULT_TOML: &str = include_str!("../../default.toml");
@@ -268,6 +270,10 @@ pub struct ReleaseConfig {
     pub ewc: f32,
     pub distillation: f32,
     pub averaging: f32,
+    pub refit_every: u32,
+    pub refit_passes: u32,
+    pub refit_rate: f32,
+    pub refit_blend: f32,
 }
 
 /// `[publish]`.
@@ -298,6 +304,9 @@ pub struct GateConfig {
 pub struct LabelsConfig {
     pub join_window_secs: u64,
     pub rating_positive_min: f64,
+    pub burst_events_max: usize,
+    pub burst_window_secs: u64,
+    pub repeat_secs: u64,
     pub next_item_weight: KindWeights,
 }
 

@@ -138,7 +138,12 @@ pub fn config(file: Option<&Path>) -> Result<Config, ConfigError> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))) // not text: not ours
         .collect();
     let flags = vec![("clock.mode".to_owned(), "event_time".to_owned())];
-    load(&Sources { file, env, flags })
+    load(&Sources {
+        file,
+        env,
+        flags,
+        ..Sources::default()
+    })
 }
 
 /// Baselines that have learned `queries`, with the text embeddings that pages have.

@@ -44,7 +44,7 @@ impl Asked {
             let timeline = &preprocessor.timelines()[user.0 as usize];
             let mut first_new = timeline.len().saturating_sub(num_new);
             while first_new < timeline.len() {
-                let last_new = (first_new + history_len / 2).min(timeline.len());
+                let last_new = (first_new + (history_len / 2).max(1)).min(timeline.len());
                 asked.push(&timeline[..last_new], first_new, history_len, num_items);
                 first_new = last_new;
             }

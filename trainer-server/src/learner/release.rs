@@ -12,6 +12,7 @@ use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::TensorGroup;
 
+use super::refit::Refit;
 use super::{Learner, step_config};
 use crate::compress;
 use crate::config::ReplayChoice;
@@ -34,15 +35,18 @@ const RECENT_USERS: usize = 512;
 /// A release in the making.
 #[derive(Debug, Clone)]
 pub struct ReleaseTraining {
-    parameters: ParameterSet,
-    optimizer: FullOptimizer,
+    pub(super) parameters: ParameterSet,
+    pub(super) optimizer: FullOptimizer,
     /// The version before, with the items of `parameters`, where the steps are to stay near what it says.
     teacher: Option<Arc<ParameterSet>>,
     /// Moving average of the slow weights over the steps, where that is released.
     average: Option<Vec<Vec<f32>>>,
     /// Counts of all times up to its start.
-    history: CountHistory,
-    num_steps: u32,
+    pub(super) history: CountHistory,
+    pub(super) num_steps: u32,
+    num_steps_total: u32,
+    /// Present where it goes over the whole log.
+    refit: Option<Refit>,
 }
 
 impl ReleaseTraining {
@@ -51,12 +55,39 @@ impl ReleaseTraining {
     pub fn num_steps(&self) -> u32 {
         self.num_steps
     }
+
+    /// Whether all steps are taken.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.num_steps >= self.num_steps_total
+    }
+
+    /// Whether it goes over the whole log.
+    #[must_use]
+    pub fn is_refit(&self) -> bool {
+        self.refit.is_some()
+    }
 }
 
 impl Learner {
-    /// Starts training a shadow of the slow group.
+    /// Starts training a shadow of the slow group, or, at every so many releases, of everything.
     #[must_use]
-    pub fn start_release(&self, preprocessor: &Preprocessor) -> ReleaseTraining {
+    pub fn start_release(&mut self, preprocessor: &Preprocessor) -> ReleaseTraining {
+        self.num_releases += 1;
+        let every = self.config.release.refit_every;
+        if every > 0 && self.num_releases.is_multiple_of(every) {
+            let refit = Refit::new(self, preprocessor);
+            return ReleaseTraining {
+                parameters: self.parameters.clone(),
+                optimizer: FullOptimizer::new(&self.parameters),
+                teacher: None,
+                average: None,
+                history: self.count_history(preprocessor),
+                num_steps: 0,
+                num_steps_total: refit.num_steps_total,
+                refit: Some(refit),
+            };
+        }
         let parameters = self.parameters.clone();
         let release = &self.config.release;
         let strategy = step_config::strategy(&self.config);
@@ -68,6 +99,8 @@ impl Learner {
             parameters,
             history: self.count_history(preprocessor),
             num_steps: 0,
+            num_steps_total: release.steps,
+            refit: None,
         }
     }
 
@@ -114,8 +147,14 @@ impl Learner {
         training: &mut ReleaseTraining,
         preprocessor: &Preprocessor,
     ) -> Result<(), TrainError> {
+        if let Some(mut refit) = training.refit.take() {
+            let stepped = self.refit_step(training, &mut refit);
+            training.refit = Some(refit);
+            training.num_steps += 1; // refused or not
+            return stepped;
+        }
         if !training.optimizer.moves_slow() {
-            training.num_steps = self.config.release.steps; // nothing to do
+            training.num_steps = training.num_steps_total; // nothing to do
             return Ok(());
         }
         copy_items(&self.parameters, &mut training.parameters);
@@ -130,7 +169,7 @@ impl Learner {
         }
         let windows = self.replay_windows(preprocessor);
         let release = &self.config.release;
-        let num_steps = release.steps as usize; // u32 fits
+        let num_steps = training.num_steps_total as usize; // u32 fits
         let share = share(release.schedule, release.rise_steps, done, num_steps);
         let config =
             step_config::release_step(&self.config, training.teacher.as_ref()).slowed(share);
@@ -156,12 +195,18 @@ impl Learner {
         &mut self,
         training: &mut ReleaseTraining,
     ) -> Result<(CodeState, ReadyVersion), GateError> {
-        copy_items(&self.parameters, &mut training.parameters);
-        training.take_average();
+        let mut dirty = self.dirty.clone();
+        if let Some(refit) = &training.refit {
+            let blend = self.config.release.refit_blend;
+            refit.hand_over(&self.parameters, &mut training.parameters, blend);
+            dirty.learned.extend(0..self.parameters.num_items as u32); // fits: NUM_ITEMS_MAX is 2^20
+        } else {
+            copy_items(&self.parameters, &mut training.parameters);
+            training.take_average();
+        }
         let Some(live) = &self.live else {
             return Err(GateError::SelfTest("nothing is live yet".to_owned()));
         };
-        let mut dirty = self.dirty.clone();
         let (trained, items) = (&training.parameters, &self.items);
         let state =
             compress::release_state(&live.state, trained, self.counted(), items, &mut dirty);
@@ -174,11 +219,17 @@ impl Learner {
         Ok((state, ready))
     }
 
-    /// Takes over the slow weights of a release that was published.
+    /// Takes over what a release has trained that was published.
     pub fn release_went_live(&mut self, training: &ReleaseTraining) {
         let shapes = self.parameters.shapes();
+        if training.is_refit() {
+            self.optimizer.restart(&self.parameters);
+            self.last.undo = None;
+        }
         for (idx, shape) in shapes.iter().enumerate() {
-            if shape.group == TensorGroup::Slow {
+            let is_taken =
+                shape.group == TensorGroup::Slow || (training.is_refit() && shape.is_trained());
+            if is_taken {
                 self.parameters.tensors[idx].clone_from(&training.parameters.tensors[idx]);
             }
         }
@@ -229,7 +280,7 @@ impl Learner {
     }
 
     /// The window that ends before `end`.
-    fn window_until(&self, timeline: &[Example], end: usize) -> Option<Window> {
+    pub(super) fn window_until(&self, timeline: &[Example], end: usize) -> Option<Window> {
         let start = end.saturating_sub(self.parameters.spec.history_len as usize + 1);
         let examples = timeline[start..end].to_vec();
         (!examples.is_empty()).then_some(Window {

@@ -259,6 +259,7 @@ fn effective_config(setup: &ServerSetup, dir: &Path) -> Result<Config, ServerPro
         file: setup.config_file.as_deref(),
         env,
         flags,
+        ..Sources::default()
     })?)
 }
 

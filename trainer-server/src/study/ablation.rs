@@ -142,8 +142,8 @@ pub fn run(study: &Study, variants: &[Variant], seed: u64) -> Result<Vec<Row>, S
 pub fn table(rows: &[Row]) -> String {
     let mut text = String::from(
         "| variant | HR@10 | NDCG@10 | HR@10 minus the reference | NDCG@10 minus the reference | cold HR@10 \
-         | CPU s of fit + stream | bytes: fast, release, per 1,000 events |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+         | forgetting | CPU s of fit + stream | bytes: fast, release, per 1,000 events |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for row in rows {
         text.push_str(&line(row));
@@ -171,13 +171,16 @@ fn line(row: &Row) -> String {
     // Writing into a String cannot fail.
     let _infallible = writeln!(
         text,
-        "| {} | {} | {} | {} | {} | {} | {} + {} | {}, {}, {:.0}{refused} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {} + {} | {}, {}, {:.0}{refused} |",
         row.variant.name,
         number(row.figures[0]),
         number(row.figures[1]),
         change(|d| (d.hr_at_10, d.hr_at_10_interval)),
         change(|d| (d.ndcg_at_10, d.ndcg_at_10_interval)),
         number(row.figures[2]),
+        outcome
+            .forgetting
+            .map_or_else(|| "-".to_owned(), |v| format!("{v:+.4}")),
         secs(outcome.warm_cpu_secs),
         secs(outcome.stream_cpu_secs),
         bytes(outcome.fast_bytes_median),
@@ -205,6 +208,7 @@ pub fn document(study: &Study, rows: &[Row]) -> Value {
             "ndcg_at_10": row.figures[1],
             "cold_item_hr_at_10": row.figures[2],
             "log_loss": outcome.log_loss,
+            "forgetting": outcome.forgetting,
             "hr_at_10_interval": row.intervals.map(|both| both[0]),
             "ndcg_at_10_interval": row.intervals.map(|both| both[1]),
             "minus_reference": row.difference,

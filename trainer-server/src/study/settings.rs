@@ -18,9 +18,8 @@ pub fn config(base: &Settings, settings: &Settings) -> Result<Config, ConfigErro
     flags.extend(base.iter().map(flag));
     flags.extend(settings.iter().map(flag));
     load(&Sources {
-        file: None,
-        env: Vec::new(),
         flags,
+        ..Sources::default()
     })
 }
 

@@ -43,6 +43,8 @@ pub struct Streamed {
     pub num_refused: usize,
     /// Steps that were skipped.
     pub num_skipped: usize,
+    /// Forgetting of each release, where users were there to ask about.
+    pub forgetting: Vec<f32>,
 }
 
 /// Seconds of one section added to a sum.
@@ -74,6 +76,7 @@ pub fn walk(
         release_bytes: Vec::new(),
         num_refused: 0,
         num_skipped: 0,
+        forgetting: Vec::new(),
     };
     let mut timelines = Timelines::new(dataset.users.len());
     for event in &dataset.events[..range.start] {
@@ -148,14 +151,17 @@ fn release(
 ) -> Result<(), StudyError> {
     let base = Arc::clone(&live(learner)?.state);
     let mut training = learner.start_release(preprocessor);
-    let num_steps = learner.config().release.steps;
-    while training.num_steps() < num_steps {
+    while !training.is_complete() {
         if learner.release_step(&mut training, preprocessor).is_err() {
             streamed.num_skipped += 1;
         }
     }
     match pollster::block_on(learner.finish_release(&mut training)) {
         Ok((state, ready)) => {
+            let forgetting = pollster::block_on(learner.forgetting(preprocessor, &ready));
+            streamed
+                .forgetting
+                .extend(forgetting.map_err(ReplayError::from)?);
             streamed.release_bytes.push(delta_len(&base, &state)?);
             learner.went_live(Arc::new(state), ready);
             learner.release_went_live(&training);

@@ -71,6 +71,8 @@ pub struct Outcome {
     pub num_refused: usize,
     /// Steps skipped.
     pub num_skipped: usize,
+    /// Mean rise of log loss by a release, for users not seen lately.
+    pub forgetting: Option<f32>,
 }
 
 /// A folder of trials on one dataset.
@@ -180,6 +182,7 @@ impl Study {
             release_bytes_median: median(streamed.release_bytes),
             num_refused: streamed.num_refused,
             num_skipped: streamed.num_skipped,
+            forgetting: mean(&streamed.forgetting),
         };
         write_json(&path, &json!(outcome))?;
         Ok(outcome)
@@ -270,6 +273,10 @@ pub(super) fn ranked(outcome: &Outcome) -> Vec<Ranked> {
             ..Ranked::NOTHING
         })
         .collect()
+}
+
+fn mean(values: &[f32]) -> Option<f32> {
+    (!values.is_empty()).then(|| values.iter().sum::<f32>() / values.len() as f32) // counts fit f32
 }
 
 fn median(mut values: Vec<usize>) -> Option<usize> {

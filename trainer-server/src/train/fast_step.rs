@@ -74,6 +74,16 @@ impl FastOptimizer {
     }
 }
 
+impl FastOptimizer {
+    /// Forgets its moments, as the weights have jumped; steps go on counting.
+    pub fn restart(&mut self, parameters: &ParameterSet) {
+        *self = Self {
+            num_steps: self.num_steps,
+            ..Self::new(parameters)
+        };
+    }
+}
+
 /// Events to learn from, already scored by the published version.
 #[derive(Debug, Clone)]
 pub struct ScoredEvents {

@@ -22,6 +22,8 @@ pub(super) struct Batch {
     /// One random local row per target, the negative of the click head.
     pub(super) click_negatives: Vec<i32>,
     pub(super) prior: PriorFeatures,
+    /// Of the dropout masks that are drawn on the host.
+    pub(super) dropout_seed: u64,
 }
 
 /// Features of the item prior at the moments of the targets.
@@ -94,6 +96,7 @@ impl Batch {
             log_q,
             click_negatives,
             prior,
+            dropout_seed: rng.random(),
         }
     }
 }

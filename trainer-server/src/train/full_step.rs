@@ -16,6 +16,7 @@ use super::count_history::CountHistory;
 use super::full_batch::Batch;
 use super::full_optimizer::FullOptimizer;
 use super::gradient_sum::GradientSum;
+use super::host;
 use super::losses::{Leaves, batch_loss};
 use super::optimizer::clip_global_norm;
 use super::windows::Window;
@@ -109,7 +110,7 @@ impl FullStepConfig {
 }
 
 /// One update of `parameters` on `windows`, with the counts that `history` had at their times.
-/// `device` must have autodiff.
+/// `device` must have autodiff, but for flex, where gradients are computed on the host.
 ///
 /// # Errors
 /// Loss or gradient is not finite, or the device failed; then nothing was changed.
@@ -202,7 +203,27 @@ pub fn gradients(
     differentiate(parameters, &batch, config, device, 0)
 }
 
+/// On the CPU by hand, elsewhere, and for adapters and teachers, by burn; both compute the same.
 fn differentiate(
+    parameters: &ParameterSet,
+    batch: &Batch,
+    config: &FullStepConfig,
+    device: &Device,
+    step: u64,
+) -> Result<(f32, HostGradients), TrainError> {
+    let has_host_form = parameters.spec.adapter_dim == 0 && config.distillation.is_none();
+    if *device != Device::flex() || !has_host_form {
+        return differentiate_on_device(parameters, batch, config, device, step);
+    }
+    let (loss, gradients) = host::differentiate(parameters, batch, config);
+    if !loss.is_finite() {
+        return Err(TrainError::LossNotFinite { loss, step });
+    }
+    Ok((loss, gradients))
+}
+
+/// By burn, on any device with autodiff; the reference.
+pub(super) fn differentiate_on_device(
     parameters: &ParameterSet,
     batch: &Batch,
     config: &FullStepConfig,

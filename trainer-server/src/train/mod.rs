@@ -21,6 +21,7 @@ mod full_batch;
 pub mod full_optimizer;
 pub mod full_step;
 mod gradient_sum;
+mod host;
 mod losses;
 pub(crate) use losses::host_log_sum_exp;
 pub mod warm_fit;

@@ -27,10 +27,14 @@ pub(super) struct TrainerStatus {
     pub(super) learned_through: u64,
     pub(super) events_trained: u64,
     pub(super) events_skipped: u64,
+    /// Of bursts and repeats, which teach nothing.
+    pub(super) events_set_aside: u64,
     pub(super) fast_steps: u64,
     pub(super) steps_refused: u64,
     pub(super) versions_refused: u64,
     pub(super) releases: u64,
+    /// Rise of log loss by the last release for users not seen lately.
+    pub(super) last_release_forgetting: Option<f32>,
     pub(super) log_loss: Option<f32>,
     pub(super) hit_rate_at_10: Option<f32>,
     pub(super) warm_fit_steps: u64,

@@ -265,8 +265,10 @@ impl Worker {
             self.publish(VersionKind::Fast, state, ready)?;
         }
         let round_millis = started.elapsed().as_millis() as u64; // fits for 500 million years
-        self.serving
-            .update(|status| status.round_millis = round_millis);
+        self.serving.update(|status| {
+            status.round_millis = round_millis;
+            status.events_set_aside += batch.num_set_aside as u64; // usize fits
+        });
         Ok(())
     }
 
@@ -342,7 +344,6 @@ impl Worker {
         if self.release.is_none() && (self.events_since_release == 0 || !(by_time || by_events)) {
             return Ok(false);
         }
-        let num_steps_max = config.steps;
         let serving = Arc::clone(&self.serving);
         let preprocessor = serving
             .preprocessor
@@ -351,7 +352,7 @@ impl Worker {
         let release = self
             .release
             .get_or_insert_with(|| self.learner.start_release(&preprocessor));
-        if release.num_steps() < num_steps_max {
+        if !release.is_complete() {
             if let Err(error) = self.learner.release_step(release, &preprocessor) {
                 tracing::warn!(%error, "a step of the release was skipped");
             }
@@ -370,9 +371,18 @@ impl Worker {
         self.events_since_release = 0;
         match pollster::block_on(self.learner.finish_release(&mut release)) {
             Ok((state, ready)) => {
+                let forgetting = self.forgetting(&ready);
                 self.publish(VersionKind::Release, state, ready)?;
                 self.learner.release_went_live(&release);
-                self.serving.update(|status| status.releases += 1);
+                tracing::info!(
+                    is_refit = release.is_refit(),
+                    forgetting,
+                    "a release is live"
+                );
+                self.serving.update(|status| {
+                    status.releases += 1;
+                    status.last_release_forgetting = forgetting;
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "the gate refused a release; the slow weights stay as they are");
@@ -380,6 +390,22 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// What a release costs users not seen lately; a failure to measure it stops nothing.
+    fn forgetting(&mut self, release: &ReadyVersion) -> Option<f32> {
+        let serving = Arc::clone(&self.serving);
+        let preprocessor = serving
+            .preprocessor
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        match pollster::block_on(self.learner.forgetting(&preprocessor, release)) {
+            Ok(forgetting) => forgetting,
+            Err(error) => {
+                tracing::warn!(%error, "the forgetting of a release could not be measured");
+                None
+            }
+        }
     }
 
     fn publish(
