@@ -17,6 +17,7 @@ use shared_model::text::{AnyTextEncoder, SmallTextEncoder, TextError};
 
 pub use cache::{CachedTextEncoder, EmbeddingCache};
 pub use fetch::{cli_fetch, fetch_pretrained};
+pub use files::EncoderFiles;
 
 use crate::config::{Config, TextEncoderChoice};
 
@@ -202,6 +203,33 @@ fn load_pretrained(
         return files::load_folder(&cached, files::Trust::Pinned, device, progress).map(Some);
     }
     Ok(None)
+}
+
+/// Files of the pretrained encoder where they are found, in the order of [`load`]; `None` where they are nowhere.
+///
+/// # Errors
+/// Files that are there and damaged.
+pub fn read_pretrained(source: &TextSource) -> Result<Option<EncoderFiles>, TextSourceError> {
+    let is_wanted = |name: &str| !shared_model::text::parameters::is_unused(name);
+    if let Some(dir) = source.dir.as_deref().filter(|dir| files::is_complete(dir)) {
+        return files::read_all(dir, files::Trust::Operator, is_wanted).map(Some);
+    }
+    let cached = fetch::folder(&source.cache_dir);
+    if files::is_complete(&cached) {
+        return files::read_all(&cached, files::Trust::Pinned, is_wanted).map(Some);
+    }
+    Ok(None)
+}
+
+/// The three files of a folder that the operator named, with the tensors that are wanted by name.
+///
+/// # Errors
+/// One is missing, too large or damaged.
+pub fn read_encoder_files(
+    dir: &Path,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<EncoderFiles, TextSourceError> {
+    files::read_all(dir, files::Trust::Operator, is_wanted)
 }
 
 fn folders(source: &TextSource) -> Vec<PathBuf> {
