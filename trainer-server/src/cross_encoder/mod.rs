@@ -9,7 +9,13 @@
 //! Works on texts alone, without the Ranker. Not here: the network and its tokenizer
 //! (`shared_model::text`), and the loss of the Ranker that soft scores may enter (`train`).
 
+mod negatives;
+mod platt;
+mod rating_means;
+
+pub mod rerank;
 pub mod scorer;
+pub mod texts;
 pub mod tuner;
 
 mod schedule;
