@@ -35,6 +35,15 @@ pub struct TextSource {
     pub cache_dir: PathBuf,
 }
 
+impl TextSource {
+    /// Folders where pretrained files are looked for, in this order.
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let cached = fetch::folder(&self.cache_dir);
+        self.dir.iter().cloned().chain([cached]).collect()
+    }
+}
+
 /// Why no encoder came out.
 #[derive(Debug, thiserror::Error)]
 pub enum TextSourceError {
@@ -162,7 +171,7 @@ pub fn load(
     }
     if source.choice == TextEncoderChoice::Pretrained {
         return Err(TextSourceError::Missing {
-            looked_in: folders(source),
+            looked_in: source.folders(),
         });
     }
     tracing::warn!(
@@ -230,15 +239,6 @@ pub fn read_encoder_files(
     is_wanted: impl Fn(&str) -> bool,
 ) -> Result<EncoderFiles, TextSourceError> {
     files::read_all(dir, files::Trust::Operator, is_wanted)
-}
-
-fn folders(source: &TextSource) -> Vec<PathBuf> {
-    source
-        .dir
-        .iter()
-        .cloned()
-        .chain([fetch::folder(&source.cache_dir)])
-        .collect()
 }
 
 fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> TextSourceError + '_ {

@@ -1,5 +1,6 @@
 //! The command line: flags, progress, printing. What the commands do lies in the modules they call.
 
+pub mod cross_encoder;
 pub mod evaluate;
 pub mod import;
 pub mod replay;
@@ -47,6 +48,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Score a dataset offline against the baselines
     Evaluate(evaluate::EvaluateArgs),
+    /// Tune a CrossEncoder along a dataset and report what it is worth
+    CrossEncoder(cross_encoder::CrossEncoderArgs),
     /// Fetch the pretrained text encoder
     Text(text::TextArgs),
 }
@@ -61,6 +64,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::CrossEncoder(args) => cross_encoder::run(args),
         Command::Text(args) => text::run(args),
     }
 }

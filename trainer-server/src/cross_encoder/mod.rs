@@ -13,6 +13,14 @@ mod negatives;
 mod platt;
 mod rating_means;
 
+pub mod scene;
+pub mod walk;
+
+pub mod compare;
+pub mod experiment;
+pub mod figures;
+mod ranker_base;
+
 pub mod rerank;
 pub mod scorer;
 pub mod texts;
@@ -71,6 +79,19 @@ pub enum CrossEncoderError {
         norm: f32,
         /// Number of the step.
         step: usize,
+    },
+    /// The lists of the Ranker could not be had.
+    #[error(transparent)]
+    Ranker(#[from] crate::replay::ReplayError),
+    /// No event of a user with a past on an item new to them, before the split or after.
+    #[error(
+        "there is nothing to learn: {num_warm} moments for the warm fit, {num_stream} of the stream"
+    )]
+    NothingToLearn {
+        /// Moments before the split.
+        num_warm: usize,
+        /// Moments after it.
+        num_stream: usize,
     },
     /// A batch without a label in it teaches nothing.
     #[error("none of the {num_pairs} pairs of a batch has a label")]
