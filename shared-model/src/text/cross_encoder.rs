@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Lora, Module, ParamGroup};
+use burn::module::{Lora, Module, ModuleVisitor, ParamGroup};
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -321,6 +321,13 @@ impl CrossEncoder {
                 .set_require_grad(false)
                 .set_require_grad_group(heads(), true),
         }
+    }
+
+    /// Visits the heads and the layer before them, which no pretrained file fills.
+    pub fn visit_heads(&self, visitor: &mut impl ModuleVisitor) {
+        self.pooler.visit(visitor);
+        self.click.visit(visitor);
+        self.rating.visit(visitor);
     }
 
     /// A copy for scoring: without autodiff and dropout, adapters merged into the weights.

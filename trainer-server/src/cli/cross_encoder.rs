@@ -90,13 +90,13 @@ pub struct CrossEncoderArgs {
     /// Passes of the warm fit [default: 1, for the small network 8]
     #[arg(long, value_name = "COUNT")]
     pub passes: Option<usize>,
-    /// Highest learning rate of the warm fit [default: full 2e-5, lora 2e-4, bitfit 5e-4, head 1e-3; small 1e-3]
+    /// Highest learning rate of the warm fit [default: full 2e-5, lora 1e-3, bitfit 5e-4, head 1e-3; small 1e-3]
     #[arg(long, value_name = "RATE")]
     pub learning_rate: Option<f64>,
     /// Learning rate of the stream [default: half of the warm fit's]
     #[arg(long, value_name = "RATE")]
     pub stream_learning_rate: Option<f64>,
-    /// End the stream early so that everything ends within about so many seconds
+    /// End warm fit (at half of it) and stream early so that they take at most about so many seconds
     #[arg(long, default_value_t = 1400)]
     pub time_budget_secs: u64,
     /// Of draws, first weights, dropout and ties
@@ -205,6 +205,7 @@ fn experiment(args: &CrossEncoderArgs, started_at: Instant) -> Experiment {
             stream_rate: args.stream_learning_rate,
         },
         seed: args.seed,
+        warm_deadline: started_at + Duration::from_secs(args.time_budget_secs / 2),
         deadline: started_at + Duration::from_secs(args.time_budget_secs),
     }
 }

@@ -27,6 +27,8 @@ const LORA: TrainedPart = TrainedPart::Lora {
 const CHUNK_LEN: usize = 64;
 /// Earlier pairs learned again per pair of a chunk.
 const REPLAY_SHARE: f64 = 0.25;
+/// Highest learning rate of the heads, unless the rest has a higher one.
+const HEAD_RATE: f64 = 1e-3;
 /// Learning rate of the stream beside that of the warm fit.
 const STREAM_SHARE: f64 = 0.5;
 
@@ -80,6 +82,8 @@ pub struct Experiment {
     pub tempo: Tempo,
     /// Of first weights, dropout and order.
     pub seed: u64,
+    /// When the warm fit ends at the latest.
+    pub warm_deadline: Instant,
     /// When the stream ends at the latest.
     pub deadline: Instant,
 }
@@ -136,7 +140,7 @@ impl Strategy {
     fn warm_rate(self) -> f64 {
         match self {
             Self::Full => 2e-5,
-            Self::Lora => 2e-4,
+            Self::Lora => 1e-3,
             Self::Bitfit => 5e-4,
             Self::Head => 1e-3,
         }
@@ -241,15 +245,20 @@ impl Experiment {
             strategy => strategy.part(),
         };
         let warm_rate = self.tempo.warm_rate.unwrap_or(warm_rate);
+        let tune = |part| TuneOptions {
+            head_factor: (HEAD_RATE / warm_rate).max(1.0),
+            ..TuneOptions::classic(part)
+        };
         WalkOptions {
-            warm: TuneOptions::classic(warm_part),
+            warm: tune(warm_part),
             num_passes: self.tempo.num_passes.unwrap_or(num_passes),
             warm_rate,
-            stream: TuneOptions::classic(stream_part),
+            stream: tune(stream_part),
             stream_rate: self.tempo.stream_rate.unwrap_or(warm_rate * STREAM_SHARE),
             chunk_len: CHUNK_LEN,
             replay_share: REPLAY_SHARE,
             seed: self.seed,
+            warm_deadline: self.warm_deadline,
             deadline: self.deadline,
         }
     }

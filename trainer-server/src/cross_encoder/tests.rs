@@ -65,12 +65,12 @@ fn tuner(scorer: &CrossScorer, part: TrainedPart) -> Tuner {
 
 /// Passes over `pairs` with the whole schedule of a warm fit.
 fn fit(tuner: &mut Tuner, pairs: &[LabelledPair], num_passes: usize, peak: f64) {
-    let num_batches = pairs.len().div_ceil(32);
+    let num_batches = pairs.len().div_ceil(16);
     let schedule = Schedule::warm(peak, num_passes * num_batches);
     let mut rng = StdRng::seed_from_u64(5);
     for pass in 0..num_passes {
         tuner
-            .pass(pairs, &schedule, pass * num_batches, &mut rng, |_| ())
+            .pass(pairs, &schedule, pass * num_batches, &mut rng, |_| true)
             .expect("finite");
     }
 }
@@ -167,7 +167,7 @@ fn batches_without_labels_or_with_labels_that_are_not_finite_leave_the_weights_a
     assert_eq!(weights(&tuner.merged()), weights(scorer.model()));
     let mut rng = StdRng::seed_from_u64(1);
     let schedule = Schedule::constant(0.1);
-    let nothing = tuner.pass(&[], &schedule, 0, &mut rng, |_| ());
+    let nothing = tuner.pass(&[], &schedule, 0, &mut rng, |_| true);
     assert_eq!(nothing.expect("nothing to do"), None);
 }
 
@@ -192,6 +192,41 @@ fn equal_labels_teach_the_share_and_frozen_weights_stay() {
         tensors
     };
     assert_eq!(encoder(&tuned), encoder(&scorer));
+}
+
+#[test]
+fn heads_move_by_their_own_rate_and_a_pass_ends_when_it_is_told_to() {
+    let scorer = small();
+    let options = TuneOptions {
+        head_factor: 10.0,
+        weight_decay: 0.0,
+        ..TuneOptions::classic(TrainedPart::Full)
+    };
+    let (model, config) = (scorer.model().clone(), scorer.config().clone());
+    let mut tuner = Tuner::new(model, config, options, scorer.device());
+    let (mut rng, schedule) = (StdRng::seed_from_u64(1), Schedule::constant(1e-4));
+    let pairs = toy(&scorer, 64, 1);
+    tuner
+        .pass(&pairs, &schedule, 0, &mut rng, |_| false)
+        .expect("finite");
+    assert_eq!(tuner.num_steps(), 1);
+    let before = scorer.model().to_named().expect("on the CPU");
+    let after = tuner.merged().to_named().expect("on the CPU");
+    let moved = |is_asked: &dyn Fn(&str) -> bool| {
+        let both = before.iter().zip(&after);
+        both.filter(|(before, _)| is_asked(&before.name))
+            .flat_map(|(before, after)| before.values.iter().zip(&after.values))
+            .map(|(before, after)| (before - after).abs())
+            .fold(0.0, f32::max)
+    };
+    // The first step of Adam is as long as the rate.
+    let (heads, rest) = (
+        moved(&|name| name.starts_with("click.")),
+        moved(&|name| name.starts_with("bert.encoder")),
+    );
+    assert!((heads - 1e-3).abs() < 1e-4, "{heads}");
+    assert!((rest - 1e-4).abs() < 1e-5, "{rest}");
+    assert_eq!(moved(&|name| name.contains("word_embeddings")), 0.0);
 }
 
 #[test]

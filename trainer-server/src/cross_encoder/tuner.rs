@@ -49,6 +49,9 @@ pub struct TuneOptions {
     pub gradient_norm_max: f32,
     /// Weight of the rating loss beside the click loss.
     pub rating_weight: f32,
+    /// Learning rate of the heads beside that of the rest: they start from nothing
+    /// (discriminative rates, Howard & Ruder 2018).
+    pub head_factor: f64,
 }
 
 impl TuneOptions {
@@ -57,10 +60,11 @@ impl TuneOptions {
     pub fn classic(part: TrainedPart) -> Self {
         Self {
             part,
-            batch_size: 32,
+            batch_size: 16,
             weight_decay: 0.01,
             gradient_norm_max: 1.0,
             rating_weight: 1.0,
+            head_factor: 1.0,
         }
     }
 }
@@ -116,14 +120,9 @@ impl Tuner {
         self.num_steps
     }
 
-    /// Tells the ratings apart from here on by this center and scale.
-    pub fn set_rating_scale(&mut self, center: f32, scale: f32) {
-        self.config.rating_center = center;
-        self.config.rating_scale = scale;
-    }
-
     /// Goes once over `pairs` in a random order, with rates by `schedule` from its step `first_step` on.
-    /// `on_step` hears of every step. Gives the mean loss; `None` where there are no pairs.
+    /// `on_step` hears of every step and ends the pass by `false`. Gives the mean loss; `None` where there
+    /// are no pairs.
     ///
     /// # Errors
     /// A pair is out of bounds, or a loss or gradient is not finite; steps before it were taken.
@@ -133,21 +132,24 @@ impl Tuner {
         schedule: &Schedule,
         first_step: usize,
         rng: &mut StdRng,
-        mut on_step: impl FnMut(TuneReport),
+        mut on_step: impl FnMut(TuneReport) -> bool,
     ) -> Result<Option<f32>, CrossEncoderError> {
         let lens: Vec<usize> = pairs
             .iter()
             .map(|pair| pair.tokens.token_ids.len())
             .collect();
         let batches = training_batches(&lens, self.options.batch_size, rng);
-        let (mut sum, num_batches) = (0.0, batches.len());
+        let (mut sum, mut num_taken) = (0.0, 0);
         for (batch_idx, pair_idxs) in batches.into_iter().enumerate() {
             let batch: Vec<&LabelledPair> = pair_idxs.iter().map(|&idx| &pairs[idx]).collect();
             let report = self.step(&batch, schedule.rate(first_step + batch_idx))?;
             sum += report.loss;
-            on_step(report);
+            num_taken += 1;
+            if !on_step(report) {
+                break;
+            }
         }
-        Ok((num_batches > 0).then(|| sum / num_batches as f32)) // far below 2^24
+        Ok((num_taken > 0).then(|| sum / num_taken as f32)) // far below 2^24
     }
 
     /// One update on a batch.
@@ -189,14 +191,27 @@ impl Tuner {
         }
         self.num_steps += 1;
         if learning_rate > 0.0 {
-            // A clone shares the weights, so it costs nothing.
-            let model = self.model.clone();
-            self.model = self.optimizer.step(learning_rate, model, gradients);
+            self.update(gradients, learning_rate);
         }
         Ok(TuneReport {
             loss: loss_value,
             gradient_norm: norm,
         })
+    }
+
+    /// Moves the heads by their rate and the rest by its own; weights without a gradient stay.
+    fn update(&mut self, mut gradients: GradientsParams, learning_rate: f64) {
+        let mut mover = Mover {
+            from: &mut gradients,
+            to: GradientsParams::new(),
+        };
+        self.model.visit_heads(&mut mover);
+        let of_heads = mover.to;
+        let head_rate = (learning_rate * self.options.head_factor).min(1.0);
+        // A clone shares the weights, so it costs nothing.
+        let model = self.model.clone();
+        let model = self.optimizer.step(head_rate, model, of_heads);
+        self.model = self.optimizer.step(learning_rate, model, gradients);
     }
 
     /// `None` where nothing is labelled.
@@ -300,6 +315,20 @@ fn gradient_norm(
         return Ok(0.0);
     }
     read_one(Tensor::cat(squares.sums, 0).sum().sqrt())
+}
+
+/// Takes the gradients of what it visits from one set to another.
+struct Mover<'a> {
+    from: &'a mut GradientsParams,
+    to: GradientsParams,
+}
+
+impl ModuleVisitor for Mover<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.from.remove::<D>(param.id) {
+            self.to.register(param.id, gradient);
+        }
+    }
 }
 
 struct Scaler<'a> {

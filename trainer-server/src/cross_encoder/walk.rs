@@ -36,6 +36,8 @@ pub struct WalkOptions {
     pub replay_share: f64,
     /// Of dropout and order.
     pub seed: u64,
+    /// The warm fit ends by then, done or not.
+    pub warm_deadline: Instant,
     /// Chunks not begun by then are left out.
     pub deadline: Instant,
 }
@@ -113,7 +115,7 @@ pub fn walk(
         for _ in 0..num_again.min(known.len()) {
             lesson.push(known[rng.random_range(0..known.len())].clone());
         }
-        tuner.pass(&lesson, &schedule, 0, &mut rng, |_| ())?;
+        tuner.pass(&lesson, &schedule, 0, &mut rng, |_| true)?;
         known.extend(fresh);
         walked.tuned = frozen.with_model(tuner.merged());
         walked.secs[2] += learning_at.elapsed().as_secs_f64();
@@ -144,8 +146,12 @@ fn warm_fit(
     for pass in 0..options.num_passes {
         let loss = tuner.pass(pairs, &schedule, pass * num_batches, rng, |_| {
             progress.inc(1);
+            Instant::now() < options.warm_deadline
         })?;
         losses.extend(loss);
+        if Instant::now() >= options.warm_deadline {
+            break;
+        }
     }
     Ok(losses)
 }

@@ -1,6 +1,5 @@
 //! Claims about the CrossEncoder with a tiny network of made-up weights.
 
-use burn::module::ModuleVisitor;
 use burn::module::{ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
 
