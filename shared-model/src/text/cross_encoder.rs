@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! h      = BERT([CLS] user [SEP] item [SEP])                 [num_pairs, len, hidden_size]
-//! pooled = tanh(W·pool(h) + b)                               pool: mean over the tokens, or the first one
+//! pooled = tanh(W·pool(h) + b)
 //! click  = w_c·pooled + b_c     a logit
 //! rating = w_r·pooled + b_r     in units of rating_scale around rating_center
 //! ```
-//! After Nogueira & Cho 2019, "Passage Re-ranking with BERT", and Devlin et al. 2018. The default pools the
-//! mean: all-MiniLM was trained so, and its first token stands for nothing until it is trained to.
+//! After Nogueira & Cho 2019, "Passage Re-ranking with BERT", and Devlin et al. 2018, who pool the first token.
+//! The default pools means: all-MiniLM was trained so, and its first token stands for nothing until it is
+//! trained to. Beside the mean of all tokens stands the product of the means of both texts, the summands of
+//! their cosine: a network that has only their sum must first find out how to multiply, and in the few
+//! thousand steps of a warm fit it does not (`docs/cross-encoder.md`).
 //! Not here: optimizers, data and files (the server's `cross_encoder`).
 
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use super::config::BertConfig;
 use super::pairs::{PAIR_LEN_MIN, PairBatch, TokenizedPair, plan_pair_batches};
 use super::parameters::{NamedTensor, by_name, by_whole_name, load, store};
 use super::{TextError, device_error};
+use crate::model::ranker::normalize_rows;
 
 /// What stands for the whole sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,18 @@ pub enum Pooling {
     First,
     /// The mean of all hidden states.
     Mean,
+    /// That mean, and the product of the means of both texts, each scaled to the length `√hidden_size`.
+    Segments,
+}
+
+impl Pooling {
+    /// Width of what is pooled from hidden states of width `dim`.
+    fn width(self, dim: usize) -> usize {
+        match self {
+            Self::First | Self::Mean => dim,
+            Self::Segments => 2 * dim,
+        }
+    }
 }
 
 /// Sizes and constants: a BERT `config.json` with a few keys more.
@@ -111,7 +127,7 @@ impl CrossEncoderConfig {
     pub fn pretrained(bert: BertConfig, tokens_max: usize) -> Self {
         Self {
             bert,
-            pooling: Pooling::Mean,
+            pooling: Pooling::Segments,
             dropout: 0.1,
             tokens_max,
             rating_center: 0.0,
@@ -190,7 +206,7 @@ impl CrossEncoderConfig {
         let dim = self.bert.hidden_size;
         CrossEncoder {
             encoder: self.bert.init(device),
-            pooler: linear(dim, dim, device),
+            pooler: linear(self.pooling.width(dim), dim, device),
             click: linear(dim, 1, device),
             rating: linear(dim, 1, device),
             dropout: DropoutConfig::new(self.dropout).init(),
@@ -252,10 +268,12 @@ impl CrossEncoder {
         token_types: Tensor<2, Int>,
         mask: Option<Tensor<2>>,
     ) -> CrossOutput {
+        let is_second = token_types.clone().float();
         let hidden =
             self.encoder
                 .forward_pairs(token_ids, token_types, mask.clone(), &self.dropout);
-        let pooled = self.dropout.forward(self.pool(hidden, mask));
+        let is_token = mask.unwrap_or_else(|| is_second.ones_like());
+        let pooled = self.dropout.forward(self.pool(hidden, is_token, is_second));
         let pooled = self.dropout.forward(self.pooler.forward(pooled).tanh());
         CrossOutput {
             click: self.click.forward(pooled.clone()).squeeze_dim(1),
@@ -281,18 +299,22 @@ impl CrossEncoder {
     }
 
     /// # Shapes
-    /// `[num_pairs, len, hidden_size]` → `[num_pairs, hidden_size]`.
-    fn pool(&self, hidden: Tensor<3>, mask: Option<Tensor<2>>) -> Tensor<2> {
-        let [num_pairs, len, dim] = hidden.dims();
-        let pooled = match (self.pooling, mask) {
-            (Pooling::First, _) => hidden.slice([0..num_pairs, 0..1, 0..dim]),
-            (Pooling::Mean, None) => hidden.mean_dim(1),
-            (Pooling::Mean, Some(mask)) => {
-                let counts = mask.clone().sum_dim(1).reshape([num_pairs, 1, 1]);
-                (hidden * mask.reshape([num_pairs, len, 1])).sum_dim(1) / counts
+    /// `hidden`: `[num_pairs, len, hidden_size]`; `is_token`, `is_second`: `[num_pairs, len]`, 1 or 0.
+    /// → `[num_pairs, width]`.
+    fn pool(&self, hidden: Tensor<3>, is_token: Tensor<2>, is_second: Tensor<2>) -> Tensor<2> {
+        let [num_pairs, _, dim] = hidden.dims();
+        match self.pooling {
+            Pooling::First => hidden
+                .slice([0..num_pairs, 0..1, 0..dim])
+                .reshape([num_pairs, dim]),
+            Pooling::Mean => mean_of(hidden, is_token),
+            Pooling::Segments => {
+                let first = mean_of(hidden.clone(), is_token.clone() - is_second.clone());
+                let second = mean_of(hidden.clone(), is_second);
+                let product = normalize_rows(first) * normalize_rows(second) * dim as f64; // at most 2048
+                Tensor::cat(vec![mean_of(hidden, is_token), product], 1)
             }
-        };
-        pooled.reshape([num_pairs, dim])
+        }
     }
 
     /// The network made ready for training: on the device's autodiff twin, with gradients for `part` alone.
@@ -375,6 +397,17 @@ impl CrossEncoder {
         let scores: Option<Vec<PairScore>> = scores.into_iter().collect();
         Ok(scores.expect("the plan holds every pair once"))
     }
+}
+
+/// Mean of the hidden states that are marked; a text of no tokens has no length to speak of and gives zeros.
+///
+/// # Shapes
+/// `[num_pairs, len, dim]`, `[num_pairs, len]` → `[num_pairs, dim]`.
+fn mean_of(hidden: Tensor<3>, marks: Tensor<2>) -> Tensor<2> {
+    let [num_pairs, len, dim] = hidden.dims();
+    let counts = marks.clone().sum_dim(1).clamp_min(1.0);
+    let sums = (hidden * marks.reshape([num_pairs, len, 1])).sum_dim(1);
+    sums.reshape([num_pairs, dim]) / counts
 }
 
 /// Checks every sequence against the network before a device sees it.

@@ -165,7 +165,7 @@ fn num_trained(part: TrainedPart) -> usize {
 fn each_part_trains_the_weights_it_names() {
     let config = tiny();
     let (dim, inner, layers) = (config.hidden_size, config.intermediate_size, 2);
-    let heads = dim * dim + dim + 2 * (dim + 1);
+    let heads = 2 * dim * dim + dim + 2 * (dim + 1);
     let words = config.vocab_size * dim;
     let all = model(&super::tests::config()).num_params();
     assert_eq!(num_trained(TrainedPart::FullWithWords), all);
@@ -238,6 +238,30 @@ fn scores_come_in_order_and_padding_changes_none() {
     let alone = model.score(&pairs()[1..2], &config, &Device::flex());
     assert_eq!(alone.expect("in bounds")[0], scores[1]);
     assert_eq!(model.score(&[], &config, &Device::flex()), Ok(Vec::new()));
+}
+
+#[test]
+fn every_pooling_scores_without_regard_to_padding() {
+    for pooling in [Pooling::First, Pooling::Mean, Pooling::Segments] {
+        let config = CrossEncoderConfig {
+            pooling,
+            ..config()
+        };
+        let model = model(&config);
+        let scores = model.score(&pairs(), &config, &Device::flex());
+        let padded = read_back(forward(&model, &Device::flex()).rating).expect("on the CPU");
+        for (score, units) in scores.expect("in bounds").iter().zip(padded) {
+            assert!((score.rating - (7.0 + 2.0 * units)).abs() < 10.0 * REORDER_TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn a_pair_of_one_text_alone_is_finite() {
+    let config = config();
+    let alone = [pair(&[1, 5, 2], 3), pair(&[1, 5, 2], 0)];
+    let scores = model(&config).score(&alone, &config, &Device::flex());
+    assert!(scores.is_ok(), "{scores:?}");
 }
 
 #[test]
