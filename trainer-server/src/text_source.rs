@@ -1,12 +1,13 @@
 //! Where the text encoder comes from: a folder, the cache of downloaded weights, or no files at all.
 //!
-//! `files` reads and checks a folder, `fetch` fills the cache, `cache` keeps embedded rows over a
+//! `files` reads and checks a folder, `fetch` and `hub` fill the cache, `cache` keeps embedded rows over a
 //! restart. Not here: the encoders (`shared_model::text`) and which texts are embedded (`learner`).
 
 mod files;
 
 pub mod cache;
 pub mod fetch;
+pub mod hub;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,9 +72,35 @@ pub enum TextSourceError {
         /// Which one.
         path: PathBuf,
         /// The pinned hash.
-        expected: &'static str,
+        expected: String,
         /// Its hash.
         actual: String,
+    },
+    /// A part of a request to a hub is not what hubs have.
+    #[error("{field} is {value:?}, expected {expected}")]
+    Request {
+        /// Which part.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What is supported.
+        expected: &'static str,
+    },
+    /// The hub cannot be reached, or broke off.
+    #[error("download failed: {url}")]
+    Http {
+        /// What was asked for.
+        url: String,
+        /// What the client said.
+        source: Box<reqwest::Error>,
+    },
+    /// The hub does not give a file.
+    #[error("the hub answered {status}: {url}")]
+    Status {
+        /// What it said.
+        status: u16,
+        /// What was asked for.
+        url: String,
     },
     /// The weights file is damaged or not in the safetensors format.
     #[error("weights are not readable: {reason}: {}", path.display())]

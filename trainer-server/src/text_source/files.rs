@@ -25,7 +25,7 @@ pub(super) struct PretrainedFile {
     /// Its name.
     pub(super) name: &'static str,
     /// Largest size that is read.
-    bytes_max: u64,
+    pub(super) bytes_max: u64,
     /// Hash of the file of all-MiniLM-L6-v2.
     pub(super) sha256: &'static str,
 }
@@ -98,7 +98,7 @@ pub(super) fn read(
         if actual != file.sha256 {
             return Err(TextSourceError::Checksum {
                 path,
-                expected: file.sha256,
+                expected: file.sha256.to_owned(),
                 actual,
             });
         }
