@@ -1,7 +1,10 @@
 //! Ranking metrics of single events: one relevant item each, so averages over events are the usual definitions.
 //!
 //! A *position* is zero-based; `None` means that the relevant item was not ranked at all, which counts as worst.
+//! `labels` holds those over many events with labels: classification and regression.
 //! Not here: averaging, windows and fading (the server's `evaluate`).
+
+pub mod labels;
 
 /// NDCG@k with one relevant item: `1 / log2(position + 2)` within the first `k`, else 0; the ideal DCG is 1.
 ///

@@ -11,6 +11,7 @@ pub mod event_log;
 pub mod import;
 pub mod ingest;
 
+pub mod cross_encoder;
 pub mod preprocess;
 pub mod text_source;
 pub mod train;

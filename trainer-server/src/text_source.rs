@@ -1,12 +1,13 @@
 //! Where the text encoder comes from: a folder, the cache of downloaded weights, or no files at all.
 //!
-//! `files` reads and checks a folder, `fetch` fills the cache, `cache` keeps embedded rows over a
+//! `files` reads and checks a folder, `fetch` and `hub` fill the cache, `cache` keeps embedded rows over a
 //! restart. Not here: the encoders (`shared_model::text`) and which texts are embedded (`learner`).
 
 mod files;
 
 pub mod cache;
 pub mod fetch;
+pub mod hub;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use shared_model::text::{AnyTextEncoder, SmallTextEncoder, TextError};
 
 pub use cache::{CachedTextEncoder, EmbeddingCache};
 pub use fetch::{cli_fetch, fetch_pretrained};
+pub use files::EncoderFiles;
 
 use crate::config::{Config, TextEncoderChoice};
 
@@ -32,6 +34,15 @@ pub struct TextSource {
     pub dir: Option<PathBuf>,
     /// Where [`fetch_pretrained`] puts what it downloads.
     pub cache_dir: PathBuf,
+}
+
+impl TextSource {
+    /// Folders where pretrained files are looked for, in this order.
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let cached = fetch::folder(&self.cache_dir);
+        self.dir.iter().cloned().chain([cached]).collect()
+    }
 }
 
 /// Why no encoder came out.
@@ -61,9 +72,35 @@ pub enum TextSourceError {
         /// Which one.
         path: PathBuf,
         /// The pinned hash.
-        expected: &'static str,
+        expected: String,
         /// Its hash.
         actual: String,
+    },
+    /// A part of a request to a hub is not what hubs have.
+    #[error("{field} is {value:?}, expected {expected}")]
+    Request {
+        /// Which part.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What is supported.
+        expected: &'static str,
+    },
+    /// The hub cannot be reached, or broke off.
+    #[error("download failed: {url}")]
+    Http {
+        /// What was asked for.
+        url: String,
+        /// What the client said.
+        source: Box<reqwest::Error>,
+    },
+    /// The hub does not give a file.
+    #[error("the hub answered {status}: {url}")]
+    Status {
+        /// What it said.
+        status: u16,
+        /// What was asked for.
+        url: String,
     },
     /// The weights file is damaged or not in the safetensors format.
     #[error("weights are not readable: {reason}: {}", path.display())]
@@ -161,7 +198,7 @@ pub fn load(
     }
     if source.choice == TextEncoderChoice::Pretrained {
         return Err(TextSourceError::Missing {
-            looked_in: folders(source),
+            looked_in: source.folders(),
         });
     }
     tracing::warn!(
@@ -204,13 +241,31 @@ fn load_pretrained(
     Ok(None)
 }
 
-fn folders(source: &TextSource) -> Vec<PathBuf> {
-    source
-        .dir
-        .iter()
-        .cloned()
-        .chain([fetch::folder(&source.cache_dir)])
-        .collect()
+/// Files of the pretrained encoder where they are found, in the order of [`load`]; `None` where they are nowhere.
+///
+/// # Errors
+/// Files that are there and damaged.
+pub fn read_pretrained(source: &TextSource) -> Result<Option<EncoderFiles>, TextSourceError> {
+    let is_wanted = |name: &str| !shared_model::text::parameters::is_unused(name);
+    if let Some(dir) = source.dir.as_deref().filter(|dir| files::is_complete(dir)) {
+        return files::read_all(dir, files::Trust::Operator, is_wanted).map(Some);
+    }
+    let cached = fetch::folder(&source.cache_dir);
+    if files::is_complete(&cached) {
+        return files::read_all(&cached, files::Trust::Pinned, is_wanted).map(Some);
+    }
+    Ok(None)
+}
+
+/// The three files of a folder that the operator named, with the tensors that are wanted by name.
+///
+/// # Errors
+/// One is missing, too large or damaged.
+pub fn read_encoder_files(
+    dir: &Path,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<EncoderFiles, TextSourceError> {
+    files::read_all(dir, files::Trust::Operator, is_wanted)
 }
 
 fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> TextSourceError + '_ {

@@ -66,7 +66,8 @@ impl TokenBatch {
         mask
     }
 
-    fn new(texts: &[TokenizedText], text_idxs: &[usize], padded_len: usize) -> Self {
+    /// The texts of `text_idxs`, none longer than `padded_len`.
+    pub(super) fn new(texts: &[TokenizedText], text_idxs: &[usize], padded_len: usize) -> Self {
         let mut token_ids = Vec::with_capacity(text_idxs.len() * padded_len);
         let mut lens = Vec::with_capacity(text_idxs.len());
         for (row, &text_idx) in text_idxs.iter().enumerate() {

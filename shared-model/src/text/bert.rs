@@ -1,15 +1,21 @@
 //! The BERT network in burn: embeddings, bidirectional attention layers, mean pooling.
 //!
 //! ```text
-//! x_0   = LN(word + position + type_0)
+//! x_0   = LN(word + position + type)
 //! layer : x = LN(x + attention(x)), x = LN(x + W₂·gelu(W₁·x))     post-norm (Devlin et al. 2018)
 //! text  = norm(mean over the tokens of x)                          (Reimers & Gurevych 2019)
 //! ```
 //! LayerNorm takes its epsilon from the config and gelu is the exact one with erf.
 //! Hidden states are kept as one matrix of tokens, so that every linear layer is one product.
+//! A single text is of type 0; of a pair, the second text is of type 1.
+//! Dropout, where a caller trains, falls on `x_0` and on the output of both halves of a layer; attention
+//! probabilities are left whole, since the fused attention has no place for it.
 
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{
+    Dropout, Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear,
+    LinearConfig,
+};
 use burn::tensor::activation::gelu;
 use burn::tensor::module::attention;
 use burn::tensor::{Device, Int, Tensor};
@@ -19,6 +25,19 @@ use crate::model::ranker::normalize_rows;
 
 /// Added to the attention score of padding; finite, so that softmax has no NaN on any backend.
 const MASKED_SCORE: f32 = -1.0e9;
+
+/// Devlin et al. 2018: every matrix starts normal with this deviation.
+const WEIGHT_INITIALIZER: Initializer = Initializer::Normal {
+    mean: 0.0,
+    std: 0.02,
+};
+
+/// A linear layer that starts as BERT's do.
+pub(super) fn linear(d_in: usize, d_out: usize, device: &Device) -> Linear {
+    LinearConfig::new(d_in, d_out)
+        .with_initializer(WEIGHT_INITIALIZER)
+        .init(device)
+}
 
 /// Token ids to hidden states.
 #[derive(Module, Debug)]
@@ -57,6 +76,7 @@ struct BatchShape {
 
 impl BertConfig {
     /// The network on `device`; weights take no memory before they are loaded or used.
+    /// Until they are loaded they are normal with the deviation of the original BERT.
     #[must_use]
     pub fn init(&self, device: &Device) -> BertModel {
         let dim = self.hidden_size;
@@ -65,8 +85,12 @@ impl BertConfig {
                 .with_epsilon(self.layer_norm_eps)
                 .init(device)
         };
-        let embedding = |num_rows| EmbeddingConfig::new(num_rows, dim).init(device);
-        let linear = |d_in, d_out| LinearConfig::new(d_in, d_out).init(device);
+        let embedding = |num_rows| {
+            EmbeddingConfig::new(num_rows, dim)
+                .with_initializer(WEIGHT_INITIALIZER)
+                .init(device)
+        };
+        let linear = |d_in, d_out| linear(d_in, d_out, device);
         let embeddings = BertEmbeddings {
             word: embedding(self.vocab_size),
             position: embedding(self.max_position_embeddings),
@@ -92,38 +116,77 @@ impl BertConfig {
 }
 
 impl BertModel {
-    /// Hidden states of the last layer.
+    /// Hidden states of the last layer for single texts, without dropout.
     ///
     /// # Shapes
     /// `token_ids`: `[num_texts, len]`; `mask`: `[num_texts, len]`, 1 at a token and 0 at padding,
     /// absent where nothing is padded. → `[num_texts, len, hidden_size]`.
     #[must_use]
     pub fn forward(&self, token_ids: Tensor<2, Int>, mask: Option<Tensor<2>>) -> Tensor<3> {
+        self.run(token_ids, None, mask, None)
+    }
+
+    /// Hidden states of the last layer for pairs of texts.
+    ///
+    /// # Shapes
+    /// `token_ids`, `mask` as in [`Self::forward`]; `token_types`: `[num_texts, len]`, 0 in the first text
+    /// and 1 in the second. → `[num_texts, len, hidden_size]`.
+    #[must_use]
+    pub fn forward_pairs(
+        &self,
+        token_ids: Tensor<2, Int>,
+        token_types: Tensor<2, Int>,
+        mask: Option<Tensor<2>>,
+        dropout: &Dropout,
+    ) -> Tensor<3> {
+        self.run(token_ids, Some(token_types), mask, Some(dropout))
+    }
+
+    fn run(
+        &self,
+        token_ids: Tensor<2, Int>,
+        token_types: Option<Tensor<2, Int>>,
+        mask: Option<Tensor<2>>,
+        dropout: Option<&Dropout>,
+    ) -> Tensor<3> {
         let [num_texts, len] = token_ids.dims();
         let shape = BatchShape { num_texts, len };
         let scores = mask.map(|mask| attention_bias(mask, shape));
-        let mut hidden = self.embeddings.forward(token_ids);
+        let mut hidden = drop_some(dropout, self.embeddings.forward(token_ids, token_types));
         for layer in &self.layers {
-            hidden = layer.attend(hidden, shape, scores.as_ref());
-            hidden = layer.feed_forward(hidden);
+            hidden = layer.attend(hidden, shape, scores.as_ref(), dropout);
+            hidden = layer.feed_forward(hidden, dropout);
         }
         let dim = hidden.dims()[1];
         hidden.reshape([num_texts, len, dim])
     }
 }
 
+fn drop_some(dropout: Option<&Dropout>, values: Tensor<2>) -> Tensor<2> {
+    match dropout {
+        None => values,
+        Some(dropout) => dropout.forward(values),
+    }
+}
+
 impl BertEmbeddings {
     /// # Shapes
-    /// `[num_texts, len]` → `[num_texts · len, hidden_size]`.
-    fn forward(&self, token_ids: Tensor<2, Int>) -> Tensor<2> {
+    /// `[num_texts, len]`, types likewise or none for type 0 → `[num_texts · len, hidden_size]`.
+    fn forward(&self, token_ids: Tensor<2, Int>, token_types: Option<Tensor<2, Int>>) -> Tensor<2> {
         let [num_texts, len] = token_ids.dims();
         let words = self.word.forward(token_ids);
         let dim = words.dims()[2];
         let positions = self.position.weight.val().slice([0..len, 0..dim]);
-        let token_type = self.token_type.weight.val().slice([0..1, 0..dim]);
-        let places = (positions + token_type).reshape([1, len, dim]);
-        self.norm
-            .forward((words + places).reshape([num_texts * len, dim]))
+        let places = match token_types {
+            None => {
+                let token_type = self.token_type.weight.val().slice([0..1, 0..dim]);
+                words + (positions + token_type).reshape([1, len, dim])
+            }
+            Some(types) => {
+                words + positions.reshape([1, len, dim]) + self.token_type.forward(types)
+            }
+        };
+        self.norm.forward(places.reshape([num_texts * len, dim]))
     }
 }
 
@@ -132,7 +195,13 @@ impl BertLayer {
     ///
     /// # Shapes
     /// `hidden`: `[num_texts · len, hidden_size]` → same.
-    fn attend(&self, hidden: Tensor<2>, shape: BatchShape, bias: Option<&Tensor<4>>) -> Tensor<2> {
+    fn attend(
+        &self,
+        hidden: Tensor<2>,
+        shape: BatchShape,
+        bias: Option<&Tensor<4>>,
+        dropout: Option<&Dropout>,
+    ) -> Tensor<2> {
         let BatchShape { num_texts, len } = shape;
         let dim = hidden.dims()[1];
         let heads = |linear: &Linear| {
@@ -143,18 +212,18 @@ impl BertLayer {
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
         let mixed = attention(query, key, value, None, bias.cloned(), Default::default());
         let mixed = mixed.swap_dims(1, 2).reshape([num_texts * len, dim]);
-        self.attention_norm
-            .forward(hidden + self.attention_output.forward(mixed))
+        let output = drop_some(dropout, self.attention_output.forward(mixed));
+        self.attention_norm.forward(hidden + output)
     }
 
     /// Position-wise feed-forward layer with its residual.
     ///
     /// # Shapes
     /// `[num_texts · len, hidden_size]` → same.
-    fn feed_forward(&self, hidden: Tensor<2>) -> Tensor<2> {
+    fn feed_forward(&self, hidden: Tensor<2>, dropout: Option<&Dropout>) -> Tensor<2> {
         let inner = gelu(self.intermediate.forward(hidden.clone()));
-        self.output_norm
-            .forward(hidden + self.output.forward(inner))
+        let output = drop_some(dropout, self.output.forward(inner));
+        self.output_norm.forward(hidden + output)
     }
 }
 

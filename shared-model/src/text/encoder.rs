@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::TextError;
 use super::batch::{BatchLimits, TokenBatch, TokenizedText, plan_batches};
 use super::bert::{BertModel, mean_pool};
 use super::config::BertConfig;
 use super::parameters::{NamedTensor, by_name, load};
 use super::tokenizer::TextTokenizer;
+use super::{TextError, device_error};
 use crate::ids::BlobId;
 
 /// Values hashed at a time when weights are fingerprinted: large enough for BLAKE3's wide kernels.
@@ -244,12 +244,6 @@ impl EmbeddingRows {
             self.values[text_idx * self.dim..(text_idx + 1) * self.dim].copy_from_slice(row);
         }
         Ok(())
-    }
-}
-
-fn device_error(error: impl std::fmt::Debug) -> TextError {
-    TextError::Device {
-        reason: format!("{error:?}"),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Two encoders stand behind [`AnyTextEncoder`]: a BERT-family network with pretrained weights
 //! (`config`, `tokenizer`, `batch` → `bert` ← `parameters`; `encoder` puts them together) and
 //! `small`, which hashes words and needs no weights. Both run on the server and in the page.
+//! `cross_encoder` reads two texts together (`pairs`) and says how well they go together; it runs on the server.
 //! Not here: reading or downloading files and caching rows (the server's `text_source`), and the
 //! projection of these vectors into the item space (`model`).
 
@@ -17,12 +18,17 @@ pub mod parameters;
 pub mod encoder;
 pub mod small;
 
+pub mod cross_encoder;
+pub mod pairs;
+
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
 pub use batch::{BatchLimits, TokenizedText};
 pub use config::BertConfig;
+pub use cross_encoder::{CrossEncoder, CrossEncoderConfig};
 pub use encoder::{BertTextEncoder, TextEncoder};
+pub use pairs::PairTokenizer;
 pub use parameters::NamedTensor;
 pub use small::SmallTextEncoder;
 pub use tokenizer::TextTokenizer;
@@ -198,6 +204,12 @@ impl AnyTextEncoder {
             Self::Bert(encoder) => encoder.embed_async(texts).await,
             Self::Small(encoder) => Ok(encoder.embed(texts)),
         }
+    }
+}
+
+fn device_error(error: impl std::fmt::Debug) -> TextError {
+    TextError::Device {
+        reason: format!("{error:?}"),
     }
 }
 

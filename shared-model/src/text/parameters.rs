@@ -1,4 +1,4 @@
-//! Host tensors into the network, by path, with every name and shape checked.
+//! Host tensors into a network and back, by path, with every name and shape checked.
 //!
 //! Names and layouts are those of a Hugging Face BERT checkpoint, with or without `bert.` in front:
 //!
@@ -8,17 +8,18 @@
 //! embeddings.norm.gamma           embeddings.LayerNorm.weight
 //! layers.3.query.weight           encoder.layer.3.attention.self.query.weight    transposed: [out, in]
 //! layers.3.attention_norm.beta    encoder.layer.3.attention.output.LayerNorm.bias
+//! encoder.layers.3.query.bias     bert.encoder.layer.3.attention.self.query.bias  inside a cross-encoder
+//! click.weight                    click.weight                                    likewise
 //! ```
 //! The pooler, the prediction heads and the stored position ids of such a file are not used.
 //! Not here: parsing the file.
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
-use super::TextError;
-use super::bert::BertModel;
+use super::{TextError, device_error};
 
 /// One weight in host memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,11 +57,25 @@ pub(super) fn by_name(
     Ok(map)
 }
 
+/// Tensors by their whole name; none is left out.
+pub(super) fn by_whole_name(
+    tensors: Vec<NamedTensor>,
+) -> Result<BTreeMap<String, NamedTensor>, TextError> {
+    let mut map = BTreeMap::new();
+    for tensor in tensors {
+        check_values(&tensor)?;
+        if let Some(twice) = map.insert(tensor.name.clone(), tensor) {
+            return Err(TextError::TensorTwice { tensor: twice.name });
+        }
+    }
+    Ok(map)
+}
+
 /// Puts every tensor into its place of `model`; all places must be filled and none be left over.
-pub(super) fn load(
-    model: BertModel,
+pub(super) fn load<M: Module>(
+    model: M,
     tensors: BTreeMap<String, NamedTensor>,
-) -> Result<BertModel, TextError> {
+) -> Result<M, TextError> {
     let mut loader = Loader {
         path: Vec::new(),
         tensors,
@@ -75,6 +90,23 @@ pub(super) fn load(
             tensor: tensor.name,
         }),
         None => Ok(model),
+    }
+}
+
+/// Every weight of `model`, named and laid out as [`load`] takes it.
+///
+/// # Errors
+/// The device failed to give a weight back.
+pub(super) fn store<M: Module>(model: &M) -> Result<Vec<NamedTensor>, TextError> {
+    let mut storer = Storer {
+        path: Vec::new(),
+        tensors: Vec::new(),
+        error: None,
+    };
+    model.visit(&mut storer);
+    match storer.error {
+        Some(error) => Err(error),
+        None => Ok(storer.tensors),
     }
 }
 
@@ -111,18 +143,68 @@ struct Loader {
     error: Option<TextError>,
 }
 
+/// Visits the parameters of the module and reads them back.
+struct Storer {
+    path: Vec<Segment>,
+    tensors: Vec<NamedTensor>,
+    /// The first error; the rest is skipped.
+    error: Option<TextError>,
+}
+
 struct Segment {
     name: String,
     is_in_linear: bool,
 }
 
+impl Segment {
+    fn new(name: &str, container_type: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            is_in_linear: container_type == "Struct:Linear",
+        }
+    }
+}
+
+/// Whether the parameter at `path` lies transposed in the file: the matrices of linear layers do.
+fn is_transposed(path: &[Segment], num_dims: usize) -> bool {
+    path.last().is_some_and(|leaf| leaf.is_in_linear) && num_dims == 2
+}
+
+impl ModuleVisitor for Storer {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push(Segment::new(name, container_type));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let mut shape = param.lazy_shape().dims::<D>().to_vec();
+        let data = param.val().try_into_data().map_err(device_error);
+        let values = data.and_then(|data| data.try_into_vec::<f32>().map_err(device_error));
+        let mut values = match values {
+            Ok(values) => values,
+            Err(error) => {
+                self.error.get_or_insert(error);
+                return;
+            }
+        };
+        if is_transposed(&self.path, D) {
+            values = transpose(&values, shape[0], shape[1]);
+            shape.reverse();
+        }
+        self.tensors.push(NamedTensor {
+            name: file_name(&self.path),
+            shape,
+            values,
+        });
+    }
+}
+
 impl ModuleMapper for Loader {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        let is_in_linear = container_type == "Struct:Linear";
-        self.path.push(Segment {
-            name: name.to_owned(),
-            is_in_linear,
-        });
+        self.path.push(Segment::new(name, container_type));
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -154,8 +236,7 @@ impl Loader {
         let Some(tensor) = self.tensors.remove(&name) else {
             return Err(TextError::TensorMissing { tensor: name });
         };
-        let is_transposed =
-            self.path.last().is_some_and(|leaf| leaf.is_in_linear) && module_shape.len() == 2;
+        let is_transposed = is_transposed(&self.path, module_shape.len());
         let mut expected = module_shape.to_vec();
         if is_transposed {
             expected.reverse();
@@ -187,6 +268,7 @@ fn file_name(path: &[Segment]) -> String {
 
 fn file_segment(name: &str) -> &str {
     match name {
+        "encoder" => "bert",
         "word" => "word_embeddings",
         "position" => "position_embeddings",
         "token_type" => "token_type_embeddings",

@@ -7,6 +7,7 @@ use std::fmt;
 use tokenizers::{Tokenizer, TruncationParams};
 
 use super::batch::TokenizedText;
+use super::pairs::TokenizedPair;
 use super::{TextError, readable_part};
 use crate::ids::BlobId;
 
@@ -81,6 +82,23 @@ impl TextTokenizer {
     #[must_use]
     pub fn fingerprint(&self) -> BlobId {
         self.fingerprint
+    }
+
+    /// Tokens of two texts in one sequence, the longer cut first; special tokens as the file says.
+    ///
+    /// # Errors
+    /// The tokenizer failed.
+    pub fn tokenize_pair(&self, first: &str, second: &str) -> Result<TokenizedPair, TextError> {
+        let texts = (readable_part(first), readable_part(second));
+        let encoding = self.tokenizer.encode_fast(texts, true);
+        let encoding = encoding.map_err(|error| TextError::Tokenize {
+            reason: error.to_string(),
+        })?;
+        let types = encoding.get_type_ids();
+        Ok(TokenizedPair {
+            token_ids: encoding.get_ids().to_vec(),
+            num_first: types.iter().take_while(|id| **id == 0).count(),
+        })
     }
 
     /// Tokens of one text; an empty text gives the special tokens alone.

@@ -46,9 +46,23 @@ impl ItemKnn {
     /// Ranks the queried item; nothing is ranked without a history.
     #[must_use]
     pub fn rank(&mut self, query: &Query, timelines: &Timelines) -> Ranked {
+        let Some(scores) = self.scores(query, timelines) else {
+            return Ranked::NOTHING;
+        };
+        Ranked::of(
+            scores,
+            Some(query.item_idx),
+            timelines.removed(query).iter().copied(),
+            Scores::Ordinal,
+        )
+    }
+
+    /// Scores of all items, those had already among them; `None` without a history.
+    #[must_use]
+    pub fn scores(&mut self, query: &Query, timelines: &Timelines) -> Option<&[f32]> {
         let history = timelines.history(query);
         if history.is_empty() {
-            return Ranked::NOTHING;
+            return None;
         }
         let mut asked: Vec<u32> = history
             .iter()
@@ -62,12 +76,7 @@ impl ItemKnn {
         for item_idx in asked {
             self.add_neighbours(item_idx);
         }
-        Ranked::of(
-            &self.scores,
-            Some(query.item_idx),
-            timelines.removed(query).iter().copied(),
-            Scores::Ordinal,
-        )
+        Some(&self.scores)
     }
 
     /// Counts the event if its item is new to the user.

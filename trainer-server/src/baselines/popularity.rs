@@ -67,6 +67,12 @@ impl PopularityWindow {
         self.popularity.rank(query, timelines)
     }
 
+    /// Events of an item in the window as it stands.
+    #[must_use]
+    pub fn count(&self, item_idx: u32) -> f32 {
+        self.popularity.counts[item_idx as usize]
+    }
+
     /// Counts an event. Events come in time order.
     pub fn learn(&mut self, query: &Query) {
         self.expire(query.occurred_at);

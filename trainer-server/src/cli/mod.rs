@@ -1,6 +1,7 @@
 //! The command line: flags, progress, printing. What the commands do lies in the modules they call.
 
 pub mod ablate;
+pub mod cross_encoder;
 pub mod evaluate;
 pub mod import;
 pub mod replay;
@@ -53,6 +54,8 @@ pub enum Command {
     Ablate(ablate::AblateArgs),
     /// Look for better settings on a dataset, offline
     Tune(tune::TuneArgs),
+    /// Tune a CrossEncoder along a dataset and report what it is worth
+    CrossEncoder(cross_encoder::CrossEncoderArgs),
     /// Fetch the pretrained text encoder
     Text(text::TextArgs),
 }
@@ -69,6 +72,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Ablate(args) => ablate::run(args),
         Command::Tune(args) => tune::run(args),
+        Command::CrossEncoder(args) => cross_encoder::run(args),
         Command::Text(args) => text::run(args),
     }
 }

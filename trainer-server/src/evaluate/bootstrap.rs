@@ -155,7 +155,7 @@ fn means(
 }
 
 /// Ends of the middle 95 %, by the nearest rank from either side.
-fn percentiles(values: impl Iterator<Item = f64>) -> Interval {
+pub(crate) fn percentiles(values: impl Iterator<Item = f64>) -> Interval {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_unstable_by(f64::total_cmp);
     let num_below = (sorted.len() as f64 * TAIL) as usize; // 25 of 1,000

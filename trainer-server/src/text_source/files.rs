@@ -25,7 +25,7 @@ pub(super) struct PretrainedFile {
     /// Its name.
     pub(super) name: &'static str,
     /// Largest size that is read.
-    bytes_max: u64,
+    pub(super) bytes_max: u64,
     /// Hash of the file of all-MiniLM-L6-v2.
     pub(super) sha256: &'static str,
 }
@@ -98,12 +98,40 @@ pub(super) fn read(
         if actual != file.sha256 {
             return Err(TextSourceError::Checksum {
                 path,
-                expected: file.sha256,
+                expected: file.sha256.to_owned(),
                 actual,
             });
         }
     }
     Ok(bytes)
+}
+
+/// A folder read and parsed, not yet built into a network.
+#[derive(Debug)]
+pub struct EncoderFiles {
+    /// `config.json`.
+    pub config_json: Vec<u8>,
+    /// `tokenizer.json`.
+    pub tokenizer_json: Vec<u8>,
+    /// What of `model.safetensors` was asked for.
+    pub tensors: Vec<NamedTensor>,
+}
+
+/// Reads the three files of `dir` and the tensors that `is_wanted` by name.
+pub(super) fn read_all(
+    dir: &Path,
+    trust: Trust,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<EncoderFiles, TextSourceError> {
+    let config_json = read(dir, CONFIG, trust)?;
+    let tokenizer_json = read(dir, TOKENIZER, trust)?;
+    let weights = read(dir, WEIGHTS, trust)?;
+    let tensors = named_tensors(&dir.join(WEIGHTS.name), &weights, is_wanted)?;
+    Ok(EncoderFiles {
+        config_json,
+        tokenizer_json,
+        tensors,
+    })
 }
 
 /// Builds the encoder of a folder.
@@ -114,11 +142,14 @@ pub(super) fn load_folder(
     progress: &ProgressBar,
 ) -> Result<AnyTextEncoder, TextSourceError> {
     progress.set_message("reading the text encoder");
-    let config = read(dir, CONFIG, trust)?;
-    let tokenizer = read(dir, TOKENIZER, trust)?;
-    let tensors = named_tensors(&dir.join(WEIGHTS.name), &read(dir, WEIGHTS, trust)?)?;
+    let files = read_all(dir, trust, |name| !is_unused(name))?;
     progress.set_message("building the text encoder");
-    let encoder = build(&config, &tokenizer, tensors, device);
+    let encoder = build(
+        &files.config_json,
+        &files.tokenizer_json,
+        files.tensors,
+        device,
+    );
     let encoder = encoder.map_err(|source| TextSourceError::Unusable {
         dir: dir.to_owned(),
         source,
@@ -148,8 +179,12 @@ fn batch_limits(device: &Device) -> BatchLimits {
     }
 }
 
-/// Tensors of a safetensors file that an encoder has use for.
-fn named_tensors(path: &Path, bytes: &[u8]) -> Result<Vec<NamedTensor>, TextSourceError> {
+/// Tensors of a safetensors file whose names are wanted.
+fn named_tensors(
+    path: &Path,
+    bytes: &[u8],
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<NamedTensor>, TextSourceError> {
     let parsed = SafeTensors::deserialize(bytes);
     let parsed = parsed.map_err(|error| {
         let reason = format!("{error:?}");
@@ -160,7 +195,7 @@ fn named_tensors(path: &Path, bytes: &[u8]) -> Result<Vec<NamedTensor>, TextSour
     })?;
     let mut tensors = Vec::with_capacity(parsed.len());
     for (name, view) in parsed.iter() {
-        if is_unused(name) {
+        if !is_wanted(name) {
             continue;
         }
         if view.dtype() != Dtype::F32 {
