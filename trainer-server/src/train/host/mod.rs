@@ -24,6 +24,7 @@ mod sequences;
 mod softmax_loss;
 #[cfg(test)]
 mod tests;
+mod vector;
 mod weights;
 
 use rayon::prelude::*;

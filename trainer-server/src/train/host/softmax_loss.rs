@@ -11,11 +11,10 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
 use super::elementwise::{add_multiple, add_scaled, dot, exponentials};
 use super::matmul::{Panels, Rows, RowsMut, Start, add_transposed_product, multiply};
 use super::prior::Prior;
+use super::vector::vectorized;
 use super::weights::Gradients;
 use crate::train::full_batch::{Batch, Target};
 
@@ -265,10 +264,7 @@ impl<'a> Candidates<'a> {
         let vector = &items.vectors[row * self.dim..(row + 1) * self.dim];
         self.prior.add_scores(target_idx, scores);
         self.leave_out_target(target, scores);
-        let product = Arch::new().dispatch(
-            #[inline(always)]
-            || dot(user, vector),
-        );
+        let product = vectorized!({ dot(user, vector) });
         let score = product + items.bias[row] + self.prior.target_score(target_idx);
         let share = target.target_weight / self.weight_sum;
         let is_beside = !self.batch.is_full_softmax;
@@ -309,28 +305,22 @@ impl CandidateSums {
     /// Adds them to the gradients of the items that the candidates are.
     pub(super) fn add_to(&self, candidates: &[i32], dim: usize, sums: &mut Gradients) {
         let rows = self.vectors.chunks_exact(dim).zip(&self.bias);
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (candidate, (vector, bias)) in candidates.iter().zip(rows) {
-                    let row = *candidate as usize; // rows are never negative
-                    add_scaled(&mut sums.vectors[row * dim..(row + 1) * dim], 1.0, vector);
-                    sums.bias[row] += bias;
-                }
-            },
-        );
+        vectorized!({
+            for (candidate, (vector, bias)) in candidates.iter().zip(rows) {
+                let row = *candidate as usize; // rows are never negative
+                add_scaled(&mut sums.vectors[row * dim..(row + 1) * dim], 1.0, vector);
+                sums.bias[row] += bias;
+            }
+        });
     }
 }
 
 /// `sums += Σ_t factor_t·row_t`.
 fn add_weighted_rows(sums: &mut [f32], factors: &[f32], rows: &[f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let len = sums.len();
-            for (factor, row) in factors.iter().zip(rows.chunks_exact(len)) {
-                add_scaled(sums, *factor, row);
-            }
-        },
-    );
+    vectorized!({
+        let len = sums.len();
+        for (factor, row) in factors.iter().zip(rows.chunks_exact(len)) {
+            add_scaled(sums, *factor, row);
+        }
+    });
 }
