@@ -119,7 +119,7 @@ impl<'a> Items<'a> {
             });
     }
 
-    /// From the gradients of the vectors, one sum per thread.
+    /// From the gradients of the vectors, one sum per lane.
     ///
     /// # Shapes
     /// `sums`: each `[num_rows, dim]`.

@@ -43,7 +43,7 @@ pub(super) struct Candidates<'a> {
     weight_sum: f32,
 }
 
-/// Sums of one thread over the candidates.
+/// Sums of one lane over sampled candidates; the whole catalogue needs none beside those of its items.
 pub(super) struct CandidateSums {
     /// `[num_candidates, dim]`
     vectors: Vec<f32>,
@@ -131,9 +131,14 @@ impl<'a> Candidates<'a> {
 
     /// Zeros.
     pub(super) fn sums(&self) -> CandidateSums {
+        let num_sums = if self.batch.is_full_softmax {
+            0
+        } else {
+            self.offsets.len()
+        };
         CandidateSums {
-            vectors: vec![0.0; self.offsets.len() * self.dim],
-            bias: vec![0.0; self.offsets.len()],
+            vectors: vec![0.0; num_sums * self.dim],
+            bias: vec![0.0; num_sums],
         }
     }
 
@@ -211,12 +216,17 @@ impl<'a> Candidates<'a> {
             Start::Zero,
         );
         self.spread(targets, &rows, users, mixed, items, sums);
+        let (vectors, bias) = if self.batch.is_full_softmax {
+            (&mut sums.vectors, &mut sums.bias)
+        } else {
+            (&mut candidate_sums.vectors, &mut candidate_sums.bias)
+        };
         add_transposed_product(
             exponentials,
             Rows::dense(mixed, dim),
-            RowsMut::dense(&mut candidate_sums.vectors, dim),
+            RowsMut::dense(vectors, dim),
         );
-        add_weighted_rows(&mut candidate_sums.bias, factors, scores);
+        add_weighted_rows(bias, factors, scores);
     }
 
     /// Adds `r∘(E·V)` and the targets' own parts to the gradients; `mixed`, which is `E·V`, ← `r∘u`.
