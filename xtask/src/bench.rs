@@ -1,5 +1,7 @@
 //! Benchmarks by name, each written as JSON beside the command, commit and machine that made it.
 
+mod train;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +18,8 @@ use crate::workspace::Workspace;
 pub(crate) enum Name {
     /// Raw and brotli bytes of the built browser modules and of the package's JavaScript.
     Sizes,
+    /// The training step beside the same model in PyTorch, which is installed under target.
+    Train,
 }
 
 /// Brotli as a server with precompressed files sends it.
@@ -33,11 +37,12 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let numbers = match name {
         Name::Sizes => sizes(workspace)?,
+        Name::Train => train::measure(workspace)?,
     };
     let report = json!({
         "benchmark": format!("{name:?}").to_lowercase(),
         "commit": commit(workspace),
-        "machine": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        "machine": machine(),
         "numbers": numbers,
     });
     let text = serde_json::to_string_pretty(&report)?;
@@ -59,6 +64,20 @@ fn commit(workspace: &Workspace) -> Value {
         }
         Ok(_) | Err(_) => Value::Null, // not in a git checkout
     }
+}
+
+/// Operating system, architecture, and the processor where the system names it.
+fn machine() -> String {
+    let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default(); // elsewhere there is no such file
+    let models = cpus
+        .lines()
+        .filter_map(|line| line.strip_prefix("model name"));
+    let Some(model) = models.clone().next() else {
+        return system;
+    };
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    format!("{system}, {} cores of {model}", models.count())
 }
 
 /// Of the package where it was built, else of the modules of tests and demo.

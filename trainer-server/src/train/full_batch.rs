@@ -2,6 +2,7 @@
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use rayon::prelude::*;
 use shared_model::model::sequence::{Sequence, SequenceBatch};
 
 use super::count_history::CountHistory;
@@ -114,13 +115,18 @@ impl PriorFeatures {
             .iter()
             .flat_map(|target| history.features(&[rows[target.row as usize]], target.occurred_at))
             .collect();
+        let moment_len = candidates.len() * history.num_half_lives();
+        let mut of_candidates = vec![0.0; distinct.len() * moment_len];
+        of_candidates
+            .par_chunks_mut(moment_len.max(1))
+            .zip(&distinct)
+            .for_each(|(features, at_millis)| {
+                features.copy_from_slice(&history.features(candidates, *at_millis));
+            });
         Self {
             num_moments: distinct.len(),
             num_half_lives: history.num_half_lives(),
-            of_candidates: distinct
-                .iter()
-                .flat_map(|at_millis| history.features(candidates, *at_millis))
-                .collect(),
+            of_candidates,
             moments: targets.iter().map(moment).collect(),
             of_targets,
         }

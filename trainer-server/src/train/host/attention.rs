@@ -8,11 +8,10 @@
 //! Query, key and value lie side by side in one matrix `[num_tokens, 3·dim]`; a head is a range of its columns.
 //! Not here: the projections before and after (`layer`).
 
-use pulp::Arch;
-
 use super::elementwise::{dot, exponentials_here, masked, scale_by};
 use super::matmul::{Panels, Rows, RowsMut, Start, add_transposed_product, multiply};
 use super::sequences::Chunk;
+use super::vector::vectorized;
 
 /// Sizes of the heads.
 #[derive(Debug, Clone, Copy)]
@@ -236,39 +235,33 @@ fn part_mut(projected: &mut [f32], heads: Heads, head: Head, which: usize) -> Ro
 
 /// Softmax of `scale·scores` over the positions up to each row's own; 0 behind.
 fn causal_softmax(scores: &mut [f32], len: usize, scale: f32) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (position, row) in scores.chunks_exact_mut(len).enumerate() {
-                let (seen, future) = row.split_at_mut(position + 1);
-                for score in seen.iter_mut() {
-                    *score *= scale;
-                }
-                let (_, sum) = exponentials_here(seen, f32::MIN);
-                let inverse = 1.0 / sum;
-                for weight in seen.iter_mut() {
-                    *weight *= inverse;
-                }
-                future.fill(0.0);
+    vectorized!({
+        for (position, row) in scores.chunks_exact_mut(len).enumerate() {
+            let (seen, future) = row.split_at_mut(position + 1);
+            for score in seen.iter_mut() {
+                *score *= scale;
             }
-        },
-    );
+            let (_, sum) = exponentials_here(seen, f32::MIN);
+            let inverse = 1.0 / sum;
+            for weight in seen.iter_mut() {
+                *weight *= inverse;
+            }
+            future.fill(0.0);
+        }
+    });
 }
 
 /// `gradient ← A∘(gradient − Σ gradient∘A)·scale` in every row.
 fn softmax_gradient(gradient: &mut [f32], weights: &[f32], len: usize, scale: f32) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let rows = gradient
-                .chunks_exact_mut(len)
-                .zip(weights.chunks_exact(len));
-            for (gradient, weights) in rows {
-                let along = dot(gradient, weights);
-                for (gradient, weight) in gradient.iter_mut().zip(weights) {
-                    *gradient = weight * (*gradient - along) * scale;
-                }
+    vectorized!({
+        let rows = gradient
+            .chunks_exact_mut(len)
+            .zip(weights.chunks_exact(len));
+        for (gradient, weights) in rows {
+            let along = dot(gradient, weights);
+            for (gradient, weight) in gradient.iter_mut().zip(weights) {
+                *gradient = weight * (*gradient - along) * scale;
             }
-        },
-    );
+        }
+    });
 }

@@ -3,7 +3,7 @@
 //! A mask value depends on the seed, the place in the model and the position alone, so it is the same
 //! however the batch is spread over threads.
 
-use pulp::Arch;
+use super::vector::vectorized;
 
 /// Where in the model a mask applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,15 +51,12 @@ pub(super) fn draw(
     let threshold = (share * f64::from(u32::MAX)) as u32; // saturates, which is what a share of 1 wants
     let scale = (1.0 / (1.0 - share)) as f32; // a factor, rounded
     let first = first as u32; // positions beyond 2^32 start over
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (position, value) in (0_u32..).zip(mask.iter_mut()) {
-                let random = mix(position.wrapping_add(first), key_low, key_high);
-                *value = if random < threshold { 0.0 } else { scale };
-            }
-        },
-    );
+    vectorized!({
+        for (position, value) in (0_u32..).zip(mask.iter_mut()) {
+            let random = mix(position.wrapping_add(first), key_low, key_high);
+            *value = if random < threshold { 0.0 } else { scale };
+        }
+    });
 }
 
 /// Two rounds of a multiply-and-shift hash of 32 bits, with a key before each.

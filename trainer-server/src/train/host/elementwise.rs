@@ -4,7 +4,7 @@
 //! this machine; sums are kept in 16 lanes, since the order of a float sum is part of its result.
 //! Not here: matrix products (`matmul`).
 
-use pulp::Arch;
+use super::vector::vectorized;
 
 const NUM_LANES: usize = 16;
 /// `exp` below this is nothing beside the largest term of a softmax.
@@ -86,10 +86,7 @@ fn largest(values: &[f32], first: f32) -> f32 {
 /// Replaces `values` by `exp(values − max)`, where `max` is the largest of them and `first`.
 /// Returns `max` and the sum of the results.
 pub(super) fn exponentials(values: &mut [f32], first: f32) -> (f32, f32) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || exponentials_here(values, first),
-    )
+    vectorized!({ exponentials_here(values, first) })
 }
 
 /// As [`exponentials`], for use inside a dispatch.
@@ -114,18 +111,12 @@ pub(super) fn exponentials_here(values: &mut [f32], first: f32) -> (f32, f32) {
 
 /// `a += b`.
 pub(super) fn add(a: &mut [f32], b: &[f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || add_scaled(a, 1.0, b),
-    );
+    vectorized!({ add_scaled(a, 1.0, b) });
 }
 
 /// `a += factor·b`.
 pub(super) fn add_multiple(a: &mut [f32], factor: f32, b: &[f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || add_scaled(a, factor, b),
-    );
+    vectorized!({ add_scaled(a, factor, b) });
 }
 
 /// `sums += Σ rows`: gradient of a bias.
@@ -133,14 +124,11 @@ pub(super) fn add_multiple(a: &mut [f32], factor: f32, b: &[f32]) {
 /// # Shapes
 /// `rows`: `[num_rows, sums.len()]`.
 pub(super) fn add_rows(sums: &mut [f32], rows: &[f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for row in rows.chunks_exact(sums.len()) {
-                add_scaled(sums, 1.0, row);
-            }
-        },
-    );
+    vectorized!({
+        for row in rows.chunks_exact(sums.len()) {
+            add_scaled(sums, 1.0, row);
+        }
+    });
 }
 
 /// `out = a∘mask`, a copy where there is no mask.
@@ -149,14 +137,11 @@ pub(super) fn masked(out: &mut [f32], a: &[f32], mask: &[f32]) {
         out.copy_from_slice(a);
         return;
     }
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for ((out, a), mask) in out.iter_mut().zip(a).zip(mask) {
-                *out = a * mask;
-            }
-        },
-    );
+    vectorized!({
+        for ((out, a), mask) in out.iter_mut().zip(a).zip(mask) {
+            *out = a * mask;
+        }
+    });
 }
 
 /// `out += a∘mask`, or `out += a` where there is no mask.
@@ -164,54 +149,45 @@ pub(super) fn add_masked(out: &mut [f32], a: &[f32], mask: &[f32]) {
     if mask.is_empty() {
         return add(out, a);
     }
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for ((out, a), mask) in out.iter_mut().zip(a).zip(mask) {
-                *out += a * mask;
-            }
-        },
-    );
+    vectorized!({
+        for ((out, a), mask) in out.iter_mut().zip(a).zip(mask) {
+            *out += a * mask;
+        }
+    });
 }
 
 /// `a ← a∘b`.
 pub(super) fn scale_by(a: &mut [f32], b: &[f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (a, b) in a.iter_mut().zip(b) {
-                *a *= b;
-            }
-        },
-    );
+    vectorized!({
+        for (a, b) in a.iter_mut().zip(b) {
+            *a *= b;
+        }
+    });
 }
 
 /// `values ← gelu(values)`, `slopes ← gelu'(values)`, with `gelu(x) = x·Φ(x)` (Hendrycks & Gimpel 2016).
 ///
 /// `Φ` by Abramowitz & Stegun 7.1.26, absolute error 1.5e-7.
 pub(super) fn gelu(values: &mut [f32], slopes: &mut [f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (value, slope) in values.iter_mut().zip(slopes) {
-                let x = *value;
-                let bell = exp(-0.5 * x * x);
-                let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-                let t = 1.0 / (1.0 + 0.327_591_1 * z);
-                let mut p = 1.061_405_4_f32;
-                p = p * t - 1.453_152;
-                p = p * t + 1.421_413_7;
-                p = p * t - 0.284_496_72;
-                p = p * t + 0.254_829_6;
-                let tail = 0.5 * p * t * bell;
-                let below = if x < 0.0 { tail } else { 1.0 - tail };
-                /// 1/√(2π)
-                const BELL_TOP: f32 = 0.398_942_3;
-                *value = x * below;
-                *slope = below + x * BELL_TOP * bell;
-            }
-        },
-    );
+    vectorized!({
+        for (value, slope) in values.iter_mut().zip(slopes) {
+            let x = *value;
+            let bell = exp(-0.5 * x * x);
+            let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+            let t = 1.0 / (1.0 + 0.327_591_1 * z);
+            let mut p = 1.061_405_4_f32;
+            p = p * t - 1.453_152;
+            p = p * t + 1.421_413_7;
+            p = p * t - 0.284_496_72;
+            p = p * t + 0.254_829_6;
+            let tail = 0.5 * p * t * bell;
+            let below = if x < 0.0 { tail } else { 1.0 - tail };
+            /// 1/√(2π)
+            const BELL_TOP: f32 = 0.398_942_3;
+            *value = x * below;
+            *slope = below + x * BELL_TOP * bell;
+        }
+    });
 }
 
 #[cfg(test)]

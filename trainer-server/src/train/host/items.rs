@@ -6,7 +6,6 @@
 //!
 //! The same as `shared_model::model::ranker::item_vectors`.
 
-use pulp::Arch;
 use rayon::prelude::*;
 use shared_model::model::parameters::ParameterSet;
 
@@ -14,6 +13,7 @@ use super::dropout::{Site, draw};
 use super::elementwise::{add, add_scaled, dot};
 use super::layer::DropoutSeed;
 use super::matmul::{Panels, Rows, RowsMut, Start, add_transposed_product, multiply};
+use super::vector::vectorized;
 use crate::train::full_step::gather;
 
 /// As in `shared_model::model::ranker`.
@@ -119,7 +119,7 @@ impl<'a> Items<'a> {
             });
     }
 
-    /// From the gradients of the vectors, one sum per thread.
+    /// From the gradients of the vectors, one sum per lane.
     ///
     /// # Shapes
     /// `sums`: each `[num_rows, dim]`.
@@ -186,33 +186,27 @@ fn scale_rows(rows: &mut [f32], factors: &[f32], dim: usize) {
 }
 
 fn normalize(rows: &mut [f32], inverse_lengths: &mut [f32], dim: usize) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (row, inverse) in rows.chunks_exact_mut(dim).zip(inverse_lengths) {
-                *inverse = 1.0 / (dot(row, row) + NORM_EPSILON).sqrt();
-                for value in row.iter_mut() {
-                    *value *= *inverse;
-                }
+    vectorized!({
+        for (row, inverse) in rows.chunks_exact_mut(dim).zip(inverse_lengths) {
+            *inverse = 1.0 / (dot(row, row) + NORM_EPSILON).sqrt();
+            for value in row.iter_mut() {
+                *value *= *inverse;
             }
-        },
-    );
+        }
+    });
 }
 
 fn normalize_gradient(gradient: &mut [f32], vectors: &[f32], inverse_lengths: &[f32], dim: usize) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let rows = gradient
-                .chunks_exact_mut(dim)
-                .zip(vectors.chunks_exact(dim));
-            for ((gradient, vector), inverse) in rows.zip(inverse_lengths) {
-                let along = dot(gradient, vector);
-                add_scaled(gradient, -along, vector);
-                for value in gradient.iter_mut() {
-                    *value *= inverse;
-                }
+    vectorized!({
+        let rows = gradient
+            .chunks_exact_mut(dim)
+            .zip(vectors.chunks_exact(dim));
+        for ((gradient, vector), inverse) in rows.zip(inverse_lengths) {
+            let along = dot(gradient, vector);
+            add_scaled(gradient, -along, vector);
+            for value in gradient.iter_mut() {
+                *value *= inverse;
             }
-        },
-    );
+        }
+    });
 }

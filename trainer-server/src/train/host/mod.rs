@@ -5,9 +5,9 @@
 //! It is faster on the CPU because sequences are packed, everything a chunk of them needs stays in a core's
 //! cache, the softmax is taken tile by tile, and no table has a dense gradient.
 //!
-//! Every thread takes a run of sequences through the whole model, forward and back, and sums gradients of its
-//! own; the sums are added in the order of the threads, so a result is the same to the bit for one machine
-//! and thread count.
+//! The batch is cut into lanes, runs of sequences with about the same work. A thread takes a lane through the
+//! whole model, forward and back, and sums gradients for it; the sums are added in the order of the lanes. How
+//! many lanes there are depends on the batch alone, so a result is the same to the bit with any number of threads.
 //! Not here: what a batch is (`full_batch`) and what is done with gradients (`full_step`).
 
 mod attention;
@@ -24,6 +24,7 @@ mod sequences;
 mod softmax_loss;
 #[cfg(test)]
 mod tests;
+mod vector;
 mod weights;
 
 use rayon::prelude::*;
@@ -43,8 +44,10 @@ use super::full_step::{FullStepConfig, HostGradients, gather};
 
 /// Positions that one thread takes through the model at a time; their activations fit its cache.
 const CHUNK_TOKENS: usize = 256;
-/// Most threads with sums of their own.
-const NUM_LANES_MAX: usize = 32;
+/// Positions that are worth a lane: sums of its own over all items of the batch.
+const LANE_TOKENS: usize = 512;
+/// Most lanes, and so threads that have something to do.
+const NUM_LANES_MAX: usize = 16;
 
 /// Loss of the batch and its gradients, before clipping. The batch must hold a target.
 pub(super) fn differentiate(
@@ -73,8 +76,7 @@ pub(super) fn differentiate(
         dropout: dropout(config.dropout),
     };
     let sequences = pack(batch);
-    let num_lanes = rayon::current_num_threads().min(NUM_LANES_MAX);
-    let lanes: Vec<Gradients> = lanes(&sequences, num_lanes)
+    let lanes: Vec<Gradients> = lanes(&sequences, num_lanes(&sequences))
         .into_par_iter()
         .map(|sequences| step.lane(sequences))
         .collect();
@@ -95,6 +97,13 @@ pub(super) fn differentiate(
         prior,
     };
     (loss, gradients)
+}
+
+/// A power of two, which any usual number of threads shares evenly.
+fn num_lanes(sequences: &[PackedSequence]) -> usize {
+    let wanted = Chunk(sequences).num_tokens() / LANE_TOKENS;
+    let at_most = wanted.clamp(1, NUM_LANES_MAX);
+    1 << at_most.ilog2()
 }
 
 fn reached(batch: &Batch, config: &FullStepConfig) -> Reached {

@@ -5,9 +5,8 @@
 //! ∂x = r·(g − mean(g) − x̂·mean(g∘x̂))             g = γ∘∂y
 //! ```
 
-use pulp::Arch;
-
 use super::elementwise::dot;
+use super::vector::vectorized;
 
 /// As in `shared_model::model::ranker`.
 const EPSILON: f32 = 1e-5;
@@ -32,26 +31,23 @@ impl Norm {
         self.centred.resize(input.len(), 0.0);
         self.scales.resize(input.len() / dim, 0.0);
         let (centred, scales) = (&mut self.centred, &mut self.scales);
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let (gamma, beta) = weight.split_at(dim);
-                let rows = input.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
-                let states = centred.chunks_exact_mut(dim).zip(scales);
-                for ((row, out), (centred, scale)) in rows.zip(states) {
-                    let mean = sum(row) / dim as f32;
-                    for (centred, value) in centred.iter_mut().zip(row) {
-                        *centred = value - mean;
-                    }
-                    let variance = dot(centred, centred) / dim as f32;
-                    *scale = 1.0 / (variance + EPSILON).sqrt();
-                    for (idx, out) in out.iter_mut().enumerate() {
-                        centred[idx] *= *scale;
-                        *out = gamma[idx] * centred[idx] + beta[idx];
-                    }
+        vectorized!({
+            let (gamma, beta) = weight.split_at(dim);
+            let rows = input.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
+            let states = centred.chunks_exact_mut(dim).zip(scales);
+            for ((row, out), (centred, scale)) in rows.zip(states) {
+                let mean = sum(row) / dim as f32;
+                for (centred, value) in centred.iter_mut().zip(row) {
+                    *centred = value - mean;
                 }
-            },
-        );
+                let variance = dot(centred, centred) / dim as f32;
+                *scale = 1.0 / (variance + EPSILON).sqrt();
+                for (idx, out) in out.iter_mut().enumerate() {
+                    centred[idx] *= *scale;
+                    *out = gamma[idx] * centred[idx] + beta[idx];
+                }
+            }
+        });
     }
 
     /// Adds the gradient of the input to `input_gradient` and that of the weight to `weight_gradient`;
@@ -64,29 +60,26 @@ impl Norm {
         weight_gradient: &mut [f32],
     ) {
         let dim = weight.len() / 2;
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let gamma = &weight[..dim];
-                let (gamma_gradient, beta_gradient) = weight_gradient.split_at_mut(dim);
-                let rows = out_gradient
-                    .chunks_exact_mut(dim)
-                    .zip(input_gradient.chunks_exact_mut(dim));
-                let states = self.centred.chunks_exact(dim).zip(&self.scales);
-                for ((g, input), (centred, scale)) in rows.zip(states) {
-                    for idx in 0..dim {
-                        gamma_gradient[idx] += g[idx] * centred[idx];
-                        beta_gradient[idx] += g[idx];
-                        g[idx] *= gamma[idx];
-                    }
-                    let mean = sum(g) / dim as f32;
-                    let along = dot(g, centred) / dim as f32;
-                    for idx in 0..dim {
-                        input[idx] += scale * (g[idx] - mean - centred[idx] * along);
-                    }
+        vectorized!({
+            let gamma = &weight[..dim];
+            let (gamma_gradient, beta_gradient) = weight_gradient.split_at_mut(dim);
+            let rows = out_gradient
+                .chunks_exact_mut(dim)
+                .zip(input_gradient.chunks_exact_mut(dim));
+            let states = self.centred.chunks_exact(dim).zip(&self.scales);
+            for ((g, input), (centred, scale)) in rows.zip(states) {
+                for idx in 0..dim {
+                    gamma_gradient[idx] += g[idx] * centred[idx];
+                    beta_gradient[idx] += g[idx];
+                    g[idx] *= gamma[idx];
                 }
-            },
-        );
+                let mean = sum(g) / dim as f32;
+                let along = dot(g, centred) / dim as f32;
+                for idx in 0..dim {
+                    input[idx] += scale * (g[idx] - mean - centred[idx] * along);
+                }
+            }
+        });
     }
 }
 

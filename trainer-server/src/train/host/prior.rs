@@ -2,8 +2,7 @@
 //!
 //! `prior_c(t) = Σ_h w_h·x_tch`, with the features `x` that `full_batch` has read from the count history.
 
-use pulp::Arch;
-
+use super::vector::vectorized;
 use crate::train::full_batch::PriorFeatures;
 
 /// Features and weights of the item prior.
@@ -106,36 +105,30 @@ fn product(features: &[f32], weights: &[f32]) -> f32 {
 
 /// `score_c += Σ_h w_h·x_ch`.
 fn add_weighted<const H: usize>(scores: &mut [f32], features: &[f32], weights: [f32; H]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let (features, _) = features.as_chunks::<H>();
-            for (score, features) in scores.iter_mut().zip(features) {
-                for h in 0..H {
-                    *score += features[h] * weights[h];
-                }
+    vectorized!({
+        let (features, _) = features.as_chunks::<H>();
+        for (score, features) in scores.iter_mut().zip(features) {
+            for h in 0..H {
+                *score += features[h] * weights[h];
             }
-        },
-    );
+        }
+    });
 }
 
 /// `Σ_c e_c·x_ch` for every `h`, in 8 lanes.
 fn weighted_sums<const H: usize>(values: &[f32], features: &[f32]) -> [f32; H] {
     const NUM_LANES: usize = 8;
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let mut lanes = [[0.0_f32; NUM_LANES]; H];
-            let (features, _) = features.as_chunks::<H>();
-            let (values, features) = (values.chunks(NUM_LANES), features.chunks(NUM_LANES));
-            for (values, features) in values.zip(features) {
-                for (lane, (value, features)) in values.iter().zip(features).enumerate() {
-                    for h in 0..H {
-                        lanes[h][lane] += value * features[h];
-                    }
+    vectorized!({
+        let mut lanes = [[0.0_f32; NUM_LANES]; H];
+        let (features, _) = features.as_chunks::<H>();
+        let (values, features) = (values.chunks(NUM_LANES), features.chunks(NUM_LANES));
+        for (values, features) in values.zip(features) {
+            for (lane, (value, features)) in values.iter().zip(features).enumerate() {
+                for h in 0..H {
+                    lanes[h][lane] += value * features[h];
                 }
             }
-            lanes.map(|lanes| lanes.iter().sum())
-        },
-    )
+        }
+        lanes.map(|lanes| lanes.iter().sum())
+    })
 }

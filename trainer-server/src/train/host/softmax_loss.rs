@@ -11,11 +11,10 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
 use super::elementwise::{add_multiple, add_scaled, dot, exponentials};
 use super::matmul::{Panels, Rows, RowsMut, Start, add_transposed_product, multiply};
 use super::prior::Prior;
+use super::vector::vectorized;
 use super::weights::Gradients;
 use crate::train::full_batch::{Batch, Target};
 
@@ -44,7 +43,7 @@ pub(super) struct Candidates<'a> {
     weight_sum: f32,
 }
 
-/// Sums of one thread over the candidates.
+/// Sums of one lane over sampled candidates; the whole catalogue needs none beside those of its items.
 pub(super) struct CandidateSums {
     /// `[num_candidates, dim]`
     vectors: Vec<f32>,
@@ -132,9 +131,14 @@ impl<'a> Candidates<'a> {
 
     /// Zeros.
     pub(super) fn sums(&self) -> CandidateSums {
+        let num_sums = if self.batch.is_full_softmax {
+            0
+        } else {
+            self.offsets.len()
+        };
         CandidateSums {
-            vectors: vec![0.0; self.offsets.len() * self.dim],
-            bias: vec![0.0; self.offsets.len()],
+            vectors: vec![0.0; num_sums * self.dim],
+            bias: vec![0.0; num_sums],
         }
     }
 
@@ -212,12 +216,17 @@ impl<'a> Candidates<'a> {
             Start::Zero,
         );
         self.spread(targets, &rows, users, mixed, items, sums);
+        let (vectors, bias) = if self.batch.is_full_softmax {
+            (&mut sums.vectors, &mut sums.bias)
+        } else {
+            (&mut candidate_sums.vectors, &mut candidate_sums.bias)
+        };
         add_transposed_product(
             exponentials,
             Rows::dense(mixed, dim),
-            RowsMut::dense(&mut candidate_sums.vectors, dim),
+            RowsMut::dense(vectors, dim),
         );
-        add_weighted_rows(&mut candidate_sums.bias, factors, scores);
+        add_weighted_rows(bias, factors, scores);
     }
 
     /// Adds `r∘(E·V)` and the targets' own parts to the gradients; `mixed`, which is `E·V`, ← `r∘u`.
@@ -265,10 +274,7 @@ impl<'a> Candidates<'a> {
         let vector = &items.vectors[row * self.dim..(row + 1) * self.dim];
         self.prior.add_scores(target_idx, scores);
         self.leave_out_target(target, scores);
-        let product = Arch::new().dispatch(
-            #[inline(always)]
-            || dot(user, vector),
-        );
+        let product = vectorized!({ dot(user, vector) });
         let score = product + items.bias[row] + self.prior.target_score(target_idx);
         let share = target.target_weight / self.weight_sum;
         let is_beside = !self.batch.is_full_softmax;
@@ -309,28 +315,22 @@ impl CandidateSums {
     /// Adds them to the gradients of the items that the candidates are.
     pub(super) fn add_to(&self, candidates: &[i32], dim: usize, sums: &mut Gradients) {
         let rows = self.vectors.chunks_exact(dim).zip(&self.bias);
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (candidate, (vector, bias)) in candidates.iter().zip(rows) {
-                    let row = *candidate as usize; // rows are never negative
-                    add_scaled(&mut sums.vectors[row * dim..(row + 1) * dim], 1.0, vector);
-                    sums.bias[row] += bias;
-                }
-            },
-        );
+        vectorized!({
+            for (candidate, (vector, bias)) in candidates.iter().zip(rows) {
+                let row = *candidate as usize; // rows are never negative
+                add_scaled(&mut sums.vectors[row * dim..(row + 1) * dim], 1.0, vector);
+                sums.bias[row] += bias;
+            }
+        });
     }
 }
 
 /// `sums += Σ_t factor_t·row_t`.
 fn add_weighted_rows(sums: &mut [f32], factors: &[f32], rows: &[f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let len = sums.len();
-            for (factor, row) in factors.iter().zip(rows.chunks_exact(len)) {
-                add_scaled(sums, *factor, row);
-            }
-        },
-    );
+    vectorized!({
+        let len = sums.len();
+        for (factor, row) in factors.iter().zip(rows.chunks_exact(len)) {
+            add_scaled(sums, *factor, row);
+        }
+    });
 }

@@ -212,8 +212,12 @@ fn windows_of_one_event_and_losses_without_weight_reach_as_much_as_in_burn() {
 }
 
 #[test]
-fn one_thread_and_three_give_the_same_but_for_the_order_of_sums() {
-    let case = Case::new(&spec(2), 40, plain(), None);
+fn any_number_of_threads_gives_the_same_to_the_bit() {
+    let spec = ModelSpec {
+        history_len: 200,
+        ..spec(2)
+    };
+    let case = Case::new(&spec, 40, plain(), Some(200));
     let with_threads = |num_threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(num_threads)
@@ -221,13 +225,10 @@ fn one_thread_and_three_give_the_same_but_for_the_order_of_sums() {
             .expect("threads");
         pool.install(|| case.on_host())
     };
-    let (one, three) = (with_threads(1), with_threads(3));
-    assert_close("threads", "item.id_rows", &one.1.id_rows, &three.1.id_rows);
-    assert_eq!(
-        with_threads(3),
-        three,
-        "to the bit with the same thread count"
-    );
+    assert!(super::num_lanes(&super::pack(&case.batch)) > 1);
+    let one = with_threads(1);
+    assert_eq!(with_threads(2), one);
+    assert_eq!(with_threads(5), one);
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl<'a> LayerWeights<'a> {
     }
 }
 
-/// Sums over what one thread has seen.
+/// Sums over what one lane has seen.
 pub(super) struct Gradients {
     pub(super) loss: f64,
     pub(super) start: Vec<f32>,
