@@ -175,7 +175,8 @@ fn export(
         &without_dropout,
         &Device::flex().autodiff(),
         &mut StdRng::seed_from_u64(SEED),
-    )?;
+    )?
+    .context("the first batch holds no target")?;
     let dim = spec().embedding_dim as usize; // u32 fits
     let mut tensors = vec![
         floats("loss".to_owned(), vec![1], &[loss]),

@@ -156,7 +156,6 @@ pub async fn run_self_test(
 }
 
 /// Mean of `ln Σ exp(scores) − score_target`; `None` where no target is among the items.
-/// Mean of `−ln softmax` of the targets; scores are `[num_events, num_items]`.
 pub(crate) fn mean_log_loss(scores: &[f32], num_items: usize, targets: &[u32]) -> Option<f32> {
     let mut losses = Vec::new();
     for (row, target) in scores.chunks_exact(num_items).zip(targets) {

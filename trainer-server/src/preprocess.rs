@@ -6,7 +6,7 @@
 //!
 //! Input: records in log order. Output: [`Batch`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use shared_model::event::{EventKind, HistoryEvent, Item};
 use shared_model::ids::{ItemId, UserId};
@@ -111,14 +111,17 @@ impl Preprocessor {
         (self.watermark_millis != i64::MIN).then_some(self.watermark_millis)
     }
 
-    /// Users of the newest events, each once, at most `len_max`.
+    /// The `len_max` users who were seen last, each once, ascending.
     #[must_use]
     pub fn recent_users(&self, len_max: usize) -> Vec<UserIdx> {
-        let mut users: Vec<UserIdx> = self.recent.iter().copied().collect();
-        users.sort_unstable();
-        users.dedup();
-        users.truncate(len_max);
-        users
+        let mut users = BTreeSet::new();
+        for user in self.recent.iter().rev() {
+            if users.len() == len_max {
+                break;
+            }
+            users.insert(*user);
+        }
+        users.into_iter().collect()
     }
 
     /// The user's kept history as a page would hold it, oldest first.
@@ -230,26 +233,29 @@ impl Preprocessor {
         if events_max == 0 {
             return false;
         }
-        let timeline = &self.timelines[user.0 as usize];
-        let first = timeline.len().checked_sub(events_max);
-        first.is_some_and(|first| {
-            let since = occurred_at.saturating_sub(timeline[first].occurred_at);
-            since < millis(self.labels.burst_window_secs)
+        let oldest = self.acts(user).nth(events_max - 1);
+        oldest.is_some_and(|oldest| {
+            occurred_at.abs_diff(oldest.occurred_at) < millis(self.labels.burst_window_secs)
         })
+    }
+
+    /// What a user did, newest first as it came in. Unanswered impressions join a timeline late and are no acts.
+    fn acts(&self, user: UserIdx) -> impl Iterator<Item = &Example> {
+        let timeline = self.timelines[user.0 as usize].iter().rev();
+        timeline.filter(|example| example.kind != EventKind::Impression)
     }
 
     /// Whether the user has just done the same with the same item.
     fn is_repeat(&self, user: UserIdx, example: &Example) -> bool {
         let window_millis = millis(self.labels.repeat_secs);
-        let newest = self.timelines[user.0 as usize]
-            .iter()
-            .rev()
-            .take(ANSWER_EVENTS_MAX);
-        newest
-            .take_while(|before| {
-                example.occurred_at.saturating_sub(before.occurred_at) < window_millis
-            })
-            .any(|before| before.item_idx == example.item_idx && before.kind == example.kind)
+        if window_millis == 0 {
+            return false;
+        }
+        self.acts(user).take(ANSWER_EVENTS_MAX).any(|before| {
+            before.item_idx == example.item_idx
+                && before.kind == example.kind
+                && example.occurred_at.abs_diff(before.occurred_at) < window_millis
+        })
     }
 
     fn label(
@@ -289,7 +295,7 @@ impl Preprocessor {
 
     /// Impressions whose join window has passed become examples that were not clicked.
     fn expire_impressions(&mut self, batch: &mut Batch) {
-        let window_millis = millis(self.labels.join_window_secs);
+        let window_millis = i64::try_from(millis(self.labels.join_window_secs)).unwrap_or(i64::MAX); // longer than any log
         while let Some(first) = self.pending.front() {
             let is_due = first.occurred_at.saturating_add(window_millis) < self.watermark_millis;
             if !is_due && self.pending.len() <= PENDING_IMPRESSIONS_MAX {
@@ -342,8 +348,8 @@ impl Preprocessor {
 }
 
 /// Seconds as milliseconds of event time.
-fn millis(secs: u64) -> i64 {
-    i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1000)
+fn millis(secs: u64) -> u64 {
+    secs.saturating_mul(1000)
 }
 
 #[cfg(test)]
@@ -373,6 +379,52 @@ mod tests {
         let mut preprocessor = Preprocessor::new(clock, config.labels);
         preprocessor.ingest(&[put("a"), put("b")]);
         preprocessor
+    }
+
+    #[test]
+    fn a_late_event_is_learned_where_nothing_is_set_aside_and_impressions_do_not_hide_a_burst() {
+        let mut preprocessor = preprocessor(ClockMode::EventTime);
+        preprocessor.ingest(&[put("a"), put("b")]);
+        let late = [
+            record("click", "a", 1000, 1000),
+            record("click", "a", 900, 1001),
+        ];
+        let weights = |batch: &Batch| -> Vec<f32> {
+            let examples = batch.examples.iter();
+            examples.map(|(_, example)| example.target_weight).collect()
+        };
+        assert_eq!(weights(&preprocessor.ingest(&late)), [1.0, 1.0]);
+
+        preprocessor.labels.burst_events_max = 2;
+        preprocessor.labels.burst_window_secs = 3600;
+        let hour = 3_600_000;
+        // The impression waits for its answer until the second click comes, and then stands between the clicks.
+        let burst = [
+            record("impression", "b", 10 * hour, 0),
+            record("click", "a", 11 * hour, 0),
+            record("click", "b", 11 * hour + 1, 0),
+            record("click", "a", 11 * hour + 2, 0),
+        ];
+        let batch = preprocessor.ingest(&burst);
+        let clicks = batch.examples.iter();
+        let clicks = clicks.filter(|(_, example)| example.kind == EventKind::Click);
+        let weights: Vec<f32> = clicks.map(|(_, example)| example.target_weight).collect();
+        assert_eq!(weights, [1.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn recent_users_are_the_newest_not_the_first() {
+        let mut preprocessor = preprocessor(ClockMode::EventTime);
+        preprocessor.ingest(&[put("a")]);
+        for user in ["x", "y", "z", "x"] {
+            let LogRecord::Event(mut stored) = record("click", "a", 1000, 1000) else {
+                unreachable!("record makes events");
+            };
+            stored.event.user_id = UserId::new(user).expect("valid");
+            preprocessor.ingest(&[LogRecord::Event(stored)]);
+        }
+        assert_eq!(preprocessor.recent_users(2), [UserIdx(0), UserIdx(2)]);
+        assert_eq!(preprocessor.recent_users(9).len(), 3);
     }
 
     #[test]

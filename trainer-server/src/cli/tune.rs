@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::ablate::StudyArgs;
 use crate::replay::write_text;
 use crate::study::trial::Stretch;
-use crate::study::tune::{as_toml, best, read_space, search, try_settings};
+use crate::study::tune::{as_toml, best, check_space, read_space, search, try_settings};
 
 /// Flags of `freshet tune`.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,6 +33,7 @@ pub struct TuneArgs {
 pub fn run(args: TuneArgs) -> anyhow::Result<()> {
     let space = read_space(&args.space)?;
     let study = args.study.open(Stretch::Validation)?;
+    check_space(&study, &space)?;
     let budget = args.budget as usize; // u32 fits
     let tried = search(&space, budget, args.seed, |trial_idx, settings| {
         let name = format!("trial {} of {budget}", trial_idx + 1);
@@ -58,7 +59,7 @@ pub fn run(args: TuneArgs) -> anyhow::Result<()> {
     let (score, default) = (best.ndcg_at_10.unwrap_or(f64::NAN), tried[0].ndcg_at_10);
     let default = default.map_or_else(|| "-".to_owned(), |score| format!("{score:.4}"));
     println!("best NDCG@10 {score:.4}, defaults {default}");
-    write_text(&path, &as_toml(&best.settings))?;
+    write_text(&path, &as_toml(&study.all_settings(&best.settings)))?;
     println!("{:<34} {}", "best settings", path.display());
     Ok(())
 }

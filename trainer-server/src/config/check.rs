@@ -187,6 +187,11 @@ impl Config {
             1..=100,
         )?;
         in_range("release.lora_rank", u64::from(release.lora_rank), 1..=64)?;
+        in_range(
+            "release.interval_events",
+            release.interval_events,
+            1..=1 << 40,
+        )?;
         in_range("release.interval_secs", release.interval_secs, 1..=1 << 32)?;
         in_range("release.steps", u64::from(release.steps), 1..=1_000_000)?;
         in_range(
@@ -289,6 +294,17 @@ impl Config {
         for (key, actual) in shares {
             if !(0.0..=1.0).contains(&actual) {
                 return Err(out_of_range(key, &actual, "0 to 1"));
+            }
+        }
+        let proper_shares = [
+            ("train.dropout", self.train.dropout),
+            ("train.augment_mask", self.train.augment_mask),
+            ("release.averaging", self.release.averaging),
+            ("release.refit_blend", self.release.refit_blend),
+        ];
+        for (key, actual) in proper_shares {
+            if actual == 1.0 {
+                return Err(out_of_range(key, &actual, "0 or more and below 1"));
             }
         }
         let factors = [

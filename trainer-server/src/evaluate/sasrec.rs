@@ -40,7 +40,7 @@ use crate::train::windows::{Example, Window, cut};
 /// Passes over the first part.
 const NUM_EPOCHS: u32 = 15;
 /// Steps over which the step size rises.
-const NUM_RISE_STEPS: u32 = 50;
+const NUM_WARMUP_STEPS: u32 = 50;
 /// Windows in one step.
 const BATCH_SIZE: usize = 128;
 /// Standard deviation of the first item rows; without text, zero rows would have no direction.
@@ -124,7 +124,7 @@ impl SasRec {
             num_epochs: NUM_EPOCHS,
             batch_size: BATCH_SIZE,
             schedule: Schedule::Cosine,
-            num_rise_steps: NUM_RISE_STEPS,
+            num_warmup_steps: NUM_WARMUP_STEPS,
             augmentation: Augmentation::default(),
             seed,
         };

@@ -4,9 +4,9 @@
 //! difference of the mean log loss is the measure, above zero where something was forgotten. Both have
 //! learned that event, so only their difference means anything.
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::{RngCore, SeedableRng};
 use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::scorer::{Query, ScoreError, Scorer};
 use shared_model::model::sequence::Sequence;
@@ -17,6 +17,9 @@ use crate::preprocess::{Preprocessor, UserIdx};
 
 /// Users in a sample.
 const USERS_MAX: usize = 256;
+
+/// Users scored at once.
+const USERS_PER_PASS: usize = 16;
 
 /// Questions about users who were not seen lately.
 struct Sample {
@@ -31,11 +34,12 @@ impl Learner {
     /// # Errors
     /// The device failed.
     pub async fn forgetting(
-        &mut self,
+        &self,
         preprocessor: &Preprocessor,
         release: &ReadyVersion,
     ) -> Result<Option<f32>, ScoreError> {
-        let seed = self.rng.next_u64();
+        // Not the learner's own chance: measuring changes nothing.
+        let seed = self.config.train.seed ^ u64::from(self.num_releases);
         let Some(live) = &self.live else {
             return Ok(None);
         };
@@ -44,8 +48,8 @@ impl Learner {
         if sample.queries.is_empty() {
             return Ok(None);
         }
-        let before = mean_loss(&live.ready.scorer, &sample).await?;
-        let after = mean_loss(&release.scorer, &sample).await?;
+        let before = mean_loss(&live.ready.scorer, &sample, num_items).await?;
+        let after = mean_loss(&release.scorer, &sample, num_items).await?;
         Ok(before.zip(after).map(|(before, after)| after - before))
     }
 
@@ -86,7 +90,29 @@ impl Learner {
     }
 }
 
-async fn mean_loss(scorer: &Scorer, sample: &Sample) -> Result<Option<f32>, ScoreError> {
-    let scores = scorer.score(&sample.sequences, &sample.queries).await?;
-    Ok(mean_log_loss(&scores, scorer.num_items(), &sample.targets))
+/// Mean loss among the first `num_items` items, which both versions hold; a few users at a time, since every
+/// one has a score per item.
+async fn mean_loss(
+    scorer: &Scorer,
+    sample: &Sample,
+    num_items: usize,
+) -> Result<Option<f32>, ScoreError> {
+    let mut losses = Vec::with_capacity(sample.targets.len());
+    for first in (0..sample.targets.len()).step_by(USERS_PER_PASS) {
+        let end = (first + USERS_PER_PASS).min(sample.targets.len());
+        let queries: Vec<Query> = sample.queries[first..end]
+            .iter()
+            .map(|query| Query {
+                sequence_idx: query.sequence_idx - first,
+                ..*query
+            })
+            .collect();
+        let sequences = &sample.sequences[first..end];
+        let scores = scorer.score(sequences, &queries).await?;
+        let rows = scores.chunks_exact(scorer.num_items());
+        for (row, target) in rows.zip(&sample.targets[first..end]) {
+            losses.extend(mean_log_loss(&row[..num_items], num_items, &[*target]));
+        }
+    }
+    Ok((!losses.is_empty()).then(|| losses.iter().sum::<f32>() / losses.len() as f32)) // counts fit f32
 }

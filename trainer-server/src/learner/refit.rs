@@ -93,7 +93,7 @@ impl Learner {
             config.augmentation.apply(window, &mut self.rng);
         }
         let (done, total) = (training.num_steps as usize, refit.num_steps_total as usize); // u32 fits
-        let share = share(config.schedule, config.num_rise_steps, done, total);
+        let share = share(config.schedule, config.num_warmup_steps, done, total);
         let step = config.step.slowed(share * self.config.release.refit_rate);
         let device = self.device.clone().autodiff();
         full_step(

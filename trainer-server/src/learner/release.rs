@@ -74,7 +74,7 @@ impl Learner {
     #[must_use]
     pub fn start_release(&mut self, preprocessor: &Preprocessor) -> ReleaseTraining {
         self.num_releases += 1;
-        let every = self.config.release.refit_every;
+        let every = self.config.release.refit_every_releases;
         if every > 0 && self.num_releases.is_multiple_of(every) {
             let refit = Refit::new(self, preprocessor);
             return ReleaseTraining {
@@ -104,38 +104,35 @@ impl Learner {
         }
     }
 
-    /// Ties the shadow to where it starts, as the configuration says.
-    fn anchor(
-        &mut self,
-        training: &mut ReleaseTraining,
-        preprocessor: &Preprocessor,
-    ) -> Result<(), TrainError> {
+    /// Ties the shadow to where it starts, as the configuration says. A batch that cannot be measured is left out:
+    /// what remains of the pull is never less than `l2_sp`.
+    fn anchor(&mut self, training: &mut ReleaseTraining, preprocessor: &Preprocessor) {
         let (even, fisher) = (self.config.release.l2_sp, self.config.release.ewc);
         if even == 0.0 && fisher == 0.0 {
-            return Ok(());
+            return;
         }
         let mut anchor = Anchor::even(&training.parameters, even);
         if fisher > 0.0 {
             let config = FullStepConfig {
                 dropout: 0.0,
+                id_dropout: 0.0,
                 ..step_config::release_step(&self.config, None)
             };
             let device = self.device.clone().autodiff();
             let mut seen = Vec::with_capacity(FISHER_BATCHES);
             for _ in 0..FISHER_BATCHES {
                 let windows = self.old_windows(preprocessor, WINDOWS_PER_STEP);
-                if windows.is_empty() {
-                    break;
-                }
                 let (parameters, history) = (&training.parameters, &training.history);
                 let rng = &mut self.rng;
-                seen.push(gradients(parameters, &windows, history, &config, &device, rng)?.1);
+                match gradients(parameters, &windows, history, &config, &device, rng) {
+                    Ok(Some((_, gradients))) => seen.push(gradients),
+                    Ok(None) => {} // nothing to predict in these windows
+                    Err(error) => tracing::warn!(%error, "a batch says nothing about EWC"),
+                }
             }
             anchor.add_fisher(&seen, fisher);
         }
-        let optimizer = training.optimizer.clone();
-        training.optimizer = optimizer.anchored(anchor);
-        Ok(())
+        training.optimizer.anchor(anchor);
     }
 
     /// One step of release training.
@@ -165,12 +162,12 @@ impl Learner {
         let done = training.num_steps as usize; // u32 fits
         training.num_steps += 1; // refused or not: a release ends
         if done == 0 {
-            self.anchor(training, preprocessor)?;
+            self.anchor(training, preprocessor);
         }
         let windows = self.replay_windows(preprocessor);
         let release = &self.config.release;
         let num_steps = training.num_steps_total as usize; // u32 fits
-        let share = share(release.schedule, release.rise_steps, done, num_steps);
+        let share = share(release.schedule, release.warmup_steps, done, num_steps);
         let config =
             step_config::release_step(&self.config, training.teacher.as_ref()).slowed(share);
         let device = self.device.clone().autodiff();
@@ -311,7 +308,7 @@ impl ReleaseTraining {
         };
         for (mean, values) in average.iter_mut().zip(slow_tensors(&self.parameters)) {
             for (mean, value) in mean.iter_mut().zip(values) {
-                *mean = decay * *mean + (1.0 - decay) * value;
+                *mean += (1.0 - decay) * (value - *mean); // to the bit where nothing moves
             }
         }
     }

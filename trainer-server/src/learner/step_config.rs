@@ -59,7 +59,7 @@ pub(super) fn warm_fit(config: &Config) -> WarmFitConfig {
         num_epochs: train.warm_epochs,
         batch_size: train.warm_batch_size,
         schedule: train.warm_schedule,
-        num_rise_steps: train.warm_rise_steps,
+        num_warmup_steps: train.warmup_steps,
         augmentation: augmentation(config),
         seed: train.seed,
     }

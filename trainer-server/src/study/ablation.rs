@@ -93,12 +93,15 @@ pub struct Row {
     pub difference: Option<Difference>,
 }
 
-/// Runs all variants, those first that are not there yet, and compares them.
+/// Checks all variants, runs those that are not there yet, and compares them.
 ///
 /// # Errors
 /// A trial failed.
 pub fn run(study: &Study, variants: &[Variant], seed: u64) -> Result<Vec<Row>, StudyError> {
     let mut outcomes = study.outcomes();
+    for variant in variants {
+        study.check(&variant.name, &variant.settings)?;
+    }
     let mut rows = Vec::new();
     for variant in variants {
         let outcome = study.run(&variant.name, &variant.settings)?;

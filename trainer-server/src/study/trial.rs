@@ -25,6 +25,9 @@ use crate::learner::{LearnError, Learner};
 use crate::preprocess::Preprocessor;
 use crate::replay::{ReplayError, bar, write_json};
 
+/// Raised when trials of before would come out otherwise, so that they are run again.
+const STUDY_FORMAT: u32 = 1;
+
 /// Which events are ranked. Everything before them is learned first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +127,25 @@ impl Study {
         &self.dir
     }
 
+    /// Settings of all trials with those of one laid over them.
+    #[must_use]
+    pub fn all_settings(&self, settings: &Settings) -> Settings {
+        let mut all = self.base.clone();
+        all.extend(settings.clone());
+        all
+    }
+
+    /// Whether settings are valid, as [`Self::run`] would find later.
+    ///
+    /// # Errors
+    /// Names what is wrong, and `name`.
+    pub fn check(&self, name: &str, settings: &Settings) -> Result<Config, StudyError> {
+        config(&self.base, settings).map_err(|source| StudyError::Config {
+            variant: name.to_owned(),
+            source,
+        })
+    }
+
     fn range(&self) -> Range<usize> {
         let range = self.stretch.of(&self.dataset);
         let len = self.events_max.unwrap_or(usize::MAX).min(range.len());
@@ -135,14 +157,9 @@ impl Study {
     /// # Errors
     /// The settings are wrong, learning failed, or a file.
     pub fn run(&self, name: &str, settings: &Settings) -> Result<Outcome, StudyError> {
-        let config = config(&self.base, settings).map_err(|source| StudyError::Config {
-            variant: name.to_owned(),
-            source,
-        })?;
-        let path = self.dir.join("trials").join(format!(
-            "{}.json",
-            key(&json!([self.scope(), serde_json::to_value(&config).ok()]))
-        ));
+        let config = self.check(name, settings)?;
+        let path = self.dir.join("trials");
+        let path = path.join(format!("{}.json", self.key(&config)?));
         if let Some(outcome) = read(&path)? {
             return Ok(outcome);
         }
@@ -216,15 +233,18 @@ impl Study {
         outcomes
     }
 
-    /// What all trials of the study share and an outcome depends on.
-    fn scope(&self) -> serde_json::Value {
+    /// A file name for what comes of `config`: it, the events behind it, and the program.
+    fn key(&self, config: &Config) -> Result<String, StudyError> {
+        let config =
+            serde_json::to_value(config).map_err(|error| StudyError::file(&self.dir, error))?;
         let range = self.range();
-        json!([
-            self.dataset.name,
-            self.dataset.tie_seed,
-            range.start,
-            range.end
-        ])
+        let events = &self.dataset.events[..range.end];
+        let checksum = events.iter().fold(0_u64, |sum, event| {
+            let item = (u64::from(event.user_idx) << 32) | u64::from(event.item_idx);
+            (sum.rotate_left(7) ^ item).wrapping_add(event.occurred_at as u64) // bits of a time
+        });
+        let scope = json!([self.dataset.name, checksum, range.start, range.end]);
+        Ok(key(&json!([STUDY_FORMAT, scope, config])))
     }
 
     /// Fits, or takes the weights of an earlier fit with the same settings; its CPU seconds.
@@ -234,10 +254,7 @@ impl Study {
         preprocessor: &Preprocessor,
     ) -> Result<Option<f64>, StudyError> {
         let part: Config = warm_part(learner.config());
-        let start = self.range().start;
-        let dataset = (&self.dataset.name, self.dataset.tie_seed, start);
-        let key = key(&json!([dataset, serde_json::to_value(&part).ok()]));
-        let dir = self.dir.join("warm").join(key);
+        let dir = self.dir.join("warm").join(self.key(&part)?);
         let cost_path = dir.join("cpu_secs.json");
         if let Some(saved) = checkpoint::load(&dir)? {
             let is_same = learner.load_weights(&saved).is_some();

@@ -1,7 +1,7 @@
 //! Hyper-parameter search: a budget of trials on the validation stretch, resumable, deterministic by its seed.
 //!
-//! The first trial is the defaults, a share is drawn at random (Bergstra & Bengio 2012), the rest are random
-//! changes of the best so far. A proposal follows from the seed and the outcomes before it alone, and outcomes
+//! The first trial is the defaults, the next ones and later every other one are drawn at random (Bergstra & Bengio
+//! 2012), the rest are random changes of the best so far. A proposal follows from the seed and the outcomes before it alone, and outcomes
 //! lie in the study's folder, so a search that was stopped proposes the same again and goes on.
 //!
 //! ```toml
@@ -21,8 +21,8 @@ use super::StudyError;
 use super::settings::{Settings, written};
 use super::trial::Study;
 
-/// Share of the budget that is drawn without looking at outcomes.
-const RANDOM_SHARE: f64 = 0.5;
+/// Trials that are drawn without looking at outcomes; after them every other one is.
+const NUM_RANDOM: usize = 8;
 /// Reach of a change, as a share of a range.
 const CHANGE: f64 = 0.2;
 /// Chance that a key changes at all.
@@ -85,12 +85,18 @@ pub fn read_space(path: &Path) -> Result<Space, StudyError> {
     for (key, axis) in &space {
         let wrong = match axis {
             Axis::Choices { choices } if choices.is_empty() => Some("choices is empty".to_owned()),
-            Axis::Range { low, high, log, .. } => {
+            Axis::Range {
+                low,
+                high,
+                log,
+                whole,
+            } => {
                 let is_range = low.is_finite() && high.is_finite() && low < high;
                 let is_positive = !log || *low > 0.0;
-                (!(is_range && is_positive)).then(|| {
+                let is_whole = !whole || (low.fract() == 0.0 && high.fract() == 0.0);
+                (!(is_range && is_positive && is_whole)).then(|| {
                     format!(
-                        "low is {low} and high is {high}, expected low < high, above 0 where log"
+                        "low is {low} and high is {high}, expected low < high, above 0 where log, whole where whole"
                     )
                 })
             }
@@ -125,7 +131,7 @@ impl Axis {
                 if *whole {
                     format!("{:.0}", value.round().clamp(*low, *high))
                 } else {
-                    format!("{value:.6}")
+                    format!("{value:.6e}")
                 }
             }
         }
@@ -176,10 +182,11 @@ pub fn search(
     let mut rng = StdRng::seed_from_u64(seed);
     let mut tried = Vec::new();
     let mut best: Option<(f64, Places)> = None;
-    let num_random = (budget as f64 * RANDOM_SHARE) as usize; // rounded down
     for trial_idx in 0..budget {
         let places = match &best {
-            Some((_, places)) if trial_idx > num_random => changed(places, &mut rng),
+            Some((_, places)) if trial_idx > NUM_RANDOM && trial_idx % 2 == 0 => {
+                changed(places, &mut rng)
+            }
             _ => drawn(space, &mut rng),
         };
         let settings = if trial_idx == 0 {
@@ -209,6 +216,23 @@ pub fn best(tried: &[Tried]) -> Option<&Tried> {
         let score = |one: &Tried| one.ndcg_at_10.unwrap_or(f64::NEG_INFINITY);
         score(a).total_cmp(&score(b))
     })
+}
+
+/// Checks that both ends of every axis, and every choice, are valid settings, before hours are spent.
+///
+/// # Errors
+/// Names the key and what is wrong with it.
+pub fn check_space(study: &Study, space: &Space) -> Result<(), StudyError> {
+    for (key, axis) in space {
+        let values = match axis {
+            Axis::Choices { choices } => choices.iter().map(written).collect(),
+            Axis::Range { .. } => vec![axis.at(0.0), axis.at(1.0)],
+        };
+        for value in values {
+            study.check(key, &Settings::from([(key.clone(), value)]))?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs one trial of a study; a trial that fails is a result, and the search goes on.
@@ -296,6 +320,13 @@ mod tests {
             let steps: u32 = steps.parse().expect("a whole number");
             (20..=200).contains(&steps)
         }));
+    }
+
+    #[test]
+    fn a_larger_budget_goes_on_where_a_smaller_one_ended() {
+        let small = search(&space(), 20, 1, score).expect("scores");
+        let large = search(&space(), 40, 1, score).expect("scores");
+        assert_eq!(large[..20], small);
     }
 
     #[test]

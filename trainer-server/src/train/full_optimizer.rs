@@ -1,7 +1,8 @@
 //! Optimizer of full steps: slow weights by strategy, id rows and biases row by row, prior weights.
 //!
 //! An anchor pulls slow weights back to where they were: `λ·(θ − θ*)` (L2-SP, Li et al. 2018), times the
-//! diagonal Fisher information where it was measured (EWC, Kirkpatrick et al. 2017).
+//! squared gradients of old batches where they were measured, in the manner of EWC (Kirkpatrick et al. 2017;
+//! its Fisher information squares the gradients of single examples).
 //! Input: gradients of a batch. Not here: how they are made (`full_step`).
 
 use rand::SeedableRng;
@@ -112,11 +113,9 @@ impl FullOptimizer {
         }
     }
 
-    /// The same, held by an anchor from now on.
-    #[must_use]
-    pub fn anchored(mut self, anchor: Anchor) -> Self {
+    /// Holds slow weights by an anchor from now on.
+    pub fn anchor(&mut self, anchor: Anchor) {
         self.anchor = Some(anchor);
-        self
     }
 
     /// Whether a step would move any slow weight.
@@ -264,7 +263,9 @@ mod tests {
             pairs.map(|(now, then)| (now - then).abs()).sum::<f32>()
         };
         let free = distance(FullOptimizer::new(&start));
-        let held = distance(FullOptimizer::new(&start).anchored(Anchor::even(&start, 20.0)));
+        let mut held = FullOptimizer::new(&start);
+        held.anchor(Anchor::even(&start, 20.0));
+        let held = distance(held);
         assert!(held < 0.5 * free, "{held} held, {free} free");
     }
 }

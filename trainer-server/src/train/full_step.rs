@@ -185,8 +185,8 @@ fn differentiate_moved(
     Ok((loss, clean))
 }
 
-/// Loss and gradients of the batch that a full step would take, before clipping; nothing is changed.
-/// The windows must hold a target.
+/// Loss and gradients of one whole clean batch, before clipping; nothing is changed. `None` where the windows
+/// hold no target.
 ///
 /// # Errors
 /// The loss is not finite, or the device failed.
@@ -197,10 +197,13 @@ pub fn gradients(
     config: &FullStepConfig,
     device: &Device,
     rng: &mut StdRng,
-) -> Result<(f32, HostGradients), TrainError> {
+) -> Result<Option<(f32, HostGradients)>, TrainError> {
     let num_items = parameters.num_items;
     let batch = Batch::new(windows, history, num_items, config.num_negatives, rng);
-    differentiate(parameters, &batch, config, device, 0)
+    if batch.targets.is_empty() {
+        return Ok(None);
+    }
+    differentiate(parameters, &batch, config, device, 0).map(Some)
 }
 
 /// On the CPU by hand, elsewhere, and for adapters and teachers, by burn; both compute the same.

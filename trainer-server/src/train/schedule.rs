@@ -5,10 +5,10 @@ use crate::config::Schedule;
 /// Share left at the end of a falling schedule.
 const FINAL_SHARE: f32 = 0.05;
 
-/// Linear rise over `num_rise_steps`, times the schedule, at step `step_idx` (from 0) of `num_steps`.
+/// Linear rise over `num_warmup_steps`, times the schedule, at step `step_idx` (from 0) of `num_steps`.
 #[must_use]
-pub fn share(schedule: Schedule, num_rise_steps: u32, step_idx: usize, num_steps: usize) -> f32 {
-    let rise = ((step_idx + 1) as f32 / num_rise_steps.max(1) as f32).min(1.0);
+pub fn share(schedule: Schedule, num_warmup_steps: u32, step_idx: usize, num_steps: usize) -> f32 {
+    let rise = ((step_idx + 1) as f32 / num_warmup_steps.max(1) as f32).min(1.0);
     let done = (step_idx as f32 / num_steps.max(1) as f32).min(1.0);
     let fall = match schedule {
         Schedule::Cosine => 0.5 * (1.0 + (std::f32::consts::PI * done).cos()),

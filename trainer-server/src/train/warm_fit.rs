@@ -27,7 +27,7 @@ pub struct WarmFitConfig {
     /// Step size over all steps.
     pub schedule: Schedule,
     /// Steps over which it rises first.
-    pub num_rise_steps: u32,
+    pub num_warmup_steps: u32,
     /// What is done to windows before a step.
     pub augmentation: Augmentation,
     /// Of shuffling, negatives and dropout.
@@ -76,7 +76,7 @@ pub fn warm_fit(
             }
             let share = share(
                 config.schedule,
-                config.num_rise_steps,
+                config.num_warmup_steps,
                 num_steps,
                 num_steps_total,
             );

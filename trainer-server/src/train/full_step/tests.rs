@@ -133,7 +133,9 @@ fn the_loss_at_moved_rows_is_higher() {
     let mut rng = StdRng::seed_from_u64(4);
     let config = FullStepConfig::still();
     let of = |parameters: &ParameterSet, rng: &mut StdRng| {
-        gradients(parameters, &windows, &history, &config, &device, rng).expect("a toy")
+        gradients(parameters, &windows, &history, &config, &device, rng)
+            .expect("a toy")
+            .expect("targets")
     };
     let (clean, gradients) = of(&parameters, &mut rng);
     let rows: Vec<u32> = (0..NUM_ITEMS as u32).collect();
@@ -168,6 +170,7 @@ fn a_taught_student_stays_nearer_to_its_teacher() {
                 &mut rng.clone(),
             )
             .expect("a toy")
+            .expect("targets")
             .0
         };
         (of(&teacher) - of(&student)).abs()
