@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::explore::{Exploration, ExploredItem, ExploredRanking};
 use super::sync::{EdgeError, EdgeSync, Trust};
 use crate::codec::state::CodeState;
 use crate::event::HistoryEvent;
@@ -230,6 +231,29 @@ impl ReadyVersion {
         Ok(best.into_iter().map(ranked).collect())
     }
 
+    /// The same with places drawn by chance.
+    ///
+    /// # Errors
+    /// See [`Scorer::score`].
+    pub async fn rank_exploring(
+        &self,
+        state: &CodeState,
+        request: &RankRequest<'_>,
+        exploration: &Exploration,
+    ) -> Result<Vec<ExploredItem>, ScoreError> {
+        let scores = self
+            .score_all(state, request.history, request.now_millis)
+            .await?;
+        let eligible = self.eligible(state, request);
+        let placed = exploration.draw(eligible, &scores, request.options.k.min(K_MAX));
+        let explored = placed.into_iter().map(|placed| ExploredItem {
+            item_id: state.items[placed.item_idx as usize].item_id.clone(),
+            score: scores[placed.item_idx as usize],
+            propensity: placed.propensity,
+        });
+        Ok(explored.collect())
+    }
+
     /// Rows that may be ranked, ascending.
     fn eligible(&self, state: &CodeState, request: &RankRequest<'_>) -> Vec<u32> {
         let mut eligible: Vec<u32> = match request.candidates {
@@ -351,6 +375,26 @@ impl EdgeEngine {
         Ok(Ranking {
             model_version: live.manifest.version,
             items,
+        })
+    }
+
+    /// Ranks with the live version, with places drawn by chance.
+    ///
+    /// # Errors
+    /// Nothing is live yet, or the device failed.
+    pub async fn rank_exploring(
+        &mut self,
+        request: &RankRequest<'_>,
+        exploration: &Exploration,
+    ) -> Result<ExploredRanking, EngineError> {
+        self.revive();
+        let (Some((_, ready)), Some(live)) = (&self.ready, self.sync.live()) else {
+            return Err(EngineError::NoModel);
+        };
+        let items = ready.rank_exploring(&live.state, request, exploration);
+        Ok(ExploredRanking {
+            model_version: live.manifest.version,
+            items: items.await?,
         })
     }
 
