@@ -28,7 +28,7 @@ use super::prior;
 use super::ranker::matrix;
 use super::scorer::{Padding, Query, ScoreError, Scorer};
 use super::sequence::{Sequence, Token};
-use crate::codec::state::CodeState;
+use crate::codec::state::{CodeState, CodeTensor};
 
 /// Most attention scores per head in one batch: 51 histories of 50 events are 132,651, so they go in one.
 const ATTENTION_SCORES_MAX: usize = 1 << 22;
@@ -60,6 +60,21 @@ impl ScoreParts {
     }
 }
 
+/// Means over all items of the version, for the same history: what a part has to be held against.
+///
+/// Only differences between items rank, so a prior of 3 says much where the mean is 1, and nothing where it is 3.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct AverageParts {
+    /// Of `text + features + id_row`.
+    pub taste: f32,
+    /// Of `prior`.
+    pub prior: f32,
+    /// Of `neighbours`.
+    pub neighbours: f32,
+    /// Of `bias`.
+    pub bias: f32,
+}
+
 /// What an event did to the score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenEffect {
@@ -80,6 +95,8 @@ pub struct Explanation {
     pub score: f32,
     /// What it is made of.
     pub parts: ScoreParts,
+    /// What the average item has of them.
+    pub average: AverageParts,
     /// The score minus the score of the same item without its text.
     pub text_effect: f32,
     /// Largest change first, whether up or down; the newer first where equal.
@@ -113,12 +130,15 @@ pub async fn explain(
     let users = user_vectors(scorer, &sequences, history_len).await?;
     let neighbour_weight = row(state, "neighbour.weight", 0)
         .first()
-        .copied()
-        .unwrap_or(0.0);
+        .map_or(0.0, |w| *w);
+    let gains = scorer.neighbour_gains(&sequences, &end_queries(&sequences));
     let scored: Vec<(f32, f32)> = users
         .chunks_exact(item.id_row.len())
-        .zip(gains(scorer, &sequences, query.item_idx))
-        .map(|(user, gain)| (dot(user, &item.vector), neighbour_weight * gain))
+        .zip(&gains)
+        .map(|(user, gains)| {
+            let gain = gain_of(gains, query.item_idx);
+            (dot(user, &item.vector), neighbour_weight * gain)
+        })
         .collect();
     let (taste, neighbours) = scored[0];
     let full = &users[..item.id_row.len()];
@@ -149,6 +169,11 @@ pub async fn explain(
     let explanation = Explanation {
         score: parts.sum(),
         parts,
+        average: AverageParts {
+            neighbours: neighbour_weight * gains[0].iter().map(|(_, gain)| gain).sum::<f32>()
+                / scorer.num_items() as f32,
+            ..average(scorer, state, full, query.now_millis).await?
+        },
         text_effect: taste - dot(full, &item.vector_without_text),
         effects,
     };
@@ -265,14 +290,30 @@ fn end_queries(sequences: &[Sequence]) -> Vec<Query> {
     sequences.iter().enumerate().map(query).collect()
 }
 
-/// What the item gains by neighbours in each sequence, before the weight.
-fn gains(scorer: &Scorer, sequences: &[Sequence], item_idx: u32) -> Vec<f32> {
-    let gains = scorer.neighbour_gains(sequences, &end_queries(sequences));
-    let of_item = |gains: Vec<(u32, f32)>| {
-        let found = gains.binary_search_by_key(&item_idx, |(gaining, _)| *gaining);
-        found.map_or(0.0, |position| gains[position].1)
-    };
-    gains.into_iter().map(of_item).collect()
+/// What the item gains by neighbours; `gains` are ascending by item.
+fn gain_of(gains: &[(u32, f32)], item_idx: u32) -> f32 {
+    let found = gains.binary_search_by_key(&item_idx, |(gaining, _)| *gaining);
+    found.map_or(0.0, |position| gains[position].1)
+}
+
+/// Means over all items, but for the neighbours. There is at least one item: the one that is explained.
+async fn average(
+    scorer: &Scorer,
+    state: &CodeState,
+    user: &[f32],
+    now_millis: i64,
+) -> Result<AverageParts, ScoreError> {
+    let num_items = scorer.num_items() as f32;
+    let vector = read(scorer.item_vectors().clone().mean_dim(0)).await?;
+    let features = scorer.prior_features(now_millis);
+    let priors = prior::scores(&features, &row(state, "prior.weights", 0));
+    let bias = state.tensor("item.bias").map(CodeTensor::dequantize);
+    Ok(AverageParts {
+        taste: dot(user, &vector),
+        prior: priors.iter().sum::<f32>() / num_items,
+        neighbours: 0.0,
+        bias: bias.unwrap_or_default().iter().sum::<f32>() / num_items,
+    })
 }
 
 fn prior_of(state: &CodeState, query: &ExplainQuery<'_>) -> f32 {

@@ -8,6 +8,7 @@ mod blobs;
 mod body;
 mod counters;
 mod events;
+mod explain;
 mod items;
 mod models;
 mod ops;
@@ -33,15 +34,17 @@ use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::publish::Publisher;
 pub use counters::IngestCounters;
+pub use explain::ExplainOrder;
 pub use problem::{Problem, ProblemError};
 pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
 
 /// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 14] = [
+pub const ROUTES: [(&str, &[&str]); 15] = [
     ("/v1/events", &["post"]),
     ("/v1/items", &["put", "delete"]),
     ("/v1/recommend", &["post"]),
     ("/v1/score", &["post"]),
+    ("/v1/explain", &["post"]),
     ("/v1/models/{model}/manifest", &["get"]),
     ("/v1/models/{model}/plan", &["get"]),
     ("/v1/models/{model}/watch", &["get"]),
@@ -105,6 +108,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/items", put(items::put).delete(items::delete))
         .route("/v1/recommend", post(recommend::recommend))
         .route("/v1/score", post(recommend::score))
+        .route("/v1/explain", post(explain::explain))
         .route("/v1/models/{model}/manifest", get(models::manifest))
         .route("/v1/models/{model}/plan", get(models::plan))
         .route("/v1/models/{model}/watch", get(models::watch))

@@ -8,7 +8,7 @@ use super::{EdgeEngine, EngineError, ReadyVersion};
 use crate::codec::state::CodeState;
 use crate::event::{EventKind, HistoryEvent};
 use crate::ids::{ItemId, Version};
-use crate::model::explain::{ExplainQuery, ScoreParts, explain};
+use crate::model::explain::{AverageParts, ExplainQuery, ScoreParts, explain};
 
 /// One explanation wanted.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +51,8 @@ pub struct ItemExplanation {
     pub score: f32,
     /// What adds up to the score.
     pub parts: ScoreParts,
+    /// What the average item of the version has of them.
+    pub average: AverageParts,
     /// The score minus the score of the same item without its text.
     pub text_effect: f32,
     /// Known events that the model reads, largest effect first, whether it raised or lowered the score.
@@ -101,6 +103,7 @@ impl ReadyVersion {
             item_id: request.item_id.clone(),
             score: explanation.score,
             parts: explanation.parts,
+            average: explanation.average,
             text_effect: explanation.text_effect,
             events: events.collect(),
         })

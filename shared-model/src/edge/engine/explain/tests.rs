@@ -123,6 +123,15 @@ fn parts_add_up_to_the_score_that_ranking_gives() {
             assert_eq!(explanation.score, explanation.parts.sum());
             assert_eq!(explanation.events.len(), len.min(HISTORY_LEN));
         }
+        let explanations = (0..NUM_ITEMS).map(|idx| explained(&ready, &state, &history, idx));
+        let (mut mean, num_items) = (0.0, NUM_ITEMS as f32); // 30
+        let average = explained(&ready, &state, &history, 0).average;
+        for explanation in explanations {
+            mean += explanation.score / num_items;
+            assert_eq!(explanation.average, average);
+        }
+        let sum = average.taste + average.prior + average.neighbours + average.bias;
+        assert!((sum - mean).abs() <= TOLERANCE, "{sum} {mean}");
     }
 }
 
