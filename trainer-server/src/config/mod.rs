@@ -214,6 +214,7 @@ pub struct GateConfig {
 pub struct LabelsConfig {
     pub join_window_secs: u64,
     pub rating_positive_min: f64,
+    pub propensity_cap: f32,
     pub next_item_weight: KindWeights,
 }
 
