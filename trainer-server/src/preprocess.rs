@@ -6,6 +6,8 @@
 //!
 //! Input: records in log order. Output: [`Batch`].
 
+mod propensity;
+
 use std::collections::{HashMap, VecDeque};
 
 use shared_model::event::{EventKind, HistoryEvent, Item};
@@ -14,6 +16,8 @@ use shared_model::ids::{ItemId, UserId};
 use crate::config::{ClockMode, LabelsConfig};
 use crate::event_log::{LogRecord, StoredEvent};
 use crate::train::windows::Example;
+
+use propensity::Propensities;
 
 /// Events of one user that are kept for windows of a refit.
 pub const TIMELINE_LEN_MAX: usize = 1000;
@@ -69,6 +73,7 @@ pub struct Preprocessor {
     user_idx: HashMap<UserId, UserIdx>,
     timelines: Vec<Vec<Example>>,
     pending: VecDeque<PendingImpression>,
+    propensities: Propensities,
     /// Users of the newest events, oldest first, one entry per event.
     recent: VecDeque<UserIdx>,
     watermark_millis: i64,
@@ -78,9 +83,11 @@ impl Preprocessor {
     /// Before the first record.
     #[must_use]
     pub fn new(clock: ClockMode, labels: LabelsConfig) -> Self {
+        let propensities = Propensities::new(labels.propensity_cap, labels.join_window_secs);
         Self {
             clock,
             labels,
+            propensities,
             items: Vec::new(),
             item_idx: HashMap::new(),
             user_idx: HashMap::new(),
@@ -202,6 +209,7 @@ impl Preprocessor {
         }
         self.expire_impressions(batch);
         if event.kind == EventKind::Impression {
+            self.propensities.saw(event, user, item_idx, occurred_at);
             self.pending.push_back(PendingImpression {
                 user,
                 item_idx,
@@ -209,7 +217,11 @@ impl Preprocessor {
             });
             return;
         }
-        let example = self.label(event.kind, item_idx, occurred_at, event.value);
+        let mut example = self.label(event.kind, item_idx, occurred_at, event.value);
+        if example.target_weight > 0.0 {
+            let propensities = &mut self.propensities;
+            example.target_weight *= propensities.factor(event, user, item_idx, occurred_at);
+        }
         self.push(user, example, batch);
     }
 
@@ -366,6 +378,38 @@ mod tests {
             2,
             "impressions are no history"
         );
+    }
+
+    #[test]
+    fn a_target_that_was_shown_seldom_weighs_more_however_the_log_is_cut() {
+        let click = |item: &str, at: i64, propensity: f64| {
+            let LogRecord::Event(mut stored) = record("click", item, at, at) else {
+                unreachable!("record() makes events");
+            };
+            stored.event.propensity = Some(propensity);
+            LogRecord::Event(stored)
+        };
+        let log = [
+            click("a", 0, 1.0),
+            click("b", 1, 0.5),
+            click("a", 2, 0.01),
+            record("click", "b", 3, 3),
+        ];
+        let weights = |cap: f32, batch_len: usize| -> Vec<f32> {
+            let mut preprocessor = preprocessor(ClockMode::EventTime);
+            preprocessor.propensities = Propensities::new(cap, 60);
+            let batches = log
+                .chunks(batch_len)
+                .map(|batch| preprocessor.ingest(batch));
+            let examples: Vec<_> = batches.flat_map(|batch| batch.examples).collect();
+            examples
+                .iter()
+                .map(|(_, example)| example.target_weight)
+                .collect()
+        };
+        assert_eq!(weights(0.0, 4), vec![1.0; 4]);
+        assert_eq!(weights(9.0, 4), vec![1.0, 2.0 / 1.5, 9.0 / 4.0, 1.0]);
+        assert_eq!(weights(9.0, 1), weights(9.0, 4));
     }
 
     #[test]
