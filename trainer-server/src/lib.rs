@@ -33,6 +33,7 @@ pub mod baselines;
 pub mod page_client;
 
 pub mod evaluate;
+pub mod faithfulness;
 pub mod replay;
 
 pub mod cli;
