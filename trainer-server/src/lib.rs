@@ -22,6 +22,7 @@ pub mod publish;
 
 pub mod checkpoint;
 pub mod device;
+pub mod explore;
 pub mod learner;
 pub mod trainer;
 

@@ -13,6 +13,7 @@ use shared_model::ids::{ItemId, UserId, Version};
 
 use super::body::JsonBytes;
 use super::explain::ExplainOrder;
+use super::explore::ExploreResponse;
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
@@ -111,6 +112,12 @@ pub trait Recommender: Send + Sync {
     /// # Errors
     /// Nothing is published yet, the item is not in the published version, or scoring failed.
     fn explain(&self, order: ExplainOrder) -> Result<ItemExplanation, RecommendError>;
+
+    /// The `k` items that the published version is least certain about.
+    ///
+    /// # Errors
+    /// Nothing is published yet, or scoring failed.
+    fn explore(&self, k: usize) -> Result<ExploreResponse, RecommendError>;
 
     /// Device and counters of the loop, for `/v1/status`.
     fn status(&self) -> Value;

@@ -7,17 +7,21 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared_model::edge::engine::{
-    EngineError, ExplainRequest, ItemExplanation, RankOptions, RankRequest,
+    EngineError, ExplainRequest, ItemExplanation, RankOptions, RankRequest, ReadyVersion,
 };
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{LogOffset, UserId, Version};
+use shared_model::model::sequence::{Sequence, Token};
 
 use crate::config::{ClockMode, Config};
+use crate::explore;
 use crate::http::{
-    ExplainOrder, RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem,
+    ExplainOrder, ExploreResponse, RecommendError, RecommendRequest, RecommendResponse,
+    Recommender, ScoredItem,
 };
 use crate::learner::{LearnReport, LiveModel};
-use crate::preprocess::Preprocessor;
+use crate::preprocess::{Preprocessor, UserIdx};
+use crate::train::windows::Example;
 
 /// Share of the newest batch in the smoothed figures.
 const SMOOTHING: f32 = 0.05;
@@ -132,6 +136,20 @@ impl Serving {
     }
 }
 
+impl Serving {
+    /// The end of a timeline as the model reads it; the index of items is that of the version, which may lack new ones.
+    fn read(&self, timeline: &[Example], ready: &ReadyVersion, now_millis: i64) -> Sequence {
+        let num_items = ready.scorer.num_items();
+        let known = timeline
+            .iter()
+            .filter(|example| example.kind.is_history() && (example.item_idx as usize) < num_items);
+        let newest = known.rev().take(self.history_len).map(Example::token);
+        let mut tokens: Vec<Token> = newest.collect();
+        tokens.reverse();
+        Sequence { tokens, now_millis }
+    }
+}
+
 impl Recommender for Serving {
     fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError> {
         let live = self.live()?;
@@ -193,6 +211,28 @@ impl Recommender for Serving {
             | EngineError::Score(_)
             | EngineError::SelfTest { .. }
             | EngineError::SelfTestItem { .. }) => RecommendError::Failed(error.to_string()),
+        })
+    }
+
+    fn explore(&self, k: usize) -> Result<ExploreResponse, RecommendError> {
+        let live = self.live()?;
+        let LiveModel { state, ready } = &live.model;
+        let (sequences, now_millis) = {
+            let preprocessor = self
+                .preprocessor
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            let now_millis = preprocessor.watermark_millis().unwrap_or(0);
+            let users = preprocessor.recent_users(explore::NUM_USERS);
+            let timelines = preprocessor.timelines();
+            let read = |user: &UserIdx| self.read(&timelines[user.0 as usize], ready, now_millis);
+            (users.iter().map(read).collect::<Vec<_>>(), now_millis)
+        };
+        let uncertain = explore::most_uncertain(&ready.scorer, state, &sequences, now_millis, k);
+        let items = pollster::block_on(uncertain);
+        Ok(ExploreResponse {
+            model_version: live.version,
+            items: items.map_err(|error| RecommendError::Failed(error.to_string()))?,
         })
     }
 

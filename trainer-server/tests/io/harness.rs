@@ -16,9 +16,10 @@ use trainer_server::catalogue::Catalogue;
 use trainer_server::config::Config;
 use trainer_server::config::load::{Sources, load};
 use trainer_server::event_log::{EventLog, EventLogConfig};
+use trainer_server::explore::Uncertain;
 use trainer_server::http::{
-    self, AppParts, AppState, ExplainOrder, RecommendError, RecommendRequest, RecommendResponse,
-    Recommender, ScoredItem,
+    self, AppParts, AppState, ExplainOrder, ExploreResponse, RecommendError, RecommendRequest,
+    RecommendResponse, Recommender, ScoredItem,
 };
 use trainer_server::publish::{NewVersion, Publisher};
 
@@ -78,6 +79,20 @@ impl Recommender for ByLength {
             average: AverageParts::default(),
             text_effect: 1.5,
             events: named.collect(),
+        })
+    }
+
+    fn explore(&self, k: usize) -> Result<ExploreResponse, RecommendError> {
+        let row = |item_id: &str| Uncertain {
+            item_id: ItemId::new(item_id).expect("short"),
+            share: 0.25,
+            num_events: 2.0,
+            uncertainty: 0.5,
+            upper: 0.75,
+        };
+        Ok(ExploreResponse {
+            model_version: Version(1),
+            items: ["a", "bb"].into_iter().take(k).map(row).collect(),
         })
     }
 

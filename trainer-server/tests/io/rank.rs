@@ -1,4 +1,4 @@
-//! Claims about `POST /v1/recommend`, `POST /v1/score` and `POST /v1/explain`.
+//! Claims about `POST /v1/recommend`, `POST /v1/score`, `POST /v1/explain` and `GET /v1/explore`.
 
 use serde_json::json;
 
@@ -146,4 +146,34 @@ async fn an_item_that_no_version_holds_yet_is_503_and_named() {
         .await;
     assert_eq!(status, 503);
     assert!(problem["detail"].to_string().contains("bb"), "{problem}");
+}
+
+#[tokio::test]
+async fn what_to_explore_comes_as_json_or_as_a_table() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = TestServer::with_items(dir.path()).await;
+    let get = async |query: &str| {
+        let url = format!("{}/v1/explore{query}", server.url);
+        let response = server.client.get(url).send().await.expect("answers");
+        let status = response.status().as_u16();
+        (status, response.text().await.expect("text"))
+    };
+    let (status, body) = get("?k=1").await;
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status, &body["items"][0]["upper"]), (200, &json!(0.75)));
+    assert_eq!(body["items"].as_array().map(Vec::len), Some(1));
+    let (_, table) = get("?format=tsv").await;
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(
+        lines[..2],
+        [
+            "item_id\tshare\tnum_events\tuncertainty\tupper",
+            "a\t0.250000\t2.000\t0.500000\t0.750000"
+        ]
+    );
+    for (query, name) in [("?k=0", "k"), ("?k=x", "k"), ("?format=xml", "format")] {
+        let (status, body) = get(query).await;
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!((status, &body["errors"][0]["pointer"]), (400, &json!(name)));
+    }
 }
