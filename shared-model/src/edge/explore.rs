@@ -192,7 +192,7 @@ fn plackett_luce(
             (log_weight + gumbel, log_weight, *item_idx)
         })
         .collect();
-    drawn.sort_by(|(a, _, a_idx), (b, _, b_idx)| b.total_cmp(a).then(a_idx.cmp(b_idx)));
+    drawn.sort_unstable_by(|(a, _, a_idx), (b, _, b_idx)| b.total_cmp(a).then(a_idx.cmp(b_idx)));
     // From the last place on, so that the log of the sum over what is not placed yet only grows.
     let mut log_sum = f64::NEG_INFINITY;
     let mut placed: Vec<Placed> = Vec::with_capacity(drawn.len());

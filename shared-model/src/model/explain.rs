@@ -162,7 +162,7 @@ pub async fn explain(
             }
         })
         .collect();
-    effects.sort_by(|a, b| {
+    effects.sort_unstable_by(|a, b| {
         let by_size = b.effect.abs().total_cmp(&a.effect.abs());
         by_size.then(b.token_idx.cmp(&a.token_idx))
     });
@@ -304,12 +304,14 @@ async fn average(
     now_millis: i64,
 ) -> Result<AverageParts, ScoreError> {
     let num_items = scorer.num_items() as f32;
-    let vector = read(scorer.item_vectors().clone().mean_dim(0)).await?;
+    // A product that ranking computes too: a mean on the device would be another kernel in the page's module.
+    let user = matrix(user, 1, user.len(), scorer.ranker().device());
+    let tastes = read(user.matmul(scorer.item_vectors().clone().transpose())).await?;
     let features = scorer.prior_features(now_millis);
     let priors = prior::scores(&features, &row(state, "prior.weights", 0));
     let bias = state.tensor("item.bias").map(CodeTensor::dequantize);
     Ok(AverageParts {
-        taste: dot(user, &vector),
+        taste: tastes.iter().sum::<f32>() / num_items,
         prior: priors.iter().sum::<f32>() / num_items,
         neighbours: 0.0,
         bias: bias.unwrap_or_default().iter().sum::<f32>() / num_items,

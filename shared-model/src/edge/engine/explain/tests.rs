@@ -141,13 +141,13 @@ fn an_effect_is_what_the_score_loses_when_the_event_is_forgotten() {
     let ready = ready(&state, Padding::Longest);
     let history = history(HISTORY_LEN + 3, 6);
     let with = scores(&ready, &state, &history);
-    for item_idx in 0..NUM_ITEMS {
+    for (item_idx, with) in with.iter().enumerate() {
         for effect in explained(&ready, &state, &history, item_idx).events {
             let mut without = history.clone();
             without.retain(|event| event.occurred_at != effect.occurred_at);
             assert_eq!(without.len() + 1, history.len());
             let without = scores(&ready, &state, &without)[item_idx];
-            assert!((with[item_idx] - without - effect.effect).abs() <= TOLERANCE);
+            assert!((with - without - effect.effect).abs() <= TOLERANCE);
             assert_eq!(effect.effect, effect.taste + effect.neighbours);
         }
     }
