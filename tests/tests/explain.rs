@@ -3,7 +3,7 @@
 //! Not here: what the numbers mean (unit tests of `shared-model`) and how faithful they are (`docs/explanations.md`).
 
 use anyhow::{Context, ensure};
-use harness::browser::Browser;
+use harness::browser::{Browser, PageStatus};
 use harness::scene::{NOW_MILLIS, Scene};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,6 +11,8 @@ use shared_model::event::HistoryEvent;
 
 /// Another CPU instruction set adds up in another order; see `parity.rs`.
 const TOLERANCE: f64 = 1e-5;
+/// On a GPU exponentials and roots come from another library; see `parity.rs`.
+const GPU_TOLERANCE: f64 = 1e-4;
 /// Explanations timed.
 const NUM_TIMED: usize = 20;
 
@@ -20,9 +22,13 @@ fn for_page(history: &[HistoryEvent]) -> Value {
 }
 
 fn close(expected: &Value, actual: &Value) -> anyhow::Result<()> {
+    close_within(TOLERANCE, expected, actual)
+}
+
+fn close_within(tolerance: f64, expected: &Value, actual: &Value) -> anyhow::Result<()> {
     let number = |value: &Value| value.as_f64().context("a number");
     let (expected, actual) = (number(expected)?, number(actual)?);
-    let is_close = (expected - actual).abs() <= TOLERANCE;
+    let is_close = (expected - actual).abs() <= tolerance;
     ensure!(is_close, "the server says {expected}, the page {actual}");
     Ok(())
 }
@@ -119,5 +125,41 @@ async fn a_page_explains_a_full_history_on_its_own() -> anyhow::Result<()> {
         millis[NUM_TIMED / 2],
         millis[NUM_TIMED - 1]
     );
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_on_webgpu_explains_as_the_server_does() -> anyhow::Result<()> {
+    let Some(browser) = Browser::start().await? else {
+        return Ok(());
+    };
+    let scene = Scene::start(33, &[]).await?;
+    let page = browser
+        .open(&scene.server.address().url, &[("backend", "webgpu")])
+        .await?;
+    page.is_connected().await?;
+    let is_moved = |status: &PageStatus| status.backend.as_deref() == Some("webgpu");
+    page.status_when("the page ranks on webgpu", is_moved)
+        .await?;
+    let item_id = &scene.world.items[3].item_id;
+    for history in [&scene.people[0].history[..], &[]] {
+        let ask = json!({ "item_id": item_id, "history": history, "k": 20, "now": NOW_MILLIS });
+        let api = &scene.server.api;
+        let expected = api
+            .send(Method::POST, "/v1/explain", ask.to_string())
+            .await?;
+        let options = json!({ "history": for_page(history), "k": 20, "nowMillis": NOW_MILLIS });
+        let actual = page.call("explain", json!([item_id, options])).await?;
+        close_within(GPU_TOLERANCE, &expected.body["score"], &actual["score"])?;
+        // Equal effects may change places by rounding, so they are compared as a sum.
+        let sum = |events: &Value| -> Option<f64> {
+            let effects = events.as_array()?.iter();
+            effects.map(|event| event["effect"].as_f64()).sum()
+        };
+        let expected = sum(&expected.body["events"]).context("effects")?;
+        let actual = sum(&actual["events"]).context("effects")?;
+        close_within(20.0 * GPU_TOLERANCE, &json!(expected), &json!(actual))?;
+    }
+    assert_eq!(page.uncaught().await?, Vec::<String>::new());
     browser.close().await
 }
