@@ -39,7 +39,19 @@ export declare class Freshet {
    * @example
    * const { items, modelVersion } = await freshet.recommend({ k: 12 });
    */
-  recommend(options?: { k?: number; signal?: AbortSignal }): Promise<Ranking>;
+  recommend(options?: { k?: number; exploration?: Exploration; signal?: AbortSignal }): Promise<Ranking>;
+
+  /**
+   * Why an item has its score, computed on this device; nothing is asked of a server.
+   * The parts are exact and add up. An event's effect is what the score would lose without it, so effects do not.
+   *
+   * @throws {FreshetError} `unknown_item`, `no_model`, `aborted`, `disposed`, `invalid_option`, `engine_stopped`
+   * @example
+   * const { events, parts, average } = await freshet.explain('item-17', { k: 3 });
+   * const because = events.filter((event) => event.effect > 0).map((event) => event.itemId);
+   * const isPopular = parts.prior > average.prior;
+   */
+  explain(itemId: string, options?: ExplainOptions): Promise<Explanation>;
 
   /**
    * Reports what the visitor did. The kept history has it at once; it is sent in the background if consent allows,
@@ -113,15 +125,76 @@ export interface RankOptions {
   k?: number;
   /** Leaves out items of the history. Default `false`. */
   excludeSeen?: boolean;
+  /** Draws places by chance. Default: best first. */
+  exploration?: Exploration;
   /** The moment of ranking, milliseconds since 1970. Default: now. */
   nowMillis?: number;
   signal?: AbortSignal;
 }
 
+/** How places are drawn; exactly one of `temperature` and `epsilon`. */
+export interface Exploration {
+  /** Each place goes to an item in proportion to e^(score / temperature) among those not placed yet. 0.001 to 1000. */
+  temperature?: number;
+  /** Share of places that go to any item not placed yet, the others to the best of them. 0 to 1. */
+  epsilon?: number;
+  /** How many of the best items take part; those behind follow in order. Default 100, at most 1000. */
+  pool?: number;
+  /** The same seed draws the same list. Default: a random one for every call. */
+  seed?: number;
+}
+
+export interface ExplainOptions {
+  /** Events of the visitor, oldest first. Default: the kept history. */
+  history?: HistoryEvent[];
+  /** How many events to name at most. Default 10. */
+  k?: number;
+  /** The moment of ranking, milliseconds since 1970. Default: now. */
+  nowMillis?: number;
+  signal?: AbortSignal;
+}
+
+export interface Explanation {
+  /** Version that scored. */
+  modelVersion: number;
+  itemId: string;
+  /** The sum of `parts`. */
+  score: number;
+  parts: {
+    /** How well the item's text goes with the history. */
+    text: number;
+    /** The same of the operator's features. */
+    features: number;
+    /** The same of what was learned about this very item beyond text and features. */
+    idRow: number;
+    /** How much the item was wanted lately, by everybody. */
+    prior: number;
+    /** How often it was had together with items of the history. */
+    neighbours: number;
+    /** What was learned about it whatever the history. */
+    bias: number;
+  };
+  /** Means over all items for this history: hold the parts against these. `taste` is that of text, features and id row. */
+  average: { taste: number; prior: number; neighbours: number; bias: number };
+  /** The score minus the score of the same item without its text. */
+  textEffect: number;
+  /** Events that the model reads, largest effect first, whether it raised or lowered the score. */
+  events: EventEffect[];
+}
+
+export interface EventEffect extends HistoryEvent {
+  /** The score minus the score without this event: `taste + neighbours`. */
+  effect: number;
+  /** What of it went through the attention over the history. */
+  taste: number;
+  /** What of it went through the table of items that go together. */
+  neighbours: number;
+}
+
 export interface Ranking {
   /** Version that scored. */
   modelVersion: number;
-  /** Best first. */
+  /** Best first, or as drawn. */
   items: RankedItem[];
 }
 
@@ -129,6 +202,11 @@ export interface RankedItem {
   itemId: string;
   /** Higher is better; comparable within one ranking only. */
   score: number;
+  /**
+   * Probability of standing at this place, given the places before; 1 without exploration.
+   * Pass it on with the impression, so that the server knows what was chosen by chance.
+   */
+  propensity: number;
 }
 
 export type EventKind =
@@ -253,6 +331,7 @@ export type FreshetErrorCode =
   | 'hung'
   | 'backend_failed'
   | 'self_test_failed'
+  | 'unknown_item'
   | 'too_long'
   | 'identity_changed'
   | 'expired'

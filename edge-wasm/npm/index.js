@@ -5,10 +5,11 @@
 
 import { forgetUserId, randomId, readLocal, resolveConsent, userId, writeLocal } from './lib/consent.js';
 import { Emitter } from './lib/emitter.js';
-import { FreshetError, abortError, throwIfAborted, toFreshetError } from './lib/errors.js';
+import { FreshetError, abortError, invalid, throwIfAborted, toFreshetError } from './lib/errors.js';
 import { FeedbackQueue } from './lib/feedback.js';
 import { History, isEventKind, isHistoryEvent } from './lib/history.js';
 import { EngineLink } from './lib/link.js';
+import { explanationOf, explorationOf, rankingOf } from './lib/ranking.js';
 import { Store } from './lib/store.js';
 
 export { FreshetError };
@@ -73,24 +74,37 @@ export class Freshet {
    */
   async rank(options = {}) {
     const { candidates, k = 10, excludeSeen = false, signal, nowMillis = Date.now() } = options;
-    const history = options.history ?? this.#history.read();
+    const history = this.#wireHistory(options.history);
     if (!Number.isInteger(k) || k < 0) throw invalid('k', 'a whole number from 0');
-    if (!Array.isArray(history) || !history.every(isHistoryEvent)) throw invalid('history', 'a list of history events');
     if (candidates !== undefined && !isListOfIds(candidates)) throw invalid('candidates', 'a list of item ids');
+    const exploration = explorationOf(options.exploration);
     throwIfAborted(signal);
-    const wireHistory = history.map(({ itemId, kind, occurredAt }) => ({ item_id: itemId, kind, occurred_at: occurredAt }));
-    const call = this.#call('rank', { history: wireHistory, candidates, k, excludeSeen, nowMillis });
-    const ranking = await abortable(call, signal);
-    const items = ranking.items.map(({ item_id, score }) => ({ itemId: item_id, score }));
-    return { modelVersion: ranking.model_version, items };
+    const call = this.#call('rank', { history, candidates, k, excludeSeen, exploration, nowMillis });
+    return rankingOf(await abortable(call, signal));
+  }
+
+  /**
+   * Why an item has its score, computed on this device.
+   * @param {string} itemId
+   * @param {import('./index.d.ts').ExplainOptions} [options]
+   * @returns {Promise<import('./index.d.ts').Explanation>}
+   */
+  async explain(itemId, options = {}) {
+    const { k = 10, signal, nowMillis = Date.now() } = options;
+    const history = this.#wireHistory(options.history);
+    if (typeof itemId !== 'string' || itemId === '') throw invalid('itemId', 'the id of an item');
+    if (!Number.isInteger(k) || k < 0) throw invalid('k', 'a whole number from 0');
+    throwIfAborted(signal);
+    const call = this.#call('explain', { history, itemId, k, nowMillis });
+    return explanationOf(await abortable(call, signal));
   }
 
   /**
    * The `k` best items for this visitor, without those already in the history.
-   * @param {{k?: number, signal?: AbortSignal}} [options]
+   * @param {{k?: number, exploration?: import('./index.d.ts').Exploration, signal?: AbortSignal}} [options]
    */
-  recommend({ k = 10, signal } = {}) {
-    return this.rank({ k, excludeSeen: true, signal });
+  recommend({ k = 10, exploration, signal } = {}) {
+    return this.rank({ k, excludeSeen: true, exploration, signal });
   }
 
   /**
@@ -286,6 +300,13 @@ export class Freshet {
     if (this.#consent === 'granted') void this.#queue.flush();
   }
 
+  /** The history given, else the kept one, as the engine takes it. */
+  #wireHistory(given) {
+    const history = given ?? this.#history.read();
+    if (!Array.isArray(history) || !history.every(isHistoryEvent)) throw invalid('history', 'a list of history events');
+    return history.map(({ itemId, kind, occurredAt }) => ({ item_id: itemId, kind, occurred_at: occurredAt }));
+  }
+
   async #call(method, ...args) {
     if (this.#isDisposed || !this.#link) throw new FreshetError('disposed', 'This Freshet was disposed.');
     return this.#link.call(method, ...args);
@@ -312,10 +333,6 @@ function checkedOptions(options) {
   const absolute = new URL(url, base).href.replace(/\/+$/, '');
   const { worker = true, cache = true, waitForModel = true } = options;
   return { ...options, url: absolute, model, backend, worker, cache, waitForModel, timeoutMillis };
-}
-
-function invalid(field, expected) {
-  return new FreshetError('invalid_option', `The option "${field}" has to be ${expected}.`);
 }
 
 function isListOfIds(candidates) {

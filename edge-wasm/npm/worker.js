@@ -14,6 +14,7 @@ const methods = {
     return host.start();
   },
   rank: (request) => host?.rank(request),
+  explain: (request) => host?.explain(request),
   persist: () => host?.persist(),
   wake: () => host?.wake(),
   dispose: () => host?.dispose(),

@@ -5,14 +5,14 @@
 
 use burn::tensor::Device;
 use shared_model::codec::snapshot::encode_snapshot;
-use shared_model::edge::engine::{EdgeEngine, RankRequest};
+use shared_model::edge::engine::{EdgeEngine, ExplainRequest, RankRequest};
 use shared_model::edge::sync::{EdgeRequest, Live, Trust};
 use shared_model::ids::BlobId;
 use shared_model::model::scorer::Padding;
 use wasm_bindgen::prelude::*;
 
 use crate::error::ShellError;
-use crate::wire::{RankCall, RequestForm, Status, read_trust};
+use crate::wire::{ExplainCall, RankCall, RequestForm, Status, read_trust};
 
 /// Sync machine and scorer of one page.
 #[wasm_bindgen]
@@ -85,7 +85,7 @@ impl Engine {
         Ok(self.inner.settle().await?)
     }
 
-    /// Ranks; takes and answers JSON.
+    /// Ranks, best first or with places drawn by chance; takes and answers JSON.
     ///
     /// # Errors
     /// `call` is malformed, no version is live yet, or the device failed.
@@ -98,8 +98,26 @@ impl Engine {
             options: &call.options,
             now_millis: call.now_millis,
         };
-        let ranking = self.inner.rank(&request).await?;
-        Ok(to_json(&ranking))
+        Ok(match &call.exploration {
+            None => to_json(&self.inner.rank(&request).await?),
+            Some(exploration) => to_json(&self.inner.rank_exploring(&request, exploration).await?),
+        })
+    }
+
+    /// Explains the score of one item; takes and answers JSON.
+    ///
+    /// # Errors
+    /// `call` is malformed, no version is live yet, the item is unknown to it, or the device failed.
+    pub async fn explain(&mut self, call: String) -> Result<String, ShellError> {
+        let call: ExplainCall =
+            serde_json::from_str(&call).map_err(|error| ShellError::argument("call", error))?;
+        let request = ExplainRequest {
+            history: &call.history,
+            item_id: &call.item_id,
+            k: call.k,
+            now_millis: call.now_millis,
+        };
+        Ok(to_json(&self.inner.explain(&request).await?))
     }
 
     /// What ranks now, as JSON.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use shared_model::edge::engine::RankOptions;
+use shared_model::edge::explore::Exploration;
 use shared_model::edge::sync::{EdgeRequest, Live, Trust};
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{BlobId, ItemId, Version};
@@ -12,7 +13,8 @@ use crate::error::ShellError;
 /// More keys than a server ever publishes.
 const KEYS_MAX: usize = 32;
 
-/// What to rank: `{"history": […], "candidates": […]?, "k": 10, "excludeSeen": true, "nowMillis": …}`.
+/// What to rank: `{"history": […], "candidates": […]?, "k": 10, "excludeSeen": true, "nowMillis": …}`,
+/// with `"exploration": {"temperature": 0.5, "seed": 7}` where places are drawn by chance.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RankCall {
@@ -21,6 +23,18 @@ pub(crate) struct RankCall {
     pub(crate) candidates: Option<Vec<ItemId>>,
     #[serde(flatten)]
     pub(crate) options: RankOptions,
+    #[serde(default)]
+    pub(crate) exploration: Option<Exploration>,
+    pub(crate) now_millis: i64,
+}
+
+/// What to explain: `{"history": […], "itemId": "…", "k": 10, "nowMillis": …}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExplainCall {
+    pub(crate) history: Vec<HistoryEvent>,
+    pub(crate) item_id: ItemId,
+    pub(crate) k: usize,
     pub(crate) now_millis: i64,
 }
 
@@ -123,9 +137,11 @@ mod tests {
     fn a_rank_call_needs_history_and_time_only() -> Result<(), serde_json::Error> {
         let call: RankCall = serde_json::from_str(r#"{"history": [], "nowMillis": 5}"#)?;
         assert_eq!((call.options, call.now_millis), (RankOptions::default(), 5));
+        assert_eq!(call.exploration, None);
         let call: RankCall = serde_json::from_str(
-            r#"{"history": [], "nowMillis": 5, "k": 3, "excludeSeen": false}"#,
+            r#"{"history": [], "nowMillis": 5, "k": 3, "excludeSeen": false, "exploration": {"epsilon": 0.1, "seed": 9}}"#,
         )?;
+        assert!(call.exploration.is_some());
         assert_eq!(
             call.options,
             RankOptions {

@@ -23,6 +23,7 @@ pub mod publish;
 
 pub mod checkpoint;
 pub mod device;
+pub mod explore;
 pub mod learner;
 pub mod trainer;
 
@@ -34,6 +35,7 @@ pub mod baselines;
 pub mod page_client;
 
 pub mod evaluate;
+pub mod faithfulness;
 pub mod replay;
 pub mod study;
 

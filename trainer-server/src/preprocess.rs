@@ -6,6 +6,9 @@
 //!
 //! Input: records in log order. Output: [`Batch`].
 
+mod noise;
+mod propensity;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use shared_model::event::{EventKind, HistoryEvent, Item};
@@ -14,6 +17,8 @@ use shared_model::ids::{ItemId, UserId};
 use crate::config::{ClockMode, LabelsConfig};
 use crate::event_log::{LogRecord, StoredEvent};
 use crate::train::windows::Example;
+
+use propensity::Propensities;
 
 /// Events of one user that are kept for windows of a refit.
 pub const TIMELINE_LEN_MAX: usize = 1000;
@@ -71,6 +76,7 @@ pub struct Preprocessor {
     user_idx: HashMap<UserId, UserIdx>,
     timelines: Vec<Vec<Example>>,
     pending: VecDeque<PendingImpression>,
+    propensities: Propensities,
     /// Users of the newest events, oldest first, one entry per event.
     recent: VecDeque<UserIdx>,
     watermark_millis: i64,
@@ -80,9 +86,11 @@ impl Preprocessor {
     /// Before the first record.
     #[must_use]
     pub fn new(clock: ClockMode, labels: LabelsConfig) -> Self {
+        let propensities = Propensities::new(labels.propensity_cap, labels.join_window_secs);
         Self {
             clock,
             labels,
+            propensities,
             items: Vec::new(),
             item_idx: HashMap::new(),
             user_idx: HashMap::new(),
@@ -207,6 +215,7 @@ impl Preprocessor {
         }
         self.expire_impressions(batch);
         if event.kind == EventKind::Impression {
+            self.propensities.saw(event, user, item_idx, occurred_at);
             self.pending.push_back(PendingImpression {
                 user,
                 item_idx,
@@ -224,38 +233,11 @@ impl Preprocessor {
                 ..example
             };
         }
+        if example.target_weight > 0.0 {
+            let propensities = &mut self.propensities;
+            example.target_weight *= propensities.factor(event, user, item_idx, occurred_at);
+        }
         self.push(user, example, batch);
-    }
-
-    /// Whether the user has done more within the window than people do.
-    fn is_burst(&self, user: UserIdx, occurred_at: i64) -> bool {
-        let events_max = self.labels.burst_events_max;
-        if events_max == 0 {
-            return false;
-        }
-        let oldest = self.acts(user).nth(events_max - 1);
-        oldest.is_some_and(|oldest| {
-            occurred_at.abs_diff(oldest.occurred_at) < millis(self.labels.burst_window_secs)
-        })
-    }
-
-    /// What a user did, newest first as it came in. Unanswered impressions join a timeline late and are no acts.
-    fn acts(&self, user: UserIdx) -> impl Iterator<Item = &Example> {
-        let timeline = self.timelines[user.0 as usize].iter().rev();
-        timeline.filter(|example| example.kind != EventKind::Impression)
-    }
-
-    /// Whether the user has just done the same with the same item.
-    fn is_repeat(&self, user: UserIdx, example: &Example) -> bool {
-        let window_millis = millis(self.labels.repeat_secs);
-        if window_millis == 0 {
-            return false;
-        }
-        self.acts(user).take(ANSWER_EVENTS_MAX).any(|before| {
-            before.item_idx == example.item_idx
-                && before.kind == example.kind
-                && example.occurred_at.abs_diff(before.occurred_at) < window_millis
-        })
     }
 
     fn label(
@@ -499,6 +481,38 @@ mod tests {
             2,
             "impressions are no history"
         );
+    }
+
+    #[test]
+    fn a_target_that_was_shown_seldom_weighs_more_however_the_log_is_cut() {
+        let click = |item: &str, at: i64, propensity: f64| {
+            let LogRecord::Event(mut stored) = record("click", item, at, at) else {
+                unreachable!("record() makes events");
+            };
+            stored.event.propensity = Some(propensity);
+            LogRecord::Event(stored)
+        };
+        let log = [
+            click("a", 0, 1.0),
+            click("b", 1, 0.5),
+            click("a", 2, 0.01),
+            record("click", "b", 3, 3),
+        ];
+        let weights = |cap: f32, batch_len: usize| -> Vec<f32> {
+            let mut preprocessor = preprocessor(ClockMode::EventTime);
+            preprocessor.propensities = Propensities::new(cap, 60);
+            let batches = log
+                .chunks(batch_len)
+                .map(|batch| preprocessor.ingest(batch));
+            let examples: Vec<_> = batches.flat_map(|batch| batch.examples).collect();
+            examples
+                .iter()
+                .map(|(_, example)| example.target_weight)
+                .collect()
+        };
+        assert_eq!(weights(0.0, 4), vec![1.0; 4]);
+        assert_eq!(weights(9.0, 4), vec![1.0, 2.0 / 1.5, 9.0 / 4.0, 1.0]);
+        assert_eq!(weights(9.0, 1), weights(9.0, 4));
     }
 
     #[test]

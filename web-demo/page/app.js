@@ -6,6 +6,7 @@ import { cardOf } from './cards.js';
 import { Catalogue, priceOf, titleOf } from './catalogue.js';
 import { LiveStrip } from './live.js';
 import { Shelf } from './shelf.js';
+import { WhyPanel } from './why.js';
 
 const SHELF_LENGTH = 12;
 const PAGE_LENGTH = 24;
@@ -20,6 +21,9 @@ let catalogue;
 let shelf;
 let basketCount = 0;
 const browsing = { category: '', query: '', sort: 'you', shown: PAGE_LENGTH, request: 0 };
+/** `?explore=0.5` draws the shelf by chance at this temperature; off unless asked for. */
+const exploreTemperature = Number(new URLSearchParams(location.search).get('explore'));
+const exploration = exploreTemperature > 0 ? { temperature: exploreTemperature } : undefined;
 /** Impressions of the shelf by item, so that a click can name the one it answers. */
 const impressions = new Map();
 
@@ -31,7 +35,8 @@ async function main() {
     live.failed(`the catalogue cannot be loaded: ${error.message}`);
     return;
   }
-  shelf = new Shelf(byId('shelf'), catalogue, act);
+  const why = new WhyPanel(byId('why-dialog'), catalogue, explain);
+  shelf = new Shelf(byId('shelf'), catalogue, act, (item) => why.open(item));
   listen();
   showCategories();
   shelf.show(catalogue.items.slice(0, SHELF_LENGTH).map((item) => item.item_id));
@@ -69,6 +74,12 @@ async function connect() {
   onUpdate(freshet.status());
 }
 
+/** Why an item stands on the shelf; before the first version there is nothing to say. */
+function explain(itemId) {
+  if (!freshet) return Promise.reject(new Error('there is no model yet'));
+  return freshet.explain(itemId);
+}
+
 /** What a press on a card means. */
 function act(kind, item, card) {
   if (kind === 'add_to_cart' || kind === 'purchase') byId('basket-count').textContent = String(++basketCount);
@@ -100,10 +111,10 @@ async function showShelf() {
     while (isRankingWanted) {
       isRankingWanted = false;
       const startedAt = performance.now();
-      const { items } = await freshet.recommend({ k: SHELF_LENGTH });
+      const { items } = await freshet.recommend({ k: SHELF_LENGTH, exploration });
       live.rankedIn(performance.now() - startedAt);
       const fresh = shelf.show(items.map((item) => item.itemId));
-      reportImpressions(fresh);
+      reportImpressions(fresh, items);
       const hasHistory = freshet.history.read().length > 0;
       byId('shelf-title').textContent = hasHistory ? 'For you' : 'Popular right now';
       byId('forget').hidden = !hasHistory;
@@ -115,11 +126,14 @@ async function showShelf() {
   }
 }
 
-function reportImpressions(fresh) {
+/** The propensity goes along, with the answer too, so that the server knows what chance had chosen. */
+function reportImpressions(fresh, items) {
   if (document.visibilityState !== 'visible') return;
+  const propensities = new Map(items.map((item) => [item.itemId, item.propensity]));
   for (const { itemId, position } of fresh) {
-    const { eventId } = freshet.feedback('impression', itemId, { position, propensity: 1 });
-    impressions.set(itemId, { impressionId: eventId, position });
+    const propensity = propensities.get(itemId);
+    const { eventId } = freshet.feedback('impression', itemId, { position, propensity });
+    impressions.set(itemId, { impressionId: eventId, position, propensity });
   }
 }
 

@@ -9,9 +9,10 @@ const BASKET = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 9h16l-1.
 /**
  * @param {import('./catalogue.js').Item} item
  * @param {(kind: 'click' | 'like' | 'add_to_cart' | 'purchase', item: object, card: HTMLElement) => void} onAct
+ * @param {(item: object) => void} [onWhy] adds a button that asks why the item stands here
  * @returns {HTMLLIElement}
  */
-export function cardOf(item, onAct) {
+export function cardOf(item, onAct, onWhy) {
   const card = document.createElement('li');
   card.className = 'card';
   card.dataset.itemId = item.item_id;
@@ -31,6 +32,7 @@ export function cardOf(item, onAct) {
   card.querySelector('.like').setAttribute('aria-label', `Like ${title}`);
   card.querySelector('.add').setAttribute('aria-label', `Add ${title} to the basket`);
   card.querySelector('.buy').setAttribute('aria-label', `Buy ${title}`);
+  if (onWhy) card.querySelector('.like').before(whyButton(item, title, onWhy));
   card.addEventListener('click', (event) => {
     const button = event.target.closest('button[data-act]');
     if (!button) return;
@@ -40,6 +42,16 @@ export function cardOf(item, onAct) {
     onAct(kind, item, card);
   });
   return card;
+}
+
+function whyButton(item, title, onWhy) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.className = 'why';
+  button.textContent = 'Why?';
+  button.setAttribute('aria-label', `Why ${title} is recommended`);
+  button.addEventListener('click', () => onWhy(item));
+  return button;
 }
 
 function flash(button) {

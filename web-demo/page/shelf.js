@@ -8,6 +8,7 @@ export class Shelf {
   #list;
   #catalogue;
   #onAct;
+  #onWhy;
   /** Cards by item id, reused while an item stays on the shelf. */
   #cards = new Map();
 
@@ -15,11 +16,13 @@ export class Shelf {
    * @param {HTMLElement} list
    * @param {import('./catalogue.js').Catalogue} catalogue
    * @param {(kind: string, item: object, card: HTMLElement) => void} onAct
+   * @param {(item: object) => void} onWhy
    */
-  constructor(list, catalogue, onAct) {
+  constructor(list, catalogue, onAct, onWhy) {
     this.#list = list;
     this.#catalogue = catalogue;
     this.#onAct = onAct;
+    this.#onWhy = onWhy;
   }
 
   /**
@@ -36,7 +39,7 @@ export class Shelf {
       const item = this.#catalogue.byId.get(itemId);
       if (!item) return;
       if (!this.#cards.has(itemId)) fresh.push({ itemId, position });
-      cards.set(itemId, this.#cards.get(itemId) ?? cardOf(item, this.#onAct));
+      cards.set(itemId, this.#cards.get(itemId) ?? cardOf(item, this.#onAct, this.#onWhy));
     });
     this.#cards = cards;
     const { scrollLeft } = this.#list;

@@ -26,6 +26,11 @@ export function toFreshetError(thrown, code = 'internal') {
   return new FreshetError(ownCode, message, { cause: thrown });
 }
 
+/** An option that cannot be taken. @param {string} field @param {string} expected */
+export function invalid(field, expected) {
+  return new FreshetError('invalid_option', `The option "${field}" has to be ${expected}.`);
+}
+
 /** Throws if `signal` was aborted. @param {AbortSignal | undefined} signal */
 export function throwIfAborted(signal) {
   if (signal?.aborted) throw abortError(signal);

@@ -84,6 +84,12 @@ export class EngineHost {
     return JSON.parse(await this.#withEngine((engine) => engine.rank(text)));
   }
 
+  /** @param {object} request as `explain` of the wasm engine takes it */
+  async explain(request) {
+    const text = JSON.stringify(request);
+    return JSON.parse(await this.#withEngine((engine) => engine.explain(text)));
+  }
+
   /** Writes the live version to the cache now. */
   async persist() {
     if (!this.#config.cache || this.#stop.signal.aborted) return;

@@ -86,6 +86,7 @@ window.freshetTest = {
 
   rank: (options) => outcome(freshet.rank(options)),
   recommend: (options) => outcome(freshet.recommend(options)),
+  explain: (itemId, options) => outcome(freshet.explain(itemId, options)),
   history: () => freshet.history.read(),
   clearHistory: () => freshet.history.clear(),
   setConsent: (consent) => outcome(freshet.setConsent(consent)),
@@ -97,6 +98,17 @@ window.freshetTest = {
   },
   /** Sends one event without waiting. */
   send: (event) => freshet.feedback(event).eventId,
+
+  /** Milliseconds that `count` explanations took, one after the other. */
+  async timeExplanations(itemId, options, count) {
+    const millis = [];
+    for (let idx = 0; idx < count; idx += 1) {
+      const startedAt = performance.now();
+      await freshet.explain(itemId, options);
+      millis.push(performance.now() - startedAt);
+    }
+    return millis;
+  },
 
   /** Milliseconds that `count` rankings took, one after the other. */
   async timeRanks(options, count) {

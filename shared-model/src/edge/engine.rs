@@ -3,11 +3,14 @@
 //! A candidate becomes live only after it has reproduced the self-test of its manifest on this very
 //! device; until then, and if it fails, the last good version goes on ranking.
 
+mod explain;
+
 use std::collections::HashMap;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::explore::{Exploration, ExploredItem, ExploredRanking};
 use super::sync::{EdgeError, EdgeSync, Trust};
 use crate::codec::state::CodeState;
 use crate::event::HistoryEvent;
@@ -15,6 +18,8 @@ use crate::ids::{ItemId, Version};
 use crate::manifest::SelfTest;
 use crate::model::scorer::{Padding, Query, ScoreError, Scorer};
 use crate::model::sequence::{Sequence, Token};
+
+pub use explain::{EventEffect, ExplainRequest, ItemExplanation};
 
 /// Most items one call may ask for.
 pub const K_MAX: usize = 10_000;
@@ -47,6 +52,12 @@ pub enum EngineError {
         /// Allowed difference.
         tolerance: f32,
     },
+    /// An item that the live version does not hold.
+    #[error("the live version has no item {item_id}")]
+    UnknownItem {
+        /// Its id.
+        item_id: ItemId,
+    },
     /// The manifest's self-test names an item that the state does not hold.
     #[error("self-test of version {version} names the unknown item {item_id}")]
     SelfTestItem {
@@ -65,6 +76,7 @@ impl EngineError {
             Self::Sync(error) => error.code(),
             Self::NoModel => "no_model",
             Self::Score(_) => "backend_failed",
+            Self::UnknownItem { .. } => "unknown_item",
             Self::SelfTest { .. } | Self::SelfTestItem { .. } => "self_test_failed",
         }
     }
@@ -151,22 +163,32 @@ impl ReadyVersion {
         history: &[HistoryEvent],
         now_millis: i64,
     ) -> Sequence {
-        let history_len = state.spec.history_len as usize;
-        let mut tokens: Vec<Token> = Vec::with_capacity(history_len);
-        for event in history.iter().rev().filter(|event| event.kind.is_history()) {
-            if tokens.len() == history_len {
+        let known = self.known_tokens(history, state.spec.history_len as usize);
+        Sequence {
+            tokens: known.into_iter().map(|(_, token)| token).collect(),
+            now_millis,
+        }
+    }
+
+    /// The last known events of a history, oldest first, each with its position in the history.
+    fn known_tokens(&self, history: &[HistoryEvent], len_max: usize) -> Vec<(usize, Token)> {
+        let mut tokens: Vec<(usize, Token)> = Vec::with_capacity(len_max);
+        let events = history.iter().enumerate().rev();
+        for (history_idx, event) in events.filter(|(_, event)| event.kind.is_history()) {
+            if tokens.len() == len_max {
                 break;
             }
             if let Some(item_idx) = self.item_idx(&event.item_id) {
-                tokens.push(Token {
+                let token = Token {
                     item_idx,
                     kind: event.kind,
                     occurred_at: event.occurred_at,
-                });
+                };
+                tokens.push((history_idx, token));
             }
         }
         tokens.reverse();
-        Sequence { tokens, now_millis }
+        tokens
     }
 
     /// Scores of all items for one history.
@@ -200,6 +222,40 @@ impl ReadyVersion {
         let scores = self
             .score_all(state, request.history, request.now_millis)
             .await?;
+        let eligible = self.eligible(state, request);
+        let best = top_k(eligible, &scores, request.options.k.min(K_MAX));
+        let ranked = |idx: u32| RankedItem {
+            item_id: state.items[idx as usize].item_id.clone(),
+            score: scores[idx as usize],
+        };
+        Ok(best.into_iter().map(ranked).collect())
+    }
+
+    /// The same with places drawn by chance.
+    ///
+    /// # Errors
+    /// See [`Scorer::score`].
+    pub async fn rank_exploring(
+        &self,
+        state: &CodeState,
+        request: &RankRequest<'_>,
+        exploration: &Exploration,
+    ) -> Result<Vec<ExploredItem>, ScoreError> {
+        let scores = self
+            .score_all(state, request.history, request.now_millis)
+            .await?;
+        let eligible = self.eligible(state, request);
+        let placed = exploration.draw(eligible, &scores, request.options.k.min(K_MAX));
+        let explored = placed.into_iter().map(|placed| ExploredItem {
+            item_id: state.items[placed.item_idx as usize].item_id.clone(),
+            score: scores[placed.item_idx as usize],
+            propensity: placed.propensity,
+        });
+        Ok(explored.collect())
+    }
+
+    /// Rows that may be ranked, ascending.
+    fn eligible(&self, state: &CodeState, request: &RankRequest<'_>) -> Vec<u32> {
         let mut eligible: Vec<u32> = match request.candidates {
             Some(candidates) => candidates
                 .iter()
@@ -221,12 +277,7 @@ impl ReadyVersion {
             seen.sort_unstable();
             eligible.retain(|idx| seen.binary_search(idx).is_err());
         }
-        let best = top_k(eligible, &scores, request.options.k.min(K_MAX));
-        let ranked = |idx: u32| RankedItem {
-            item_id: state.items[idx as usize].item_id.clone(),
-            score: scores[idx as usize],
-        };
-        Ok(best.into_iter().map(ranked).collect())
+        eligible
     }
 }
 
@@ -324,6 +375,26 @@ impl EdgeEngine {
         Ok(Ranking {
             model_version: live.manifest.version,
             items,
+        })
+    }
+
+    /// Ranks with the live version, with places drawn by chance.
+    ///
+    /// # Errors
+    /// Nothing is live yet, or the device failed.
+    pub async fn rank_exploring(
+        &mut self,
+        request: &RankRequest<'_>,
+        exploration: &Exploration,
+    ) -> Result<ExploredRanking, EngineError> {
+        self.revive();
+        let (Some((_, ready)), Some(live)) = (&self.ready, self.sync.live()) else {
+            return Err(EngineError::NoModel);
+        };
+        let items = ready.rank_exploring(&live.state, request, exploration);
+        Ok(ExploredRanking {
+            model_version: live.manifest.version,
+            items: items.await?,
         })
     }
 

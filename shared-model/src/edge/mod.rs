@@ -3,4 +3,5 @@
 //! Bytes in, requests out; no fetch, no clock, no storage.
 
 pub mod engine;
+pub mod explore;
 pub mod sync;

@@ -10,3 +10,5 @@ pub mod sequence;
 
 pub mod ranker;
 pub mod scorer;
+
+pub mod explain;

@@ -204,6 +204,12 @@ impl Scorer {
         &self.ranker
     }
 
+    /// How it pads sequences.
+    #[must_use]
+    pub fn padding(&self) -> Padding {
+        self.padding
+    }
+
     /// Number of items it scores.
     #[must_use]
     pub fn num_items(&self) -> usize {

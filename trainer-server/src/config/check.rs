@@ -278,6 +278,11 @@ impl Config {
                 "0 to 1000",
             ));
         }
+        let cap = self.labels.propensity_cap;
+        if cap != 0.0 && !(1.0..=10_000.0).contains(&cap) {
+            let expected = "0, or 1 to 10000";
+            return Err(out_of_range("labels.propensity_cap", &cap, expected));
+        }
         let shares = [
             ("train.dropout", self.train.dropout),
             ("train.id_dropout", self.train.id_dropout),

@@ -307,6 +307,7 @@ pub struct LabelsConfig {
     pub burst_events_max: usize,
     pub burst_window_secs: u64,
     pub repeat_secs: u64,
+    pub propensity_cap: f32,
     pub next_item_weight: KindWeights,
 }
 

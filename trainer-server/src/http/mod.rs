@@ -8,6 +8,8 @@ mod blobs;
 mod body;
 mod counters;
 mod events;
+mod explain;
+mod explore;
 mod items;
 mod models;
 mod ops;
@@ -33,15 +35,19 @@ use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::publish::Publisher;
 pub use counters::IngestCounters;
+pub use explain::ExplainOrder;
+pub use explore::ExploreResponse;
 pub use problem::{Problem, ProblemError};
 pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
 
 /// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 14] = [
+pub const ROUTES: [(&str, &[&str]); 16] = [
     ("/v1/events", &["post"]),
     ("/v1/items", &["put", "delete"]),
     ("/v1/recommend", &["post"]),
     ("/v1/score", &["post"]),
+    ("/v1/explain", &["post"]),
+    ("/v1/explore", &["get"]),
     ("/v1/models/{model}/manifest", &["get"]),
     ("/v1/models/{model}/plan", &["get"]),
     ("/v1/models/{model}/watch", &["get"]),
@@ -97,7 +103,7 @@ impl std::ops::Deref for AppState {
     }
 }
 
-/// The public routes; `/metrics` is among them only where there is no admin address.
+/// The public routes; `/metrics` and `/v1/explore` are among them only where there is no admin address.
 pub fn router(state: AppState) -> Router {
     let server = &state.config.server;
     let mut router = Router::new()
@@ -105,6 +111,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/items", put(items::put).delete(items::delete))
         .route("/v1/recommend", post(recommend::recommend))
         .route("/v1/score", post(recommend::score))
+        .route("/v1/explain", post(explain::explain))
         .route("/v1/models/{model}/manifest", get(models::manifest))
         .route("/v1/models/{model}/plan", get(models::plan))
         .route("/v1/models/{model}/watch", get(models::watch))
@@ -115,7 +122,9 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz", get(ops::readyz))
         .route("/openapi.json", get(ops::openapi));
     if server.admin_bind.is_none() {
-        router = router.route("/metrics", get(ops::metrics));
+        router = router
+            .route("/metrics", get(ops::metrics))
+            .route("/v1/explore", get(explore::explore));
     }
     let router = match &server.static_dir {
         Some(dir) => {
@@ -143,6 +152,7 @@ pub fn router(state: AppState) -> Router {
 pub fn admin_router(state: AppState) -> Router {
     Router::new()
         .route("/metrics", get(ops::metrics))
+        .route("/v1/explore", get(explore::explore))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .fallback(not_found)

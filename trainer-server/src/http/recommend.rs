@@ -1,13 +1,19 @@
 //! `POST /v1/recommend` and `POST /v1/score`: ranking on the server, for those without the page engine.
+//!
+//! Not here: why an item has its score (`explain`), which shares the readers of histories and times.
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Value, json};
+use shared_model::edge::engine::{ItemExplanation, RankedItem};
+use shared_model::edge::explore::{Exploration, ExploredItem};
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, UserId, Version};
 
 use super::body::JsonBytes;
+use super::explain::ExplainOrder;
+use super::explore::ExploreResponse;
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
@@ -34,6 +40,8 @@ pub struct RecommendRequest {
     pub candidates: Option<Vec<ItemId>>,
     /// The moment to rank for; `None`: the newest event (only with `clock.mode = "event_time"`).
     pub now_millis: Option<i64>,
+    /// How places are drawn by chance; `None`: best first.
+    pub exploration: Option<Exploration>,
 }
 
 /// Ranked items.
@@ -41,7 +49,7 @@ pub struct RecommendRequest {
 pub struct RecommendResponse {
     /// Version that ranked.
     pub model_version: Version,
-    /// Best first.
+    /// Best first, or as drawn where exploration was asked for.
     pub items: Vec<ScoredItem>,
 }
 
@@ -52,6 +60,29 @@ pub struct ScoredItem {
     pub item_id: ItemId,
     /// Its score; comparable within one answer only.
     pub score: f32,
+    /// Probability of standing at this place, given the places before; only with exploration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub propensity: Option<f64>,
+}
+
+impl From<RankedItem> for ScoredItem {
+    fn from(RankedItem { item_id, score }: RankedItem) -> Self {
+        Self {
+            item_id,
+            score,
+            propensity: None,
+        }
+    }
+}
+
+impl From<ExploredItem> for ScoredItem {
+    fn from(item: ExploredItem) -> Self {
+        Self {
+            item_id: item.item_id,
+            score: item.score,
+            propensity: Some(item.propensity),
+        }
+    }
 }
 
 /// Why nothing was ranked.
@@ -60,6 +91,9 @@ pub enum RecommendError {
     /// No version is published yet.
     #[error("no version is published yet")]
     NotReady,
+    /// The item is in the catalogue, but not in the published version yet.
+    #[error("the published version does not hold item {0} yet")]
+    NotYetHeld(ItemId),
     /// Ranking failed; the text is for the server's log.
     #[error("ranking failed: {0}")]
     Failed(String),
@@ -72,6 +106,18 @@ pub trait Recommender: Send + Sync {
     /// # Errors
     /// Nothing is published yet, or ranking failed.
     fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError>;
+
+    /// Explains one score; may take some dozen milliseconds, on a thread that may block.
+    ///
+    /// # Errors
+    /// Nothing is published yet, the item is not in the published version, or scoring failed.
+    fn explain(&self, order: ExplainOrder) -> Result<ItemExplanation, RecommendError>;
+
+    /// The `k` items that the published version is least certain about.
+    ///
+    /// # Errors
+    /// Nothing is published yet, or scoring failed.
+    fn explore(&self, k: usize) -> Result<ExploreResponse, RecommendError>;
 
     /// Device and counters of the loop, for `/v1/status`.
     fn status(&self) -> Value;
@@ -110,11 +156,19 @@ pub(super) async fn score(
 }
 
 async fn rank(state: &AppState, request: RecommendRequest) -> Result<RecommendResponse, Problem> {
+    asked(state, move |recommender| recommender.recommend(request)).await
+}
+
+/// Asks the recommender on a thread that may block.
+pub(super) async fn asked<T: Send + 'static>(
+    state: &AppState,
+    question: impl FnOnce(&dyn Recommender) -> Result<T, RecommendError> + Send + 'static,
+) -> Result<T, Problem> {
     let recommender = std::sync::Arc::clone(&state.recommender);
-    match tokio::task::spawn_blocking(move || recommender.recommend(request)).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(RecommendError::NotReady)) => {
-            Err(Problem::unavailable("no version is published yet"))
+    match tokio::task::spawn_blocking(move || question(&*recommender)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error @ (RecommendError::NotReady | RecommendError::NotYetHeld(_)))) => {
+            Err(Problem::unavailable(error.to_string()))
         }
         Ok(Err(error @ RecommendError::Failed(_))) => {
             tracing::error!(%error, "a recommendation failed");
@@ -129,21 +183,14 @@ async fn rank(state: &AppState, request: RecommendRequest) -> Result<RecommendRe
 
 fn read_recommend(value: &Value, state: &AppState) -> Result<RecommendRequest, Fault> {
     let fields = Fields::new(value, "")?;
-    let k = match fields.u64("k")?.map(|k| (k, usize::try_from(k))) {
-        None => 10,
-        Some((_, Ok(k))) if (1..=K_MAX).contains(&k) => k,
-        Some((k, _)) => {
-            let detail = format!("expected 1 to {K_MAX}, found {k}");
-            return Err(fields.fault(RejectCode::Malformed, "k", detail));
-        }
-    };
     Ok(RecommendRequest {
         user_id: fields.id("user_id")?,
         history: history(&fields)?,
-        k,
+        k: k(&fields)?.unwrap_or(10),
         exclude_seen: fields.bool("exclude_seen")?.unwrap_or(true),
         candidates: item_ids(&fields, "candidates")?,
         now_millis: now_millis(&fields, state)?,
+        exploration: exploration(&fields)?,
     })
 }
 
@@ -165,10 +212,36 @@ fn read_score(value: &Value, state: &AppState) -> Result<RecommendRequest, Fault
         exclude_seen: false,
         candidates: Some(candidates),
         now_millis: now_millis(&fields, state)?,
+        exploration: None,
     })
 }
 
-fn now_millis(fields: &Fields<'_>, state: &AppState) -> Result<Option<i64>, Fault> {
+pub(super) fn k(fields: &Fields<'_>) -> Result<Option<usize>, Fault> {
+    match fields.u64("k")?.map(|k| (k, usize::try_from(k))) {
+        None => Ok(None),
+        Some((_, Ok(k))) if (1..=K_MAX).contains(&k) => Ok(Some(k)),
+        Some((k, _)) => {
+            let detail = format!("expected 1 to {K_MAX}, found {k}");
+            Err(fields.fault(RejectCode::Malformed, "k", detail))
+        }
+    }
+}
+
+fn exploration(fields: &Fields<'_>) -> Result<Option<Exploration>, Fault> {
+    let Some(value) = fields.get("exploration") else {
+        return Ok(None);
+    };
+    let fields = Fields::new(value, "/exploration")?;
+    let (temperature, epsilon) = (fields.f64("temperature")?, fields.f64("epsilon")?);
+    let seed = fields.required("seed", fields.u64("seed")?)?;
+    let checked = Exploration::from_fields(temperature, epsilon, fields.u64("pool")?, seed);
+    checked.map(Some).map_err(|error| {
+        let detail = format!("expected {}, found {}", error.expected, error.actual);
+        fields.fault(RejectCode::Malformed, error.field, detail)
+    })
+}
+
+pub(super) fn now_millis(fields: &Fields<'_>, state: &AppState) -> Result<Option<i64>, Fault> {
     Ok(match (fields.i64("now")?, state.config.clock.mode) {
         (Some(now_millis), _) => Some(now_millis),
         (None, ClockMode::Live) => Some((state.clock)()),
@@ -202,7 +275,7 @@ fn item_ids(fields: &Fields<'_>, name: &str) -> Result<Option<Vec<ItemId>>, Faul
     Ok(Some(item_ids))
 }
 
-fn history(fields: &Fields<'_>) -> Result<Option<Vec<HistoryEvent>>, Fault> {
+pub(super) fn history(fields: &Fields<'_>) -> Result<Option<Vec<HistoryEvent>>, Fault> {
     let Some(list) = limited(fields, "history", HISTORY_EVENTS_MAX)? else {
         return Ok(None);
     };

@@ -6,13 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared_model::edge::engine::{RankOptions, RankRequest};
-use shared_model::ids::{LogOffset, Version};
+use shared_model::edge::engine::{
+    EngineError, ExplainRequest, ItemExplanation, RankOptions, RankRequest, ReadyVersion,
+};
+use shared_model::event::HistoryEvent;
+use shared_model::ids::{LogOffset, UserId, Version};
+use shared_model::model::sequence::{Sequence, Token};
 
 use crate::config::{ClockMode, Config};
-use crate::http::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
+use crate::explore;
+use crate::http::{
+    ExplainOrder, ExploreResponse, RecommendError, RecommendRequest, RecommendResponse,
+    Recommender, ScoredItem,
+};
 use crate::learner::{LearnReport, LiveModel};
-use crate::preprocess::Preprocessor;
+use crate::preprocess::{Preprocessor, UserIdx};
+use crate::train::windows::Example;
 
 /// Share of the newest batch in the smoothed figures.
 const SMOOTHING: f32 = 0.05;
@@ -103,26 +112,57 @@ impl Serving {
     }
 }
 
+impl Serving {
+    fn live(&self) -> Result<Arc<Serveable>, RecommendError> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.clone().ok_or(RecommendError::NotReady)
+    }
+
+    /// The history given, else the kept one of the user; and the moment given, else the newest event's.
+    fn history_at(
+        &self,
+        given: Option<Vec<HistoryEvent>>,
+        user_id: Option<&UserId>,
+        len_max: usize,
+        now_millis: Option<i64>,
+    ) -> (Vec<HistoryEvent>, i64) {
+        let preprocessor = self
+            .preprocessor
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let history = match (given, user_id) {
+            (Some(history), _) => history,
+            (None, Some(user_id)) => preprocessor.history(user_id, len_max),
+            (None, None) => Vec::new(),
+        };
+        let now_millis = now_millis.or(preprocessor.watermark_millis());
+        (history, now_millis.unwrap_or(0))
+    }
+}
+
+impl Serving {
+    /// The end of a timeline as the model reads it; the index of items is that of the version, which may lack new ones.
+    fn read(&self, timeline: &[Example], ready: &ReadyVersion, now_millis: i64) -> Sequence {
+        let num_items = ready.scorer.num_items();
+        let known = timeline
+            .iter()
+            .filter(|example| example.kind.is_history() && (example.item_idx as usize) < num_items);
+        let newest = known.rev().take(self.history_len).map(Example::token);
+        let mut tokens: Vec<Token> = newest.collect();
+        tokens.reverse();
+        Sequence { tokens, now_millis }
+    }
+}
+
 impl Recommender for Serving {
     fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError> {
-        let live = self
-            .live
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let live = live.ok_or(RecommendError::NotReady)?;
-        let (history, watermark) = {
-            let preprocessor = self
-                .preprocessor
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            let history = match (request.history, &request.user_id) {
-                (Some(history), _) => history,
-                (None, Some(user_id)) => preprocessor.history(user_id, self.history_len),
-                (None, None) => Vec::new(),
-            };
-            (history, preprocessor.watermark_millis())
-        };
+        let live = self.live()?;
+        let (history, now_millis) = self.history_at(
+            request.history,
+            request.user_id.as_ref(),
+            self.history_len,
+            request.now_millis,
+        );
         let options = RankOptions {
             k: request.k,
             exclude_seen: request.exclude_seen,
@@ -131,17 +171,72 @@ impl Recommender for Serving {
             history: &history,
             candidates: request.candidates.as_deref(),
             options: &options,
-            now_millis: request.now_millis.or(watermark).unwrap_or(0),
+            now_millis,
         };
-        let ranked = pollster::block_on(live.model.ready.rank(&live.model.state, &rank_request));
-        let ranked = ranked.map_err(|error| RecommendError::Failed(error.to_string()))?;
-        let items = ranked.into_iter().map(|item| ScoredItem {
-            item_id: item.item_id,
-            score: item.score,
-        });
+        let LiveModel { state, ready } = &live.model;
+        let items = match &request.exploration {
+            None => {
+                let ranked = pollster::block_on(ready.rank(state, &rank_request));
+                ranked.map(|ranked| ranked.into_iter().map(ScoredItem::from).collect())
+            }
+            Some(exploration) => {
+                let drawn =
+                    pollster::block_on(ready.rank_exploring(state, &rank_request, exploration));
+                drawn.map(|drawn| drawn.into_iter().map(ScoredItem::from).collect())
+            }
+        };
         Ok(RecommendResponse {
             model_version: live.version,
-            items: items.collect(),
+            items: items.map_err(|error| RecommendError::Failed(error.to_string()))?,
+        })
+    }
+
+    fn explain(&self, order: ExplainOrder) -> Result<ItemExplanation, RecommendError> {
+        let live = self.live()?;
+        // One more than the model reads: it moves up when another is left out.
+        let (history, now_millis) = self.history_at(
+            order.history,
+            order.user_id.as_ref(),
+            self.history_len + 1,
+            order.now_millis,
+        );
+        let request = ExplainRequest {
+            history: &history,
+            item_id: &order.item_id,
+            k: order.k,
+            now_millis,
+        };
+        let LiveModel { state, ready } = &live.model;
+        let explained = pollster::block_on(ready.explain(state, live.version, &request));
+        explained.map_err(|error| match error {
+            EngineError::UnknownItem { item_id } => RecommendError::NotYetHeld(item_id),
+            error @ (EngineError::Sync(_)
+            | EngineError::NoModel
+            | EngineError::Score(_)
+            | EngineError::SelfTest { .. }
+            | EngineError::SelfTestItem { .. }) => RecommendError::Failed(error.to_string()),
+        })
+    }
+
+    fn explore(&self, k: usize) -> Result<ExploreResponse, RecommendError> {
+        let live = self.live()?;
+        let LiveModel { state, ready } = &live.model;
+        let (sequences, now_millis) = {
+            let preprocessor = self
+                .preprocessor
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            let now_millis = preprocessor.watermark_millis().unwrap_or(0);
+            let users = preprocessor.recent_users(explore::NUM_USERS);
+            let timelines = preprocessor.timelines();
+            let read = |user: &UserIdx| self.read(&timelines[user.0 as usize], ready, now_millis);
+            (users.iter().map(read).collect::<Vec<_>>(), now_millis)
+        };
+        let uncertain = explore::most_uncertain(&ready.scorer, state, &sequences, now_millis, k);
+        let items = pollster::block_on(uncertain);
+        Ok(ExploreResponse {
+            model_version: live.version,
+            items: items.map_err(|error| RecommendError::Failed(error.to_string()))?,
         })
     }
 

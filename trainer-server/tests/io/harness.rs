@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use shared_model::codec::state::{CodeState, ItemEntry};
+use shared_model::edge::engine::{EventEffect, ItemExplanation};
 use shared_model::ids::{ItemId, LogOffset, Version};
 use shared_model::manifest::{SelfTest, VersionKind};
+use shared_model::model::explain::{AverageParts, ScoreParts};
 use shared_model::spec::ModelSpec;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,9 +16,10 @@ use trainer_server::catalogue::Catalogue;
 use trainer_server::config::Config;
 use trainer_server::config::load::{Sources, load};
 use trainer_server::event_log::{EventLog, EventLogConfig};
+use trainer_server::explore::Uncertain;
 use trainer_server::http::{
-    self, AppParts, AppState, RecommendError, RecommendRequest, RecommendResponse, Recommender,
-    ScoredItem,
+    self, AppParts, AppState, ExplainOrder, ExploreResponse, RecommendError, RecommendRequest,
+    RecommendResponse, Recommender, ScoredItem,
 };
 use trainer_server::publish::{NewVersion, Publisher};
 
@@ -39,6 +42,8 @@ impl Recommender for ByLength {
             .filter(|item_id| item_id.as_str() != "unborn")
             .map(|item_id| ScoredItem {
                 score: item_id.as_str().len() as f32,
+                // Says that the wish arrived; what is drawn is the engine's.
+                propensity: request.exploration.map(|_| 0.5),
                 item_id,
             })
             .collect();
@@ -47,6 +52,47 @@ impl Recommender for ByLength {
         Ok(RecommendResponse {
             model_version: Version(1),
             items,
+        })
+    }
+
+    fn explain(&self, order: ExplainOrder) -> Result<ItemExplanation, RecommendError> {
+        let history = order.history.ok_or(RecommendError::NotReady)?;
+        if order.item_id.as_str() == "bb" {
+            return Err(RecommendError::NotYetHeld(order.item_id));
+        }
+        let named = history.into_iter().take(order.k).map(|event| EventEffect {
+            item_id: event.item_id,
+            kind: event.kind,
+            occurred_at: event.occurred_at,
+            effect: 0.5,
+            taste: 0.5,
+            neighbours: 0.0,
+        });
+        Ok(ItemExplanation {
+            model_version: Version(1),
+            item_id: order.item_id,
+            score: 2.0,
+            parts: ScoreParts {
+                text: 2.0,
+                ..ScoreParts::default()
+            },
+            average: AverageParts::default(),
+            text_effect: 1.5,
+            events: named.collect(),
+        })
+    }
+
+    fn explore(&self, k: usize) -> Result<ExploreResponse, RecommendError> {
+        let row = |item_id: &str| Uncertain {
+            item_id: ItemId::new(item_id).expect("short"),
+            share: 0.25,
+            num_events: 2.0,
+            uncertainty: 0.5,
+            upper: 0.75,
+        };
+        Ok(ExploreResponse {
+            model_version: Version(1),
+            items: ["a", "bb"].into_iter().take(k).map(row).collect(),
         })
     }
 

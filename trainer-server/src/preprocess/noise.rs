@@ -1,0 +1,41 @@
+//! Noise: bursts of bots and double clicks, which are context and no targets.
+//!
+//! Input: the timeline of a user before the event. Not here: duplicates of one event, which are the log's.
+
+use shared_model::event::EventKind;
+
+use super::{ANSWER_EVENTS_MAX, Preprocessor, UserIdx, millis};
+use crate::train::windows::Example;
+
+impl Preprocessor {
+    /// Whether the user has done more within the window than people do.
+    pub(super) fn is_burst(&self, user: UserIdx, occurred_at: i64) -> bool {
+        let events_max = self.labels.burst_events_max;
+        if events_max == 0 {
+            return false;
+        }
+        let oldest = self.acts(user).nth(events_max - 1);
+        oldest.is_some_and(|oldest| {
+            occurred_at.abs_diff(oldest.occurred_at) < millis(self.labels.burst_window_secs)
+        })
+    }
+
+    /// What a user did, newest first as it came in. Unanswered impressions join a timeline late and are no acts.
+    fn acts(&self, user: UserIdx) -> impl Iterator<Item = &Example> {
+        let timeline = self.timelines[user.0 as usize].iter().rev();
+        timeline.filter(|example| example.kind != EventKind::Impression)
+    }
+
+    /// Whether the user has just done the same with the same item.
+    pub(super) fn is_repeat(&self, user: UserIdx, example: &Example) -> bool {
+        let window_millis = millis(self.labels.repeat_secs);
+        if window_millis == 0 {
+            return false;
+        }
+        self.acts(user).take(ANSWER_EVENTS_MAX).any(|before| {
+            before.item_idx == example.item_idx
+                && before.kind == example.kind
+                && example.occurred_at.abs_diff(before.occurred_at) < window_millis
+        })
+    }
+}
