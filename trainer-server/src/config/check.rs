@@ -69,6 +69,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_counts()?;
         self.check_shares()?;
+        self.check_propensity_cap()?;
         let name = &self.model.name;
         let is_name_char =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
@@ -212,6 +213,15 @@ impl Config {
         )
     }
 
+    fn check_propensity_cap(&self) -> Result<(), ConfigError> {
+        let cap = self.labels.propensity_cap;
+        if cap != 0.0 && !(1.0..=10_000.0).contains(&cap) {
+            let expected = "0, or 1 to 10000";
+            return Err(out_of_range("labels.propensity_cap", &cap, expected));
+        }
+        Ok(())
+    }
+
     fn check_shares(&self) -> Result<(), ConfigError> {
         let rates = [
             ("train.fast_learning_rate", self.train.fast_learning_rate),
@@ -250,11 +260,6 @@ impl Config {
                 &cold_boost,
                 "0 to 1000",
             ));
-        }
-        let cap = self.labels.propensity_cap;
-        if cap != 0.0 && !(1.0..=10_000.0).contains(&cap) {
-            let expected = "0, or 1 to 10000";
-            return Err(out_of_range("labels.propensity_cap", &cap, expected));
         }
         let shares = [
             ("train.dropout", self.train.dropout),
