@@ -74,6 +74,7 @@ impl Config {
             let expected = "another than adapter while model.adapter_dim is 0";
             return Err(out_of_range("release.strategy", &"adapter", expected));
         }
+        self.check_propensity_cap()?;
         let name = &self.model.name;
         let is_name_char =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
@@ -242,6 +243,15 @@ impl Config {
         )
     }
 
+    fn check_propensity_cap(&self) -> Result<(), ConfigError> {
+        let cap = self.labels.propensity_cap;
+        if cap != 0.0 && !(1.0..=10_000.0).contains(&cap) {
+            let expected = "0, or 1 to 10000";
+            return Err(out_of_range("labels.propensity_cap", &cap, expected));
+        }
+        Ok(())
+    }
+
     fn check_shares(&self) -> Result<(), ConfigError> {
         let rates = [
             ("train.fast_learning_rate", self.train.fast_learning_rate),
@@ -277,11 +287,6 @@ impl Config {
                 &cold_boost,
                 "0 to 1000",
             ));
-        }
-        let cap = self.labels.propensity_cap;
-        if cap != 0.0 && !(1.0..=10_000.0).contains(&cap) {
-            let expected = "0, or 1 to 10000";
-            return Err(out_of_range("labels.propensity_cap", &cap, expected));
         }
         let shares = [
             ("train.dropout", self.train.dropout),

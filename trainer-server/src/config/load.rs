@@ -277,6 +277,13 @@ mod tests {
             .expect_err("range")
             .to_string();
         assert!(error.contains("log.id_memory_secs"), "{error}");
+        for cap in ["0.5", "-1.0", "nan", "10001.0"] {
+            let error = flag("labels.propensity_cap", cap).expect_err("range");
+            assert!(error.to_string().contains("labels.propensity_cap"), "{cap}");
+        }
+        for cap in ["0.0", "1.0", "100.0"] {
+            assert!(flag("labels.propensity_cap", cap).is_ok(), "{cap}");
+        }
         assert!(flag("server.cors_origins", "[\"https://shop.example\"]").is_ok());
         assert!(flag("server.static_dir", "./shop").is_ok());
     }
