@@ -59,6 +59,7 @@ fn cross_encoder(dir: &Path, flags: &[&str]) -> Output {
         .arg("--json")
         .arg(dir.join("figures.json"))
         .args(flags)
+        .env("FRESHET__MODEL__TEXT_ENCODER", "small") // of the Ranker
         .output()
         .expect("the program runs")
 }
@@ -133,6 +134,19 @@ fn purchases_have_no_ratings_and_one_user_no_intervals() {
     // Everything that anybody took was taken by this user, so there is no negative.
     assert!(notes.contains("no AUC"), "{notes}");
     assert!(found["clicks"]["systems"]["tuned"]["auc"]["value"].is_null());
+}
+
+#[test]
+fn lists_of_the_ranker_hold_items_and_are_reranked() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    write_dataset(dir.path(), 60, false);
+    let flags = ["--strategy", "head", "--passes", "1", "--base", "ranker"];
+    let found = figures(dir.path(), &flags);
+    let lists = &found["lists"];
+    assert_eq!(lists["base"], "ranker (frozen)");
+    let share = lists["share_with_taken"].as_f64().expect("a number");
+    assert!(share > 0.3, "a third of the catalogue is listed: {share}");
+    assert!(value(&lists["figures"], "cross", "ndcg_at_10") > 0.0);
 }
 
 #[test]

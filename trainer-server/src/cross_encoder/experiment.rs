@@ -240,9 +240,10 @@ impl Experiment {
         } else {
             (self.strategy.part(), self.strategy.warm_rate(), 1)
         };
-        let stream_part = match self.strategy {
-            Strategy::Full if is_small => TrainedPart::FullWithWords,
-            strategy => strategy.part(),
+        let stream_part = if is_small && self.strategy == Strategy::Full {
+            TrainedPart::FullWithWords
+        } else {
+            self.strategy.part()
         };
         let warm_rate = self.tempo.warm_rate.unwrap_or(warm_rate);
         let tune = |part| TuneOptions {

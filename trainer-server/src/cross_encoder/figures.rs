@@ -44,6 +44,9 @@ pub struct Table {
     pub notes: Vec<String>,
 }
 
+/// By system, then by figure.
+type SystemFigures = Vec<Vec<Option<f64>>>;
+
 /// Names of the figures of clicks.
 pub const CLICK_FIGURES: &[&str] = &["auc", "log_loss", "accuracy", "precision", "recall", "f1"];
 /// Names of the figures of ratings.
@@ -123,7 +126,7 @@ fn tabulate<T>(
     figures_of: impl Fn(usize, &[f64]) -> Vec<Option<f64>>,
 ) -> Table {
     let (users, num_users) = dense(users);
-    let all_of = |weights: &[f64]| -> Vec<Vec<Option<f64>>> {
+    let all_of = |weights: &[f64]| -> SystemFigures {
         (0..systems.len())
             .map(|idx| figures_of(idx, weights))
             .collect()
@@ -146,14 +149,14 @@ fn tabulate<T>(
             draws.push(all_of(&weights));
         }
     }
-    let over = |figure: &dyn Fn(&Vec<Vec<Option<f64>>>) -> Option<f64>| {
+    let over = |figure: &dyn Fn(&SystemFigures) -> Option<f64>| {
         let drawn: Option<Vec<f64>> = draws.iter().map(figure).collect();
         drawn
             .filter(|drawn| !drawn.is_empty())
             .map(|drawn| percentiles(drawn.into_iter()))
     };
     let figure = |system: usize, name: usize| {
-        let minus = |all: &Vec<Vec<Option<f64>>>| Some(all[0][name]? - all[system][name]?);
+        let minus = |all: &SystemFigures| Some(all[0][name]? - all[system][name]?);
         Figure {
             value: plain[system][name],
             interval: over(&|all| all[system][name]),
