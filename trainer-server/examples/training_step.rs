@@ -3,7 +3,8 @@
 //! `training_step EXPORT_FILE full | training_step EXPORT_FILE stream DATASET_DIR`
 //!
 //! Builds weights and batches from a seed, writes them with a loss and its gradients to `EXPORT_FILE`
-//! (safetensors), and then answers every line `N` of standard input by the milliseconds of `N` steps, as a JSON list.
+//! (safetensors), and then answers every line `N` of standard input by the milliseconds of `N` steps, as JSON:
+//! `{"millis": […], "cpu_millis": …}`, the latter of all threads and all `N`.
 //! The model is that of the baseline `sasrec` with the softmax over the whole catalogue: events have no times,
 //! so the item prior has nothing to say and PyTorch needs none.
 //! Not here: the other side (`xtask/bench/train_pytorch.py`) and what is made of both (`xtask`).
@@ -19,11 +20,13 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
 use shared_model::event::EventKind;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::sequence::{Sequence, SequenceBatch};
 use shared_model::spec::{ModelSpec, TensorGroup};
 use trainer_server::dataset::Dataset;
+use trainer_server::evaluate::cpu;
 use trainer_server::train::count_history::CountHistory;
 use trainer_server::train::full_optimizer::FullOptimizer;
 use trainer_server::train::full_step::{FullStepConfig, full_step, gradients};
@@ -97,6 +100,7 @@ fn main() -> anyhow::Result<()> {
     for line in std::io::stdin().lock().lines() {
         let num_steps: usize = line?.trim().parse().context("a number of steps")?;
         let mut millis = Vec::with_capacity(num_steps.min(1 << 16));
+        let cpu_secs_before = cpu::own_secs();
         for windows in batches.by_ref().take(num_steps) {
             let started_at = Instant::now();
             full_step(
@@ -110,7 +114,9 @@ fn main() -> anyhow::Result<()> {
             )?;
             millis.push(started_at.elapsed().as_secs_f64() * 1e3);
         }
-        println!("{}", serde_json::to_string(&millis)?);
+        let cpu_secs = cpu::own_secs().and_then(|after| Ok(after - cpu_secs_before?));
+        let cpu_millis = cpu_secs.ok().map(|secs| secs * 1e3); // null where the system does not tell
+        println!("{}", json!({ "millis": millis, "cpu_millis": cpu_millis }));
         std::io::stdout().flush()?;
     }
     Ok(())

@@ -4,7 +4,8 @@ train_pytorch.py EXPORT_FILE NUM_THREADS
 
 Reads weights and batches that the example `training_step` has written, checks that loss and gradients of the
 first batch are the same without dropout, prints that as one line of JSON, and then answers every line `N` of
-standard input by the milliseconds of `N` steps, as a JSON list.
+standard input by the milliseconds of `N` steps, as JSON: `{"millis": [...], "cpu_millis": ...}`, the latter of
+all threads and all `N`.
 Not here: the model's definition, which is `shared_model::model::ranker`.
 """
 
@@ -214,6 +215,7 @@ def main():
     step = 0
     for line in sys.stdin:
         millis = []
+        cpu_started_at = time.process_time()
         for _ in range(int(line)):
             batch = batches[step % len(batches)]
             step += 1
@@ -225,7 +227,8 @@ def main():
             optimizer.step()
             loss.item()
             millis.append((time.perf_counter() - started_at) * 1e3)
-        print(json.dumps(millis), flush=True)
+        cpu_millis = (time.process_time() - cpu_started_at) * 1e3
+        print(json.dumps({"millis": millis, "cpu_millis": cpu_millis}), flush=True)
 
 
 main()

@@ -18,8 +18,8 @@ use crate::workspace::Workspace;
 const TORCH: &str = "torch==2.15.0";
 const NUMPY: &str = "numpy>=2,<3";
 /// Steps of one side before the other's turn.
-const STEPS_PER_TURN: usize = 8;
-const NUM_TURNS: usize = 12;
+const STEPS_PER_TURN: usize = 4;
+const NUM_TURNS: usize = 15;
 /// Turns of each side that are not counted: memory and caches fill, PyTorch chooses kernels.
 const NUM_WARM_UP_TURNS: usize = 2;
 /// Largest difference of losses and of gradients, relative to a tensor's largest, between the two sides.
@@ -152,15 +152,16 @@ fn compare(
     let check: Value = serde_json::from_str(&theirs.line()?)?;
     ensure_same(&check)?;
 
-    let (mut our_millis, mut their_millis) = (Vec::new(), Vec::new());
+    let mut times = [Times::default(), Times::default()];
     for turn in 0..NUM_WARM_UP_TURNS + NUM_TURNS {
-        let (our_turn, their_turn) = (ours.turn(STEPS_PER_TURN)?, theirs.turn(STEPS_PER_TURN)?);
-        if turn >= NUM_WARM_UP_TURNS {
-            our_millis.extend(our_turn);
-            their_millis.extend(their_turn);
+        for (side, times) in [&mut ours, &mut theirs].into_iter().zip(&mut times) {
+            let answer = side.turn(STEPS_PER_TURN)?;
+            if turn >= NUM_WARM_UP_TURNS {
+                times.add(answer);
+            }
         }
     }
-    let (ours, theirs) = (Times::of(our_millis), Times::of(their_millis));
+    let [ours, theirs] = times.map(Times::summed_up);
     let batch_size = check["num_windows"][0].as_f64().context("a batch size")?;
     eprintln!(
         "  {:.1} ms, PyTorch {:.1} ms: {:.2} times the examples per second",
@@ -174,6 +175,7 @@ fn compare(
         "examples_per_sec": batch_size / ours.median * 1e3,
         "pytorch_examples_per_sec": batch_size / theirs.median * 1e3,
         "ratio": theirs.median / ours.median,
+        "cpu_ratio": theirs.cpu / ours.cpu,
         "step_millis": ours.to_json(),
         "pytorch_step_millis": theirs.to_json(),
         "num_steps": STEPS_PER_TURN * NUM_TURNS,
@@ -233,8 +235,8 @@ impl Side {
         Ok(line)
     }
 
-    /// Milliseconds of `num_steps` steps.
-    fn turn(&mut self, num_steps: usize) -> anyhow::Result<Vec<f64>> {
+    /// Times of `num_steps` steps.
+    fn turn(&mut self, num_steps: usize) -> anyhow::Result<Times> {
         let input = self
             .input
             .as_mut()
@@ -242,7 +244,7 @@ impl Side {
         writeln!(input, "{num_steps}")?;
         input.flush()?;
         let line = self.line()?;
-        serde_json::from_str(&line).with_context(|| format!("no list of times: {line:?}"))
+        Times::parse(&line).with_context(|| format!("no times: {line:?}"))
     }
 }
 
@@ -255,27 +257,62 @@ impl Drop for Side {
     }
 }
 
-/// Quartiles of step times.
+/// Times of steps.
+#[derive(Debug, Default)]
 struct Times {
-    lower: f64,
-    median: f64,
-    upper: f64,
+    /// One per step.
+    millis: Vec<f64>,
+    /// Of all threads and steps; NaN where the system does not tell.
+    cpu_millis: f64,
 }
 
 impl Times {
-    /// Of at least one time.
-    fn of(mut millis: Vec<f64>) -> Self {
-        millis.sort_by(f64::total_cmp);
-        let at = |quarter: usize| millis[(millis.len() - 1) * quarter / 4];
-        Self {
+    fn parse(line: &str) -> Option<Self> {
+        let answer: Value = serde_json::from_str(line).ok()?; // the caller shows the line
+        let millis = answer["millis"].as_array()?;
+        Some(Self {
+            millis: millis.iter().map(Value::as_f64).collect::<Option<_>>()?,
+            cpu_millis: answer["cpu_millis"].as_f64().unwrap_or(f64::NAN),
+        })
+    }
+
+    fn add(&mut self, other: Self) {
+        self.millis.extend(other.millis);
+        self.cpu_millis += other.cpu_millis;
+    }
+
+    /// Of at least one step.
+    fn summed_up(mut self) -> Summary {
+        self.millis.sort_by(f64::total_cmp);
+        let at = |quarter: usize| self.millis[(self.millis.len() - 1) * quarter / 4];
+        Summary {
+            fastest: at(0),
             lower: at(1),
             median: at(2),
             upper: at(3),
+            cpu: self.cpu_millis / self.millis.len() as f64, // a few dozen
         }
     }
+}
 
+/// Quartiles of step times, and CPU time per step, in milliseconds.
+struct Summary {
+    fastest: f64,
+    lower: f64,
+    median: f64,
+    upper: f64,
+    cpu: f64,
+}
+
+impl Summary {
     fn to_json(&self) -> Value {
-        json!({ "lower_quartile": self.lower, "median": self.median, "upper_quartile": self.upper })
+        json!({
+            "fastest": self.fastest,
+            "lower_quartile": self.lower,
+            "median": self.median,
+            "upper_quartile": self.upper,
+            "cpu": self.cpu,
+        })
     }
 }
 
@@ -285,8 +322,11 @@ mod tests {
 
     #[test]
     fn quartiles_are_those_of_the_sorted_times() {
-        let times = Times::of(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
+        let line = r#"{"millis": [5.0, 1.0, 4.0, 2.0, 3.0], "cpu_millis": 20.0}"#;
+        let times = Times::parse(line).expect("times").summed_up();
         assert_eq!((times.lower, times.median, times.upper), (2.0, 3.0, 4.0));
+        assert_eq!((times.fastest, times.cpu), (1.0, 4.0));
+        assert!(Times::parse("[1.0]").is_none() && Times::parse("").is_none());
     }
 
     #[test]
