@@ -31,6 +31,7 @@ fn main() -> anyhow::Result<()> {
         file: None,
         env: Vec::new(),
         flags,
+        ..Sources::default()
     };
     let dataset = Dataset::load(&dir, SEED)?;
     let split = dataset.split_at(0.8);
