@@ -187,6 +187,11 @@ impl Config {
             u64::from(release.refit_passes),
             1..=100,
         )?;
+        in_range(
+            "release.refit_windows_max",
+            release.refit_windows_max as u64,
+            1..=1 << 24,
+        )?;
         in_range("release.lora_rank", u64::from(release.lora_rank), 1..=64)?;
         in_range(
             "release.interval_events",

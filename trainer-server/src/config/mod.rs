@@ -272,6 +272,7 @@ pub struct ReleaseConfig {
     pub averaging: f32,
     pub refit_every_releases: u32,
     pub refit_passes: u32,
+    pub refit_windows_max: usize,
     pub refit_rate: f32,
     pub refit_blend: f32,
 }

@@ -29,20 +29,25 @@ pub(super) struct Refit {
 }
 
 impl Refit {
-    pub(super) fn new(learner: &Learner, preprocessor: &Preprocessor) -> Self {
+    pub(super) fn new(learner: &mut Learner, preprocessor: &Preprocessor) -> Self {
         let history_len = learner.parameters.spec.history_len as usize;
         let timelines = preprocessor.timelines().iter();
-        let windows: Vec<Window> = timelines
+        let mut windows: Vec<Window> = timelines
             .flat_map(|timeline| cut(timeline, history_len))
             .collect();
-        let config = &learner.config;
-        let steps_per_pass = windows.len().div_ceil(config.train.warm_batch_size) as u32; // bounded by the log
+        let release = &learner.config.release;
+        if windows.len() > release.refit_windows_max {
+            windows.shuffle(&mut learner.rng);
+            windows.truncate(release.refit_windows_max);
+        }
+        let batch_size = learner.config.train.warm_batch_size;
+        let steps_per_pass = windows.len().div_ceil(batch_size) as u32; // fits: windows are bounded
         Self {
             start: learner.parameters.clone(),
             next: windows.len(),
             windows,
-            passes_left: config.release.refit_passes,
-            num_steps_total: steps_per_pass * config.release.refit_passes,
+            passes_left: release.refit_passes,
+            num_steps_total: steps_per_pass.saturating_mul(release.refit_passes),
         }
     }
 
