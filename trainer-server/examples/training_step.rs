@@ -24,9 +24,10 @@ use serde_json::json;
 use shared_model::event::EventKind;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::sequence::{Sequence, SequenceBatch};
-use shared_model::spec::{ModelSpec, TensorGroup};
+use shared_model::spec::TensorGroup;
 use trainer_server::dataset::Dataset;
 use trainer_server::evaluate::cpu;
+use trainer_server::evaluate::sasrec::{spec, step};
 use trainer_server::train::count_history::CountHistory;
 use trainer_server::train::full_optimizer::FullOptimizer;
 use trainer_server::train::full_step::{FullStepConfig, full_step, gradients};
@@ -40,35 +41,11 @@ const NUM_BATCHES: usize = 8;
 const NUM_ITEMS: usize = 4000;
 const HISTORY_LEN: usize = 50;
 
-fn spec() -> ModelSpec {
-    ModelSpec {
-        embedding_dim: 64,
-        text_dim: 0,
-        feature_dim: 0,
-        history_len: HISTORY_LEN as u32, // 50
-        num_layers: 2,
-        num_heads: 2,
-        ff_dim: 64,
-        half_lives_secs: vec![86_400],
-        num_neighbours: 0,
-        adapter_dim: 0,
-    }
-}
-
+/// A step of the baseline over the whole catalogue.
 fn config() -> FullStepConfig {
     FullStepConfig {
-        learning_rate: 0.002,
-        row_learning_rate: 0.002,
-        bias_learning_rate: 0.002,
-        prior_learning_rate: 0.0,
-        id_dropout: 0.0,
-        weight_decay: 0.01,
-        dropout: 0.2,
         num_negatives: usize::MAX,
-        gradient_norm_max: 5.0,
-        click_weight: 0.0,
-        rating_weight: 0.0,
-        ..FullStepConfig::still()
+        ..step()
     }
 }
 

@@ -46,7 +46,8 @@ const BATCH_SIZE: usize = 128;
 /// Standard deviation of the first item rows; without text, zero rows would have no direction.
 const ROW_STD: f32 = 0.02;
 /// A step of the warm fit.
-fn step() -> FullStepConfig {
+#[must_use]
+pub fn step() -> FullStepConfig {
     FullStepConfig {
         learning_rate: 0.002,
         row_learning_rate: 0.002,
@@ -63,7 +64,8 @@ fn step() -> FullStepConfig {
 const ONLINE_LEARNING_RATE: f32 = 0.0005;
 
 /// Sizes: no text, no features; half-lives are needed by the spec and never used.
-fn spec() -> ModelSpec {
+#[must_use]
+pub fn spec() -> ModelSpec {
     ModelSpec {
         embedding_dim: 64,
         text_dim: 0,

@@ -21,7 +21,7 @@ use super::settings::{Settings, written};
 use super::trial::{Outcome, Study, ranked};
 use crate::evaluate::bootstrap::{Difference, Interval, NUM_RESAMPLES, intervals};
 use crate::evaluate::document::header;
-use crate::evaluate::figures::Slice;
+use crate::evaluate::figures::{Slice, figures};
 
 /// Most variants of one file.
 const NUM_VARIANTS_MAX: usize = 1000;
@@ -106,7 +106,7 @@ pub fn run(study: &Study, variants: &[Variant], seed: u64) -> Result<Vec<Row>, S
     for variant in variants {
         let outcome = study.run(&variant.name, &variant.settings)?;
         outcomes.answer(&variant.name, &ranked(&outcome));
-        let figures = study.figures(&outcome);
+        let figures = figures(&outcomes, &variant.name);
         let cold = figures.as_ref().map(|all| all.slices[&Slice::ColdItem]);
         let headline = figures.map(|all| all.headline);
         let row = Row {

@@ -29,9 +29,7 @@ pub const CHUNK_LEN: usize = 128;
 /// What a stream gave.
 #[derive(Debug, Clone)]
 pub struct Streamed {
-    /// The events, as questions.
-    pub queries: Vec<Query>,
-    /// What was answered, parallel to them.
+    /// What was answered, by event.
     pub ranked: Vec<Ranked>,
     /// Spent on learning and publishing; the words say why it is not known.
     pub cpu_secs: Result<f64, String>,
@@ -69,7 +67,6 @@ pub fn walk(
     progress: &ProgressBar,
 ) -> Result<Streamed, StudyError> {
     let mut streamed = Streamed {
-        queries: Vec::new(),
         ranked: Vec::new(),
         cpu_secs: Ok(0.0),
         fast_bytes: Vec::new(),
@@ -98,7 +95,6 @@ pub fn walk(
         let ranked = pollster::block_on(score_chunk(model, &queries, &timelines))
             .map_err(ReplayError::from)?;
         streamed.ranked.extend(ranked);
-        streamed.queries.extend(queries);
 
         let before = cpu::own_secs();
         let records = records(dataset, chunk, first)?;
