@@ -35,11 +35,19 @@ pub struct ModelSpec {
     /// Width of the bottleneck after each layer (Houlsby et al. 2019); 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub adapter_dim: u32,
+    /// Whether taste, the product of user and item vector, has a learned weight in the score.
+    #[serde(default, skip_serializing_if = "is_absent")]
+    pub has_taste_weight: bool,
 }
 
 /// Keeps the JSON of a spec without a part, and so its hash, as it was before there was such a part.
 fn is_zero(value: &u32) -> bool {
     *value == 0
+}
+
+/// Likewise.
+fn is_absent(value: &bool) -> bool {
+    !value
 }
 
 /// What a tensor belongs to, and so when it may change.
@@ -100,6 +108,9 @@ pub struct SpecError {
 /// Number of buckets of the logarithmic time-gap feature; see [`gap_bucket`].
 pub const NUM_GAP_BUCKETS: usize = 24;
 
+/// Weight of taste in the score, one number.
+pub const TASTE_WEIGHT: &str = "taste.weight";
+
 /// Most items in one model.
 pub const NUM_ITEMS_MAX: usize = 1 << 20;
 
@@ -124,6 +135,7 @@ impl Default for ModelSpec {
             half_lives_secs: vec![86_400, 7 * 86_400, 30 * 86_400],
             num_neighbours: 0,
             adapter_dim: 0,
+            has_taste_weight: false,
         }
     }
 }
@@ -201,6 +213,9 @@ impl ModelSpec {
         shapes.item("item.counts", num_half_lives, 16, TensorGroup::Fast);
         shapes.shared("prior.weights", 1, num_half_lives, 16, TensorGroup::Fast);
 
+        if self.has_taste_weight {
+            shapes.shared(TASTE_WEIGHT, 1, 1, 16, TensorGroup::Fast);
+        }
         if self.num_neighbours > 0 {
             let num_slots = self.num_neighbours as usize;
             shapes.shared("neighbour.weight", 1, 1, 16, TensorGroup::Fast);

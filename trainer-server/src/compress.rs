@@ -15,7 +15,7 @@ use shared_model::codec::quantize::{
 use shared_model::codec::state::{CodeState, ItemEntry};
 use shared_model::ids::ItemId;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::spec::{ModelSpec, TensorGroup};
+use shared_model::spec::{ModelSpec, TASTE_WEIGHT, TensorGroup};
 
 use crate::train::counts::DecayedCounts;
 use crate::train::neighbour_counts::NeighbourCounts;
@@ -121,6 +121,10 @@ pub fn fast_state(
         parameters.tensor("prior.weights"),
         config.dead_zone,
     );
+    if parameters.spec.has_taste_weight {
+        let weight = parameters.tensor(TASTE_WEIGHT);
+        move_codes(&mut state, TASTE_WEIGHT, 0, weight, config.dead_zone);
+    }
     if parameters.spec.num_neighbours > 0 {
         let weight = parameters.tensor("neighbour.weight");
         move_codes(&mut state, "neighbour.weight", 0, weight, config.dead_zone);

@@ -27,6 +27,7 @@ use crate::train::TrainError;
 use crate::train::count_history::CountHistory;
 use crate::train::counts::DecayedCounts;
 use crate::train::fast_step::{FastOptimizer, ScoredEvents, fast_step};
+use crate::train::full_step::read;
 use crate::train::init::init_parameters;
 use crate::train::neighbour_counts::NeighbourCounts;
 use crate::train::warm_fit::{WarmFitProgress, warm_fit};
@@ -305,17 +306,17 @@ impl Learner {
         }
         let scorer = &live.ready.scorer;
         let scores = scorer.score(&asked.sequences, &asked.queries).await?;
-        let users = scorer
-            .user_vectors(&asked.sequences, &asked.queries)
-            .into_data();
-        let users = users
-            .try_into_vec::<f32>()
-            .map_err(|error| TrainError::Device {
-                step: self.optimizer.num_steps,
-                reason: format!("{error:?}"),
-            })?;
+        let users = scorer.user_vectors(&asked.sequences, &asked.queries);
+        let step = self.optimizer.num_steps;
+        let tastes = if self.parameters.spec.has_taste_weight {
+            let vectors = scorer.item_vectors().clone();
+            read(users.clone().matmul(vectors.transpose()), step)?
+        } else {
+            Vec::new()
+        };
+        let users = read(users, step)?;
         let mut report = prequential(&scores, num_items, &asked.targets);
-        let events = asked.scored(users, scores, scorer);
+        let events = asked.scored(users, tastes, scores, scorer);
         if let Err(error) = self.fast_step(&events) {
             tracing::warn!(%error, "a fast step was skipped");
             report.skipped = Some(error.to_string());

@@ -3,8 +3,8 @@
 //! The score of the Ranker is a sum, so its parts are exact, with `n = |P·t + F·x + e|`:
 //!
 //! ```text
-//! score = u·P·t/n + u·F·x/n + u·e/n + prior + w·gain + b
-//!         text      features  id_row  prior  neighbours bias
+//! score = τ·u·P·t/n + τ·u·F·x/n + τ·u·e/n + prior + w·gain + b
+//!         text        features    id_row    prior  neighbours bias
 //! ```
 //!
 //! The user vector `u` is no sum over events: attention mixes them. So an event's effect is measured by
@@ -127,6 +127,7 @@ pub async fn explain(
     let first_read = query.tokens.len().saturating_sub(history_len);
     let sequences = with_and_without_each(query, history_len);
     let item = ItemParts::read(scorer, state, query.item_idx).await?;
+    let taste_weight = scorer.taste_weight();
     let users = user_vectors(scorer, &sequences, history_len).await?;
     let neighbour_weight = row(state, "neighbour.weight", 0)
         .first()
@@ -137,15 +138,16 @@ pub async fn explain(
         .zip(&gains)
         .map(|(user, gains)| {
             let gain = gain_of(gains, query.item_idx);
-            (dot(user, &item.vector), neighbour_weight * gain)
+            let taste = taste_weight * dot(user, &item.vector);
+            (taste, neighbour_weight * gain)
         })
         .collect();
     let (taste, neighbours) = scored[0];
     let full = &users[..item.id_row.len()];
     let parts = ScoreParts {
-        text: dot(full, &item.text) / item.length,
-        features: dot(full, &item.features) / item.length,
-        id_row: dot(full, &item.id_row) / item.length,
+        text: taste_weight * dot(full, &item.text) / item.length,
+        features: taste_weight * dot(full, &item.features) / item.length,
+        id_row: taste_weight * dot(full, &item.id_row) / item.length,
         prior: prior_of(state, query),
         neighbours,
         bias: row(state, "item.bias", query.item_idx)[0],
@@ -174,7 +176,7 @@ pub async fn explain(
                 / scorer.num_items() as f32,
             ..average(scorer, state, full, query.now_millis).await?
         },
-        text_effect: taste - dot(full, &item.vector_without_text),
+        text_effect: taste - taste_weight * dot(full, &item.vector_without_text),
         effects,
     };
     explanation.checked()
@@ -311,7 +313,7 @@ async fn average(
     let priors = prior::scores(&features, &row(state, "prior.weights", 0));
     let bias = state.tensor("item.bias").map(CodeTensor::dequantize);
     Ok(AverageParts {
-        taste: tastes.iter().sum::<f32>() / num_items,
+        taste: scorer.taste_weight() * tastes.iter().sum::<f32>() / num_items,
         prior: priors.iter().sum::<f32>() / num_items,
         neighbours: 0.0,
         bias: bias.unwrap_or_default().iter().sum::<f32>() / num_items,

@@ -3,7 +3,7 @@
 //! Comes from a code state (edge, recovery) or from initialisation and training (server).
 
 use crate::codec::state::CodeState;
-use crate::spec::{ModelSpec, TensorShape};
+use crate::spec::{ModelSpec, TASTE_WEIGHT, TensorShape};
 
 /// All weights of one version. `item.counts` holds base-2 logarithms; see [`super::prior`].
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +69,16 @@ impl ParameterSet {
     pub fn tensor_mut(&mut self, name: &str) -> &mut Vec<f32> {
         let idx = self.idx(name);
         &mut self.tensors[idx]
+    }
+
+    /// Weight of taste; 1 where the spec has none.
+    #[must_use]
+    pub fn taste_weight(&self) -> f32 {
+        if self.spec.has_taste_weight {
+            self.tensor(TASTE_WEIGHT)[0]
+        } else {
+            1.0
+        }
     }
 
     /// Weight of the gain by neighbours; 0 where the spec has none.

@@ -7,7 +7,7 @@
 //! layer : x += attention(LN(x)), x += W₂·gelu(W₁·LN(x))    pre-norm, causal (Vaswani et al. 2017; Xiong et al. 2020)
 //!         x += U·gelu(D·x)                                 where the spec has adapters (Houlsby et al. 2019)
 //! u_j   = LN(x_j)
-//! score = u_j·v_i + b_i + prior_i(now)
+//! score = τ·u_j·v_i + b_i + prior_i(now)                  τ learned along the stream, 1 where the spec has none
 //! ```
 //! The next-item view of a history follows SASRec (Kang & McAuley 2018).
 //! Weights are plain burn tensors on one device; whoever trains asks for gradients on them.

@@ -15,7 +15,7 @@ use super::prior;
 use super::ranker::{Dropout, Ranker, ints, item_vectors, matrix};
 use super::sequence::{Sequence, SequenceBatch};
 use crate::codec::state::{CodeState, CodeTensor};
-use crate::spec::{ModelSpec, TensorGroup};
+use crate::spec::{ModelSpec, TASTE_WEIGHT, TensorGroup};
 
 /// Why scores could not be read back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +62,8 @@ pub struct FastWeights<'a> {
     pub prior: &'a [f32],
     /// Of the gain by neighbours; 0 where the spec has none.
     pub neighbour_weight: f32,
+    /// Of taste; 1 where the spec has none.
+    pub taste_weight: f32,
 }
 
 /// One version on one device.
@@ -78,6 +80,7 @@ pub struct Scorer {
     prior_weights: Vec<f32>,
     neighbours: Option<Arc<Neighbours>>,
     neighbour_weight: f32,
+    taste_weight: f32,
     landmark_millis: i64,
 }
 
@@ -198,6 +201,12 @@ impl Scorer {
         self.content.as_ref()
     }
 
+    /// Weight of taste in its scores.
+    #[must_use]
+    pub fn taste_weight(&self) -> f32 {
+        self.taste_weight
+    }
+
     /// The weights behind it.
     #[must_use]
     pub fn ranker(&self) -> &Ranker {
@@ -258,6 +267,9 @@ impl Scorer {
             neighbour_weight: state
                 .tensor("neighbour.weight")
                 .map_or(0.0, |tensor| tensor.dequantize_row(0)[0]),
+            taste_weight: state
+                .tensor(TASTE_WEIGHT)
+                .map_or(1.0, |tensor| tensor.dequantize_row(0)[0]),
             neighbours,
             landmark_millis: state.landmark_millis,
         }
@@ -273,6 +285,7 @@ impl Scorer {
             bias: weights.bias.to_vec(),
             prior_weights: weights.prior.to_vec(),
             neighbour_weight: weights.neighbour_weight,
+            taste_weight: weights.taste_weight,
             ..self.clone()
         }
     }
@@ -342,7 +355,7 @@ impl Scorer {
                 .entry(query.now_millis)
                 .or_insert_with(|| self.base_scores(query.now_millis));
             for (score, base) in row.iter_mut().zip(base.iter()) {
-                *score += base;
+                *score = self.taste_weight * *score + base;
             }
         }
     }

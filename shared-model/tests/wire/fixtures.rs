@@ -36,6 +36,7 @@ pub(crate) fn tiny_spec() -> ModelSpec {
         half_lives_secs: vec![60, 3600],
         num_neighbours: 0,
         adapter_dim: 0,
+        has_taste_weight: false,
     }
 }
 
@@ -53,6 +54,7 @@ pub(crate) fn random_spec(rng: &mut StdRng) -> ModelSpec {
             .collect(),
         num_neighbours: [0, 3][rng.random_range(0..2)],
         adapter_dim: [0, 2][rng.random_range(0..2)],
+        has_taste_weight: rng.random(),
     }
 }
 

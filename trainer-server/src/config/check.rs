@@ -265,6 +265,7 @@ impl Config {
                 self.train.fast_bias_learning_rate,
             ),
             ("train.prior_learning_rate", self.train.prior_learning_rate),
+            ("train.taste_learning_rate", self.train.taste_learning_rate),
             ("train.warm_learning_rate", self.train.warm_learning_rate),
             (
                 "train.warm_row_learning_rate",

@@ -125,6 +125,7 @@ pub struct ModelConfig {
     pub history_len: u32,
     pub half_lives_secs: Vec<u32>,
     pub num_neighbours: u32,
+    pub taste_weight: bool,
     pub adapter_dim: u32,
     pub text_encoder: TextEncoderChoice,
     #[serde(with = "optional")]
@@ -146,6 +147,7 @@ impl ModelConfig {
             half_lives_secs: self.half_lives_secs.clone(),
             num_neighbours: self.num_neighbours,
             adapter_dim: self.adapter_dim,
+            has_taste_weight: self.taste_weight,
         }
     }
 }
@@ -175,6 +177,7 @@ pub struct TrainConfig {
     pub fast_bias_learning_rate: f32,
     pub fast_cold_boost: f32,
     pub prior_learning_rate: f32,
+    pub taste_learning_rate: f32,
     pub warm_epochs: u32,
     pub warm_learning_rate: f32,
     pub warm_row_learning_rate: f32,

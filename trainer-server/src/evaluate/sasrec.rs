@@ -77,6 +77,7 @@ pub fn spec() -> ModelSpec {
         half_lives_secs: vec![86_400],
         num_neighbours: 0,
         adapter_dim: 0,
+        has_taste_weight: false,
     }
 }
 
@@ -227,6 +228,7 @@ impl SasRec {
             bias: self.parameters.tensor("item.bias"),
             prior: self.parameters.tensor("prior.weights"),
             neighbour_weight: 0.0,
+            taste_weight: 1.0,
         };
         let scorer = &self.version.ready.scorer;
         self.version.ready.scorer = scorer

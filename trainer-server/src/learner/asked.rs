@@ -104,6 +104,7 @@ impl Asked {
     pub(super) fn scored(
         &self,
         users: Vec<f32>,
+        tastes: Vec<f32>,
         scores: Vec<f32>,
         scorer: &Scorer,
     ) -> ScoredEvents {
@@ -116,6 +117,7 @@ impl Asked {
             neighbour_gains,
             num_items: scorer.num_items(),
             users,
+            tastes,
             scores,
             targets: self.targets.clone(),
             weights: self.weights.clone(),

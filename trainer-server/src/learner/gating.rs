@@ -105,6 +105,7 @@ impl Learner {
             bias: &bias,
             prior,
             neighbour_weight: parameters.neighbour_weight(),
+            taste_weight: parameters.taste_weight(),
         })
     }
 

@@ -85,6 +85,7 @@ pub(super) fn fast_step(config: &Config) -> FastStepConfig {
         bias_learning_rate: train.fast_bias_learning_rate,
         cold_boost: train.fast_cold_boost,
         prior_learning_rate: train.prior_learning_rate,
+        taste_learning_rate: train.taste_learning_rate,
         num_negatives: train.num_negatives,
     }
 }

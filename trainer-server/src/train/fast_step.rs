@@ -9,10 +9,14 @@
 //!
 //! with a step size per row, `η_i = η (1 + boost / (1 + count_i))`, `count_i` the item's decayed count at the
 //! longest half-life: a row that has hardly been seen has everything to learn.
-//! The few weights of the item prior and of the gain by neighbours move by AdamW.
+//! The few weights of taste, of the item prior and of the gain by neighbours move by AdamW, by what the published
+//! version said of events that it had not seen: a fit trusts taste more than new events bear out. Rows are therefore
+//! learned as in full steps, with taste at weight 1.
 //! The softmax is over all items of a small catalogue, over targets and uniform negatives of a large one.
 //! Negatives move too, by little each time: were they left alone, every row that is touched would only
 //! ever rise. Which of these changes are published is the choice of `compress`, by gain per byte.
+
+mod shared_weights;
 
 use burn::tensor::{Device, Tensor};
 use rand::Rng;
@@ -23,7 +27,7 @@ use shared_model::model::ranker::{ints, item_vectors, matrix};
 
 use super::TrainError;
 use super::full_step::{gather, read};
-use super::losses::{host_log_sum_exp, log_sum_exp};
+use super::losses::log_sum_exp;
 use super::optimizer::AdamW;
 
 /// Largest catalogue over which the softmax is full.
@@ -42,6 +46,8 @@ pub struct FastStepConfig {
     pub cold_boost: f32,
     /// Of the weights of prior and neighbours, per step.
     pub prior_learning_rate: f32,
+    /// Of the weight of taste, per step.
+    pub taste_learning_rate: f32,
     /// Negatives of a large catalogue.
     pub num_negatives: usize,
 }
@@ -54,6 +60,9 @@ pub struct FastOptimizer {
     /// Of `neighbour.weight`.
     #[serde(default = "one_weight")]
     pub neighbour: AdamW,
+    /// Of `taste.weight`.
+    #[serde(default = "one_weight")]
+    pub taste: AdamW,
     /// Fast steps so far.
     pub num_steps: u64,
 }
@@ -69,6 +78,7 @@ impl FastOptimizer {
         Self {
             prior: AdamW::new(parameters.spec.half_lives_secs.len()),
             neighbour: one_weight(),
+            taste: one_weight(),
             num_steps: 0,
         }
     }
@@ -93,6 +103,8 @@ pub struct ScoredEvents {
     pub users: Vec<f32>,
     /// Published scores, `[num_events, num_items]`.
     pub scores: Vec<f32>,
+    /// Products of user and item vector in them, `[num_events, num_items]`.
+    pub tastes: Vec<f32>,
     /// Target item of each event.
     pub targets: Vec<u32>,
     /// Weight of each event as a target.
@@ -167,21 +179,7 @@ pub fn fast_step(
             config.bias_learning_rate * boost,
         );
     }
-    let normalizers = normalizers(events);
-    let neighbour_gradient =
-        neighbour_gradient(events, &normalizers).filter(|gradient| gradient.is_finite());
-    if let Some(gradient) = neighbour_gradient {
-        let weight = parameters.tensor_mut("neighbour.weight");
-        let rate = config.prior_learning_rate;
-        optimizer.neighbour.step(weight, &[gradient], rate, 0.0);
-    }
-    let prior_gradient = prior_gradient(events, &normalizers);
-    if prior_gradient.iter().all(|g| g.is_finite()) {
-        let weights = parameters.tensor_mut("prior.weights");
-        optimizer
-            .prior
-            .step(weights, &prior_gradient, config.prior_learning_rate, 0.0);
-    }
+    shared_weights::step(parameters, optimizer, events, config);
     optimizer.num_steps += 1;
     let weight_sum = events.weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
     Ok(FastReport {
@@ -327,61 +325,6 @@ fn constant_scores(parameters: &ParameterSet, events: &ScoredEvents, rows: &[u32
     constants
 }
 
-/// `ln Σ_i e^{s_pi}` of the published scores, by event.
-fn normalizers(events: &ScoredEvents) -> Vec<f32> {
-    let rows = events.scores.chunks_exact(events.num_items);
-    rows.map(host_log_sum_exp).collect()
-}
-
-/// Gradient of the mean loss to the prior weights, from the published scores:
-/// `∂/∂w_h = Σ_p weight_p (Σ_i softmax_pi f_ih − f_target,h)`.
-fn prior_gradient(events: &ScoredEvents, normalizers: &[f32]) -> Vec<f32> {
-    let num_items = events.num_items;
-    let num_half_lives = events
-        .prior_features
-        .first()
-        .map_or(0, |features| features.len() / num_items);
-    let mut gradient = vec![0.0_f32; num_half_lives];
-    let weight_sum = events.weights.iter().sum::<f32>().max(1.0);
-    for (event_idx, target) in events.targets.iter().enumerate() {
-        let scores = &events.scores[event_idx * num_items..][..num_items];
-        let features = &events.prior_features[events.moments[event_idx] as usize];
-        let normalizer = normalizers[event_idx];
-        let weight = events.weights[event_idx] / weight_sum;
-        for (score, row) in scores.iter().zip(features.chunks_exact(num_half_lives)) {
-            let share = (score - normalizer).exp() * weight;
-            for (cell, feature) in gradient.iter_mut().zip(row) {
-                *cell += share * feature;
-            }
-        }
-        let target_row = &features[*target as usize * num_half_lives..][..num_half_lives];
-        for (cell, feature) in gradient.iter_mut().zip(target_row) {
-            *cell -= weight * feature;
-        }
-    }
-    gradient
-}
-
-/// Gradient of the mean loss to the weight of the gain by neighbours, from the published scores:
-/// `Σ_p weight_p (Σ_i softmax_pi gain_pi − gain_p,target)`; `None` where nothing gains.
-fn neighbour_gradient(events: &ScoredEvents, normalizers: &[f32]) -> Option<f32> {
-    let weight_sum = events.weights.iter().sum::<f32>().max(1.0);
-    let mut gradient = None;
-    let gaining = events.neighbour_gains.iter().enumerate();
-    for (event_idx, gains) in gaining.filter(|(_, gains)| !gains.is_empty()) {
-        let scores = &events.scores[event_idx * events.num_items..][..events.num_items];
-        let normalizer = normalizers[event_idx];
-        let target = events.targets[event_idx];
-        for (item_idx, gain) in gains {
-            let share = (scores[*item_idx as usize] - normalizer).exp();
-            let is_target = f32::from(u8::from(*item_idx == target));
-            let part = events.weights[event_idx] / weight_sum * (share - is_target) * gain;
-            gradient = Some(gradient.unwrap_or(0.0) + part);
-        }
-    }
-    gradient
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,7 +332,7 @@ mod tests {
     use rand::SeedableRng;
     use shared_model::spec::ModelSpec;
 
-    fn tiny() -> (ParameterSet, ScoredEvents) {
+    pub(super) fn tiny() -> (ParameterSet, ScoredEvents) {
         let spec = ModelSpec {
             embedding_dim: 4,
             num_heads: 1,
@@ -404,6 +347,7 @@ mod tests {
             num_items: 5,
             users: vec![1.0, -2.0, 0.5, 0.0, 1.0, -2.0, 0.5, 0.0],
             scores: vec![0.0; 10],
+            tastes: vec![0.0; 10],
             targets: vec![3, 3],
             weights: vec![1.0, 1.0],
             moments: vec![0, 0],
@@ -413,7 +357,7 @@ mod tests {
         (parameters, events)
     }
 
-    fn step(
+    pub(super) fn step(
         parameters: &mut ParameterSet,
         events: &ScoredEvents,
     ) -> Result<FastReport, TrainError> {
@@ -423,6 +367,7 @@ mod tests {
             bias_learning_rate: 0.01,
             cold_boost: 0.0,
             prior_learning_rate: 0.01,
+            taste_learning_rate: 0.01,
             num_negatives: 8,
         };
         let mut rng = StdRng::seed_from_u64(1);
@@ -447,22 +392,6 @@ mod tests {
         let sum: f32 = bias.iter().zip(bias_before).map(|(a, b)| a - b).sum();
         assert!(sum.abs() < 1e-6, "what the target gains the others lose");
         assert!(step(&mut parameters, &events).expect("finite").loss < first);
-    }
-
-    #[test]
-    fn neighbours_that_were_taken_gain_weight() {
-        let (_, mut events) = tiny();
-        // Five items with equal scores: each has a share of a fifth.
-        let expected = 0.5 * ((0.2 - 1.0) * 2.0 + 0.2 * 1.0);
-        let actual = neighbour_gradient(&events, &normalizers(&events)).expect("two items gain");
-        assert!((actual - expected).abs() < 1e-6);
-        events.targets = vec![0, 0];
-        assert!(
-            neighbour_gradient(&events, &normalizers(&events)) > Some(0.0),
-            "they were wrong"
-        );
-        events.neighbour_gains = vec![Vec::new(); 2];
-        assert_eq!(neighbour_gradient(&events, &normalizers(&events)), None);
     }
 
     #[test]

@@ -324,7 +324,7 @@ pub(super) fn gather(table: &[f32], num_cols: usize, rows: &[u32]) -> Vec<f32> {
 }
 
 /// Values of a tensor on the host.
-pub(super) fn read<const D: usize>(tensor: Tensor<D>, step: u64) -> Result<Vec<f32>, TrainError> {
+pub(crate) fn read<const D: usize>(tensor: Tensor<D>, step: u64) -> Result<Vec<f32>, TrainError> {
     let device_error = |reason: String| TrainError::Device { step, reason };
     tensor
         .into_data()

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::prior::NEVER;
-use shared_model::spec::{ModelSpec, TensorGroup};
+use shared_model::spec::{ModelSpec, TASTE_WEIGHT, TensorGroup};
 
 /// Standard deviation of embeddings, as in BERT (Devlin et al. 2019).
 const EMBEDDING_STD: f32 = 0.02;
@@ -26,6 +26,9 @@ pub fn init_parameters(spec: &ModelSpec, num_items: usize, seed: u64) -> Paramet
         let is_head = shape.name.starts_with("head.");
         if shape.name == "item.counts" {
             tensor.fill(NEVER);
+        }
+        if shape.name == TASTE_WEIGHT {
+            tensor.fill(1.0);
         }
         if shape.name == "neighbour.weight" {
             tensor.fill(NEIGHBOUR_WEIGHT);

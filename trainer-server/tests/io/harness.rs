@@ -232,6 +232,7 @@ pub(crate) fn state(step: i16) -> Arc<CodeState> {
         half_lives_secs: vec![3600],
         num_neighbours: 0,
         adapter_dim: 0,
+        has_taste_weight: true,
     };
     let mut state = CodeState::empty(spec);
     let item = |id: &str| ItemEntry {

@@ -146,6 +146,7 @@ fn spec(num_layers: u32) -> ModelSpec {
         half_lives_secs: vec![60, 600],
         num_neighbours: 0,
         adapter_dim: 0,
+        has_taste_weight: true,
     }
 }
 

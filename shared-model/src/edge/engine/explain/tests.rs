@@ -29,6 +29,7 @@ fn spec() -> ModelSpec {
         half_lives_secs: vec![60, 3600],
         num_neighbours: 4,
         adapter_dim: 0,
+        has_taste_weight: true,
     }
 }
 
