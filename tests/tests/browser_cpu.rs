@@ -53,8 +53,7 @@ async fn a_page_follows_a_hundred_deltas_and_a_release_and_ranks_as_the_server_d
     };
     let settings = [
         ("release.interval_events", "60"),
-        // With a handful of users a release changes most lists of neighbours; whether it is better is not asked here.
-        ("gate.log_loss_rise_max", "2.0"),
+        ("release.trial_events", "8"),
         ("release.steps", "3"),
         ("train.fast_interval_millis", "20"),
     ];

@@ -87,7 +87,7 @@ async fn versions(seed: u64) -> anyhow::Result<Vec<BlobId>> {
 
     for records in stream.chunks(stream.len() / NUM_FAST_VERSIONS) {
         let batch = learner.ingest(&mut preprocessor, records)?;
-        let report = learner.learn(&preprocessor, &batch).await?;
+        let report = learner.learn(&preprocessor, &batch, None).await?;
         assert_eq!(report.skipped, None);
         let state = learner.candidate();
         hashes.push(state.hash());

@@ -55,12 +55,8 @@ struct Course {
     num_skipped: usize,
 }
 
-/// Warm fit on the first half, the rest in fast versions, then two releases; every published version is looked at.
-async fn course(
-    items: &[LogRecord],
-    events: &[Seen],
-    settings: &[(&str, &str)],
-) -> anyhow::Result<Course> {
+/// A small learner that has learned nothing.
+fn learner(settings: &[(&str, &str)]) -> anyhow::Result<(Learner, Preprocessor)> {
     let mut flags = vec![
         ("model.embedding_dim", "16"),
         ("model.ff_dim", "16"),
@@ -79,8 +75,18 @@ async fn course(
         ..Sources::default()
     })?);
     let encoder = CachedTextEncoder::new(AnyTextEncoder::Small(SmallTextEncoder), None);
-    let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
-    let mut learner = Learner::new(Arc::clone(&config), Device::flex(), encoder);
+    let preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+    let learner = Learner::new(Arc::clone(&config), Device::flex(), encoder);
+    Ok((learner, preprocessor))
+}
+
+/// Warm fit on the first half, the rest in fast versions, then two releases; every published version is looked at.
+async fn course(
+    items: &[LogRecord],
+    events: &[Seen],
+    settings: &[(&str, &str)],
+) -> anyhow::Result<Course> {
+    let (mut learner, mut preprocessor) = learner(settings)?;
     let mut course = Course {
         num_published: 0,
         num_refused: 0,
@@ -98,7 +104,7 @@ async fn course(
     look_at(&learner).await?;
     for (idx, part) in stream.chunks(stream.len().div_ceil(6).max(1)).enumerate() {
         let batch = learner.ingest(&mut preprocessor, &records(part, &format!("s{idx}-"))?)?;
-        let report = learner.learn(&preprocessor, &batch).await?;
+        let report = learner.learn(&preprocessor, &batch, None).await?;
         course.num_skipped += usize::from(report.skipped.is_some());
         let state = learner.candidate();
         let ready = learner.ready(&state);
@@ -304,5 +310,53 @@ async fn rates_that_diverge_are_skipped_or_refused() -> anyhow::Result<()> {
             "{settings:?}: everything was published"
         );
     }
+    Ok(())
+}
+
+/// Share of the weights before it that a release keeps which the second half of the events has judged.
+async fn share_kept(settings: &[(&str, &str)]) -> anyhow::Result<f32> {
+    let (mut learner, mut preprocessor) = learner(settings)?;
+    let items = catalogue(NUM_ITEMS, |idx| format!("thing number {idx}"))?;
+    learner.ingest(&mut preprocessor, &items)?;
+    let events = plain();
+    let (past, next) = events.split_at(events.len() / 2);
+    learner.ingest(&mut preprocessor, &records(past, "p")?)?;
+    learner.warm_fit(&preprocessor, |_| true)?;
+    let first = learner.candidate();
+    let ready = learner.ready(&first);
+    learner.went_live(Arc::new(first), ready);
+    let mut release = learner.start_release(&preprocessor);
+    while !release.is_complete() {
+        learner.release_step(&mut release, &preprocessor)?;
+    }
+    anyhow::ensure!(!release.is_tried(), "nobody has judged it yet");
+    let before = learner.parameters().tensor("start").to_vec();
+    for (idx, part) in next.chunks(50).enumerate() {
+        let batch = learner.ingest(&mut preprocessor, &records(part, &format!("n{idx}-"))?)?;
+        let release = Some(&mut release);
+        learner.learn(&preprocessor, &batch, release).await?;
+    }
+    anyhow::ensure!(release.is_tried());
+    let (state, ready) = learner.finish_release(&mut release).await?;
+    learner.went_live(Arc::new(state), ready);
+    learner.release_went_live(&release);
+    look_at(&learner).await?;
+    let is_as_before = learner.parameters().tensor("start") == before;
+    anyhow::ensure!(is_as_before == (release.share_kept() == 1.0));
+    Ok(release.share_kept())
+}
+
+#[tokio::test]
+async fn the_next_events_take_a_release_that_learned_and_leave_one_that_went_astray()
+-> anyhow::Result<()> {
+    let trial = ("release.trial_events", "150");
+    let steps = ("release.steps", "40");
+    let refit = ("release.refit_every_releases", "1");
+    let learned = share_kept(&[trial, steps, ("release.learning_rate", "0.01")]).await?;
+    let leap = [("release.steps", "1"), ("release.learning_rate", "10")];
+    let astray = share_kept(&[trial, leap[0], leap[1]]).await?;
+    let refitted = share_kept(&[trial, refit]).await?;
+    assert_eq!((learned, astray), (0.0, 1.0));
+    assert!(refitted < 1.0, "{refitted}");
     Ok(())
 }

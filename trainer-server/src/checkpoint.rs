@@ -183,7 +183,7 @@ mod tests {
             ..ModelSpec::default()
         };
         let parameters = init_parameters(&spec, 3, 1);
-        let optimizer = FastOptimizer::new(&parameters);
+        let optimizer = FastOptimizer::default();
         save(folder.path(), Version(7), &parameters, &optimizer).expect("written");
         let loaded = load(folder.path()).expect("readable").expect("present");
         assert_eq!(

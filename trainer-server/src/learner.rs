@@ -40,6 +40,7 @@ mod refit;
 mod release;
 mod restore;
 mod step_config;
+mod trial;
 
 use asked::{Asked, prequential};
 use gating::RecentEvents;
@@ -133,7 +134,7 @@ impl Learner {
         let spec = config.model.spec(text_dim);
         let parameters = init_parameters(&spec, 0, config.train.seed);
         let counts = DecayedCounts::new(spec.half_lives_secs.clone(), 0);
-        let optimizer = FastOptimizer::new(&parameters);
+        let optimizer = FastOptimizer::default();
         let rng = StdRng::seed_from_u64(config.train.seed);
         Self {
             config,
@@ -267,7 +268,7 @@ impl Learner {
             &device,
             keep_going,
         )?;
-        self.optimizer = FastOptimizer::new(&self.parameters);
+        self.optimizer = FastOptimizer::default();
         Ok(())
     }
 
@@ -281,7 +282,7 @@ impl Learner {
         )
     }
 
-    /// Scores the batch with the live version, then learns from it.
+    /// Scores the batch with the live version, and with a release that is to be tried, then learns from it.
     ///
     /// # Errors
     /// Scoring failed. A refused training step is no error: it is in the report.
@@ -289,6 +290,7 @@ impl Learner {
         &mut self,
         preprocessor: &Preprocessor,
         batch: &Batch,
+        release: Option<&mut ReleaseTraining>,
     ) -> Result<LearnReport, LearnError> {
         self.last.undo = None;
         let Some(live) = &self.live else {
@@ -303,6 +305,9 @@ impl Learner {
         );
         if asked.queries.is_empty() {
             return Ok(LearnReport::default());
+        }
+        if let Some(release) = release.filter(|release| release.is_complete()) {
+            self.try_release(release, &asked).await?;
         }
         let scorer = &live.ready.scorer;
         let scores = scorer.score(&asked.sequences, &asked.queries).await?;

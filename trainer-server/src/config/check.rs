@@ -264,8 +264,6 @@ impl Config {
                 "train.fast_bias_learning_rate",
                 self.train.fast_bias_learning_rate,
             ),
-            ("train.prior_learning_rate", self.train.prior_learning_rate),
-            ("train.taste_learning_rate", self.train.taste_learning_rate),
             ("train.warm_learning_rate", self.train.warm_learning_rate),
             (
                 "train.warm_row_learning_rate",
@@ -285,6 +283,31 @@ impl Config {
             if !(actual > 0.0 && actual <= 10.0) {
                 return Err(out_of_range(key, &actual, "above 0 and at most 10"));
             }
+        }
+        let memory = self.train.shared_memory_events;
+        if !(100..=1_000_000_000).contains(&memory) {
+            let expected = "100 to 1000000000";
+            return Err(out_of_range(
+                "train.shared_memory_events",
+                &memory,
+                expected,
+            ));
+        }
+        let trial_events = self.release.trial_events;
+        if trial_events > 1_000_000 {
+            return Err(out_of_range(
+                "release.trial_events",
+                &trial_events,
+                "0 to 1000000",
+            ));
+        }
+        let trial_secs_max = self.release.trial_secs_max;
+        if !(1..=86_400).contains(&trial_secs_max) {
+            return Err(out_of_range(
+                "release.trial_secs_max",
+                &trial_secs_max,
+                "1 to 86400",
+            ));
         }
         let cold_boost = self.train.fast_cold_boost;
         if !(0.0..=1000.0).contains(&cold_boost) {

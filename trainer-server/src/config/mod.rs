@@ -176,8 +176,7 @@ pub struct TrainConfig {
     pub fast_learning_rate: f32,
     pub fast_bias_learning_rate: f32,
     pub fast_cold_boost: f32,
-    pub prior_learning_rate: f32,
-    pub taste_learning_rate: f32,
+    pub shared_memory_events: u64,
     pub warm_epochs: u32,
     pub warm_learning_rate: f32,
     pub warm_row_learning_rate: f32,
@@ -278,6 +277,8 @@ pub struct ReleaseConfig {
     pub refit_windows_max: usize,
     pub refit_rate: f32,
     pub refit_blend: f32,
+    pub trial_events: u64,
+    pub trial_secs_max: u64,
 }
 
 /// `[publish]`.

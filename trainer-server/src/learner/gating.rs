@@ -37,7 +37,8 @@ impl Learner {
     }
 
     /// The gate over the newest events of all batches, for a release: it changes every score a little, so
-    /// that one event says nothing about it. Both versions score anew.
+    /// that one event says nothing about it. Both versions score anew. The live version has learned these events,
+    /// so its log loss on them flatters it; where newer ones have tried the release, they have said what there is to say.
     ///
     /// # Errors
     /// The candidate must not be published.
@@ -46,6 +47,7 @@ impl Learner {
         candidate: &ReadyVersion,
         trained: &Scorer,
         live: &Scorer,
+        is_tried: bool,
     ) -> Result<(), GateError> {
         let mut last = LastBatch::default();
         for (sequence_idx, (sequence, query, target)) in self.recent.iter().enumerate() {
@@ -57,7 +59,11 @@ impl Learner {
             last.targets.push(*target);
         }
         last.live_scores = live.score(&last.sequences, &last.queries).await?;
-        self.check_against(candidate, trained, &last).await
+        let mut bounds = self.bounds();
+        if is_tried {
+            bounds.log_loss_rise_max = f32::INFINITY;
+        }
+        check_against(candidate, trained, &last, bounds).await
     }
 
     /// The gate over the events of the last batch, for the state that `candidate` gave last.
@@ -70,7 +76,7 @@ impl Learner {
         candidate: &ReadyVersion,
     ) -> Result<(), GateError> {
         let trained = self.trained_twin(state, &candidate.scorer, &self.parameters);
-        self.check_against(candidate, &trained, &self.last).await
+        check_against(candidate, &trained, &self.last, self.bounds()).await
     }
 
     /// The candidate with f32 weights in place of codes, but without the rows that wait for a later version:
@@ -109,23 +115,11 @@ impl Learner {
         })
     }
 
-    async fn check_against(
-        &self,
-        candidate: &ReadyVersion,
-        trained: &Scorer,
-        last: &LastBatch,
-    ) -> Result<(), GateError> {
-        let bounds = GateBounds {
+    fn bounds(&self) -> GateBounds {
+        GateBounds {
             log_loss_rise_max: self.config.gate.log_loss_rise_max,
             agreement_min: self.config.gate.agreement_min,
-        };
-        let probe = Probe {
-            sequences: &last.sequences,
-            queries: &last.queries,
-            targets: &last.targets,
-            live_scores: &last.live_scores,
-        };
-        gate::check(&candidate.scorer, trained, probe, bounds).await
+        }
     }
 
     /// Takes back what the last batch taught, after the gate refused it.
@@ -138,4 +132,19 @@ impl Learner {
         }
         self.optimizer = undo.optimizer;
     }
+}
+
+async fn check_against(
+    candidate: &ReadyVersion,
+    trained: &Scorer,
+    last: &LastBatch,
+    bounds: GateBounds,
+) -> Result<(), GateError> {
+    let probe = Probe {
+        sequences: &last.sequences,
+        queries: &last.queries,
+        targets: &last.targets,
+        live_scores: &last.live_scores,
+    };
+    gate::check(&candidate.scorer, trained, probe, bounds).await
 }

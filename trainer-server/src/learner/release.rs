@@ -13,6 +13,7 @@ use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::TensorGroup;
 
 use super::refit::Refit;
+use super::trial::Trial;
 use super::{Learner, step_config};
 use crate::compress;
 use crate::config::ReplayChoice;
@@ -20,6 +21,7 @@ use crate::gate::GateError;
 use crate::preprocess::Preprocessor;
 use crate::train::TrainError;
 use crate::train::count_history::CountHistory;
+use crate::train::fast_step::SharedWeights;
 use crate::train::full_optimizer::{Anchor, FullOptimizer, slow_tensors};
 use crate::train::full_step::{FullStepConfig, full_step, gradients};
 use crate::train::schedule::share;
@@ -47,6 +49,10 @@ pub struct ReleaseTraining {
     num_steps_total: u32,
     /// Present where it goes over the whole log.
     refit: Option<Refit>,
+    /// Share of the weights before that the release keeps, once that is chosen.
+    share_kept: f32,
+    /// Present where the next events are to judge it.
+    pub(super) trial: Option<Trial>,
 }
 
 impl ReleaseTraining {
@@ -62,6 +68,18 @@ impl ReleaseTraining {
         self.num_steps >= self.num_steps_total
     }
 
+    /// Whether as many events have judged it as the configuration wants.
+    #[must_use]
+    pub fn is_tried(&self) -> bool {
+        self.trial.as_ref().is_none_or(Trial::is_complete)
+    }
+
+    /// Share of the weights before that it keeps; 1 where its trial went against it.
+    #[must_use]
+    pub fn share_kept(&self) -> f32 {
+        self.share_kept
+    }
+
     /// Whether it goes over the whole log.
     #[must_use]
     pub fn is_refit(&self) -> bool {
@@ -75,6 +93,8 @@ impl Learner {
     pub fn start_release(&mut self, preprocessor: &Preprocessor) -> ReleaseTraining {
         self.num_releases += 1;
         let every = self.config.release.refit_every_releases;
+        let trial_events = self.config.release.trial_events;
+        let trial = |blends: &[f32]| (trial_events > 0).then(|| Trial::new(blends, trial_events));
         if every > 0 && self.num_releases.is_multiple_of(every) {
             let refit = Refit::new(self, preprocessor);
             return ReleaseTraining {
@@ -86,14 +106,18 @@ impl Learner {
                 num_steps: 0,
                 num_steps_total: refit.num_steps_total,
                 refit: Some(refit),
+                share_kept: 0.0,
+                trial: trial(&[self.config.release.refit_blend, 0.0]),
             };
         }
         let parameters = self.parameters.clone();
         let release = &self.config.release;
         let strategy = step_config::strategy(&self.config);
         let seed = self.config.train.seed ^ self.optimizer.num_steps; // another change of low rank each time
+        let optimizer = FullOptimizer::with_strategy(&parameters, strategy, seed);
+        let moves = optimizer.moves_slow();
         ReleaseTraining {
-            optimizer: FullOptimizer::with_strategy(&parameters, strategy, seed),
+            optimizer,
             teacher: (release.distillation > 0.0).then(|| Arc::new(parameters.clone())),
             average: (release.averaging > 0.0).then(|| slow_tensors(&parameters)),
             parameters,
@@ -101,6 +125,8 @@ impl Learner {
             num_steps: 0,
             num_steps_total: release.steps,
             refit: None,
+            share_kept: 0.0,
+            trial: trial(&[0.0]).filter(|_| moves),
         }
     }
 
@@ -193,14 +219,21 @@ impl Learner {
         training: &mut ReleaseTraining,
     ) -> Result<(CodeState, ReadyVersion), GateError> {
         let mut dirty = self.dirty.clone();
-        if let Some(refit) = &training.refit {
-            let blend = self.config.release.refit_blend;
-            refit.hand_over(&self.parameters, &mut training.parameters, blend);
+        if training.refit.is_some() {
             dirty.learned.extend(0..self.parameters.num_items as u32); // fits: NUM_ITEMS_MAX is 2^20
-        } else {
-            copy_items(&self.parameters, &mut training.parameters);
-            training.take_average();
         }
+        training.take_average();
+        let untried = match &training.refit {
+            Some(_) => self.config.release.refit_blend,
+            None => 0.0,
+        };
+        let chosen = training.trial.as_ref().and_then(Trial::chosen);
+        if let Some(trial) = &training.trial {
+            let (num_events, losses) = (trial.num_events(), trial.losses());
+            tracing::info!(num_events, chosen, ?losses, "a release was tried");
+        }
+        training.share_kept = chosen.unwrap_or(untried);
+        training.parameters = training.blended(&self.parameters, training.share_kept);
         let Some(live) = &self.live else {
             return Err(GateError::SelfTest("nothing is live yet".to_owned()));
         };
@@ -211,7 +244,8 @@ impl Learner {
         let ready = self.ready(&state);
         let slow = ready.scorer.with_slow_weights(&training.parameters);
         let trained = self.trained_twin(&state, &slow, &training.parameters);
-        self.check_release(&ready, &trained, &live.ready.scorer)
+        let is_tried = chosen.is_some();
+        self.check_release(&ready, &trained, &live.ready.scorer, is_tried)
             .await?;
         Ok((state, ready))
     }
@@ -219,8 +253,8 @@ impl Learner {
     /// Takes over what a release has trained that was published.
     pub fn release_went_live(&mut self, training: &ReleaseTraining) {
         let shapes = self.parameters.shapes();
-        if training.is_refit() {
-            self.optimizer.restart(&self.parameters);
+        if training.is_refit() && training.share_kept < 1.0 {
+            self.optimizer.shared = SharedWeights::default(); // what was known was about other weights
             self.last.undo = None;
         }
         for (idx, shape) in shapes.iter().enumerate() {
@@ -313,8 +347,27 @@ impl ReleaseTraining {
         }
     }
 
+    /// What would be released now if this share of the weights as they are, `now`, were kept.
+    pub(super) fn blended(&self, now: &ParameterSet, blend: f32) -> ParameterSet {
+        let mut blended = self.parameters.clone();
+        if let Some(refit) = &self.refit {
+            refit.hand_over(now, &mut blended, blend);
+            return blended;
+        }
+        copy_items(now, &mut blended);
+        let shapes = now.shapes();
+        let tensors = shapes.iter().zip(&now.tensors).zip(&mut blended.tensors);
+        for ((_, now), values) in tensors.filter(|((shape, _), _)| shape.group == TensorGroup::Slow)
+        {
+            for (value, now) in values.iter_mut().zip(now) {
+                *value = (1.0 - blend) * *value + blend * now;
+            }
+        }
+        blended
+    }
+
     /// The average in place of the last step.
-    fn take_average(&mut self) {
+    pub(super) fn take_average(&mut self) {
         let Some(average) = self.average.take() else {
             return;
         };

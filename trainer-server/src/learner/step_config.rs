@@ -84,8 +84,7 @@ pub(super) fn fast_step(config: &Config) -> FastStepConfig {
         learning_rate: train.fast_learning_rate,
         bias_learning_rate: train.fast_bias_learning_rate,
         cold_boost: train.fast_cold_boost,
-        prior_learning_rate: train.prior_learning_rate,
-        taste_learning_rate: train.taste_learning_rate,
+        shared_memory_events: train.shared_memory_events as f64, // exact below 2^53
         num_negatives: train.num_negatives,
     }
 }

@@ -44,8 +44,7 @@ pub fn warm_part(config: &Config) -> Config {
     train.fast_learning_rate = plain.fast_learning_rate;
     train.fast_bias_learning_rate = plain.fast_bias_learning_rate;
     train.fast_cold_boost = plain.fast_cold_boost;
-    train.prior_learning_rate = plain.prior_learning_rate;
-    train.taste_learning_rate = plain.taste_learning_rate;
+    train.shared_memory_events = plain.shared_memory_events;
     train.warm_fit_min_events = plain.warm_fit_min_events;
     Config {
         clock: config.clock.clone(),

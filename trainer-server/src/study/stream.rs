@@ -18,7 +18,7 @@ use crate::baselines::timelines::{Query, Timelines};
 use crate::dataset::Dataset;
 use crate::evaluate::cpu;
 use crate::evaluate::offline::records;
-use crate::learner::{Learner, LiveModel};
+use crate::learner::{Learner, LiveModel, ReleaseTraining};
 use crate::preprocess::Preprocessor;
 use crate::replay::ReplayError;
 use crate::replay::scoring::{ItemRows, RankModel, score_chunk};
@@ -37,6 +37,8 @@ pub struct Streamed {
     pub fast_bytes: Vec<usize>,
     /// Bytes of each release delta.
     pub release_bytes: Vec<usize>,
+    /// Share of the weights before it that each release kept.
+    pub shares_kept: Vec<f32>,
     /// Releases that the gate did not let through.
     pub num_refused: usize,
     /// Steps that were skipped.
@@ -71,6 +73,7 @@ pub fn walk(
         cpu_secs: Ok(0.0),
         fast_bytes: Vec::new(),
         release_bytes: Vec::new(),
+        shares_kept: Vec::new(),
         num_refused: 0,
         num_skipped: 0,
         forgetting: Vec::new(),
@@ -81,6 +84,7 @@ pub fn walk(
     }
     let mut rows = ItemRows::new(dataset, &live(learner)?.ready);
     let mut since_release = 0;
+    let mut training: Option<ReleaseTraining> = None;
     for first in range.clone().step_by(CHUNK_LEN) {
         let chunk = &dataset.events[first..(first + CHUNK_LEN).min(range.end)];
         let queries: Vec<Query> = chunk.iter().map(|event| timelines.push(event)).collect();
@@ -101,15 +105,18 @@ pub fn walk(
         let batch = learner
             .ingest(preprocessor, &records)
             .map_err(ReplayError::from)?;
-        let report = pollster::block_on(learner.learn(preprocessor, &batch));
+        let report = pollster::block_on(learner.learn(preprocessor, &batch, training.as_mut()));
         let report = report.map_err(ReplayError::from)?;
         streamed.num_skipped += usize::from(report.skipped.is_some());
         let bytes = go_live(learner)?;
         streamed.fast_bytes.extend(bytes);
         since_release += chunk.len() as u64; // usize fits u64
-        if since_release >= interval_events {
+        if training.is_none() && since_release >= interval_events {
             since_release = 0;
-            release(learner, preprocessor, &mut streamed)?;
+            training = Some(train(learner, preprocessor, &mut streamed));
+        }
+        if let Some(tried) = training.take_if(|training| training.is_tried()) {
+            release(learner, preprocessor, tried, &mut streamed)?;
         }
         add_secs(&mut streamed.cpu_secs, before);
         progress.inc(chunk.len() as u64); // usize fits u64
@@ -140,18 +147,29 @@ fn delta_len(base: &CodeState, target: &CodeState) -> Result<usize, StudyError> 
     Ok(delta.len())
 }
 
-fn release(
+/// All steps of a release.
+fn train(
     learner: &mut Learner,
     preprocessor: &Preprocessor,
     streamed: &mut Streamed,
-) -> Result<(), StudyError> {
-    let base = Arc::clone(&live(learner)?.state);
+) -> ReleaseTraining {
     let mut training = learner.start_release(preprocessor);
     while !training.is_complete() {
         if learner.release_step(&mut training, preprocessor).is_err() {
             streamed.num_skipped += 1;
         }
     }
+    training
+}
+
+/// Publishes a release, or counts that the gate refused it.
+fn release(
+    learner: &mut Learner,
+    preprocessor: &Preprocessor,
+    mut training: ReleaseTraining,
+    streamed: &mut Streamed,
+) -> Result<(), StudyError> {
+    let base = Arc::clone(&live(learner)?.state);
     match pollster::block_on(learner.finish_release(&mut training)) {
         Ok((state, ready)) => {
             let forgetting = pollster::block_on(learner.forgetting(preprocessor, &ready));
@@ -159,6 +177,7 @@ fn release(
                 .forgetting
                 .extend(forgetting.map_err(ReplayError::from)?);
             streamed.release_bytes.push(delta_len(&base, &state)?);
+            streamed.shares_kept.push(training.share_kept());
             learner.went_live(Arc::new(state), ready);
             learner.release_went_live(&training);
         }

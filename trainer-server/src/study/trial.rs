@@ -72,6 +72,9 @@ pub struct Outcome {
     pub num_releases: usize,
     /// Releases refused.
     pub num_refused: usize,
+    /// Share of the weights before it that each release kept.
+    #[serde(default)]
+    pub shares_kept: Vec<f32>,
     /// Steps skipped.
     pub num_skipped: usize,
     /// Mean rise of log loss by a release, for users not seen lately.
@@ -199,6 +202,7 @@ impl Study {
             release_bytes_median: median(streamed.release_bytes),
             num_refused: streamed.num_refused,
             num_skipped: streamed.num_skipped,
+            shares_kept: streamed.shares_kept,
             forgetting: mean(&streamed.forgetting),
         };
         write_json(&path, &json!(outcome))?;

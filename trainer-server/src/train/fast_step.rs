@@ -9,9 +9,8 @@
 //!
 //! with a step size per row, `η_i = η (1 + boost / (1 + count_i))`, `count_i` the item's decayed count at the
 //! longest half-life: a row that has hardly been seen has everything to learn.
-//! The few weights of taste, of the item prior and of the gain by neighbours move by AdamW, by what the published
-//! version said of events that it had not seen: a fit trusts taste more than new events bear out. Rows are therefore
-//! learned as in full steps, with taste at weight 1.
+//! The few weights that all items share, of taste, item prior and neighbours, have steps of their own:
+//! `shared_weights`. Rows are learned as in full steps, with taste at weight 1.
 //! The softmax is over all items of a small catalogue, over targets and uniform negatives of a large one.
 //! Negatives move too, by little each time: were they left alone, every row that is touched would only
 //! ever rise. Which of these changes are published is the choice of `compress`, by gain per byte.
@@ -28,7 +27,8 @@ use shared_model::model::ranker::{ints, item_vectors, matrix};
 use super::TrainError;
 use super::full_step::{gather, read};
 use super::losses::log_sum_exp;
-use super::optimizer::AdamW;
+
+pub use shared_weights::SharedWeights;
 
 /// Largest catalogue over which the softmax is full.
 const FULL_SOFTMAX_ITEMS_MAX: usize = 16_384;
@@ -44,54 +44,20 @@ pub struct FastStepConfig {
     pub bias_learning_rate: f32,
     /// How many times faster a row without events learns, beyond once.
     pub cold_boost: f32,
-    /// Of the weights of prior and neighbours, per step.
-    pub prior_learning_rate: f32,
-    /// Of the weight of taste, per step.
-    pub taste_learning_rate: f32,
+    /// Events after which the weights that all items share have forgotten most of what they were told.
+    pub shared_memory_events: f64,
     /// Negatives of a large catalogue.
     pub num_negatives: usize,
 }
 
 /// Optimizer state of fast steps; part of the checkpoint.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FastOptimizer {
-    /// Of `prior.weights`.
-    pub prior: AdamW,
-    /// Of `neighbour.weight`.
-    #[serde(default = "one_weight")]
-    pub neighbour: AdamW,
-    /// Of `taste.weight`.
-    #[serde(default = "one_weight")]
-    pub taste: AdamW,
+    /// Of the weights that all items share.
+    pub shared: SharedWeights,
     /// Fast steps so far.
     pub num_steps: u64,
-}
-
-fn one_weight() -> AdamW {
-    AdamW::new(1)
-}
-
-impl FastOptimizer {
-    /// Fresh state.
-    #[must_use]
-    pub fn new(parameters: &ParameterSet) -> Self {
-        Self {
-            prior: AdamW::new(parameters.spec.half_lives_secs.len()),
-            neighbour: one_weight(),
-            taste: one_weight(),
-            num_steps: 0,
-        }
-    }
-}
-
-impl FastOptimizer {
-    /// Forgets its moments, as the weights have jumped; steps go on counting.
-    pub fn restart(&mut self, parameters: &ParameterSet) {
-        *self = Self {
-            num_steps: self.num_steps,
-            ..Self::new(parameters)
-        };
-    }
 }
 
 /// Events to learn from, already scored by the published version.
@@ -179,7 +145,8 @@ pub fn fast_step(
             config.bias_learning_rate * boost,
         );
     }
-    shared_weights::step(parameters, optimizer, events, config);
+    let memory_events = config.shared_memory_events;
+    optimizer.shared.step(parameters, events, memory_events);
     optimizer.num_steps += 1;
     let weight_sum = events.weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
     Ok(FastReport {
@@ -361,13 +328,12 @@ mod tests {
         parameters: &mut ParameterSet,
         events: &ScoredEvents,
     ) -> Result<FastReport, TrainError> {
-        let mut optimizer = FastOptimizer::new(parameters);
+        let mut optimizer = FastOptimizer::default();
         let config = FastStepConfig {
             learning_rate: 0.01,
             bias_learning_rate: 0.01,
             cold_boost: 0.0,
-            prior_learning_rate: 0.01,
-            taste_learning_rate: 0.01,
+            shared_memory_events: 1000.0,
             num_negatives: 8,
         };
         let mut rng = StdRng::seed_from_u64(1);

@@ -44,6 +44,8 @@ pub(super) struct TrainerStatus {
     pub(super) releases: u64,
     /// Rise of log loss by the last release for users not seen lately.
     pub(super) last_release_forgetting: Option<f32>,
+    /// Share of the weights before it that the last release kept; 1 where its trial went against it.
+    pub(super) last_release_share_kept: Option<f32>,
     pub(super) log_loss: Option<f32>,
     pub(super) hit_rate_at_10: Option<f32>,
     pub(super) warm_fit_steps: u64,

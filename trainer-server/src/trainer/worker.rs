@@ -49,6 +49,8 @@ pub(super) struct Worker {
     /// One past the last record that a published version has learned.
     committed: LogOffset,
     release: Option<ReleaseTraining>,
+    /// When the last step of the release was taken.
+    trial_start: Instant,
     last_release: Instant,
     last_publish: Instant,
     last_checkpoint: Instant,
@@ -86,6 +88,7 @@ impl Worker {
             position: LogOffset(0),
             committed: LogOffset(0),
             release: None,
+            trial_start: now,
             last_release: now,
             last_publish: now,
             last_checkpoint: now,
@@ -257,7 +260,9 @@ impl Worker {
                 .preprocessor
                 .read()
                 .unwrap_or_else(PoisonError::into_inner);
-            let report = pollster::block_on(self.learner.learn(&preprocessor, &batch))?;
+            let release = self.release.as_mut();
+            let learning = self.learner.learn(&preprocessor, &batch, release);
+            let report = pollster::block_on(learning)?;
             self.events_since_release += report.num_learned as u64;
             self.serving.learned(&report, self.position);
         }
@@ -356,7 +361,12 @@ impl Worker {
             if let Err(error) = self.learner.release_step(release, &preprocessor) {
                 tracing::warn!(%error, "a step of the release was skipped");
             }
+            self.trial_start = Instant::now();
             return Ok(true);
+        }
+        let trial_secs_max = Duration::from_secs(config.trial_secs_max);
+        if !release.is_tried() && self.trial_start.elapsed() < trial_secs_max {
+            return Ok(false); // the next events are to judge it
         }
         drop(preprocessor);
         self.publish_release()?;
@@ -376,12 +386,14 @@ impl Worker {
                 self.learner.release_went_live(&release);
                 tracing::info!(
                     is_refit = release.is_refit(),
+                    share_kept = release.share_kept(),
                     forgetting,
                     "a release is live"
                 );
                 self.serving.update(|status| {
                     status.releases += 1;
                     status.last_release_forgetting = forgetting;
+                    status.last_release_share_kept = Some(release.share_kept());
                 });
             }
             Err(error) => {
