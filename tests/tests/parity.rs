@@ -18,7 +18,8 @@ use trainer_server::config::DeviceChoice;
 use trainer_server::device;
 use trainer_server::learner::padding_of;
 use trainer_server::train::count_history::CountHistory;
-use trainer_server::train::full_step::{FullStepConfig, HostGradients, gradients};
+use trainer_server::train::full_optimizer::FullOptimizer;
+use trainer_server::train::full_step::{FullStepConfig, HostGradients, full_step, gradients};
 use trainer_server::train::windows::{Example, Window};
 
 /// Same sums on another CPU instruction set: f32 sums of some hundred terms of order one, in another order, differ by
@@ -31,6 +32,11 @@ const GPU_SCORE_TOLERANCE: f32 = 1e-4;
 const GRADIENT_TOLERANCE: f32 = 1e-3;
 /// Gradients below this are rounding noise of a sum that should be zero.
 const GRADIENT_FLOOR: f32 = 1e-5;
+
+/// Steps of a training curve.
+const CURVE_STEPS: usize = 60;
+/// Of a loss on the curve: AdamW divides by the size of gradients, so where those are noise, so is what they move.
+const CURVE_TOLERANCE: f32 = 0.02;
 
 /// Items compared by place.
 const TOP: usize = 10;
@@ -263,33 +269,108 @@ fn relative_difference(expected: &[f32], actual: &[f32]) -> f32 {
     differences.fold(0.0_f32, f32::max) / largest
 }
 
+/// What a training step wants.
+struct Training {
+    parameters: ParameterSet,
+    windows: Vec<Window>,
+    history: CountHistory,
+    config: FullStepConfig,
+}
+
+impl Training {
+    /// On the first version of a server.
+    async fn new(seed: u64, num_windows: usize) -> anyhow::Result<Self> {
+        let mut scene = Scene::start(seed, &[]).await?;
+        let server = &scene.server;
+        let (_, state) = server.api.newest_version().await?;
+        let parameters = ParameterSet::from_state(&state);
+        let windows = windows(
+            &mut scene.world,
+            num_windows,
+            state.spec.history_len as usize,
+        );
+        let history = CountHistory::of(
+            windows.iter().flat_map(|window| &window.examples),
+            parameters.num_items,
+            &state.spec.half_lives_secs,
+            state.landmark_millis,
+        );
+        let config = FullStepConfig {
+            // No dropout of any kind: each device draws its own.
+            num_negatives: 64,
+            click_weight: 0.1,
+            rating_weight: 0.05,
+            ..FullStepConfig::still()
+        };
+        Ok(Self {
+            parameters,
+            windows,
+            history,
+            config,
+        })
+    }
+
+    /// Loss of every step, from the same weights with the same negatives on any device.
+    fn curve(&self, device: &Device, num_steps: usize) -> anyhow::Result<Vec<f32>> {
+        let mut parameters = self.parameters.clone();
+        let mut optimizer = FullOptimizer::new(&parameters);
+        let config = FullStepConfig {
+            learning_rate: 0.002,
+            row_learning_rate: 0.01,
+            bias_learning_rate: 0.01,
+            prior_learning_rate: 0.01,
+            ..self.config.clone()
+        };
+        let mut rng = StdRng::seed_from_u64(1);
+        let windows: Vec<&[Window]> = self.windows.chunks(16).collect();
+        let mut losses = Vec::new();
+        for idx in 0..num_steps {
+            let report = full_step(
+                &mut parameters,
+                &mut optimizer,
+                windows[idx % windows.len()],
+                &self.history,
+                &config,
+                &device.clone().autodiff(),
+                &mut rng,
+            )?;
+            losses.push(report.loss);
+        }
+        Ok(losses)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_follows_the_same_curve_on_flex_and_wgpu() -> anyhow::Result<()> {
+    let Some(device) = wgpu()? else { return Ok(()) };
+    let training = Training::new(63, 64).await?;
+    let expected = training.curve(&Device::flex(), CURVE_STEPS)?;
+    let actual = training.curve(&device, CURVE_STEPS)?;
+    println!("step   flex      wgpu");
+    let mut largest = 0.0_f32;
+    for (idx, (expected, actual)) in expected.iter().zip(&actual).enumerate() {
+        largest = largest.max((expected - actual).abs() / expected);
+        if idx % 10 == 0 || idx + 1 == CURVE_STEPS {
+            println!("{idx:4} {expected:8.5} {actual:9.5}");
+        }
+    }
+    println!("largest difference of a loss: {largest:.1e} of it");
+    assert!(expected[CURVE_STEPS - 1] < 0.8 * expected[0], "it learns");
+    assert!(largest <= CURVE_TOLERANCE, "{largest}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gradients_of_a_training_step_agree_between_flex_and_wgpu() -> anyhow::Result<()> {
     let Some(device) = wgpu()? else { return Ok(()) };
-    let mut scene = Scene::start(62, &[]).await?;
-    let server = &scene.server;
-    let (_, state) = server.api.newest_version().await?;
-    let parameters = ParameterSet::from_state(&state);
-    let windows = windows(&mut scene.world, 8, state.spec.history_len as usize);
-    let config = FullStepConfig {
-        // No dropout of any kind: each device draws its own.
-        num_negatives: 64,
-        click_weight: 0.1,
-        rating_weight: 0.05,
-        ..FullStepConfig::still()
-    };
-    let history = CountHistory::of(
-        windows.iter().flat_map(|window| &window.examples),
-        parameters.num_items,
-        &state.spec.half_lives_secs,
-        state.landmark_millis,
-    );
+    let training = Training::new(62, 8).await?;
+    let parameters = &training.parameters;
     let of = |device: &Device| -> anyhow::Result<(f32, HostGradients)> {
         let found = gradients(
-            &parameters,
-            &windows,
-            &history,
-            &config,
+            parameters,
+            &training.windows,
+            &training.history,
+            &training.config,
             &device.clone().autodiff(),
             &mut StdRng::seed_from_u64(1),
         )?;
