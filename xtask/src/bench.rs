@@ -1,5 +1,7 @@
 //! Benchmarks by name, each written as JSON beside the command, commit and machine that made it.
 
+mod inputs;
+mod leave_one_out;
 mod train;
 
 use std::fs;
@@ -20,6 +22,8 @@ pub(crate) enum Name {
     Sizes,
     /// The training step beside the same model in PyTorch, which is installed under target.
     Train,
+    /// Leave-one-out beside RecBole's SASRec, which is installed under target; for hours.
+    LeaveOneOut,
 }
 
 /// Brotli as a server with precompressed files sends it.
@@ -38,6 +42,7 @@ pub(crate) fn run(
     let numbers = match name {
         Name::Sizes => sizes(workspace)?,
         Name::Train => train::measure(workspace)?,
+        Name::LeaveOneOut => leave_one_out::measure(workspace)?,
     };
     let report = json!({
         "benchmark": format!("{name:?}").to_lowercase(),

@@ -12,11 +12,16 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
+use super::inputs::{Environment, Stream, streams};
 use crate::process::{cargo, run_to_end, step};
 use crate::workspace::Workspace;
 
-const TORCH: &str = "torch==2.15.0";
-const NUMPY: &str = "numpy>=2,<3";
+/// The wheel loads its CUDA libraries also where only the CPU is used, so its dependencies come too.
+const PYTORCH: Environment = Environment {
+    name: "bench-torch",
+    packages: &["torch==2.15.0", "numpy>=2,<3"],
+    check: "import numpy, torch; assert torch.__version__.startswith('2.15.')",
+};
 /// Steps of one side before the other's turn.
 const STEPS_PER_TURN: usize = 4;
 const NUM_TURNS: usize = 15;
@@ -37,7 +42,7 @@ struct Shape {
 /// # Errors
 /// A side cannot be built, installed or run, or the two do not compute the same.
 pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
-    let python = step("preparing PyTorch", || python(workspace))?;
+    let python = step("preparing PyTorch", || PYTORCH.python(workspace))?;
     step("building the training step", || {
         run_to_end(
             cargo()
@@ -74,58 +79,17 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
 }
 
 fn shapes() -> anyhow::Result<Vec<Shape>> {
-    let mut shapes = vec![Shape {
+    let full = Shape {
         name: "full".to_owned(),
         arguments: vec!["full".into()],
-    }];
-    let Some(data_dir) = std::env::var_os("FRESHET_DATA") else {
-        eprintln!("FRESHET_DATA is not set, so no windows of a real stream are timed");
-        return Ok(shapes);
     };
-    let data_dir = PathBuf::from(data_dir);
-    let entries = std::fs::read_dir(&data_dir)
-        .with_context(|| format!("cannot read FRESHET_DATA, {}", data_dir.display()))?;
-    let mut dirs: Vec<PathBuf> = entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<_>>()?;
-    dirs.retain(|dir| dir.join("events.tsv").is_file());
-    dirs.sort();
-    for dir in dirs {
-        let name = dir.file_name().unwrap_or_default().to_string_lossy();
-        shapes.push(Shape {
-            name: name.into_owned(),
-            arguments: vec!["stream".into(), dir],
-        });
-    }
-    Ok(shapes)
-}
-
-/// The interpreter of an environment that has PyTorch, made on the first call.
-fn python(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let dir = workspace.target_dir().join("bench-torch");
-    let python = dir.join("bin/python");
-    let has_torch = |python: &Path| {
-        Command::new(python)
-            .args([
-                "-c",
-                "import numpy, torch; assert torch.__version__.startswith('2.15.')",
-            ])
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
+    let of_stream = |stream: Stream| Shape {
+        name: stream.name,
+        arguments: vec!["stream".into(), stream.dir],
     };
-    if has_torch(&python) {
-        return Ok(python);
-    }
-    run_to_end(Command::new("python3").args(["-m", "venv"]).arg(&dir))?;
-    // The wheel loads its CUDA libraries also where only the CPU is used, so its dependencies come too.
-    run_to_end(Command::new(&python).args(["-m", "pip", "install", "--quiet", TORCH, NUMPY]))?;
-    ensure!(
-        has_torch(&python),
-        "PyTorch was installed but cannot be imported, {}",
-        python.display()
-    );
-    Ok(python)
+    Ok(std::iter::once(full)
+        .chain(streams()?.into_iter().map(of_stream))
+        .collect())
 }
 
 fn compare(
