@@ -47,6 +47,8 @@ pub struct ReleaseTraining {
     num_steps_total: u32,
     /// Present where it goes over the whole log.
     refit: Option<Refit>,
+    /// Whether it brings rows of texts from a new generation of the encoder.
+    carries_texts: bool,
 }
 
 impl ReleaseTraining {
@@ -60,6 +62,12 @@ impl ReleaseTraining {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.num_steps >= self.num_steps_total
+    }
+
+    /// Whether it brings rows of texts from a new generation of the encoder.
+    #[must_use]
+    pub fn carries_texts(&self) -> bool {
+        self.carries_texts
     }
 
     /// Whether it goes over the whole log.
@@ -77,8 +85,10 @@ impl Learner {
         let every = self.config.release.refit_every_releases;
         if every > 0 && self.num_releases.is_multiple_of(every) {
             let refit = Refit::new(self, preprocessor);
+            let (parameters, carries_texts) = self.shadow();
             return ReleaseTraining {
-                parameters: self.parameters.clone(),
+                parameters,
+                carries_texts,
                 optimizer: FullOptimizer::new(&self.parameters),
                 teacher: None,
                 average: None,
@@ -88,20 +98,31 @@ impl Learner {
                 refit: Some(refit),
             };
         }
-        let parameters = self.parameters.clone();
+        let (parameters, carries_texts) = self.shadow();
         let release = &self.config.release;
         let strategy = step_config::strategy(&self.config);
         let seed = self.config.train.seed ^ self.optimizer.num_steps; // another change of low rank each time
         ReleaseTraining {
             optimizer: FullOptimizer::with_strategy(&parameters, strategy, seed),
-            teacher: (release.distillation > 0.0).then(|| Arc::new(parameters.clone())),
+            teacher: (release.distillation > 0.0).then(|| Arc::new(self.parameters.clone())),
             average: (release.averaging > 0.0).then(|| slow_tensors(&parameters)),
             parameters,
             history: self.count_history(preprocessor),
             num_steps: 0,
             num_steps_total: release.steps,
             refit: None,
+            carries_texts,
         }
+    }
+
+    /// A copy of the weights to train, with the rows of a new generation where these are complete.
+    fn shadow(&self) -> (ParameterSet, bool) {
+        let mut parameters = self.parameters.clone();
+        let carries_texts = self.has_fresh_texts();
+        if carries_texts {
+            self.lay_fresh_texts(&mut parameters);
+        }
+        (parameters, carries_texts)
     }
 
     /// Ties the shadow to where it starts, as the configuration says. A batch that cannot be measured is left out:
@@ -155,6 +176,9 @@ impl Learner {
             return Ok(());
         }
         copy_items(&self.parameters, &mut training.parameters);
+        if training.carries_texts {
+            self.lay_fresh_texts(&mut training.parameters);
+        }
         if let Some(teacher) = &mut training.teacher {
             copy_items(&self.parameters, Arc::make_mut(teacher));
         }
@@ -164,7 +188,7 @@ impl Learner {
         if done == 0 {
             self.anchor(training, preprocessor);
         }
-        let windows = self.replay_windows(preprocessor);
+        let windows = self.replay_windows(preprocessor, WINDOWS_PER_STEP);
         let release = &self.config.release;
         let num_steps = training.num_steps_total as usize; // u32 fits
         let share = share(release.schedule, release.warmup_steps, done, num_steps);
@@ -201,24 +225,37 @@ impl Learner {
             copy_items(&self.parameters, &mut training.parameters);
             training.take_average();
         }
+        let mut fresh_generation = None;
+        if training.carries_texts {
+            fresh_generation = self.lay_fresh_texts(&mut training.parameters);
+            dirty.content.extend(0..self.parameters.num_items as u32); // likewise
+        }
         let Some(live) = &self.live else {
             return Err(GateError::SelfTest("nothing is live yet".to_owned()));
         };
         let (trained, items) = (&training.parameters, &self.items);
-        let state =
+        let mut state =
             compress::release_state(&live.state, trained, self.counted(), items, &mut dirty);
+        state.encoder_generation = fresh_generation.unwrap_or(state.encoder_generation);
         self.dirty_after = dirty;
         let ready = self.ready(&state);
         let slow = ready.scorer.with_slow_weights(&training.parameters);
         let trained = self.trained_twin(&state, &slow, &training.parameters);
-        self.check_release(&ready, &trained, &live.ready.scorer)
-            .await?;
+        let live = &live.ready.scorer;
+        let checked = self.check_release(&ready, &trained, live).await;
+        if checked.is_err() && training.carries_texts {
+            self.take_back_texts();
+        }
+        checked?;
         Ok((state, ready))
     }
 
     /// Takes over what a release has trained that was published.
     pub fn release_went_live(&mut self, training: &ReleaseTraining) {
         let shapes = self.parameters.shapes();
+        if training.carries_texts {
+            self.take_over_texts();
+        }
         if training.is_refit() {
             self.optimizer.restart(&self.parameters);
             self.last.undo = None;
@@ -233,21 +270,25 @@ impl Learner {
     }
 
     /// Newest windows of recent users and any windows of the log, in the shares of the configuration.
-    fn replay_windows(&mut self, preprocessor: &Preprocessor) -> Vec<Window> {
+    pub(super) fn replay_windows(
+        &mut self,
+        preprocessor: &Preprocessor,
+        num_windows: usize,
+    ) -> Vec<Window> {
         let recent = preprocessor.recent_users(RECENT_USERS);
         let share = if recent.is_empty() {
             0.0
         } else {
             self.config.release.recent_share
         };
-        let num_recent = (share * WINDOWS_PER_STEP as f32).round() as usize; // at most 16
-        let mut windows = Vec::with_capacity(WINDOWS_PER_STEP);
+        let num_recent = (share * num_windows as f32).round() as usize; // at most a step's few
+        let mut windows = Vec::with_capacity(num_windows);
         for _ in 0..num_recent {
             let user_idx = recent[self.rng.random_range(0..recent.len())].0 as usize; // u32 fits
             let timeline = &preprocessor.timelines()[user_idx];
             windows.extend(self.window_until(timeline, timeline.len()));
         }
-        windows.extend(self.old_windows(preprocessor, WINDOWS_PER_STEP - num_recent));
+        windows.extend(self.old_windows(preprocessor, num_windows - num_recent));
         let augmentation = step_config::augmentation(&self.config);
         for window in &mut windows {
             augmentation.apply(window, &mut self.rng);
