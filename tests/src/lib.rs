@@ -18,5 +18,6 @@ pub mod site;
 pub mod people;
 pub mod ranking;
 pub mod scene;
+pub mod tiny_encoder;
 
 pub mod workspace;

@@ -12,7 +12,8 @@ use rand::{Rng, SeedableRng};
 use shared_model::event::{Event, EventKind, HistoryEvent, Item};
 use shared_model::ids::{EventId, ItemId, UserId};
 
-const TOPICS: [&str; 10] = [
+/// The first words of all titles.
+pub const TOPICS: [&str; 10] = [
     "kettle", "lantern", "scarf", "violin", "kite", "atlas", "cactus", "skillet", "easel", "tent",
 ];
 const ITEMS_PER_TOPIC: usize = 20;

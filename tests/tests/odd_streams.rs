@@ -350,11 +350,12 @@ async fn share_kept(settings: &[(&str, &str)]) -> anyhow::Result<f32> {
 async fn the_next_events_take_a_release_that_learned_and_leave_one_that_went_astray()
 -> anyhow::Result<()> {
     let trial = ("release.trial_events", "150");
+    let all = ("release.strategy", "full");
     let steps = ("release.steps", "40");
     let refit = ("release.refit_every_releases", "1");
-    let learned = share_kept(&[trial, steps, ("release.learning_rate", "0.01")]).await?;
+    let learned = share_kept(&[all, trial, steps, ("release.learning_rate", "0.01")]).await?;
     let leap = [("release.steps", "1"), ("release.learning_rate", "10")];
-    let astray = share_kept(&[trial, leap[0], leap[1]]).await?;
+    let astray = share_kept(&[all, trial, leap[0], leap[1]]).await?;
     let refitted = share_kept(&[trial, refit]).await?;
     assert_eq!((learned, astray), (0.0, 1.0));
     assert!(refitted < 1.0, "{refitted}");

@@ -16,6 +16,8 @@ use shared_model::model::parameters::ParameterSet;
 use crate::publish::files::write_whole;
 use crate::train::fast_step::FastOptimizer;
 
+pub mod text;
+
 const FILE_NAME: &str = "checkpoint.safetensors";
 /// Larger than any model within the limits of the spec on a host of this project's class.
 const FILE_BYTES_MAX: u64 = 4 << 30;

@@ -40,13 +40,16 @@ mod refit;
 mod release;
 mod restore;
 mod step_config;
+mod text_tuning;
 mod trial;
 
 use asked::{Asked, prequential};
 use gating::RecentEvents;
+use text_tuning::TextTuning;
 
 pub use release::ReleaseTraining;
 pub use restore::RestoreError;
+pub use text_tuning::TextTuningReport;
 
 /// Why nothing could be learned.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +110,10 @@ pub struct Learner {
     config: Arc<Config>,
     /// Without autodiff.
     device: Device,
+    /// Of the generation that is live.
     encoder: CachedTextEncoder,
+    /// Present where the encoder learns.
+    text_tuning: Option<TextTuning>,
     parameters: ParameterSet,
     counts: DecayedCounts,
     neighbours: NeighbourCounts,
@@ -137,6 +143,7 @@ impl Learner {
         let optimizer = FastOptimizer::default();
         let rng = StdRng::seed_from_u64(config.train.seed);
         Self {
+            text_tuning: TextTuning::new(&config, &encoder),
             config,
             device,
             encoder,
@@ -168,16 +175,10 @@ impl Learner {
         self.live.as_ref()
     }
 
-    /// Names the text encoder in a state: the first bytes of its fingerprint.
+    /// Names the text encoder in a state; see [`CachedTextEncoder::generation`].
     #[must_use]
     pub fn encoder_generation(&self) -> u32 {
-        let fingerprint = self.encoder.fingerprint().0;
-        u32::from_le_bytes([
-            fingerprint[0],
-            fingerprint[1],
-            fingerprint[2],
-            fingerprint[3],
-        ])
+        self.encoder.generation()
     }
 
     /// Trained weights.
@@ -382,7 +383,7 @@ impl Learner {
     pub fn went_live(&mut self, state: Arc<CodeState>, ready: ReadyVersion) {
         let has_new_content = match &self.live {
             Some(live) => {
-                live.state.items.len() != state.items.len() || !same_slow(&live.state, &state)
+                live.state.items.len() != state.items.len() || !same_content(&live.state, &state)
             }
             None => true,
         };
@@ -447,6 +448,9 @@ impl Learner {
             .iter()
             .map(|idx| known[*idx as usize].text.clone())
             .collect();
+        if let Some(tuning) = &mut self.text_tuning {
+            tuning.take_items(changed, &texts, known.len() - num_new)?;
+        }
         let embedded = self.encoder.embed(&texts)?;
         let (text_dim, feature_dim) = (
             self.encoder.dim(),
@@ -489,12 +493,14 @@ fn content_of(scorer: &Scorer) -> Vec<f32> {
         .expect("item vectors are f32")
 }
 
-fn same_slow(base: &CodeState, target: &CodeState) -> bool {
+/// Whether content vectors are the same: those of texts and features, projected by slow weights.
+fn same_content(base: &CodeState, target: &CodeState) -> bool {
     let shapes = base.spec.tensor_shapes(0);
     let pairs = base.tensors.iter().zip(&target.tensors);
-    let mut slow = shapes
+    let is_part = |group| matches!(group, TensorGroup::Slow | TensorGroup::Content);
+    let mut parts = shapes
         .iter()
         .zip(pairs)
-        .filter(|(shape, _)| shape.group == TensorGroup::Slow);
-    slow.all(|(_, (base, target))| base == target)
+        .filter(|(shape, _)| is_part(shape.group));
+    parts.all(|(_, (base, target))| base == target)
 }

@@ -132,6 +132,15 @@ pub enum TextSourceError {
         /// The folders that were looked at.
         looked_in: Vec<PathBuf>,
     },
+    /// The encoder is to learn and has nothing that could.
+    #[error(
+        "`text_tuning.steps` is {steps}, expected 0: no pretrained text encoder was found, and the small one has \
+         no weights; `{FETCH_COMMAND}` downloads one"
+    )]
+    NothingToTune {
+        /// Steps asked for.
+        steps: u32,
+    },
     /// A program needed for the download did not start.
     #[error("cannot run {program}, which the download needs")]
     ProgramMissing {
@@ -167,7 +176,7 @@ pub enum TextSourceError {
 /// Loads the encoder that the configuration asks for, with a spinner where there is a terminal.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`], or the encoder is to learn and is the small one.
 pub fn from_config(config: &Config, device: &Device) -> Result<AnyTextEncoder, TextSourceError> {
     let source = TextSource {
         choice: config.model.text_encoder,
@@ -177,7 +186,12 @@ pub fn from_config(config: &Config, device: &Device) -> Result<AnyTextEncoder, T
     let progress = spinner();
     let encoder = load(&source, device, &progress);
     progress.finish_and_clear();
-    encoder
+    let encoder = encoder?;
+    let steps = config.text_tuning.steps;
+    if steps > 0 && encoder.as_bert().is_none() {
+        return Err(TextSourceError::NothingToTune { steps });
+    }
+    Ok(encoder)
 }
 
 /// Loads an encoder onto `device`. Nothing is downloaded here.

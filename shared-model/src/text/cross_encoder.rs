@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::BatchLimits;
 use super::bert::{BertModel, linear};
 use super::config::BertConfig;
+use super::low_rank::changed_group;
 use super::pairs::{PAIR_LEN_MIN, PairBatch, TokenizedPair, plan_pair_batches};
 use super::parameters::{NamedTensor, by_name, by_whole_name, load, store};
 use super::{TextError, device_error};
@@ -327,12 +328,9 @@ impl CrossEncoder {
             TrainedPart::Full => model
                 .set_require_grad(true)
                 .set_require_grad_group(words(), false),
-            TrainedPart::Lora { rank, alpha } => {
-                let adapted = ParamGroup::from_any_predicates(vec!["query.weight", "value.weight"]);
-                model
-                    .apply_lora(Lora::new(rank, alpha).set_param_group(adapted))
-                    .set_require_grad_group(heads(), true)
-            }
+            TrainedPart::Lora { rank, alpha } => model
+                .apply_lora(Lora::new(rank, alpha).set_param_group(changed_group()))
+                .set_require_grad_group(heads(), true),
             TrainedPart::Bitfit => {
                 let shifts = ParamGroup::from_any_predicates(vec!["bias", "beta"]);
                 model

@@ -1,12 +1,14 @@
 //! The pretrained encoder put together: tokens in batches through the network, rows back in order.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::batch::{BatchLimits, TokenBatch, TokenizedText, plan_batches};
 use super::bert::{BertModel, mean_pool};
 use super::config::BertConfig;
+use super::low_rank::LowRankChange;
 use super::parameters::{NamedTensor, by_name, load};
 use super::tokenizer::TextTokenizer;
 use super::{TextError, device_error};
@@ -15,14 +17,22 @@ use crate::ids::BlobId;
 /// Values hashed at a time when weights are fingerprinted: large enough for BLAKE3's wide kernels.
 const HASH_CHUNK_LEN: usize = 32 << 10;
 
+/// Names the hash of weights and change together.
+const CHANGED_DOMAIN: &[u8] = b"freshet changed text encoder 1";
+
 /// Network with weights on a device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TextEncoder {
     config: BertConfig,
+    /// As it was loaded; shares with `model` what no change touches.
+    base: BertModel,
+    /// What embeds: the base, or the base with a change merged into it.
     model: BertModel,
+    change: Option<LowRankChange>,
     device: Device,
     limits: BatchLimits,
-    fingerprint: BlobId,
+    /// Of config and weights as loaded.
+    base_fingerprint: BlobId,
 }
 
 impl TextEncoder {
@@ -39,15 +49,45 @@ impl TextEncoder {
         config.check()?;
         let device = device.clone().without_autodiff();
         let tensors = by_name(tensors)?;
-        let fingerprint = fingerprint(&config, &tensors);
-        let model = load(config.init(&device), tensors)?;
+        let base_fingerprint = fingerprint(&config, &tensors);
+        let base = load(config.init(&device), tensors)?;
         Ok(Self {
             config,
-            model,
+            model: base.clone(),
+            base,
+            change: None,
             device,
             limits: BatchLimits::EXACT,
-            fingerprint,
+            base_fingerprint,
         })
+    }
+
+    /// The encoder as it was loaded, with `change` and no other merged into its weights.
+    ///
+    /// # Errors
+    /// The change belongs to a network of other sizes.
+    pub fn changed_by(&self, change: LowRankChange) -> Result<Self, TextError> {
+        let (rank, factors) = (change.rank(), change.factors().to_vec());
+        let change = LowRankChange::from_factors(&self.config, rank, factors)?;
+        Ok(Self {
+            model: change.merged_into(&self.base),
+            change: Some(change),
+            ..self.clone()
+        })
+    }
+
+    /// The change that is merged into the weights; `None` where they are as loaded.
+    #[must_use]
+    pub fn change(&self) -> Option<&LowRankChange> {
+        self.change.as_ref()
+    }
+
+    /// The weights as loaded with `change` beside them, which keeps gradients.
+    #[cfg(feature = "train")]
+    #[must_use]
+    pub fn learning(&self, change: &LowRankChange) -> super::low_rank::LearningEncoder {
+        let (config, base) = (&self.config, &self.base);
+        super::low_rank::LearningEncoder::new(config, base, change, &self.device)
     }
 
     /// The same encoder with batches cut another way.
@@ -69,10 +109,22 @@ impl TextEncoder {
         &self.config
     }
 
-    /// Hash of config and weights.
+    /// Hash of config and weights, and of the change where there is one.
     #[must_use]
     pub fn fingerprint(&self) -> BlobId {
-        self.fingerprint
+        match &self.change {
+            None => self.base_fingerprint,
+            Some(change) => {
+                let parts = [self.base_fingerprint.0, change.fingerprint().0].concat();
+                BlobId::of(&[CHANGED_DOMAIN, &parts].concat())
+            }
+        }
+    }
+
+    /// Hash of config and weights as loaded.
+    #[must_use]
+    pub fn base_fingerprint(&self) -> BlobId {
+        self.base_fingerprint
     }
 
     /// Embeddings of token sequences, as unit vectors in the order given.
@@ -84,10 +136,11 @@ impl TextEncoder {
     /// # Errors
     /// A sequence is too long, a token unknown, the device failed, or an embedding is not finite.
     pub fn encode(&self, texts: &[TokenizedText]) -> Result<Vec<f32>, TextError> {
-        self.check_tokens(texts)?;
+        check_tokens(texts, &self.config)?;
         let mut rows = EmbeddingRows::new(texts.len(), self.dim());
         for batch in self.plan(texts) {
-            let embeddings = self.forward(&batch).try_into_data().map_err(device_error)?;
+            let embeddings = forward(&self.model, &batch, &self.device);
+            let embeddings = embeddings.try_into_data().map_err(device_error)?;
             rows.put(&batch, embeddings)?;
         }
         Ok(rows.values)
@@ -98,11 +151,10 @@ impl TextEncoder {
     /// # Errors
     /// As [`Self::encode`].
     pub async fn encode_async(&self, texts: &[TokenizedText]) -> Result<Vec<f32>, TextError> {
-        self.check_tokens(texts)?;
+        check_tokens(texts, &self.config)?;
         let mut rows = EmbeddingRows::new(texts.len(), self.dim());
         for batch in self.plan(texts) {
-            let embeddings = self
-                .forward(&batch)
+            let embeddings = forward(&self.model, &batch, &self.device)
                 .into_data_async()
                 .await
                 .map_err(device_error)?;
@@ -114,43 +166,46 @@ impl TextEncoder {
     fn plan(&self, texts: &[TokenizedText]) -> Vec<TokenBatch> {
         plan_batches(texts, self.limits, self.config.max_position_embeddings)
     }
+}
 
-    /// # Shapes
-    /// → `[batch.text_idxs.len(), dim]`.
-    fn forward(&self, batch: &TokenBatch) -> Tensor<2> {
-        let dims = [batch.text_idxs.len(), batch.padded_len];
-        let token_ids = TensorData::new(batch.token_ids.clone(), dims);
-        let token_ids = Tensor::<2, Int>::from_data(token_ids, &self.device);
-        let mask = batch
-            .is_padded()
-            .then(|| TensorData::new(batch.mask(), dims));
-        let mask = mask.map(|mask| Tensor::<2>::from_data(mask, &self.device));
-        mean_pool(self.model.forward(token_ids, mask.clone()), mask)
-    }
+/// Embeddings of a batch by a network whose weights are on `device`.
+///
+/// # Shapes
+/// → `[batch.text_idxs.len(), dim]`.
+pub(super) fn forward(model: &BertModel, batch: &TokenBatch, device: &Device) -> Tensor<2> {
+    let dims = [batch.text_idxs.len(), batch.padded_len];
+    let token_ids = TensorData::new(batch.token_ids.clone(), dims);
+    let token_ids = Tensor::<2, Int>::from_data(token_ids, device);
+    let mask = batch
+        .is_padded()
+        .then(|| TensorData::new(batch.mask(), dims));
+    let mask = mask.map(|mask| Tensor::<2>::from_data(mask, device));
+    mean_pool(model.forward(token_ids, mask.clone()), mask)
+}
 
-    fn check_tokens(&self, texts: &[TokenizedText]) -> Result<(), TextError> {
-        let (vocab_size, len_max) = (self.config.vocab_size, self.config.max_position_embeddings);
-        for text in texts {
-            let actual = text.token_ids.len();
-            if !(1..=len_max).contains(&actual) {
-                return Err(TextError::SequenceLen { actual, len_max });
-            }
-            let unknown = text.token_ids.iter().find(|&&id| id as usize >= vocab_size); // fits: usize has at least 32 bits here
-            if let Some(&token_id) = unknown {
-                return Err(TextError::TokenUnknown {
-                    token_id,
-                    vocab_size,
-                });
-            }
+/// Checks every sequence against the network before a device sees it.
+pub(super) fn check_tokens(texts: &[TokenizedText], config: &BertConfig) -> Result<(), TextError> {
+    let (vocab_size, len_max) = (config.vocab_size, config.max_position_embeddings);
+    for text in texts {
+        let actual = text.token_ids.len();
+        if !(1..=len_max).contains(&actual) {
+            return Err(TextError::SequenceLen { actual, len_max });
         }
-        Ok(())
+        let unknown = text.token_ids.iter().find(|&&id| id as usize >= vocab_size); // fits: usize has at least 32 bits here
+        if let Some(&token_id) = unknown {
+            return Err(TextError::TokenUnknown {
+                token_id,
+                vocab_size,
+            });
+        }
     }
+    Ok(())
 }
 
 /// Network and tokenizer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BertTextEncoder {
-    tokenizer: TextTokenizer,
+    tokenizer: Arc<TextTokenizer>,
     encoder: TextEncoder,
 }
 
@@ -169,7 +224,10 @@ impl BertTextEncoder {
         if actual > len_max {
             return Err(TextError::SequenceLen { actual, len_max });
         }
-        Ok(Self { tokenizer, encoder })
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+            encoder,
+        })
     }
 
     /// The tokenizer.
@@ -190,11 +248,31 @@ impl BertTextEncoder {
         self.encoder.dim()
     }
 
-    /// Hash of config, weights and tokenizer.
+    /// See [`TextEncoder::changed_by`].
+    ///
+    /// # Errors
+    /// The change belongs to a network of other sizes.
+    pub fn changed_by(&self, change: LowRankChange) -> Result<Self, TextError> {
+        Ok(Self {
+            tokenizer: Arc::clone(&self.tokenizer),
+            encoder: self.encoder.changed_by(change)?,
+        })
+    }
+
+    /// Hash of config, weights, change and tokenizer.
     #[must_use]
     pub fn fingerprint(&self) -> BlobId {
-        let parts = [self.encoder.fingerprint().0, self.tokenizer.fingerprint().0];
-        BlobId::of(&parts.concat())
+        self.with_tokenizer(self.encoder.fingerprint())
+    }
+
+    /// Hash of config, weights as loaded and tokenizer.
+    #[must_use]
+    pub fn base_fingerprint(&self) -> BlobId {
+        self.with_tokenizer(self.encoder.base_fingerprint())
+    }
+
+    fn with_tokenizer(&self, encoder: BlobId) -> BlobId {
+        BlobId::of(&[encoder.0, self.tokenizer.fingerprint().0].concat())
     }
 
     /// See [`super::AnyTextEncoder::embed`].
@@ -213,7 +291,11 @@ impl BertTextEncoder {
         self.encoder.encode_async(&self.tokenize(texts)?).await
     }
 
-    fn tokenize(&self, texts: &[String]) -> Result<Vec<TokenizedText>, TextError> {
+    /// Texts as the network takes them.
+    ///
+    /// # Errors
+    /// The tokenizer failed.
+    pub fn tokenize(&self, texts: &[String]) -> Result<Vec<TokenizedText>, TextError> {
         texts
             .iter()
             .map(|text| self.tokenizer.tokenize(text))

@@ -3,6 +3,7 @@
 //! Two encoders stand behind [`AnyTextEncoder`]: a BERT-family network with pretrained weights
 //! (`config`, `tokenizer`, `batch` → `bert` ← `parameters`; `encoder` puts them together) and
 //! `small`, which hashes words and needs no weights. Both run on the server and in the page.
+//! `low_rank` is what the server teaches the pretrained one.
 //! `cross_encoder` reads two texts together (`pairs`) and says how well they go together; it runs on the server.
 //! Not here: reading or downloading files and caching rows (the server's `text_source`), and the
 //! projection of these vectors into the item space (`model`).
@@ -16,6 +17,7 @@ pub mod bert;
 pub mod parameters;
 
 pub mod encoder;
+pub mod low_rank;
 pub mod small;
 
 pub mod cross_encoder;
@@ -28,6 +30,7 @@ pub use batch::{BatchLimits, TokenizedText};
 pub use config::BertConfig;
 pub use cross_encoder::{CrossEncoder, CrossEncoderConfig};
 pub use encoder::{BertTextEncoder, TextEncoder};
+pub use low_rank::LowRankChange;
 pub use pairs::PairTokenizer;
 pub use parameters::NamedTensor;
 pub use small::SmallTextEncoder;
@@ -143,6 +146,9 @@ pub enum TextError {
         /// What it said.
         reason: String,
     },
+    /// A change was asked of an encoder that has no weights.
+    #[error("the small text encoder has no weights to change")]
+    NothingToChange,
     /// An embedding came out as NaN or infinite.
     #[error("embedding of text {text_idx} is not finite")]
     EmbeddingNotFinite {
@@ -161,6 +167,15 @@ pub enum AnyTextEncoder {
 }
 
 impl AnyTextEncoder {
+    /// The pretrained network, where it is one.
+    #[must_use]
+    pub fn as_bert(&self) -> Option<&BertTextEncoder> {
+        match self {
+            Self::Bert(encoder) => Some(encoder),
+            Self::Small(_) => None,
+        }
+    }
+
     /// Width of an embedding.
     #[must_use]
     pub fn dim(&self) -> usize {

@@ -114,7 +114,8 @@ fn short_name(name: &str) -> &str {
     name.strip_prefix("bert.").unwrap_or(name)
 }
 
-fn check_values(tensor: &NamedTensor) -> Result<(), TextError> {
+/// As many values as the shape says, all finite.
+pub(super) fn check_values(tensor: &NamedTensor) -> Result<(), TextError> {
     let num_values = tensor
         .shape
         .iter()

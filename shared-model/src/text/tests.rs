@@ -55,7 +55,7 @@ fn checkpoint_shapes(config: &BertConfig) -> Vec<(String, Vec<usize>)> {
     shapes
 }
 
-fn checkpoint(config: &BertConfig) -> Vec<NamedTensor> {
+pub(super) fn checkpoint(config: &BertConfig) -> Vec<NamedTensor> {
     let shapes = checkpoint_shapes(config);
     let tensor = |(tensor_idx, (name, shape)): (usize, (String, Vec<usize>))| {
         let len: usize = shape.iter().product();

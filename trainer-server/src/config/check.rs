@@ -4,8 +4,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use shared_model::manifest::{INLINE_DELTA_BYTES_MAX, PLAN_STEPS_MAX};
+use shared_model::text::low_rank::RANK_MAX;
 
-use super::{Config, StrategyChoice};
+use super::{Config, StrategyChoice, TextEncoderChoice};
 use crate::preprocess::TIMELINE_LEN_MAX;
 
 /// Why a configuration was refused.
@@ -74,6 +75,7 @@ impl Config {
             let expected = "another than adapter while model.adapter_dim is 0";
             return Err(out_of_range("release.strategy", &"adapter", expected));
         }
+        self.check_text_tuning()?;
         self.check_propensity_cap()?;
         let name = &self.model.name;
         let is_name_char =
@@ -246,6 +248,27 @@ impl Config {
             labels.join_window_secs,
             1..=1 << 32,
         )
+    }
+
+    fn check_text_tuning(&self) -> Result<(), ConfigError> {
+        let tuning = &self.text_tuning;
+        in_range("text_tuning.steps", u64::from(tuning.steps), 0..=1_000_000)?;
+        if tuning.steps > 0 && self.model.text_encoder == TextEncoderChoice::Small {
+            let expected = "0 while model.text_encoder is \"small\", which has no weights";
+            return Err(out_of_range("text_tuning.steps", &tuning.steps, expected));
+        }
+        let rank_max = RANK_MAX as u64; // widens
+        in_range("text_tuning.rank", u64::from(tuning.rank), 1..=rank_max)?;
+        let rate = tuning.learning_rate;
+        if !(rate > 0.0 && rate <= 10.0) {
+            let expected = "above 0 and at most 10";
+            return Err(out_of_range("text_tuning.learning_rate", &rate, expected));
+        }
+        if !(0.0..=2.0).contains(&tuning.move_min) {
+            let actual = tuning.move_min;
+            return Err(out_of_range("text_tuning.move_min", &actual, "0 to 2"));
+        }
+        Ok(())
     }
 
     fn check_propensity_cap(&self) -> Result<(), ConfigError> {

@@ -284,6 +284,14 @@ mod tests {
         for cap in ["0.0", "1.0", "100.0"] {
             assert!(flag("labels.propensity_cap", cap).is_ok(), "{cap}");
         }
+        for (key, value) in [
+            ("text_tuning.rank", "65"),
+            ("text_tuning.learning_rate", "0.0"),
+            ("text_tuning.move_min", "nan"),
+        ] {
+            let error = flag(key, value).expect_err("range").to_string();
+            assert!(error.contains(key), "{error}");
+        }
         assert!(flag("server.cors_origins", "[\"https://shop.example\"]").is_ok());
         assert!(flag("server.static_dir", "./shop").is_ok());
     }

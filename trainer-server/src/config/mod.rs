@@ -36,6 +36,8 @@ pub struct Config {
     pub train: TrainConfig,
     /// Versions that move the slow group.
     pub release: ReleaseConfig,
+    /// Learning of the text encoder.
+    pub text_tuning: TextTuningConfig,
     /// Deltas, snapshots, manifests.
     pub publish: PublishConfig,
     /// What a version must pass.
@@ -279,6 +281,16 @@ pub struct ReleaseConfig {
     pub refit_blend: f32,
     pub trial_events: u64,
     pub trial_secs_max: u64,
+}
+
+/// `[text_tuning]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextTuningConfig {
+    pub steps: u32,
+    pub rank: u32,
+    pub learning_rate: f32,
+    pub move_min: f32,
 }
 
 /// `[publish]`.

@@ -53,6 +53,8 @@ pub struct ReleaseTraining {
     share_kept: f32,
     /// Present where the next events are to judge it.
     pub(super) trial: Option<Trial>,
+    /// Whether it brings rows of texts from a new generation of the encoder.
+    carries_texts: bool,
 }
 
 impl ReleaseTraining {
@@ -80,6 +82,12 @@ impl ReleaseTraining {
         self.share_kept
     }
 
+    /// Whether it brings rows of texts from a new generation of the encoder.
+    #[must_use]
+    pub fn carries_texts(&self) -> bool {
+        self.carries_texts
+    }
+
     /// Whether it goes over the whole log.
     #[must_use]
     pub fn is_refit(&self) -> bool {
@@ -97,8 +105,10 @@ impl Learner {
         let trial = |blends: &[f32]| (trial_events > 0).then(|| Trial::new(blends, trial_events));
         if every > 0 && self.num_releases.is_multiple_of(every) {
             let refit = Refit::new(self, preprocessor);
+            let (parameters, carries_texts) = self.shadow();
             return ReleaseTraining {
-                parameters: self.parameters.clone(),
+                parameters,
+                carries_texts,
                 optimizer: FullOptimizer::new(&self.parameters),
                 teacher: None,
                 average: None,
@@ -110,7 +120,7 @@ impl Learner {
                 trial: trial(&[self.config.release.refit_blend, 0.0]),
             };
         }
-        let parameters = self.parameters.clone();
+        let (parameters, carries_texts) = self.shadow();
         let release = &self.config.release;
         let strategy = step_config::strategy(&self.config);
         let seed = self.config.train.seed ^ self.optimizer.num_steps; // another change of low rank each time
@@ -118,7 +128,7 @@ impl Learner {
         let moves = optimizer.moves_slow();
         ReleaseTraining {
             optimizer,
-            teacher: (release.distillation > 0.0).then(|| Arc::new(parameters.clone())),
+            teacher: (release.distillation > 0.0).then(|| Arc::new(self.parameters.clone())),
             average: (release.averaging > 0.0).then(|| slow_tensors(&parameters)),
             parameters,
             history: self.count_history(preprocessor),
@@ -126,8 +136,28 @@ impl Learner {
             num_steps_total: release.steps,
             refit: None,
             share_kept: 0.0,
-            trial: trial(&[0.0]).filter(|_| moves),
+            trial: trial(&[0.0]).filter(|_| moves || carries_texts),
+            carries_texts,
         }
+    }
+
+    /// A copy of the weights to train, with the rows of a new generation where these are complete.
+    fn shadow(&self) -> (ParameterSet, bool) {
+        let mut parameters = self.parameters.clone();
+        let carries_texts = self.has_fresh_texts();
+        if carries_texts {
+            self.lay_fresh_texts(&mut parameters);
+        }
+        (parameters, carries_texts)
+    }
+
+    /// What would go live now if the release kept this share of the weights before it; 1 keeps their texts, too.
+    pub(super) fn released(&self, training: &ReleaseTraining, blend: f32) -> ParameterSet {
+        let mut parameters = training.blended(&self.parameters, blend);
+        if training.carries_texts && blend < 1.0 {
+            self.lay_fresh_texts(&mut parameters);
+        }
+        parameters
     }
 
     /// Ties the shadow to where it starts, as the configuration says. A batch that cannot be measured is left out:
@@ -181,6 +211,9 @@ impl Learner {
             return Ok(());
         }
         copy_items(&self.parameters, &mut training.parameters);
+        if training.carries_texts {
+            self.lay_fresh_texts(&mut training.parameters);
+        }
         if let Some(teacher) = &mut training.teacher {
             copy_items(&self.parameters, Arc::make_mut(teacher));
         }
@@ -190,7 +223,7 @@ impl Learner {
         if done == 0 {
             self.anchor(training, preprocessor);
         }
-        let windows = self.replay_windows(preprocessor);
+        let windows = self.replay_windows(preprocessor, WINDOWS_PER_STEP);
         let release = &self.config.release;
         let num_steps = training.num_steps_total as usize; // u32 fits
         let share = share(release.schedule, release.warmup_steps, done, num_steps);
@@ -233,26 +266,42 @@ impl Learner {
             tracing::info!(num_events, chosen, ?losses, "a release was tried");
         }
         training.share_kept = chosen.unwrap_or(untried);
-        training.parameters = training.blended(&self.parameters, training.share_kept);
+        training.parameters = self.released(training, training.share_kept);
+        let mut fresh_generation = None;
+        if training.carries_texts && training.share_kept == 1.0 {
+            training.carries_texts = false;
+            self.take_back_texts();
+        } else if training.carries_texts {
+            fresh_generation = self.lay_fresh_texts(&mut training.parameters);
+            dirty.content.extend(0..self.parameters.num_items as u32); // likewise
+        }
         let Some(live) = &self.live else {
             return Err(GateError::SelfTest("nothing is live yet".to_owned()));
         };
         let (trained, items) = (&training.parameters, &self.items);
-        let state =
+        let mut state =
             compress::release_state(&live.state, trained, self.counted(), items, &mut dirty);
+        state.encoder_generation = fresh_generation.unwrap_or(state.encoder_generation);
         self.dirty_after = dirty;
         let ready = self.ready(&state);
         let slow = ready.scorer.with_slow_weights(&training.parameters);
         let trained = self.trained_twin(&state, &slow, &training.parameters);
+        let live = &live.ready.scorer;
         let is_tried = chosen.is_some();
-        self.check_release(&ready, &trained, &live.ready.scorer, is_tried)
-            .await?;
+        let checked = self.check_release(&ready, &trained, live, is_tried).await;
+        if checked.is_err() && training.carries_texts {
+            self.take_back_texts();
+        }
+        checked?;
         Ok((state, ready))
     }
 
     /// Takes over what a release has trained that was published.
     pub fn release_went_live(&mut self, training: &ReleaseTraining) {
         let shapes = self.parameters.shapes();
+        if training.carries_texts {
+            self.take_over_texts();
+        }
         if training.is_refit() && training.share_kept < 1.0 {
             self.optimizer.shared = SharedWeights::default(); // what was known was about other weights
             self.last.undo = None;
@@ -267,21 +316,25 @@ impl Learner {
     }
 
     /// Newest windows of recent users and any windows of the log, in the shares of the configuration.
-    fn replay_windows(&mut self, preprocessor: &Preprocessor) -> Vec<Window> {
+    pub(super) fn replay_windows(
+        &mut self,
+        preprocessor: &Preprocessor,
+        num_windows: usize,
+    ) -> Vec<Window> {
         let recent = preprocessor.recent_users(RECENT_USERS);
         let share = if recent.is_empty() {
             0.0
         } else {
             self.config.release.recent_share
         };
-        let num_recent = (share * WINDOWS_PER_STEP as f32).round() as usize; // at most 16
-        let mut windows = Vec::with_capacity(WINDOWS_PER_STEP);
+        let num_recent = (share * num_windows as f32).round() as usize; // at most a step's few
+        let mut windows = Vec::with_capacity(num_windows);
         for _ in 0..num_recent {
             let user_idx = recent[self.rng.random_range(0..recent.len())].0 as usize; // u32 fits
             let timeline = &preprocessor.timelines()[user_idx];
             windows.extend(self.window_until(timeline, timeline.len()));
         }
-        windows.extend(self.old_windows(preprocessor, WINDOWS_PER_STEP - num_recent));
+        windows.extend(self.old_windows(preprocessor, num_windows - num_recent));
         let augmentation = step_config::augmentation(&self.config);
         for window in &mut windows {
             augmentation.apply(window, &mut self.rng);
@@ -348,7 +401,7 @@ impl ReleaseTraining {
     }
 
     /// What would be released now if this share of the weights as they are, `now`, were kept.
-    pub(super) fn blended(&self, now: &ParameterSet, blend: f32) -> ParameterSet {
+    fn blended(&self, now: &ParameterSet, blend: f32) -> ParameterSet {
         let mut blended = self.parameters.clone();
         if let Some(refit) = &self.refit {
             refit.hand_over(now, &mut blended, blend);

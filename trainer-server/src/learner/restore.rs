@@ -34,7 +34,8 @@ pub enum RestoreError {
     /// The texts of the published version were embedded by another encoder.
     #[error(
         "the published version has the text encoder {published:08x}, this start loaded {loaded:08x}; \
-         set model.text_encoder to what it was, or start with a new data_dir"
+         set model.text_encoder to what it was, put text-encoder-{published:08x}.safetensors back into data_dir \
+         where the encoder had learned, or start with a new data_dir"
     )]
     Encoder {
         /// Generation of the encoder loaded now.

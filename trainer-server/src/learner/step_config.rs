@@ -10,6 +10,7 @@ use crate::train::augment::Augmentation;
 use crate::train::fast_step::FastStepConfig;
 use crate::train::full_step::{Distillation, FullStepConfig};
 use crate::train::strategy::{Strategy, StrategyKind};
+use crate::train::text_step::TextStepConfig;
 use crate::train::warm_fit::WarmFitConfig;
 
 /// Bound of the global gradient norm, as in most transformer recipes.
@@ -18,6 +19,9 @@ const GRADIENT_NORM_MAX: f32 = 5.0;
 const CLICK_WEIGHT: f32 = 0.1;
 /// Weight of the rating loss beside the next-item loss.
 const RATING_WEIGHT: f32 = 0.05;
+
+/// Negatives of a step of the text encoder: each is a text to be read, forward and back.
+const TEXT_NEGATIVES: usize = 24;
 
 /// What full steps of warm fit and release share; the learning rates are theirs.
 fn full_step(config: &Config) -> FullStepConfig {
@@ -86,6 +90,15 @@ pub(super) fn fast_step(config: &Config) -> FastStepConfig {
         cold_boost: train.fast_cold_boost,
         shared_memory_events: train.shared_memory_events as f64, // exact below 2^53
         num_negatives: train.num_negatives,
+    }
+}
+
+/// A step of the text encoder.
+pub(super) fn text_step(config: &Config) -> TextStepConfig {
+    TextStepConfig {
+        learning_rate: config.text_tuning.learning_rate,
+        num_negatives: TEXT_NEGATIVES,
+        gradient_norm_max: GRADIENT_NORM_MAX,
     }
 }
 

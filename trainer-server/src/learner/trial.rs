@@ -103,7 +103,7 @@ impl Learner {
         let num_events = asked.targets.len();
         let mut losses = Vec::with_capacity(trial.candidates.len());
         for candidate in &trial.candidates {
-            let parameters = training.blended(&self.parameters, candidate.blend);
+            let parameters = self.released(training, candidate.blend);
             let scorer = with_weights(scorer, &parameters);
             let loss = match scorer.score(&asked.sequences, &asked.queries).await {
                 Ok(scores) => {

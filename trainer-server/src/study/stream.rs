@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use shared_model::codec::delta::encode_delta;
+use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::Version;
 
@@ -83,6 +84,9 @@ pub fn walk(
         timelines.push(event);
     }
     let mut rows = ItemRows::new(dataset, &live(learner)?.ready);
+    let before = cpu::own_secs();
+    text_round(learner, preprocessor)?;
+    add_secs(&mut streamed.cpu_secs, before);
     let mut since_release = 0;
     let mut training: Option<ReleaseTraining> = None;
     for first in range.clone().step_by(CHUNK_LEN) {
@@ -141,10 +145,25 @@ pub fn go_live(learner: &mut Learner) -> Result<Option<usize>, StudyError> {
     Ok(bytes)
 }
 
+/// Bytes of a delta; of a snapshot, where a new generation of the text encoder has none.
 fn delta_len(base: &CodeState, target: &CodeState) -> Result<usize, StudyError> {
-    let delta = encode_delta(base, Version(1), target, Version(2));
-    let delta = delta.map_err(|error| StudyError::Delta(error.to_string()))?;
-    Ok(delta.len())
+    let bytes = if base.encoder_generation == target.encoder_generation {
+        encode_delta(base, Version(1), target, Version(2))
+    } else {
+        encode_snapshot(target, Version(2))
+    };
+    let bytes = bytes.map_err(|error| StudyError::Delta(error.to_string()))?;
+    Ok(bytes.len())
+}
+
+/// A whole round of the text encoder, where it learns: what a server does in idle slices after a release.
+///
+/// # Errors
+/// Texts could not be embedded.
+pub fn text_round(learner: &mut Learner, preprocessor: &Preprocessor) -> Result<(), ReplayError> {
+    learner.start_text_round(preprocessor);
+    while learner.text_slice(preprocessor)? {}
+    Ok(())
 }
 
 /// All steps of a release.
@@ -186,5 +205,5 @@ fn release(
             streamed.num_refused += 1;
         }
     }
-    Ok(())
+    Ok(text_round(learner, preprocessor)?)
 }

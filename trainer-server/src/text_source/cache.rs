@@ -4,17 +4,18 @@
 //! table "rows": BLAKE3(fingerprint ‖ text) → [dim] f32, little endian
 //! ```
 //! The key holds everything a row depends on, so rows are never stale and never rewritten; another
-//! encoder simply misses. The file may be deleted at any time. Losing it costs time, not
+//! encoder, or the same one changed by what it has learned, simply misses. The file may be deleted at any time. Losing it costs time, not
 //! correctness: whatever is wrong with it is logged and the texts are embedded again.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTableMetadata, StorageError, TableDefinition,
 };
 use shared_model::ids::BlobId;
 use shared_model::spec::NUM_ITEMS_MAX;
-use shared_model::text::{AnyTextEncoder, TextError};
+use shared_model::text::{AnyTextEncoder, BertTextEncoder, LowRankChange, TextError};
 
 use super::TextSourceError;
 
@@ -95,7 +96,7 @@ impl EmbeddingCache {
 #[derive(Debug)]
 pub struct CachedTextEncoder {
     encoder: AnyTextEncoder,
-    cache: Option<EmbeddingCache>,
+    cache: Option<Arc<EmbeddingCache>>,
 }
 
 impl CachedTextEncoder {
@@ -105,7 +106,7 @@ impl CachedTextEncoder {
         let is_slow = matches!(encoder, AnyTextEncoder::Bert(_));
         Self {
             encoder,
-            cache: cache.filter(|_| is_slow),
+            cache: cache.filter(|_| is_slow).map(Arc::new),
         }
     }
 
@@ -113,6 +114,36 @@ impl CachedTextEncoder {
     #[must_use]
     pub fn encoder(&self) -> &AnyTextEncoder {
         &self.encoder
+    }
+
+    /// The pretrained network behind, where it is one.
+    #[must_use]
+    pub fn as_bert(&self) -> Option<&BertTextEncoder> {
+        self.encoder.as_bert()
+    }
+
+    /// The encoder as it was loaded, changed by `change` and no other, before the same cache.
+    ///
+    /// # Errors
+    /// It has no weights, or the change belongs to a network of other sizes.
+    pub fn changed_by(&self, change: LowRankChange) -> Result<Self, TextError> {
+        let bert = self.as_bert().ok_or(TextError::NothingToChange)?;
+        Ok(Self {
+            encoder: AnyTextEncoder::Bert(Box::new(bert.changed_by(change)?)),
+            cache: self.cache.clone(),
+        })
+    }
+
+    /// Names the encoder in a state: the first bytes of its fingerprint.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        let fingerprint = self.fingerprint().0;
+        u32::from_le_bytes([
+            fingerprint[0],
+            fingerprint[1],
+            fingerprint[2],
+            fingerprint[3],
+        ])
     }
 
     /// Width of an embedding.

@@ -29,20 +29,21 @@ impl Leaves {
         id_dropout: f64,
         device: &Device,
     ) -> Self {
+        let text = text_rows(parameters, batch, device);
+        Self::with_text(parameters, batch, text, id_dropout, device)
+    }
+
+    /// The same with other texts, `[batch.rows.len(), text_dim]`.
+    fn with_text(
+        parameters: &ParameterSet,
+        batch: &Batch,
+        text: Option<Tensor<2>>,
+        id_dropout: f64,
+        device: &Device,
+    ) -> Self {
         let ranker = Ranker::init(parameters, device).require_grad();
-        let gathered = |name: &str, num_cols: usize| {
-            let table = parameters.tensor(name);
-            (num_cols > 0).then(|| {
-                matrix(
-                    &gather(table, num_cols, &batch.rows),
-                    batch.rows.len(),
-                    num_cols,
-                    device,
-                )
-            })
-        };
+        let gathered = |name, num_cols| gathered(parameters, batch, name, num_cols, device);
         let spec = &parameters.spec;
-        let text = gathered("item.text", spec.text_dim as usize);
         let features = gathered("item.features", spec.feature_dim as usize);
         let id_rows = gathered("item.id_rows", spec.embedding_dim as usize)
             .expect("dim is at least 4")
@@ -66,6 +67,24 @@ impl Leaves {
             vectors,
         }
     }
+}
+
+/// Rows of a table for the items of the batch; `None` for a table without columns.
+fn gathered(
+    parameters: &ParameterSet,
+    batch: &Batch,
+    name: &str,
+    num_cols: usize,
+    device: &Device,
+) -> Option<Tensor<2>> {
+    let num_rows = batch.rows.len();
+    let rows = || gather(parameters.tensor(name), num_cols, &batch.rows);
+    (num_cols > 0).then(|| matrix(&rows(), num_rows, num_cols, device))
+}
+
+fn text_rows(parameters: &ParameterSet, batch: &Batch, device: &Device) -> Option<Tensor<2>> {
+    let text_dim = parameters.spec.text_dim as usize;
+    gathered(parameters, batch, "item.text", text_dim, device)
 }
 
 pub(super) fn batch_loss(
@@ -103,6 +122,36 @@ pub(super) fn batch_loss(
         loss = loss + rating_loss(batch, &products, &rating_head, device) * config.rating_weight;
     }
     loss
+}
+
+/// Next-item loss over a batch where only item texts learn: histories are read with the texts as they are, and
+/// the gradient reaches targets and candidates through `fresh`, texts of the distinct local rows `fresh_rows`.
+///
+/// # Shapes
+/// `fresh`: `[fresh_rows.len(), text_dim]`, on `device`.
+pub(super) fn text_loss(
+    parameters: &ParameterSet,
+    batch: &Batch,
+    fresh_rows: &[i32],
+    fresh: Tensor<2>,
+    device: &Device,
+) -> Tensor<1> {
+    let known = text_rows(parameters, batch, device).expect("a spec with texts");
+    let frozen = Leaves::with_text(parameters, batch, Some(known.clone()), 0.0, device);
+    let users = target_users(&frozen, batch, Dropout::NONE, device).detach();
+    let num_rows = batch.rows.len() as i32; // fits: a batch is small, and so below
+    let mut sources: Vec<i32> = (0..num_rows).collect();
+    for (row, source) in fresh_rows.iter().zip(num_rows..) {
+        sources[*row as usize] = source;
+    }
+    let text = Tensor::cat(vec![known, fresh], 0).select(0, ints(&sources, device));
+    let leaves = Leaves::with_text(parameters, batch, Some(text), 0.0, device);
+    let targets: Vec<i32> = batch.targets.iter().map(|target| target.row).collect();
+    let targets = ints(&targets, device);
+    let products = users.clone() * leaves.vectors.clone().select(0, targets.clone());
+    let scores = products.sum_dim(1) + leaves.bias.clone().select(0, targets);
+    let logits = next_item_logits(&leaves, batch, &users, device);
+    next_item_loss(&leaves, batch, logits, &scores, device)
 }
 
 /// User vectors at the targets, `[num_targets, embedding_dim]`.

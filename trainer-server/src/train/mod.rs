@@ -24,6 +24,7 @@ mod gradient_sum;
 mod host;
 mod losses;
 pub(crate) use losses::host_log_sum_exp;
+pub mod text_step;
 pub mod warm_fit;
 
 /// Why a step was not taken. The parameters are as before it.

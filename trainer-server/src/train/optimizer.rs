@@ -32,6 +32,28 @@ impl AdamW {
         }
     }
 
+    /// From what [`Self::moments`] and [`Self::num_steps`] gave; `None` where the moments differ in length.
+    #[must_use]
+    pub fn from_moments(first: Vec<f32>, second: Vec<f32>, num_steps: u32) -> Option<Self> {
+        (first.len() == second.len()).then_some(Self {
+            first,
+            second,
+            num_steps,
+        })
+    }
+
+    /// First and second moment, one value per element.
+    #[must_use]
+    pub fn moments(&self) -> [&[f32]; 2] {
+        [&self.first, &self.second]
+    }
+
+    /// Updates so far.
+    #[must_use]
+    pub fn num_steps(&self) -> u32 {
+        self.num_steps
+    }
+
     /// One update of `values` by `gradient`.
     pub fn step(
         &mut self,

@@ -19,7 +19,7 @@ use crate::http::{
     ExplainOrder, ExploreResponse, RecommendError, RecommendRequest, RecommendResponse,
     Recommender, ScoredItem,
 };
-use crate::learner::{LearnReport, LiveModel};
+use crate::learner::{LearnReport, LiveModel, TextTuningReport};
 use crate::preprocess::{Preprocessor, UserIdx};
 use crate::train::windows::Example;
 
@@ -46,6 +46,8 @@ pub(super) struct TrainerStatus {
     pub(super) last_release_forgetting: Option<f32>,
     /// Share of the weights before it that the last release kept; 1 where its trial went against it.
     pub(super) last_release_share_kept: Option<f32>,
+    /// Learning of the text encoder, where it learns.
+    pub(super) text_tuning: Option<TextTuningReport>,
     pub(super) log_loss: Option<f32>,
     pub(super) hit_rate_at_10: Option<f32>,
     pub(super) warm_fit_steps: u64,

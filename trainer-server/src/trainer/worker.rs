@@ -1,5 +1,7 @@
 //! The rounds of the trainer thread.
 
+mod texts;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,20 +13,18 @@ use shared_model::edge::engine::ReadyVersion;
 use shared_model::event::{EventKind, HistoryEvent};
 use shared_model::ids::{LogOffset, Version};
 use shared_model::manifest::VersionKind;
-use shared_model::text::AnyTextEncoder;
 
 use super::serving::Serving;
 use super::{BACKLOG_ROUNDS_MAX, TrainerError, TrainerParts};
+use crate::checkpoint;
 use crate::clock::now_millis;
 use crate::config::{ClockMode, Config};
-use crate::device::{self, ChosenDevice};
+use crate::device;
 use crate::event_log::{EventLog, LogRecord};
 use crate::gate;
 use crate::learner::{Learner, LiveModel, ReleaseTraining};
 use crate::preprocess::Batch;
 use crate::publish::{NewVersion, Publisher};
-use crate::text_source::{CachedTextEncoder, EmbeddingCache};
-use crate::{checkpoint, text_source};
 
 /// Longest wait for events in one round; bounds how late a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
@@ -66,14 +66,17 @@ impl Worker {
         stop: Arc<AtomicBool>,
     ) -> Result<Self, TrainerError> {
         let chosen = device::choose(parts.config.train.device)?;
-        let encoder = open_encoder(&parts.config, &chosen)?;
+        let latest = parts.publisher.latest();
+        let published = latest.map(|latest| latest.manifest.encoder_generation);
+        let encoder = texts::open_encoder(&parts.config, &chosen, published)?;
+        let encoder_name = texts::encoder_name(&encoder);
         serving.update(|status| {
             chosen.name.clone_into(&mut status.device);
-            status.text_encoder = encoder_name(&encoder).to_owned();
+            encoder_name.clone_into(&mut status.text_encoder);
         });
         tracing::info!(
             device = chosen.name,
-            text_encoder = encoder_name(&encoder),
+            text_encoder = encoder_name,
             "the trainer starts"
         );
         let learner = Learner::new(Arc::clone(&parts.config), chosen.device, encoder);
@@ -110,7 +113,7 @@ impl Worker {
             let has_events = self.log.end() > self.position;
             if has_events && is_due {
                 self.round()?;
-            } else if !self.release_slice()? {
+            } else if !self.release_slice()? && !self.text_slice()? {
                 let left = interval.saturating_sub(self.last_publish.elapsed());
                 if has_events {
                     std::thread::sleep(left.min(IDLE_WAIT));
@@ -159,6 +162,7 @@ impl Worker {
             }
         };
         self.learner.restore(Arc::clone(&latest.state), saved)?;
+        self.resume_texts();
         self.committed = manifest.learned_through;
         self.share_live(manifest.version);
         tracing::info!(
@@ -243,6 +247,7 @@ impl Worker {
         let ready = self.learner.ready(&state);
         self.publish(VersionKind::Release, state, ready)?;
         self.last_release = Instant::now();
+        self.start_text_round();
         Ok(())
     }
 
@@ -382,8 +387,11 @@ impl Worker {
         match pollster::block_on(self.learner.finish_release(&mut release)) {
             Ok((state, ready)) => {
                 let forgetting = self.forgetting(&ready);
+                let generation = self.learner.encoder_generation();
+                self.save_carried_texts(&release)?;
                 self.publish(VersionKind::Release, state, ready)?;
                 self.learner.release_went_live(&release);
+                self.forget_old_texts(generation)?;
                 tracing::info!(
                     is_refit = release.is_refit(),
                     share_kept = release.share_kept(),
@@ -401,6 +409,7 @@ impl Worker {
                 self.serving.update(|status| status.versions_refused += 1);
             }
         }
+        self.start_text_round();
         Ok(())
     }
 
@@ -493,7 +502,7 @@ impl Worker {
         let learner = &self.learner;
         let data_dir = &self.config.server.data_dir;
         checkpoint::save(data_dir, version, learner.parameters(), learner.optimizer())?;
-        Ok(())
+        self.save_text_tuner()
     }
 }
 
@@ -509,24 +518,4 @@ fn self_test_history(state: &CodeState, version: Version, now_millis: i64) -> Ve
         }
     });
     events.collect()
-}
-
-/// The configured encoder behind its cache; without the cache a restart only takes longer.
-fn open_encoder(config: &Config, chosen: &ChosenDevice) -> Result<CachedTextEncoder, TrainerError> {
-    let encoder = text_source::from_config(config, &chosen.device)?;
-    let cache = match EmbeddingCache::open(&config.server.data_dir) {
-        Ok(cache) => Some(cache),
-        Err(error) => {
-            tracing::warn!(%error, "texts are embedded again at every start");
-            None
-        }
-    };
-    Ok(CachedTextEncoder::new(encoder, cache))
-}
-
-fn encoder_name(encoder: &CachedTextEncoder) -> &'static str {
-    match encoder.encoder() {
-        AnyTextEncoder::Bert(_) => "bert",
-        AnyTextEncoder::Small(_) => "small",
-    }
 }
