@@ -432,6 +432,23 @@ fn restarted(dir: &Path, shop: &Shop) -> anyhow::Result<(Vec<f32>, u32)> {
 }
 
 #[tokio::test]
+async fn a_start_without_the_published_change_says_which_file_is_missing() -> anyhow::Result<()> {
+    let mut shop = Shop::open(&[]).await?;
+    shop.round()?;
+    ensure!(shop.release().await?, "the gate lets it pass");
+    let mut restarted = Shop::open(&[]).await?.learner;
+    let error = restarted
+        .restore(shop.state()?, None)
+        .expect_err("as loaded");
+    let name = format!(
+        "text-encoder-{:08x}.safetensors",
+        shop.state()?.encoder_generation
+    );
+    assert!(error.to_string().contains(&name), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_same_seed_learns_the_same_change() -> anyhow::Result<()> {
     let learned = async |seed| {
         let mut shop = Shop::open(&[("train.seed", seed)]).await?;

@@ -187,11 +187,16 @@ pub fn from_config(config: &Config, device: &Device) -> Result<AnyTextEncoder, T
     let encoder = load(&source, device, &progress);
     progress.finish_and_clear();
     let encoder = encoder?;
-    let steps = config.text_tuning.steps;
+    check_tunable(config.text_tuning.steps, &encoder)?;
+    Ok(encoder)
+}
+
+/// Whether an encoder that is to learn for `steps` can.
+fn check_tunable(steps: u32, encoder: &AnyTextEncoder) -> Result<(), TextSourceError> {
     if steps > 0 && encoder.as_bert().is_none() {
         return Err(TextSourceError::NothingToTune { steps });
     }
-    Ok(encoder)
+    Ok(())
 }
 
 /// Loads an encoder onto `device`. Nothing is downloaded here.
@@ -286,5 +291,19 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> TextSourceError + '_ 
     move |source| TextSourceError::Io {
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoder_without_weights_is_refused_where_it_is_to_learn() {
+        let small = AnyTextEncoder::Small(SmallTextEncoder);
+        assert!(check_tunable(0, &small).is_ok());
+        let refused = check_tunable(20, &small).expect_err("nothing to tune");
+        let message = refused.to_string();
+        assert!(message.contains("`text_tuning.steps` is 20"), "{message}");
     }
 }

@@ -86,7 +86,10 @@ fn learns_clicks_and_ratings_that_the_text_decides() {
     let tuned = scorer.with_model(tuner.merged());
     let after = auc(&tuned, &held_out);
     assert!(before < 0.75, "nothing is known at first: {before}");
-    assert!(after > 0.85, "dropout draws differ from run to run, the lesson does not: {after}");
+    assert!(
+        after > 0.85,
+        "dropout draws differ from run to run, the lesson does not: {after}"
+    );
     let scores = tuned
         .score_items("red mug, red bag", &["red lamp", "blue lamp"])
         .expect("finite");

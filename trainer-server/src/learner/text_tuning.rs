@@ -311,15 +311,19 @@ impl Learner {
             return;
         };
         tuning.fresh = None;
+        tuning.report.embedded = None;
         tuning.tuner = tuner;
     }
 
     /// A release with new rows is live: so are its encoder and its rows.
     pub(super) fn take_over_texts(&mut self) {
-        let tuning = self.text_tuning.as_mut();
-        let Some(fresh) = tuning.and_then(|tuning| tuning.fresh.take()) else {
+        let Some(tuning) = &mut self.text_tuning else {
             return;
         };
+        let Some(fresh) = tuning.fresh.take() else {
+            return;
+        };
+        tuning.report.embedded = None;
         self.encoder = fresh.encoder;
         let rows = self.parameters.tensor_mut("item.text");
         rows.copy_from_slice(&fresh.rows);

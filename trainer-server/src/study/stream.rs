@@ -84,11 +84,9 @@ pub fn walk(
         timelines.push(event);
     }
     let mut rows = ItemRows::new(dataset, &live(learner)?.ready);
-    let before = cpu::own_secs();
-    text_round(learner, preprocessor)?;
-    add_secs(&mut streamed.cpu_secs, before);
     let mut since_release = 0;
     let mut training: Option<ReleaseTraining> = None;
+    let mut is_round_due = true;
     for first in range.clone().step_by(CHUNK_LEN) {
         let chunk = &dataset.events[first..(first + CHUNK_LEN).min(range.end)];
         let queries: Vec<Query> = chunk.iter().map(|event| timelines.push(event)).collect();
@@ -105,6 +103,9 @@ pub fn walk(
         streamed.ranked.extend(ranked);
 
         let before = cpu::own_secs();
+        if std::mem::take(&mut is_round_due) {
+            text_round(learner, preprocessor)?;
+        }
         let records = records(dataset, chunk, first)?;
         let batch = learner
             .ingest(preprocessor, &records)
@@ -121,6 +122,7 @@ pub fn walk(
         }
         if let Some(tried) = training.take_if(|training| training.is_tried()) {
             release(learner, preprocessor, tried, &mut streamed)?;
+            is_round_due = true;
         }
         add_secs(&mut streamed.cpu_secs, before);
         progress.inc(chunk.len() as u64); // usize fits u64
@@ -160,7 +162,7 @@ fn delta_len(base: &CodeState, target: &CodeState) -> Result<usize, StudyError> 
 ///
 /// # Errors
 /// Texts could not be embedded.
-pub fn text_round(learner: &mut Learner, preprocessor: &Preprocessor) -> Result<(), ReplayError> {
+fn text_round(learner: &mut Learner, preprocessor: &Preprocessor) -> Result<(), ReplayError> {
     learner.start_text_round(preprocessor);
     while learner.text_slice(preprocessor)? {}
     Ok(())
@@ -205,5 +207,5 @@ fn release(
             streamed.num_refused += 1;
         }
     }
-    Ok(text_round(learner, preprocessor)?)
+    Ok(())
 }

@@ -59,6 +59,12 @@ impl Worker {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         self.learner.start_text_round(&preprocessor);
+        self.show_texts();
+    }
+
+    fn show_texts(&self) {
+        let report = self.learner.text_tuning().cloned();
+        self.serving.update(|status| status.text_tuning = report);
     }
 
     /// A little of what the text encoder learns between releases; whether anything was done.
@@ -73,8 +79,7 @@ impl Worker {
             .unwrap_or_else(PoisonError::into_inner);
         let was_busy = self.learner.text_slice(&preprocessor)?;
         if was_busy {
-            let report = self.learner.text_tuning().cloned();
-            self.serving.update(|status| status.text_tuning = report);
+            self.show_texts();
         }
         Ok(was_busy)
     }
