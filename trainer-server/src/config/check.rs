@@ -75,6 +75,7 @@ impl Config {
             return Err(out_of_range("release.strategy", &"adapter", expected));
         }
         self.check_propensity_cap()?;
+        self.check_import()?;
         let name = &self.model.name;
         let is_name_char =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
@@ -246,6 +247,42 @@ impl Config {
             labels.join_window_secs,
             1..=1 << 32,
         )
+    }
+
+    fn check_import(&self) -> Result<(), ConfigError> {
+        let import = &self.import;
+        let columns = [
+            ("import.user_column", &import.user_column),
+            ("import.item_column", &import.item_column),
+            ("import.quantity_column", &import.quantity_column),
+            ("import.price_column", &import.price_column),
+            ("import.time_column", &import.time_column),
+        ];
+        for (key, name) in columns {
+            if name.is_empty() {
+                return Err(out_of_range(key, &"empty", "the name of a column"));
+            }
+        }
+        // A bare "*" would name every item.
+        if import
+            .fees
+            .iter()
+            .any(|fee| fee.trim_matches('*').is_empty())
+        {
+            let actual = format!("{:?}", import.fees);
+            let expected = "names of items, or their beginnings and `*`";
+            return Err(out_of_range("import.fees", &actual, expected));
+        }
+        let bounds = [
+            ("import.price_min", import.price_min),
+            ("import.quantity_max", import.quantity_max),
+        ];
+        for (key, actual) in bounds {
+            if !(0.0..=1e12).contains(&actual) {
+                return Err(out_of_range(key, &actual, "0 to 10^12"));
+            }
+        }
+        Ok(())
     }
 
     fn check_propensity_cap(&self) -> Result<(), ConfigError> {

@@ -42,6 +42,8 @@ pub struct Config {
     pub gate: GateConfig,
     /// From events to training targets.
     pub labels: LabelsConfig,
+    /// Raw files of purchases.
+    pub import: ImportConfig,
 }
 
 /// `[server]`; units and reasons stand in `default.toml`, as for all sections.
@@ -313,6 +315,23 @@ pub struct LabelsConfig {
     pub repeat_secs: u64,
     pub propensity_cap: f32,
     pub next_item_weight: KindWeights,
+}
+
+/// `[import]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportConfig {
+    pub user_column: String,
+    pub item_column: String,
+    pub quantity_column: String,
+    pub price_column: String,
+    pub time_column: String,
+    pub fees: Vec<String>,
+    pub cancel_returns: bool,
+    pub drop_duplicates: bool,
+    pub merge_lines: bool,
+    pub price_min: f64,
+    pub quantity_max: f64,
 }
 
 /// One weight per kind of event.
