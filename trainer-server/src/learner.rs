@@ -24,22 +24,21 @@ use crate::event_log::LogRecord;
 use crate::preprocess::{Batch, Preprocessor};
 use crate::text_source::CachedTextEncoder;
 use crate::train::TrainError;
-use crate::train::count_history::CountHistory;
 use crate::train::counts::DecayedCounts;
 use crate::train::fast_step::{FastOptimizer, ScoredEvents, fast_step};
 use crate::train::full_step::read;
 use crate::train::init::init_parameters;
 use crate::train::neighbour_counts::NeighbourCounts;
-use crate::train::warm_fit::{WarmFitProgress, warm_fit};
-use crate::train::windows::cut;
 
 mod asked;
 mod forgetting;
 mod gating;
+mod pseudo;
 mod refit;
 mod release;
 mod restore;
 mod step_config;
+mod warm;
 
 use asked::{Asked, prequential};
 use gating::RecentEvents;
@@ -239,46 +238,6 @@ impl Learner {
             }
         }
         Ok(batch)
-    }
-
-    /// Fits everything over all timelines, as the first version wants.
-    ///
-    /// # Errors
-    /// Training gave up; see [`warm_fit`].
-    pub fn warm_fit(
-        &mut self,
-        preprocessor: &Preprocessor,
-        keep_going: impl FnMut(WarmFitProgress) -> bool,
-    ) -> Result<(), LearnError> {
-        let history_len = self.parameters.spec.history_len as usize;
-        let timelines = preprocessor.timelines();
-        let windows: Vec<_> = timelines
-            .iter()
-            .flat_map(|timeline| cut(timeline, history_len))
-            .collect();
-        let config = step_config::warm_fit(&self.config);
-        let device = self.device.clone().autodiff();
-        let history = self.count_history(preprocessor);
-        warm_fit(
-            &mut self.parameters,
-            &windows,
-            &history,
-            &config,
-            &device,
-            keep_going,
-        )?;
-        self.optimizer = FastOptimizer::new(&self.parameters);
-        Ok(())
-    }
-
-    /// The counts of all times so far.
-    fn count_history(&self, preprocessor: &Preprocessor) -> CountHistory {
-        CountHistory::of(
-            preprocessor.timelines().iter().flatten(),
-            self.parameters.num_items,
-            &self.parameters.spec.half_lives_secs,
-            self.counts.landmark_millis,
-        )
     }
 
     /// Scores the batch with the live version, then learns from it.
@@ -493,3 +452,6 @@ fn same_slow(base: &CodeState, target: &CodeState) -> bool {
         .filter(|(shape, _)| shape.group == TensorGroup::Slow);
     slow.all(|(_, (base, target))| base == target)
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,6 +200,12 @@ pub struct TrainConfig {
     pub augment_crop: f32,
     pub augment_mask: f32,
     pub augment_reorder: f32,
+    pub popularity_correction: f32,
+    pub harm_penalty: f32,
+    pub contrast_epochs: u32,
+    pub contrast_temperature: f32,
+    pub text_drop: f32,
+    pub text_views: u32,
 }
 
 /// Step size over time, after its rise.
@@ -280,6 +286,9 @@ pub struct ReleaseConfig {
     pub refit_windows_max: usize,
     pub refit_rate: f32,
     pub refit_blend: f32,
+    pub pseudo_weight: f32,
+    pub pseudo_confidence_min: f32,
+    pub pseudo_events_max: usize,
 }
 
 /// `[publish]`.

@@ -12,6 +12,7 @@ use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::TensorGroup;
 
+use super::pseudo::PseudoLabels;
 use super::refit::Refit;
 use super::{Learner, step_config};
 use crate::compress;
@@ -22,6 +23,7 @@ use crate::train::TrainError;
 use crate::train::count_history::CountHistory;
 use crate::train::full_optimizer::{Anchor, FullOptimizer, slow_tensors};
 use crate::train::full_step::{FullStepConfig, full_step, gradients};
+use crate::train::objective::Objective;
 use crate::train::schedule::share;
 use crate::train::windows::{Example, Window};
 
@@ -43,6 +45,9 @@ pub struct ReleaseTraining {
     average: Option<Vec<Vec<f32>>>,
     /// Counts of all times up to its start.
     pub(super) history: CountHistory,
+    /// What popularity and harm were at its start.
+    pub(super) objective: Arc<Objective>,
+    pub(super) pseudo_labels: PseudoLabels,
     pub(super) num_steps: u32,
     num_steps_total: u32,
     /// Present where it goes over the whole log.
@@ -74,6 +79,9 @@ impl Learner {
     #[must_use]
     pub fn start_release(&mut self, preprocessor: &Preprocessor) -> ReleaseTraining {
         self.num_releases += 1;
+        let history = self.count_history(preprocessor);
+        let objective = self.objective(preprocessor, &history);
+        let pseudo_labels = self.pseudo_labels(preprocessor);
         let every = self.config.release.refit_every_releases;
         if every > 0 && self.num_releases.is_multiple_of(every) {
             let refit = Refit::new(self, preprocessor);
@@ -82,7 +90,9 @@ impl Learner {
                 optimizer: FullOptimizer::new(&self.parameters),
                 teacher: None,
                 average: None,
-                history: self.count_history(preprocessor),
+                history,
+                objective,
+                pseudo_labels,
                 num_steps: 0,
                 num_steps_total: refit.num_steps_total,
                 refit: Some(refit),
@@ -97,7 +107,9 @@ impl Learner {
             teacher: (release.distillation > 0.0).then(|| Arc::new(parameters.clone())),
             average: (release.averaging > 0.0).then(|| slow_tensors(&parameters)),
             parameters,
-            history: self.count_history(preprocessor),
+            history,
+            objective,
+            pseudo_labels,
             num_steps: 0,
             num_steps_total: release.steps,
             refit: None,
@@ -164,12 +176,14 @@ impl Learner {
         if done == 0 {
             self.anchor(training, preprocessor);
         }
-        let windows = self.replay_windows(preprocessor);
+        let mut windows = self.replay_windows(preprocessor);
+        training.pseudo_labels.add_to(&mut windows, &mut self.rng);
         let release = &self.config.release;
         let num_steps = training.num_steps_total as usize; // u32 fits
         let share = share(release.schedule, release.warmup_steps, done, num_steps);
-        let config =
+        let mut config =
             step_config::release_step(&self.config, training.teacher.as_ref()).slowed(share);
+        config.objective = Arc::clone(&training.objective);
         let device = self.device.clone().autodiff();
         full_step(
             &mut training.parameters,

@@ -21,7 +21,7 @@ const MAGIC: &[u8; 4] = b"PAR1";
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8192;
 /// Most rows of a file.
-pub const ROWS_MAX: u64 = 20_000_000;
+pub(super) const ROWS_MAX: u64 = 20_000_000;
 /// Most columns, asked for or not: the footer describes each of them for every row group.
 const COLUMNS_MAX: usize = 1000;
 /// Most row groups.
@@ -126,7 +126,7 @@ pub enum RawFileError {
 
 /// What the cells of a column are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A name: a text or a whole number, which files of spreadsheets keep as a fraction.
     Name,
     /// A finite number.
@@ -147,7 +147,7 @@ impl Kind {
 
 /// One cell; `None` where it is empty.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Cell {
+pub(super) enum Cell {
     /// Of a name, without white space around it and with single spaces within.
     Name(Option<String>),
     /// Of a number.
@@ -158,11 +158,11 @@ pub enum Cell {
 
 /// A column that is asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     /// Its name.
-    pub name: &'a str,
+    pub(super) name: &'a str,
     /// What it holds.
-    pub kind: Kind,
+    pub(super) kind: Kind,
 }
 
 /// Where a column lies, and how its cells are read.
@@ -175,7 +175,7 @@ struct Column<'a> {
 }
 
 /// An opened file.
-pub struct RawFile<'a> {
+pub(super) struct RawFile<'a> {
     path: PathBuf,
     reader: SerializedFileReader<File>,
     columns: Vec<Column<'a>>,
@@ -187,7 +187,7 @@ impl<'a> RawFile<'a> {
     ///
     /// # Errors
     /// It is no whole Parquet file, too large, or a column is missing or of another type.
-    pub fn open(path: &Path, wanted: &[Wanted<'a>]) -> Result<Self, RawFileError> {
+    pub(super) fn open(path: &Path, wanted: &[Wanted<'a>]) -> Result<Self, RawFileError> {
         let file = check_ends(path)?;
         let reader = SerializedFileReader::new(file).map_err(|source| RawFileError::Footer {
             path: path.to_owned(),
@@ -208,7 +208,7 @@ impl<'a> RawFile<'a> {
 
     /// Rows of all row groups.
     #[must_use]
-    pub fn num_rows(&self) -> u64 {
+    pub(super) fn num_rows(&self) -> u64 {
         self.num_rows
     }
 
@@ -216,7 +216,7 @@ impl<'a> RawFile<'a> {
     ///
     /// # Errors
     /// The file is damaged, or a cell cannot be what its column says, or `visit` failed.
-    pub fn for_each_row<E: From<RawFileError>>(
+    pub(super) fn for_each_row<E: From<RawFileError>>(
         &self,
         mut visit: impl FnMut(u64, Vec<Cell>) -> Result<(), E>,
     ) -> Result<(), E> {

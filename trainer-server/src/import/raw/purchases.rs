@@ -117,17 +117,17 @@ impl Counts {
 
 /// A row of the file; `None` where a cell is empty.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Row {
+pub(super) struct Row {
     /// Who.
-    pub user: Option<String>,
+    pub(super) user: Option<String>,
     /// What, by its title.
-    pub item: Option<String>,
+    pub(super) item: Option<String>,
     /// How many pieces, below zero for a return.
-    pub quantity: Option<f64>,
+    pub(super) quantity: Option<f64>,
     /// Of one piece.
-    pub price: Option<f64>,
+    pub(super) price: Option<f64>,
     /// Milliseconds since 1970-01-01.
-    pub occurred_at: Option<i64>,
+    pub(super) occurred_at: Option<i64>,
 }
 
 /// A purchase that is left.
@@ -189,7 +189,7 @@ struct Line {
 }
 
 /// Takes rows in and cleans them when all are there: a return may be far behind its purchase.
-pub struct Purchases<'a> {
+pub(super) struct Purchases<'a> {
     rules: &'a ImportConfig,
     /// In lower case.
     fees: Vec<String>,
@@ -221,7 +221,7 @@ impl Names {
 impl<'a> Purchases<'a> {
     /// Before the first row.
     #[must_use]
-    pub fn new(rules: &'a ImportConfig) -> Self {
+    pub(super) fn new(rules: &'a ImportConfig) -> Self {
         let fees = rules.fees.iter();
         Self {
             rules,
@@ -237,7 +237,7 @@ impl<'a> Purchases<'a> {
     ///
     /// # Errors
     /// More rows or items than are kept.
-    pub fn push(&mut self, row_number: u64, row: Row) -> Result<(), TooMany> {
+    pub(super) fn push(&mut self, row_number: u64, row: Row) -> Result<(), TooMany> {
         if self.counts.num_lines == ROWS_MAX {
             return Err(TooMany {
                 what: "rows",
@@ -289,7 +289,7 @@ impl<'a> Purchases<'a> {
 
     /// Cleans what came in.
     #[must_use]
-    pub fn finish(mut self) -> Cleaned {
+    pub(super) fn finish(mut self) -> Cleaned {
         let by_user_and_item = |line: &Line| (line.user_idx, line.item_idx);
         let mut lines = std::mem::take(&mut self.lines);
         lines.sort_unstable_by_key(|line| (by_user_and_item(line), line.occurred_at, line.row));
