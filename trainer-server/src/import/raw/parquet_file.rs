@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use parquet::basic::{ConvertedType, LogicalType, TimeUnit, Type};
@@ -188,12 +189,12 @@ impl<'a> RawFile<'a> {
     /// # Errors
     /// It is no whole Parquet file, too large, or a column is missing or of another type.
     pub(super) fn open(path: &Path, wanted: &[Wanted<'a>]) -> Result<Self, RawFileError> {
-        let file = check_ends(path)?;
+        let (file, num_bytes) = check_ends(path)?;
         let reader = SerializedFileReader::new(file).map_err(|source| RawFileError::Footer {
             path: path.to_owned(),
             source,
         })?;
-        let num_rows = check_sizes(path, reader.metadata())?;
+        let num_rows = check_sizes(path, num_bytes, reader.metadata())?;
         let columns = wanted
             .iter()
             .map(|wanted| find_column(path, reader.metadata(), *wanted))
@@ -345,8 +346,8 @@ impl Value {
     }
 }
 
-/// The file, read to its first and last bytes.
-fn check_ends(path: &Path) -> Result<File, RawFileError> {
+/// The file, whose first and last bytes are right, and its length.
+fn check_ends(path: &Path) -> Result<(File, i64), RawFileError> {
     let unreadable = |source| RawFileError::Unreadable {
         path: path.to_owned(),
         source,
@@ -370,11 +371,12 @@ fn check_ends(path: &Path) -> Result<File, RawFileError> {
             path: path.to_owned(),
         });
     }
-    Ok(file)
+    Ok((file, i64::try_from(num_bytes).unwrap_or(i64::MAX)))
 }
 
 /// Number of rows, after every count and size of the footer was compared with its limit.
-fn check_sizes(path: &Path, footer: &ParquetMetaData) -> Result<u64, RawFileError> {
+/// The file has `num_bytes`.
+fn check_sizes(path: &Path, num_bytes: i64, footer: &ParquetMetaData) -> Result<u64, RawFileError> {
     let check = |what: &dyn Fn() -> String, actual: i64, max: i64| {
         if (0..=max).contains(&actual) {
             return Ok(());
@@ -411,14 +413,21 @@ fn check_sizes(path: &Path, footer: &ParquetMetaData) -> Result<u64, RawFileErro
         for column in group.columns() {
             let of = |what: &str| {
                 let name = column.column_path().string();
-                format!("the {what} size of column `{name}` in row group {idx}")
+                format!("the {what} of column `{name}` in row group {idx}")
             };
             let sizes = [
-                ("uncompressed", column.uncompressed_size()),
-                ("compressed", column.compressed_size()),
+                ("uncompressed size", column.uncompressed_size()),
+                ("compressed size", column.compressed_size()),
             ];
             for (what, actual) in sizes {
                 check(&|| of(what), actual, CHUNK_BYTES_MAX)?;
+            }
+            let pages = [
+                Some(column.data_page_offset()),
+                column.dictionary_page_offset(),
+            ];
+            for actual in pages.into_iter().flatten() {
+                check(&|| of("first page"), actual, num_bytes)?;
             }
         }
     }
@@ -499,7 +508,11 @@ fn next_values<T: DataType>(
     while cells.len() < num_rows {
         let (mut values, mut levels) = (Vec::new(), Vec::new());
         let num_left = num_rows - cells.len();
-        let read = reader.read_records(num_left, Some(&mut levels), None, &mut values);
+        // The library panics where a page names a dictionary that is not there; the reader is not used after that.
+        let read = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            reader.read_records(num_left, Some(&mut levels), None, &mut values)
+        }));
+        let read = read.map_err(|_panic| "a page makes no sense".to_owned())?;
         let (num_records, _, _) = read.map_err(|error| error.to_string())?;
         if num_records == 0 {
             return Err("it ends before its row group does".to_owned());
