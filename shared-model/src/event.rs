@@ -112,7 +112,7 @@ pub struct Item {
     /// Longer description, embedded after the title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Anything else, kept and given back, not learned from.
+    /// Anything else, kept and given back, not learned from but for `penalized`, by which an operator marks harm.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub attributes: serde_json::Map<String, serde_json::Value>,
     /// Dense features by name (image or knowledge-graph vectors).

@@ -24,24 +24,23 @@ use crate::event_log::LogRecord;
 use crate::preprocess::{Batch, Preprocessor};
 use crate::text_source::CachedTextEncoder;
 use crate::train::TrainError;
-use crate::train::count_history::CountHistory;
 use crate::train::counts::DecayedCounts;
 use crate::train::fast_step::{FastOptimizer, ScoredEvents, fast_step};
 use crate::train::full_step::read;
 use crate::train::init::init_parameters;
 use crate::train::neighbour_counts::NeighbourCounts;
-use crate::train::warm_fit::{WarmFitProgress, warm_fit};
-use crate::train::windows::cut;
 
 mod asked;
 mod forgetting;
 mod gating;
+mod pseudo;
 mod refit;
 mod release;
 mod restore;
 mod step_config;
 mod text_tuning;
 mod trial;
+mod warm;
 
 use asked::{Asked, prequential};
 use gating::RecentEvents;
@@ -241,46 +240,6 @@ impl Learner {
             }
         }
         Ok(batch)
-    }
-
-    /// Fits everything over all timelines, as the first version wants.
-    ///
-    /// # Errors
-    /// Training gave up; see [`warm_fit`].
-    pub fn warm_fit(
-        &mut self,
-        preprocessor: &Preprocessor,
-        keep_going: impl FnMut(WarmFitProgress) -> bool,
-    ) -> Result<(), LearnError> {
-        let history_len = self.parameters.spec.history_len as usize;
-        let timelines = preprocessor.timelines();
-        let windows: Vec<_> = timelines
-            .iter()
-            .flat_map(|timeline| cut(timeline, history_len))
-            .collect();
-        let config = step_config::warm_fit(&self.config);
-        let device = self.device.clone().autodiff();
-        let history = self.count_history(preprocessor);
-        warm_fit(
-            &mut self.parameters,
-            &windows,
-            &history,
-            &config,
-            &device,
-            keep_going,
-        )?;
-        self.optimizer = FastOptimizer::default();
-        Ok(())
-    }
-
-    /// The counts of all times so far.
-    fn count_history(&self, preprocessor: &Preprocessor) -> CountHistory {
-        CountHistory::of(
-            preprocessor.timelines().iter().flatten(),
-            self.parameters.num_items,
-            &self.parameters.spec.half_lives_secs,
-            self.counts.landmark_millis,
-        )
     }
 
     /// Scores the batch with the live version, and with a release that is to be tried, then learns from it.
@@ -504,3 +463,6 @@ fn same_content(base: &CodeState, target: &CodeState) -> bool {
         .filter(|(shape, _)| is_part(shape.group));
     parts.all(|(_, (base, target))| base == target)
 }
+
+#[cfg(test)]
+mod tests;

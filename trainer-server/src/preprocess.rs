@@ -59,6 +59,8 @@ pub struct KnownItem {
     pub features: Vec<f32>,
     /// Whether it may be recommended.
     pub available: bool,
+    /// What the operator says of its harm, 0 to 1.
+    pub harm: f32,
 }
 
 struct PendingImpression {
@@ -179,6 +181,7 @@ impl Preprocessor {
             text: item.full_text(),
             features: item.vectors.values().flatten().copied().collect(),
             available: item.available,
+            harm: crate::ingest::harm(&item.attributes).unwrap_or(0.0), // what is neither was refused at the border
         };
         let next_idx = self.items.len() as u32; // fits: ingest bounds the catalogue by NUM_ITEMS_MAX
         let item_idx = *self

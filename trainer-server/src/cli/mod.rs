@@ -44,7 +44,7 @@ pub struct Cli {
 pub enum Command {
     /// Take in events, learn from them, publish what was learned
     Serve(serve::ServeArgs),
-    /// Put a catalogue and past events into a log, from TSV or JSON Lines
+    /// Put a catalogue and past events into a log, from TSV, JSON Lines or Parquet
     Import(import::ImportArgs),
     /// Stream a dataset through a real server into real pages and report what came of it
     Replay(replay::ReplayArgs),

@@ -77,6 +77,8 @@ impl Config {
         }
         self.check_text_tuning()?;
         self.check_propensity_cap()?;
+        self.check_objective()?;
+        self.check_import()?;
         let name = &self.model.name;
         let is_name_char =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
@@ -250,6 +252,80 @@ impl Config {
         )
     }
 
+    /// What popularity, harm, pretraining, text views and pseudo-labels may be set to.
+    fn check_objective(&self) -> Result<(), ConfigError> {
+        let (train, release) = (&self.train, &self.release);
+        let bounded = [
+            (
+                "train.popularity_correction",
+                train.popularity_correction,
+                2.0,
+                "0 to 2",
+            ),
+            (
+                "train.harm_penalty",
+                train.harm_penalty,
+                1000.0,
+                "0 to 1000",
+            ),
+        ];
+        for (key, actual, max, expected) in bounded {
+            if !(0.0..=max).contains(&actual) {
+                return Err(out_of_range(key, &actual, expected));
+            }
+        }
+        let temperature = train.contrast_temperature;
+        if !(0.01..=10.0).contains(&temperature) {
+            let key = "train.contrast_temperature";
+            return Err(out_of_range(key, &temperature, "0.01 to 10"));
+        }
+        let epochs = u64::from(train.contrast_epochs);
+        in_range("train.contrast_epochs", epochs, 0..=1000)?;
+        // Each view holds as much as all texts of the catalogue.
+        in_range("train.text_views", u64::from(train.text_views), 1..=16)?;
+        in_range(
+            "release.pseudo_events_max",
+            release.pseudo_events_max as u64, // widening
+            1..=TIMELINE_LEN_MAX as u64,      // likewise
+        )
+    }
+
+    fn check_import(&self) -> Result<(), ConfigError> {
+        let import = &self.import;
+        let columns = [
+            ("import.user_column", &import.user_column),
+            ("import.item_column", &import.item_column),
+            ("import.quantity_column", &import.quantity_column),
+            ("import.price_column", &import.price_column),
+            ("import.time_column", &import.time_column),
+        ];
+        for (key, name) in columns {
+            if name.is_empty() {
+                return Err(out_of_range(key, &"empty", "the name of a column"));
+            }
+        }
+        // A bare "*" would name every item.
+        if import
+            .fees
+            .iter()
+            .any(|fee| fee.trim_matches('*').is_empty())
+        {
+            let actual = format!("{:?}", import.fees);
+            let expected = "names of items, or their beginnings and `*`";
+            return Err(out_of_range("import.fees", &actual, expected));
+        }
+        let bounds = [
+            ("import.price_min", import.price_min),
+            ("import.quantity_max", import.quantity_max),
+        ];
+        for (key, actual) in bounds {
+            if !(0.0..=1e12).contains(&actual) {
+                return Err(out_of_range(key, &actual, "0 to 10^12"));
+            }
+        }
+        Ok(())
+    }
+
     fn check_text_tuning(&self) -> Result<(), ConfigError> {
         let tuning = &self.text_tuning;
         in_range("text_tuning.steps", u64::from(tuning.steps), 0..=1_000_000)?;
@@ -347,6 +423,12 @@ impl Config {
             ("train.augment_crop", self.train.augment_crop),
             ("train.augment_mask", self.train.augment_mask),
             ("train.augment_reorder", self.train.augment_reorder),
+            ("train.text_drop", self.train.text_drop),
+            ("release.pseudo_weight", self.release.pseudo_weight),
+            (
+                "release.pseudo_confidence_min",
+                self.release.pseudo_confidence_min,
+            ),
             ("release.recent_share", self.release.recent_share),
             ("release.averaging", self.release.averaging),
             ("release.refit_rate", self.release.refit_rate),
@@ -361,6 +443,7 @@ impl Config {
         let proper_shares = [
             ("train.dropout", self.train.dropout),
             ("train.augment_mask", self.train.augment_mask),
+            ("train.text_drop", self.train.text_drop),
             ("release.averaging", self.release.averaging),
             ("release.refit_blend", self.release.refit_blend),
         ];

@@ -44,6 +44,8 @@ pub struct Config {
     pub gate: GateConfig,
     /// From events to training targets.
     pub labels: LabelsConfig,
+    /// Raw files of purchases.
+    pub import: ImportConfig,
 }
 
 /// `[server]`; units and reasons stand in `default.toml`, as for all sections.
@@ -199,6 +201,12 @@ pub struct TrainConfig {
     pub augment_crop: f32,
     pub augment_mask: f32,
     pub augment_reorder: f32,
+    pub popularity_correction: f32,
+    pub harm_penalty: f32,
+    pub contrast_epochs: u32,
+    pub contrast_temperature: f32,
+    pub text_drop: f32,
+    pub text_views: u32,
 }
 
 /// Step size over time, after its rise.
@@ -281,6 +289,9 @@ pub struct ReleaseConfig {
     pub refit_blend: f32,
     pub trial_events: u64,
     pub trial_secs_max: u64,
+    pub pseudo_weight: f32,
+    pub pseudo_confidence_min: f32,
+    pub pseudo_events_max: usize,
 }
 
 /// `[text_tuning]`.
@@ -326,6 +337,23 @@ pub struct LabelsConfig {
     pub repeat_secs: u64,
     pub propensity_cap: f32,
     pub next_item_weight: KindWeights,
+}
+
+/// `[import]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportConfig {
+    pub user_column: String,
+    pub item_column: String,
+    pub quantity_column: String,
+    pub price_column: String,
+    pub time_column: String,
+    pub fees: Vec<String>,
+    pub cancel_returns: bool,
+    pub drop_duplicates: bool,
+    pub merge_lines: bool,
+    pub price_min: f64,
+    pub quantity_max: f64,
 }
 
 /// One weight per kind of event.

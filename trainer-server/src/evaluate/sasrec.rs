@@ -9,6 +9,7 @@
 //! Weights are f32 throughout; nothing is compressed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use indicatif::ProgressBar;
@@ -30,6 +31,7 @@ use crate::replay::ReplayError;
 use crate::replay::scoring::{ItemRows, RankModel, score_chunk};
 use crate::replay::walk::FrozenVersion;
 use crate::train::augment::Augmentation;
+use crate::train::contrast::ContrastConfig;
 use crate::train::count_history::CountHistory;
 use crate::train::full_optimizer::FullOptimizer;
 use crate::train::full_step::{FullStepConfig, full_step};
@@ -129,6 +131,14 @@ impl SasRec {
             schedule: Schedule::Cosine,
             num_warmup_steps: NUM_WARMUP_STEPS,
             augmentation: Augmentation::default(),
+            contrast: ContrastConfig {
+                step: step(),
+                num_epochs: 0,
+                batch_size: BATCH_SIZE,
+                temperature: 1.0,
+                seed,
+            },
+            texts: Arc::default(),
             seed,
         };
         let autodiff = device.clone().autodiff();

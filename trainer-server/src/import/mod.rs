@@ -1,9 +1,11 @@
 //! Import: catalogue and events from files into a log, directly or over HTTP.
 //!
 //! Two formats, told apart by the first character of the file: tab-separated columns with a header
-//! ([`sheet`]), or one JSON object of the HTTP shapes per line. Lines are refused by the same rules
-//! and codes as over HTTP. Not here: flags and printing (`cli::import`).
+//! ([`sheet`]), or one JSON object of the HTTP shapes per line. Purchases of a shop's books come in
+//! Parquet and are cleaned first ([`raw`]). Lines are refused by the same rules and codes as over HTTP.
+//! Not here: flags and printing (`cli::import`).
 
+pub mod raw;
 pub mod sheet;
 pub mod sink;
 
@@ -164,6 +166,27 @@ pub async fn import(
     }
     if !batch.is_empty() {
         sink.send(content, batch, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// Sends records that are in memory; `advance` hears of how many were sent.
+///
+/// # Errors
+/// The sink failed; refused records are no error.
+pub async fn send_all(
+    content: Content,
+    records: impl Iterator<Item = Record>,
+    sink: &mut Sink,
+    mut advance: impl FnMut(u64),
+) -> Result<Report, ImportError> {
+    let mut records = records.peekable();
+    let mut report = Report::default();
+    while records.peek().is_some() {
+        let batch: Vec<Record> = records.by_ref().take(sink.batch_len_max()).collect();
+        let num_sent = batch.len() as u64; // widening
+        sink.send(content, batch, &mut report).await?;
+        advance(num_sent);
     }
     Ok(report)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use shared_model::event::Item;
 
+use super::harm::{ATTRIBUTE, harm};
 use super::{Fault, Fields, RejectCode, type_name};
 
 /// Longest title, in bytes.
@@ -63,6 +64,11 @@ fn attributes(fields: &Fields<'_>) -> Result<Map<String, Value>, Fault> {
     };
     let num_bytes = serde_json::to_vec(attributes).map_or(usize::MAX, |bytes| bytes.len());
     check_len(fields, "attributes", num_bytes, ATTRIBUTES_BYTES_MAX)?;
+    if harm(attributes).is_none() {
+        let said = &attributes[ATTRIBUTE];
+        let detail = format!("`{ATTRIBUTE}` is {said}, expected true, false or 0 to 1");
+        return Err(fields.fault(RejectCode::Malformed, "attributes", detail));
+    }
     Ok(attributes.clone())
 }
 

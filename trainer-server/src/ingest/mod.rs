@@ -5,6 +5,7 @@
 
 mod event;
 mod fields;
+mod harm;
 mod item;
 mod split;
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 pub(crate) use event::kind_from_name;
 pub use event::{EventRules, event_from_json};
 pub use fields::Fields;
+pub use harm::harm;
 pub use item::item_from_json;
 pub use split::{BodyError, Elements, elements};
 

@@ -4,6 +4,8 @@
 //! `θ ← (1 − β)·(θ_refit + θ_now − θ_start) + β·θ_now`, so nothing learned meanwhile is lost, and nothing is
 //! trained twice by the fast path; `β` averages long-term and short-term weights (Wortsman et al. 2022).
 
+use std::sync::Arc;
+
 use rand::seq::SliceRandom;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::TensorGroup;
@@ -90,13 +92,15 @@ impl Learner {
             refit.next = 0;
             refit.windows.shuffle(&mut self.rng);
         }
-        let config = step_config::warm_fit(&self.config);
+        let mut config = step_config::warm_fit(&self.config);
+        config.step.objective = Arc::clone(&training.objective);
         let end = (refit.next + config.batch_size).min(refit.windows.len());
         let mut batch = refit.windows[refit.next..end].to_vec();
         refit.next = end;
         for window in &mut batch {
             config.augmentation.apply(window, &mut self.rng);
         }
+        training.pseudo_labels.add_to(&mut batch, &mut self.rng);
         let (done, total) = (training.num_steps as usize, refit.num_steps_total as usize); // u32 fits
         let share = share(config.schedule, config.num_warmup_steps, done, total);
         let step = config.step.slowed(share * self.config.release.refit_rate);

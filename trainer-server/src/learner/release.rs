@@ -12,6 +12,7 @@ use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::TensorGroup;
 
+use super::pseudo::PseudoLabels;
 use super::refit::Refit;
 use super::trial::Trial;
 use super::{Learner, step_config};
@@ -24,6 +25,7 @@ use crate::train::count_history::CountHistory;
 use crate::train::fast_step::SharedWeights;
 use crate::train::full_optimizer::{Anchor, FullOptimizer, slow_tensors};
 use crate::train::full_step::{FullStepConfig, full_step, gradients};
+use crate::train::objective::Objective;
 use crate::train::schedule::share;
 use crate::train::windows::{Example, Window};
 
@@ -45,6 +47,9 @@ pub struct ReleaseTraining {
     average: Option<Vec<Vec<f32>>>,
     /// Counts of all times up to its start.
     pub(super) history: CountHistory,
+    /// What popularity and harm were at its start.
+    pub(super) objective: Arc<Objective>,
+    pub(super) pseudo_labels: PseudoLabels,
     pub(super) num_steps: u32,
     num_steps_total: u32,
     /// Present where it goes over the whole log.
@@ -100,6 +105,9 @@ impl Learner {
     #[must_use]
     pub fn start_release(&mut self, preprocessor: &Preprocessor) -> ReleaseTraining {
         self.num_releases += 1;
+        let history = self.count_history(preprocessor);
+        let objective = self.objective(preprocessor, &history);
+        let pseudo_labels = self.pseudo_labels(preprocessor);
         let every = self.config.release.refit_every_releases;
         let trial_events = self.config.release.trial_events;
         let trial = |blends: &[f32]| (trial_events > 0).then(|| Trial::new(blends, trial_events));
@@ -112,7 +120,9 @@ impl Learner {
                 optimizer: FullOptimizer::new(&self.parameters),
                 teacher: None,
                 average: None,
-                history: self.count_history(preprocessor),
+                history,
+                objective,
+                pseudo_labels,
                 num_steps: 0,
                 num_steps_total: refit.num_steps_total,
                 refit: Some(refit),
@@ -131,7 +141,9 @@ impl Learner {
             teacher: (release.distillation > 0.0).then(|| Arc::new(self.parameters.clone())),
             average: (release.averaging > 0.0).then(|| slow_tensors(&parameters)),
             parameters,
-            history: self.count_history(preprocessor),
+            history,
+            objective,
+            pseudo_labels,
             num_steps: 0,
             num_steps_total: release.steps,
             refit: None,
@@ -223,12 +235,14 @@ impl Learner {
         if done == 0 {
             self.anchor(training, preprocessor);
         }
-        let windows = self.replay_windows(preprocessor, WINDOWS_PER_STEP);
+        let mut windows = self.replay_windows(preprocessor, WINDOWS_PER_STEP);
+        training.pseudo_labels.add_to(&mut windows, &mut self.rng);
         let release = &self.config.release;
         let num_steps = training.num_steps_total as usize; // u32 fits
         let share = share(release.schedule, release.warmup_steps, done, num_steps);
-        let config =
+        let mut config =
             step_config::release_step(&self.config, training.teacher.as_ref()).slowed(share);
+        config.objective = Arc::clone(&training.objective);
         let device = self.device.clone().autodiff();
         full_step(
             &mut training.parameters,

@@ -7,6 +7,7 @@ use shared_model::model::parameters::ParameterSet;
 use crate::config::{AdversarialChoice, Config, StrategyChoice};
 use crate::train::adversarial::Adversarial;
 use crate::train::augment::Augmentation;
+use crate::train::contrast::ContrastConfig;
 use crate::train::fast_step::FastStepConfig;
 use crate::train::full_step::{Distillation, FullStepConfig};
 use crate::train::strategy::{Strategy, StrategyKind};
@@ -65,6 +66,24 @@ pub(super) fn warm_fit(config: &Config) -> WarmFitConfig {
         schedule: train.warm_schedule,
         num_warmup_steps: train.warmup_steps,
         augmentation: augmentation(config),
+        contrast: contrast(config),
+        texts: Arc::default(),
+        seed: train.seed,
+    }
+}
+
+/// What comes before a warm fit. It moves the sequence encoder, what it reads, and nothing else.
+fn contrast(config: &Config) -> ContrastConfig {
+    let train = &config.train;
+    ContrastConfig {
+        step: FullStepConfig {
+            learning_rate: train.warm_learning_rate,
+            row_learning_rate: train.warm_row_learning_rate,
+            ..full_step(config)
+        },
+        num_epochs: train.contrast_epochs,
+        batch_size: train.warm_batch_size,
+        temperature: train.contrast_temperature,
         seed: train.seed,
     }
 }

@@ -60,6 +60,13 @@ impl CountHistory {
         history
     }
 
+    /// Events of every item over the whole log, `[num_items]`.
+    #[must_use]
+    pub fn num_events(&self) -> Vec<usize> {
+        let bounds = self.starts.windows(2);
+        bounds.map(|bounds| bounds[1] - bounds[0]).collect()
+    }
+
     /// Number of half-lives.
     #[must_use]
     pub fn num_half_lives(&self) -> usize {

@@ -13,6 +13,8 @@ pub(super) struct Batch {
     /// Items of the batch, ascending; local index = position here.
     pub(super) rows: Vec<u32>,
     pub(super) sequences: SequenceBatch,
+    /// Events of every sequence before padding.
+    pub(super) lengths: Vec<usize>,
     pub(super) targets: Vec<Target>,
     /// Local rows that every target competes with.
     pub(super) candidates: Vec<i32>,
@@ -78,6 +80,10 @@ impl Batch {
             local[*row as usize] = local_idx as i32; // fits like the rows
         }
         let inputs: Vec<Sequence> = windows.iter().map(Window::sequence).collect();
+        let lengths = inputs
+            .iter()
+            .map(|sequence| sequence.tokens.len())
+            .collect();
         let mut sequences = SequenceBatch::new(&inputs, 0);
         sequences.map_rows(|row| local[row as usize]);
         let targets = targets_of(windows, sequences.num_positions(), &local);
@@ -91,6 +97,7 @@ impl Batch {
         Self {
             rows,
             sequences,
+            lengths,
             targets,
             candidates,
             is_full_softmax,

@@ -18,6 +18,7 @@ use super::full_optimizer::FullOptimizer;
 use super::gradient_sum::GradientSum;
 use super::host;
 use super::losses::{Leaves, batch_loss};
+use super::objective::Objective;
 use super::optimizer::clip_global_norm;
 use super::windows::Window;
 
@@ -52,6 +53,8 @@ pub struct FullStepConfig {
     pub num_parts: usize,
     /// Whose next-item probabilities the step stays near, too.
     pub distillation: Option<Distillation>,
+    /// What popularity and harm do to the next-item loss.
+    pub objective: Arc<Objective>,
 }
 
 /// A teacher: its softmax over the candidates is a target beside what happened (Hinton et al. 2015).
@@ -93,6 +96,7 @@ impl FullStepConfig {
             adversarial: Adversarial::None,
             num_parts: 1,
             distillation: None,
+            objective: Arc::default(),
         }
     }
 
@@ -256,7 +260,11 @@ pub struct HostGradients {
 }
 
 impl HostGradients {
-    fn read(leaves: &Leaves, gradients: &Gradients, step: u64) -> Result<Self, TrainError> {
+    pub(super) fn read(
+        leaves: &Leaves,
+        gradients: &Gradients,
+        step: u64,
+    ) -> Result<Self, TrainError> {
         let mut slow = Vec::new();
         for weight in leaves.ranker.weights() {
             let gradient = weight.as_ref().and_then(|weight| weight.grad(gradients));
@@ -301,7 +309,7 @@ impl HostGradients {
         all
     }
 
-    fn clip(&mut self, norm_max: f32) -> f32 {
+    pub(super) fn clip(&mut self, norm_max: f32) -> f32 {
         clip_global_norm(&mut self.all_mut(), norm_max)
     }
 }

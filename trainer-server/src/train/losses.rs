@@ -5,12 +5,14 @@
 //! Click: binary cross-entropy, one random negative per positive. Rating: squared error.
 
 use burn::tensor::activation::{softmax, softplus};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::ranker::{Dropout, Ranker, ints, item_vectors, matrix};
+use shared_model::model::sequence::SequenceBatch;
 
 use super::full_batch::Batch;
 use super::full_step::{FullStepConfig, gather};
+use super::objective::Objective;
 
 /// Weights and rows of the batch on the device, as leaves with gradients.
 pub(super) struct Leaves {
@@ -94,13 +96,19 @@ pub(super) fn batch_loss(
     device: &Device,
 ) -> Tensor<1> {
     let users = target_users(leaves, batch, Dropout(config.dropout), device);
-    let rows: Vec<i32> = batch.targets.iter().map(|target| target.row).collect();
-    let rows = ints(&rows, device);
+    let rows = target_rows(batch, device);
     let products = users.clone() * leaves.vectors.clone().select(0, rows.clone());
     let scores = products.clone().sum_dim(1) + leaves.bias.clone().select(0, rows);
 
     let logits = next_item_logits(leaves, batch, &users, device);
-    let mut loss = next_item_loss(leaves, batch, logits.clone(), &scores, device);
+    let mut loss = next_item_loss(
+        leaves,
+        batch,
+        &config.objective,
+        logits.clone(),
+        &scores,
+        device,
+    );
     if let Some(distillation) = &config.distillation {
         let teacher = teacher_logits(&distillation.teacher, batch, device);
         loss = loss + distillation_loss(batch, logits, teacher, device) * distillation.weight;
@@ -146,19 +154,30 @@ pub(super) fn text_loss(
     }
     let text = Tensor::cat(vec![known, fresh], 0).select(0, ints(&sources, device));
     let leaves = Leaves::with_text(parameters, batch, Some(text), 0.0, device);
-    let targets: Vec<i32> = batch.targets.iter().map(|target| target.row).collect();
-    let targets = ints(&targets, device);
+    let targets = target_rows(batch, device);
     let products = users.clone() * leaves.vectors.clone().select(0, targets.clone());
     let scores = products.sum_dim(1) + leaves.bias.clone().select(0, targets);
     let logits = next_item_logits(&leaves, batch, &users, device);
-    next_item_loss(&leaves, batch, logits, &scores, device)
+    next_item_loss(
+        &leaves,
+        batch,
+        &Objective::default(),
+        logits,
+        &scores,
+        device,
+    )
+}
+
+impl Leaves {
+    /// What the encoder makes of sequences, `[num_sequences, num_positions, embedding_dim]`.
+    pub(super) fn hidden(&self, sequences: &SequenceBatch, dropout: Dropout) -> Tensor<3> {
+        self.ranker.forward(&self.vectors, sequences, dropout)
+    }
 }
 
 /// User vectors at the targets, `[num_targets, embedding_dim]`.
 fn target_users(leaves: &Leaves, batch: &Batch, dropout: Dropout, device: &Device) -> Tensor<2> {
-    let hidden = leaves
-        .ranker
-        .forward(&leaves.vectors, &batch.sequences, dropout);
+    let hidden = leaves.hidden(&batch.sequences, dropout);
     let [num_sequences, num_positions, dim] = hidden.dims();
     let positions: Vec<i32> = batch.targets.iter().map(|target| target.position).collect();
     hidden
@@ -206,21 +225,47 @@ fn target_weights(batch: &Batch, device: &Device) -> (Tensor<2>, f32) {
     (matrix(&weights, weights.len(), 1, device), sum)
 }
 
-/// Mean over next-item targets of `logsumexp(candidates ∪ target) − target`.
+/// Local rows of the targets.
+fn target_rows(batch: &Batch, device: &Device) -> Tensor<1, Int> {
+    let rows: Vec<i32> = batch.targets.iter().map(|target| target.row).collect();
+    ints(&rows, device)
+}
+
+/// Mean over next-item targets of `logsumexp(candidates ∪ target) − target`, on logits that are adjusted for
+/// popularity, and of the expected harm; see `objective`.
 fn next_item_loss(
     leaves: &Leaves,
     batch: &Batch,
+    objective: &Objective,
     mut logits: Tensor<2>,
     scores: &Tensor<2>,
     device: &Device,
 ) -> Tensor<1> {
     let (weights, num_next) = target_weights(batch, device);
-    let scores = scores.clone() + prior_rows(leaves, batch, &batch.prior.of_targets, device);
+    let mut scores = scores.clone() + prior_rows(leaves, batch, &batch.prior.of_targets, device);
+    let (targets, candidates) = (target_rows(batch, device), ints(&batch.candidates, device));
+    let column = |values: Vec<f32>| matrix(&values, values.len(), 1, device);
+    if let Some(offsets) = objective.offsets(&batch.rows).map(column) {
+        logits = logits + offsets.clone().select(0, candidates.clone()).transpose();
+        scores = scores + offsets.select(0, targets.clone());
+    }
     if !batch.is_full_softmax {
         let hits = accidental_hits(batch, device);
         logits = Tensor::cat(vec![logits + hits + batch.log_q, scores.clone()], 1);
     }
-    let losses = log_sum_exp(logits) - scores;
+    let mut losses = log_sum_exp(logits.clone()) - scores;
+    if let Some(harm) = objective.harm(&batch.rows).map(column) {
+        let num_candidates = batch.candidates.len();
+        let shares = softmax(logits, 1);
+        let exposed = shares
+            .clone()
+            .slice([0..batch.targets.len(), 0..num_candidates]);
+        losses = losses + exposed.matmul(harm.clone().select(0, candidates));
+        if !batch.is_full_softmax {
+            let beside = shares.slice([0..batch.targets.len(), num_candidates..num_candidates + 1]);
+            losses = losses + beside * harm.select(0, targets);
+        }
+    }
     (losses * weights).sum() / num_next
 }
 

@@ -7,11 +7,14 @@
 
 pub mod adversarial;
 pub mod augment;
+pub mod contrast;
 pub mod init;
 pub mod neighbour_counts;
+pub mod objective;
 pub mod optimizer;
 pub mod schedule;
 pub mod strategy;
+pub mod text_views;
 pub mod windows;
 
 pub mod count_history;

@@ -1,5 +1,7 @@
 //! Warm fit: several epochs over all windows of the log, everything trained.
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -8,10 +10,12 @@ use shared_model::model::parameters::ParameterSet;
 
 use super::TrainError;
 use super::augment::Augmentation;
+use super::contrast::{ContrastConfig, pretrain};
 use super::count_history::CountHistory;
 use super::full_optimizer::FullOptimizer;
 use super::full_step::{FullStepConfig, full_step};
 use super::schedule::share;
+use super::text_views::TextViews;
 use super::windows::Window;
 use crate::config::Schedule;
 
@@ -30,6 +34,10 @@ pub struct WarmFitConfig {
     pub num_warmup_steps: u32,
     /// What is done to windows before a step.
     pub augmentation: Augmentation,
+    /// What is done to the encoder before the first pass.
+    pub contrast: ContrastConfig,
+    /// Item texts with words left out, which passes read beside the whole ones.
+    pub texts: Arc<TextViews>,
     /// Of shuffling, negatives and dropout.
     pub seed: u64,
 }
@@ -48,15 +56,46 @@ pub struct WarmFitProgress {
 /// Consecutive refused steps after which the fit gives up.
 const REFUSED_STEPS_MAX: u32 = 10;
 
-/// Trains `parameters` on `windows`, with the counts that `history` had at their times. `keep_going` is asked after every step; `false` ends the fit early.
+/// Trains `parameters` on `windows`, with the counts that `history` had at their times. `keep_going` is asked after
+/// every step but those of the pretraining; `false` ends the fit early.
 ///
 /// # Errors
-/// Ten steps in a row were refused; the parameters are those of the last good step.
+/// Ten steps in a row were refused, or one of the pretraining; the parameters are those of the last good step.
 pub fn warm_fit(
     parameters: &mut ParameterSet,
     windows: &[Window],
     history: &CountHistory,
     config: &WarmFitConfig,
+    device: &Device,
+    keep_going: impl FnMut(WarmFitProgress) -> bool,
+) -> Result<(), TrainError> {
+    if config.contrast.num_epochs > 0 {
+        let losses = pretrain(parameters, windows, history, &config.contrast, device)?;
+        tracing::info!(?losses, "the sequence encoder was pretrained");
+    }
+    let whole = config.texts.whole(parameters);
+    let fitted = passes(
+        parameters,
+        windows,
+        history,
+        config,
+        whole.as_deref(),
+        device,
+        keep_going,
+    );
+    if let Some(whole) = whole {
+        parameters.tensor_mut("item.text").copy_from_slice(&whole);
+    }
+    fitted
+}
+
+/// All passes; `whole` are the texts that `config.texts` are views of.
+fn passes(
+    parameters: &mut ParameterSet,
+    windows: &[Window],
+    history: &CountHistory,
+    config: &WarmFitConfig,
+    whole: Option<&[f32]>,
     device: &Device,
     mut keep_going: impl FnMut(WarmFitProgress) -> bool,
 ) -> Result<(), TrainError> {
@@ -69,6 +108,9 @@ pub fn warm_fit(
     let mut num_refused = 0;
     for _ in 0..config.num_epochs {
         order.shuffle(&mut rng);
+        if let Some(whole) = whole {
+            config.texts.draw(parameters, whole, &mut rng);
+        }
         for batch in order.chunks(config.batch_size) {
             let mut batch: Vec<Window> = batch.iter().map(|window| (*window).clone()).collect();
             for window in &mut batch {

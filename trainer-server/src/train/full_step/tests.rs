@@ -179,6 +179,73 @@ fn a_taught_student_stays_nearer_to_its_teacher() {
     assert!(taught < 0.5 * free, "{taught} taught, {free} free");
 }
 
+/// Softmax over all items at the last target of every window, mean, `[NUM_ITEMS]`.
+fn exposure(parameters: &ParameterSet, windows: &[Window], history: &CountHistory) -> Vec<f32> {
+    let device = Device::flex().autodiff();
+    let still = FullStepConfig::still();
+    let loss = |item_idx: u32| -> Vec<f32> {
+        let asked = windows.iter().map(|window| {
+            let mut window = window.clone();
+            window.first_target = window.examples.len() - 1;
+            if let Some(last) = window.examples.last_mut() {
+                last.item_idx = item_idx;
+            }
+            let mut rng = StdRng::seed_from_u64(1);
+            gradients(parameters, &[window], history, &still, &device, &mut rng)
+                .expect("a toy")
+                .expect("a target")
+                .0
+        });
+        asked.collect()
+    };
+    let mean = |losses: Vec<f32>| {
+        let shares = losses.iter().map(|loss| (-loss).exp());
+        shares.sum::<f32>() / losses.len() as f32
+    };
+    (0..NUM_ITEMS as u32).map(|item| mean(loss(item))).collect()
+}
+
+#[test]
+fn a_penalty_takes_exposure_from_harmful_items_alone() {
+    let (_, windows, history) = toy();
+    let mut harm = vec![0.0; NUM_ITEMS];
+    harm[..4].fill(1.0);
+    let exposed = |penalty: f32| {
+        let config = FullStepConfig {
+            objective: Arc::new(Objective::new(&history.num_events(), 0.0, &harm, penalty)),
+            ..moving()
+        };
+        let (parameters, _) = stepped(&config, Strategy::default(), 40);
+        let exposure = exposure(&parameters, &windows, &history);
+        assert!((exposure.iter().sum::<f32>() - 1.0).abs() < 1e-3);
+        exposure[..4].iter().sum::<f32>()
+    };
+    let (free, penalised) = (exposed(0.0), exposed(10.0));
+    assert!(penalised < 0.5 * free, "{penalised} penalised, {free} free");
+}
+
+#[test]
+fn a_correction_takes_popularity_out_of_the_scores() {
+    let (_, windows, history) = toy();
+    // As if the first items had been had far more often than the windows say.
+    let num_events: Vec<usize> = (0..NUM_ITEMS).map(|item| [400, 4][item / 6]).collect();
+    let exposed = |correction: f32| {
+        let config = FullStepConfig {
+            objective: Arc::new(Objective::new(&num_events, correction, &[], 0.0)),
+            ..moving()
+        };
+        let (parameters, _) = stepped(&config, Strategy::default(), 40);
+        exposure(&parameters, &windows, &history)[..6]
+            .iter()
+            .sum::<f32>()
+    };
+    let (plain, corrected) = (exposed(0.0), exposed(1.0));
+    assert!(
+        corrected < 0.6 * plain,
+        "{corrected} corrected, {plain} plain"
+    );
+}
+
 #[test]
 fn every_strategy_moves_its_tensors_alone_and_lowers_the_loss() {
     let start = toy().0;

@@ -71,7 +71,7 @@ pub(super) fn differentiate(
         batch,
         weights: &weights,
         items: view,
-        candidates: Candidates::new(batch, view, weights.prior),
+        candidates: Candidates::new(batch, view, weights.prior, &config.objective),
         label_weights: LabelWeights::new(batch, config, reached),
         dropout: dropout(config.dropout),
     };

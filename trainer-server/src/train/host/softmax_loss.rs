@@ -1,10 +1,13 @@
 //! Next-item loss and its gradients, tile by tile, so that no matrix of all positions and candidates exists.
 //!
 //! ```text
-//! s_tc = u_t·v_c + b_c + ln q + prior_c(moment of t)     loss = Σ w_t (logsumexp_c s_tc − s_t,target) / Σ w
+//! s_tc = u_t·v_c + b_c + ln q + a_c + prior_c(moment of t)     loss = Σ w_t (logsumexp_c s_tc − s_t,target) / Σ w
 //! r_t = w_t / (Σ w · Σ_c e_tc)     e_tc = exp(s_tc − max_c)
 //! ∂u_t = r_t Σ_c e_tc v_c     ∂v_c = Σ_t e_tc (r_t u_t)     less w_t/Σw at the target
 //! ```
+//!
+//! `a` and the penalty of harmful items are those of `train::objective`. With a penalty, what follows the softmax
+//! reads `e_tc·(1 + h_c − h̄_t)` for `e_tc`, where `h̄_t = Σ_c e_tc h_c / Σ_c e_tc` is added to the loss of the target.
 //!
 //! The full softmax has the target among its candidates; with sampled candidates it stands beside them, and a
 //! candidate that is the target is left out. The same loss as `losses`, which is the reference.
@@ -17,6 +20,7 @@ use super::prior::Prior;
 use super::vector::vectorized;
 use super::weights::Gradients;
 use crate::train::full_batch::{Batch, Target};
+use crate::train::objective::Objective;
 
 /// Values of one tile: with the candidates' vectors it is to fit a core's cache.
 const TILE_VALUES: usize = 240_000;
@@ -34,8 +38,13 @@ pub(super) struct Candidates<'a> {
     columns: Panels,
     /// Vectors, for gradients of users.
     rows: Panels,
-    /// Bias, and the logQ correction of sampled ones, `[num_candidates]`.
+    /// Bias, adjustment for popularity, and the logQ correction of sampled ones, `[num_candidates]`.
     offsets: Vec<f32>,
+    /// Adjustment for popularity of the items of the batch, `[num_rows]`; empty where there is none.
+    adjustments: Vec<f32>,
+    /// Weighted harm of the items of the batch, `[num_rows]`, and of the candidates; empty where there is none.
+    harm: Vec<f32>,
+    harm_of_candidates: Vec<f32>,
     /// `(row, candidate)`, sorted: where a target stands among sampled candidates.
     places: Vec<(i32, usize)>,
     prior: Prior<'a>,
@@ -86,7 +95,12 @@ pub(super) struct ItemView<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn new(batch: &'a Batch, items: ItemView, prior_weights: &'a [f32]) -> Self {
+    pub(super) fn new(
+        batch: &'a Batch,
+        items: ItemView,
+        prior_weights: &'a [f32],
+        objective: &Objective,
+    ) -> Self {
         let dim = items.vectors.len() / batch.rows.len();
         let row = |candidate: &i32| *candidate as usize; // rows are never negative
         let mut gathered = Vec::new();
@@ -104,10 +118,21 @@ impl<'a> Candidates<'a> {
         } else {
             batch.log_q
         };
-        let offsets = batch
-            .candidates
-            .iter()
-            .map(|candidate| items.bias[row(candidate)] + log_q);
+        let adjustments = objective.offsets(&batch.rows).unwrap_or_default();
+        let harm = objective.harm(&batch.rows).unwrap_or_default();
+        let offsets = batch.candidates.iter().map(|candidate| {
+            let adjustment = adjustments.get(row(candidate)).copied().unwrap_or(0.0);
+            items.bias[row(candidate)] + log_q + adjustment
+        });
+        let harm_of_candidates = if harm.is_empty() {
+            Vec::new()
+        } else {
+            batch
+                .candidates
+                .iter()
+                .map(|candidate| harm[row(candidate)])
+                .collect()
+        };
         let mut places = Vec::new();
         if !batch.is_full_softmax {
             places.extend(batch.candidates.iter().copied().zip(0..));
@@ -123,6 +148,9 @@ impl<'a> Candidates<'a> {
             columns,
             rows,
             offsets: offsets.collect(),
+            adjustments,
+            harm,
+            harm_of_candidates,
             places,
             prior: Prior::new(&batch.prior, prior_weights),
             weight_sum: weights.sum::<f32>().max(1.0),
@@ -275,7 +303,8 @@ impl<'a> Candidates<'a> {
         self.prior.add_scores(target_idx, scores);
         self.leave_out_target(target, scores);
         let product = vectorized!({ dot(user, vector) });
-        let score = product + items.bias[row] + self.prior.target_score(target_idx);
+        let adjustment = self.adjustments.get(row).copied().unwrap_or(0.0);
+        let score = product + items.bias[row] + adjustment + self.prior.target_score(target_idx);
         let share = target.target_weight / self.weight_sum;
         let is_beside = !self.batch.is_full_softmax;
         let first = if is_beside { score } else { f32::MIN };
@@ -283,13 +312,37 @@ impl<'a> Candidates<'a> {
         let beside = if is_beside { (score - max).exp() } else { 0.0 };
         let sum = sum + beside;
         let factor = share / sum;
+        let (beside, exposed) = self.penalise(scores, beside, row, sum);
         let at_target = factor * beside - share;
         if target.target_weight != 0.0 {
-            sums.loss += f64::from(share) * (f64::from(sum.ln() + max) - f64::from(score));
+            let surprise = f64::from(sum.ln() + max) - f64::from(score);
+            sums.loss += f64::from(share) * (surprise + f64::from(exposed));
             self.prior
                 .add_gradient(target_idx, scores, factor, at_target, &mut sums.prior);
         }
         Row { factor, at_target }
+    }
+
+    /// Exponentials ← what the penalty makes of them. Returns the same of the target's, and the expected harm.
+    fn penalise(
+        &self,
+        exponentials: &mut [f32],
+        beside: f32,
+        target: usize,
+        sum: f32,
+    ) -> (f32, f32) {
+        if self.harm.is_empty() {
+            return (beside, 0.0);
+        }
+        let harm = self.harm_of_candidates.as_slice();
+        let exposed = vectorized!({ dot(exponentials, harm) }) + beside * self.harm[target];
+        let mean = exposed / sum;
+        vectorized!({
+            for (value, harm) in exponentials.iter_mut().zip(harm) {
+                *value *= 1.0 + harm - mean;
+            }
+        });
+        (beside * (1.0 + self.harm[target] - mean), mean)
     }
 
     fn leave_out_target(&self, target: &Target, scores: &mut [f32]) {

@@ -1,5 +1,7 @@
 //! The host executor against burn's autodiff, against finite differences, and under dropout.
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -11,6 +13,7 @@ use crate::train::count_history::CountHistory;
 use crate::train::full_batch::Batch;
 use crate::train::full_step::{FullStepConfig, HostGradients, differentiate_on_device};
 use crate::train::host;
+use crate::train::objective::Objective;
 use crate::train::windows::{Example, Window};
 
 /// Relative to the largest gradient of a tensor: both executors add thousands of f32 in another order.
@@ -232,6 +235,36 @@ fn any_number_of_threads_gives_the_same_to_the_bit() {
     assert_eq!(with_threads(5), one);
 }
 
+/// Items of all popularities, a third of which do harm.
+fn objective(num_items: usize) -> Arc<Objective> {
+    let num_events: Vec<usize> = (0..num_items).map(|idx| idx * idx % 17).collect();
+    let harm: Vec<f32> = (0..num_items).map(|idx| [0.0, 0.3, 1.0][idx % 3]).collect();
+    Arc::new(Objective::new(&num_events, 0.8, &harm, 3.0))
+}
+
+#[test]
+fn gradients_are_those_of_burn_with_popularity_and_harm() {
+    for num_negatives in [usize::MAX, 17] {
+        let config = FullStepConfig {
+            num_negatives,
+            objective: objective(30), // ten items are newer
+            ..plain()
+        };
+        let with = Case::new(&spec(1), 40, config, None);
+        with.assert_equals_burn(&format!("objective, {num_negatives}"));
+        let without = Case::new(
+            &spec(1),
+            40,
+            FullStepConfig {
+                num_negatives,
+                ..plain()
+            },
+            None,
+        );
+        assert!((with.loss() - without.loss()).abs() > 0.1);
+    }
+}
+
 #[test]
 fn finite_differences_agree_also_with_dropout() {
     let config = FullStepConfig {
@@ -240,6 +273,23 @@ fn finite_differences_agree_also_with_dropout() {
         num_negatives: 17,
         ..plain()
     };
+    assert_finite_differences(config);
+}
+
+#[test]
+fn finite_differences_agree_with_popularity_and_harm() {
+    for num_negatives in [usize::MAX, 17] {
+        let config = FullStepConfig {
+            num_negatives,
+            objective: objective(40),
+            ..plain()
+        };
+        assert_finite_differences(config);
+    }
+}
+
+/// The largest gradient of every slow tensor, of the biases and of the prior.
+fn assert_finite_differences(config: FullStepConfig) {
     let spec = ModelSpec {
         text_dim: 10,
         ..spec(2)
@@ -252,7 +302,23 @@ fn finite_differences_agree_also_with_dropout() {
         .position(|shape| shape.group == shared_model::spec::TensorGroup::Slow)
         .expect("there are slow tensors");
     const STEP: f32 = 2e-2;
-    for (slow_idx, gradient) in gradients.slow.iter().enumerate() {
+    let tensor = |name: &str| {
+        let mut shapes = shapes.iter();
+        shapes
+            .position(|shape| shape.name == name)
+            .expect("a tensor")
+    };
+    let mut bias = vec![0.0; 40];
+    for (row, gradient) in case.batch.rows.iter().zip(&gradients.bias) {
+        bias[*row as usize] = *gradient; // small
+    }
+    let slow = gradients.slow.iter().enumerate();
+    let slow = slow.map(|(idx, gradient)| (first_slow + idx, gradient.clone()));
+    let fast = [
+        (tensor("item.bias"), Some(bias)),
+        (tensor("prior.weights"), Some(gradients.prior.clone())),
+    ];
+    for (tensor_idx, gradient) in slow.chain(fast) {
         let Some(gradient) = gradient else { continue };
         let (idx, _) = gradient
             .iter()
@@ -260,15 +326,15 @@ fn finite_differences_agree_also_with_dropout() {
             .max_by(|left, right| left.1.abs().total_cmp(&right.1.abs()))
             .expect("no tensor is empty");
         let mut moved = |distance: f32| {
-            let value = &mut case.parameters.tensors[first_slow + slow_idx][idx];
+            let value = &mut case.parameters.tensors[tensor_idx][idx];
             let before = *value;
             *value += distance;
             let loss = case.loss();
-            case.parameters.tensors[first_slow + slow_idx][idx] = before;
+            case.parameters.tensors[tensor_idx][idx] = before;
             loss
         };
         let difference = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
-        let name = &shapes[first_slow + slow_idx].name;
+        let name = &shapes[tensor_idx].name;
         assert!(
             (difference - gradient[idx]).abs() < 0.03 * gradient[idx].abs() + 2e-4,
             "{name}[{idx}]: {difference} by differences, {} by the executor",
