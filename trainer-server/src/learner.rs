@@ -20,6 +20,7 @@ use shared_model::text::TextError;
 
 use crate::compress::{self, CompressConfig, Counted, DirtyRows, ItemView};
 use crate::config::Config;
+use crate::cross_encoder::CrossScorer;
 use crate::event_log::LogRecord;
 use crate::preprocess::{Batch, Preprocessor};
 use crate::text_source::CachedTextEncoder;
@@ -111,6 +112,8 @@ pub struct Learner {
     device: Device,
     /// Of the generation that is live.
     encoder: CachedTextEncoder,
+    /// Teaches releases, where the configuration names one.
+    cross_scorer: Option<CrossScorer>,
     /// Present where the encoder learns.
     text_tuning: Option<TextTuning>,
     parameters: ParameterSet,
@@ -146,6 +149,7 @@ impl Learner {
             config,
             device,
             encoder,
+            cross_scorer: None,
             parameters,
             counts,
             neighbours: NeighbourCounts::default(),
@@ -160,6 +164,13 @@ impl Learner {
             rng,
             num_releases: 0,
         }
+    }
+
+    /// Lets a CrossEncoder teach releases by `release.distillation`.
+    #[must_use]
+    pub fn taught_by(mut self, scorer: Option<CrossScorer>) -> Self {
+        self.cross_scorer = scorer;
+        self
     }
 
     /// The settings it learns by.

@@ -53,6 +53,9 @@ pub enum TrainerError {
     /// No text encoder.
     #[error(transparent)]
     TextSource(#[from] crate::text_source::TextSourceError),
+    /// The teacher of releases cannot be loaded.
+    #[error("release.teacher_dir cannot be used: {0}")]
+    Teacher(#[from] crate::cross_encoder::CrossEncoderError),
     /// The log failed.
     #[error(transparent)]
     Log(#[from] EventLogError),

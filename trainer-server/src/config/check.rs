@@ -75,6 +75,10 @@ impl Config {
             let expected = "another than adapter while model.adapter_dim is 0";
             return Err(out_of_range("release.strategy", &"adapter", expected));
         }
+        if self.release.teacher_dir.is_some() && self.release.distillation == 0.0 {
+            let expected = "above 0 while release.teacher_dir names a teacher";
+            return Err(out_of_range("release.distillation", &0.0, expected));
+        }
         self.check_text_tuning()?;
         self.check_propensity_cap()?;
         self.check_objective()?;

@@ -281,6 +281,8 @@ pub struct ReleaseConfig {
     pub l2_sp: f32,
     pub ewc: f32,
     pub distillation: f32,
+    #[serde(with = "optional")]
+    pub teacher_dir: Option<PathBuf>,
     pub averaging: f32,
     pub refit_every_releases: u32,
     pub refit_passes: u32,

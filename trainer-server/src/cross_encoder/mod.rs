@@ -23,6 +23,7 @@ mod ranker_base;
 
 pub mod rerank;
 pub mod scorer;
+pub mod teacher;
 pub mod texts;
 pub mod tuner;
 

@@ -6,7 +6,10 @@ use rand::{Rng, SeedableRng};
 use shared_model::metrics::labels::{Labelled, ascending, classification};
 use shared_model::text::cross_encoder::TrainedPart;
 
+use super::teacher::CrossTeacher;
 use super::*;
+use crate::config::load::{Sources, load};
+use crate::train::teacher::TextTeacher;
 
 const TOKENS_MAX: usize = 24;
 const COLOURS: [&str; 4] = ["red", "green", "blue", "white"];
@@ -256,4 +259,47 @@ fn the_step_of_a_steep_batch_is_bounded() {
         .map(|(moved, before)| (moved - before).abs())
         .fold(0.0, f32::max);
     assert!(largest > 0.0 && largest < 2e-3, "{largest}");
+}
+
+#[test]
+fn a_teacher_reads_the_newest_of_a_history_and_gives_probabilities() {
+    let texts = ["red mug", "blue lamp", "red bag", "green mug", "red lamp"];
+    let scorer = small();
+    let teacher = CrossTeacher::new(scorer.clone(), texts.map(str::to_owned).to_vec());
+    let shares = teacher.shares(&[1, 0, 2, 3], &[4, 1]).expect("finite");
+    assert!(
+        (shares.iter().sum::<f32>() - 1.0).abs() < 1e-5,
+        "{shares:?}"
+    );
+    let newest_three = "green mug; red bag; red mug";
+    let expected = scorer.soft_scores(newest_three, &["red lamp", "blue lamp"], 1.0);
+    assert_eq!(shares, expected.expect("finite"));
+}
+
+#[test]
+fn the_teacher_of_a_configuration_is_the_saved_network_or_an_error_that_names_the_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = |dir: &Path| {
+        let flags = [
+            ("release.teacher_dir", dir.display().to_string()),
+            ("release.distillation", "0.5".to_owned()),
+        ];
+        load(&Sources {
+            flags: flags.map(|(key, value)| (key.to_owned(), value)).to_vec(),
+            ..Sources::default()
+        })
+        .expect("valid")
+    };
+    let saved = small();
+    saved.save(dir.path()).expect("writable");
+    let found = teacher::from_config(&config(dir.path()), &Device::flex());
+    let found = found.expect("readable").expect("there is one");
+    let pair = ("red mug", ["red lamp"]);
+    assert_eq!(
+        found.score_items(pair.0, &pair.1).expect("finite"),
+        saved.score_items(pair.0, &pair.1).expect("finite")
+    );
+    let missing = dir.path().join("nowhere");
+    let error = teacher::from_config(&config(&missing), &Device::flex()).expect_err("no files");
+    assert!(error.to_string().contains("nowhere"), "{error}");
 }

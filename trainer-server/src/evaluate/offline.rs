@@ -14,6 +14,7 @@ use crate::baselines::text_only::TextOnly;
 use crate::baselines::timelines::{Query, Timelines};
 use crate::config::load::{Sources, load};
 use crate::config::{Config, ConfigError};
+use crate::cross_encoder;
 use crate::dataset::{Dataset, DatasetEvent};
 use crate::event_log::{LogRecord, StoredEvent};
 use crate::learner::Learner;
@@ -80,7 +81,10 @@ impl Offline {
             }
         };
         let encoder = CachedTextEncoder::new(encoder, cache);
-        let mut learner = Learner::new(Arc::clone(&self.config), device, encoder);
+        let teacher = cross_encoder::teacher::from_config(&self.config, &device)
+            .map_err(|error| ReplayError::Teacher(Box::new(error)))?;
+        let learner = Learner::new(Arc::clone(&self.config), device, encoder);
+        let mut learner = learner.taught_by(teacher);
         let mut preprocessor =
             Preprocessor::new(self.config.clock.mode, self.config.labels.clone());
         let items = dataset.items.iter().cloned().map(LogRecord::ItemPut);

@@ -18,6 +18,7 @@ use super::trial::Trial;
 use super::{Learner, step_config};
 use crate::compress;
 use crate::config::ReplayChoice;
+use crate::cross_encoder::teacher::CrossTeacher;
 use crate::gate::GateError;
 use crate::preprocess::Preprocessor;
 use crate::train::TrainError;
@@ -27,6 +28,7 @@ use crate::train::full_optimizer::{Anchor, FullOptimizer, slow_tensors};
 use crate::train::full_step::{FullStepConfig, full_step, gradients};
 use crate::train::objective::Objective;
 use crate::train::schedule::share;
+use crate::train::teacher::Teacher;
 use crate::train::windows::{Example, Window};
 
 /// Windows in one step: small, since events wait while it runs.
@@ -42,7 +44,7 @@ pub struct ReleaseTraining {
     pub(super) parameters: ParameterSet,
     pub(super) optimizer: FullOptimizer,
     /// The version before, with the items of `parameters`, where the steps are to stay near what it says.
-    teacher: Option<Arc<ParameterSet>>,
+    teacher: Option<Teacher>,
     /// Moving average of the slow weights over the steps, where that is released.
     average: Option<Vec<Vec<f32>>>,
     /// Counts of all times up to its start.
@@ -138,7 +140,7 @@ impl Learner {
         let moves = optimizer.moves_slow();
         ReleaseTraining {
             optimizer,
-            teacher: (release.distillation > 0.0).then(|| Arc::new(self.parameters.clone())),
+            teacher: (release.distillation > 0.0).then(|| self.teacher(preprocessor)),
             average: (release.averaging > 0.0).then(|| slow_tensors(&parameters)),
             parameters,
             history,
@@ -151,6 +153,16 @@ impl Learner {
             trial: trial(&[0.0]).filter(|_| moves || carries_texts),
             carries_texts,
         }
+    }
+
+    /// The CrossEncoder, with the texts of now, where there is one; else the version that is being left.
+    fn teacher(&self, preprocessor: &Preprocessor) -> Teacher {
+        let Some(scorer) = &self.cross_scorer else {
+            return Teacher::Version(Arc::new(self.parameters.clone()));
+        };
+        let items = preprocessor.items().iter();
+        let texts = items.map(|item| item.text.clone()).collect();
+        Teacher::Texts(Arc::new(CrossTeacher::new(scorer.clone(), texts)))
     }
 
     /// A copy of the weights to train, with the rows of a new generation where these are complete.
@@ -226,7 +238,7 @@ impl Learner {
         if training.carries_texts {
             self.lay_fresh_texts(&mut training.parameters);
         }
-        if let Some(teacher) = &mut training.teacher {
+        if let Some(Teacher::Version(teacher)) = &mut training.teacher {
             copy_items(&self.parameters, Arc::make_mut(teacher));
         }
         training.optimizer.grow(self.parameters.num_items);

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use shared_model::model::parameters::ParameterSet;
-
 use crate::config::{AdversarialChoice, Config, StrategyChoice};
 use crate::train::adversarial::Adversarial;
 use crate::train::augment::Augmentation;
@@ -11,6 +9,7 @@ use crate::train::contrast::ContrastConfig;
 use crate::train::fast_step::FastStepConfig;
 use crate::train::full_step::{Distillation, FullStepConfig};
 use crate::train::strategy::{Strategy, StrategyKind};
+use crate::train::teacher::Teacher;
 use crate::train::text_step::TextStepConfig;
 use crate::train::warm_fit::WarmFitConfig;
 
@@ -89,11 +88,11 @@ fn contrast(config: &Config) -> ContrastConfig {
 }
 
 /// A step of a release, near `teacher` where the configuration asks for it.
-pub(super) fn release_step(config: &Config, teacher: Option<&Arc<ParameterSet>>) -> FullStepConfig {
+pub(super) fn release_step(config: &Config, teacher: Option<&Teacher>) -> FullStepConfig {
     FullStepConfig {
         learning_rate: config.release.learning_rate,
         distillation: teacher.map(|teacher| Distillation {
-            teacher: Arc::clone(teacher),
+            teacher: teacher.clone(),
             weight: config.release.distillation,
         }),
         ..full_step(config)

@@ -151,6 +151,7 @@ fn releases_and_refits_learn_from_pseudo_labels() {
     for every in ["0", "1"] {
         let released = |weight: &str| {
             let (mut learner, preprocessor) = live(&[
+                ("release.strategy", "full"),
                 ("release.refit_every_releases", every),
                 ("release.pseudo_weight", weight),
                 ("release.pseudo_confidence_min", "0.0"),

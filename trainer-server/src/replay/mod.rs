@@ -72,6 +72,9 @@ pub enum ReplayError {
     /// The dataset was refused.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// The teacher of releases cannot be loaded.
+    #[error("release.teacher_dir cannot be used: {0}")]
+    Teacher(Box<crate::cross_encoder::CrossEncoderError>),
     /// Our own server could not be run.
     #[error(transparent)]
     Server(#[from] ServerProcessError),

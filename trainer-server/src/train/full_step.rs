@@ -20,6 +20,7 @@ use super::host;
 use super::losses::{Leaves, batch_loss};
 use super::objective::Objective;
 use super::optimizer::clip_global_norm;
+use super::teacher::{Lesson, Teacher};
 use super::windows::Window;
 
 /// How a full step learns.
@@ -57,11 +58,11 @@ pub struct FullStepConfig {
     pub objective: Arc<Objective>,
 }
 
-/// A teacher: its softmax over the candidates is a target beside what happened (Hinton et al. 2015).
+/// A teacher: its softmax over candidates is a target beside what happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distillation {
-    /// Weights of the last good version, with the items of the student.
-    pub teacher: Arc<ParameterSet>,
+    /// Who.
+    pub teacher: Teacher,
     /// Weight of its loss beside the next-item loss.
     pub weight: f32,
 }
@@ -238,7 +239,11 @@ pub(super) fn differentiate_on_device(
     step: u64,
 ) -> Result<(f32, HostGradients), TrainError> {
     let leaves = Leaves::new(parameters, batch, config.id_dropout, device);
-    let loss = batch_loss(&leaves, batch, config, device);
+    let lesson = match config.distillation.as_ref().map(|taught| &taught.teacher) {
+        Some(Teacher::Texts(teacher)) => Lesson::of(&**teacher, batch, step)?,
+        Some(Teacher::Version(_)) | None => None,
+    };
+    let loss = batch_loss(&leaves, batch, config, lesson.as_ref(), device);
     let value = read(loss.clone().reshape([1]), step)?[0];
     if !value.is_finite() {
         return Err(TrainError::LossNotFinite { loss: value, step });

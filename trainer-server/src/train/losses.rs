@@ -13,6 +13,7 @@ use shared_model::model::sequence::SequenceBatch;
 use super::full_batch::Batch;
 use super::full_step::{FullStepConfig, gather};
 use super::objective::Objective;
+use super::teacher::{Lesson, Teacher};
 
 /// Weights and rows of the batch on the device, as leaves with gradients.
 pub(super) struct Leaves {
@@ -93,6 +94,7 @@ pub(super) fn batch_loss(
     leaves: &Leaves,
     batch: &Batch,
     config: &FullStepConfig,
+    lesson: Option<&Lesson>,
     device: &Device,
 ) -> Tensor<1> {
     let users = target_users(leaves, batch, Dropout(config.dropout), device);
@@ -110,8 +112,17 @@ pub(super) fn batch_loss(
         device,
     );
     if let Some(distillation) = &config.distillation {
-        let teacher = teacher_logits(&distillation.teacher, batch, device);
-        loss = loss + distillation_loss(batch, logits, teacher, device) * distillation.weight;
+        let taught = match (&distillation.teacher, lesson) {
+            (Teacher::Version(teacher), _) => {
+                let teacher = teacher_logits(teacher, batch, device);
+                Some(distillation_loss(batch, logits, teacher, device))
+            }
+            (Teacher::Texts(_), Some(lesson)) => Some(lesson_loss(lesson, logits, device)),
+            (Teacher::Texts(_), None) => None,
+        };
+        if let Some(taught) = taught {
+            loss = loss + taught * distillation.weight;
+        }
     }
     let (click_head, rating_head) = leaves.ranker.heads();
     if config.click_weight > 0.0 && batch.targets.iter().any(|target| target.click.is_some()) {
@@ -287,6 +298,17 @@ fn distillation_loss(
     let shares = softmax(teacher, 1);
     let losses = log_sum_exp(logits.clone()) - (shares * logits).sum_dim(1);
     (losses * weights).sum() / num_next
+}
+
+/// Mean over the targets of a lesson of the cross-entropy against what its teacher says of some candidates.
+fn lesson_loss(lesson: &Lesson, logits: Tensor<2>, device: &Device) -> Tensor<1> {
+    let (num_targets, num_candidates) = (lesson.targets.len(), lesson.candidates.len());
+    let logits = logits
+        .select(0, ints(&lesson.targets, device))
+        .select(1, ints(&lesson.candidates, device));
+    let shares = matrix(&lesson.shares, num_targets, num_candidates, device);
+    let losses = log_sum_exp(logits.clone()) - (shares * logits).sum_dim(1);
+    losses.mean()
 }
 
 /// −∞ (as a large finite number) where a negative is the target itself.

@@ -27,6 +27,7 @@ mod gradient_sum;
 mod host;
 mod losses;
 pub(crate) use losses::host_log_sum_exp;
+pub mod teacher;
 pub mod text_step;
 pub mod warm_fit;
 
@@ -48,6 +49,14 @@ pub enum TrainError {
         norm: f32,
         /// Number of the step.
         step: u64,
+    },
+    /// A teacher could not be asked.
+    #[error("the teacher of step {step} does not answer: {reason}")]
+    Teacher {
+        /// Number of the step.
+        step: u64,
+        /// Its words.
+        reason: String,
     },
     /// The device failed while values were read back.
     #[error("the device failed in step {step}: {reason}")]

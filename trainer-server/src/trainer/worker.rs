@@ -19,6 +19,7 @@ use super::{BACKLOG_ROUNDS_MAX, TrainerError, TrainerParts};
 use crate::checkpoint;
 use crate::clock::now_millis;
 use crate::config::{ClockMode, Config};
+use crate::cross_encoder;
 use crate::device;
 use crate::event_log::{EventLog, LogRecord};
 use crate::gate;
@@ -79,7 +80,9 @@ impl Worker {
             text_encoder = encoder_name,
             "the trainer starts"
         );
+        let teacher = cross_encoder::teacher::from_config(&parts.config, &chosen.device)?;
         let learner = Learner::new(Arc::clone(&parts.config), chosen.device, encoder);
+        let learner = learner.taught_by(teacher);
         let now = Instant::now();
         let mut worker = Self {
             config: parts.config,

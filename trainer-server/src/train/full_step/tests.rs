@@ -3,6 +3,7 @@
 use super::*;
 use crate::train::init::init_parameters;
 use crate::train::strategy::{Strategy, StrategyKind};
+use crate::train::teacher::TextTeacher;
 use crate::train::windows::Example;
 use rand::{Rng, SeedableRng};
 use shared_model::event::EventKind;
@@ -151,7 +152,7 @@ fn a_taught_student_stays_nearer_to_its_teacher() {
     let distance = |weight: f32| {
         let config = FullStepConfig {
             distillation: Some(Distillation {
-                teacher: Arc::new(teacher.clone()),
+                teacher: Teacher::Version(Arc::new(teacher.clone())),
                 weight,
             }),
             ..moving()
@@ -177,6 +178,63 @@ fn a_taught_student_stays_nearer_to_its_teacher() {
     };
     let (free, taught) = (distance(0.0), distance(20.0));
     assert!(taught < 0.5 * free, "{taught} taught, {free} free");
+}
+
+/// Is sure that everybody wants item 3.
+#[derive(Debug)]
+struct Fan;
+
+impl TextTeacher for Fan {
+    fn shares(&self, history: &[u32], candidates: &[u32]) -> Result<Vec<f32>, String> {
+        assert!(!history.is_empty(), "who had nothing has no text");
+        Ok(candidates
+            .iter()
+            .map(|idx| f32::from(u8::from(*idx == 3)))
+            .collect())
+    }
+}
+
+/// Says too little.
+#[derive(Debug)]
+struct Silent;
+
+impl TextTeacher for Silent {
+    fn shares(&self, _history: &[u32], _candidates: &[u32]) -> Result<Vec<f32>, String> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn a_teacher_of_texts_is_followed_and_one_that_does_not_answer_leaves_the_weights() {
+    let taught_by = |teacher: Arc<dyn TextTeacher>, weight| FullStepConfig {
+        distillation: Some(Distillation {
+            teacher: Teacher::Texts(teacher),
+            weight,
+        }),
+        ..moving()
+    };
+    let (_, windows, history) = toy();
+    let share_of_3 = |weight| {
+        let (student, _) = stepped(&taught_by(Arc::new(Fan), weight), Strategy::default(), 30);
+        exposure(&student, &windows, &history)[3]
+    };
+    let (free, taught) = (share_of_3(0.0), share_of_3(5.0));
+    assert!(taught > 1.5 * free, "{taught} taught, {free} free");
+
+    let (mut parameters, windows, history) = toy();
+    let before = parameters.clone();
+    let mut optimizer = FullOptimizer::new(&parameters);
+    let stepped = full_step(
+        &mut parameters,
+        &mut optimizer,
+        &windows,
+        &history,
+        &taught_by(Arc::new(Silent), 1.0),
+        &Device::flex().autodiff(),
+        &mut StdRng::seed_from_u64(1),
+    );
+    assert!(matches!(stepped, Err(TrainError::Teacher { .. })));
+    assert_eq!(parameters, before);
 }
 
 /// Softmax over all items at the last target of every window, mean, `[NUM_ITEMS]`.
