@@ -96,12 +96,30 @@ fn log2_one_plus_exp2(x: f32) -> f32 {
     if x > 30.0 {
         return x; // 2^-30 is below half an ulp of 30
     }
+    if x < -24.0 {
+        return x.exp2() * std::f32::consts::LOG2_E; // ln(1 + z) is z to half an ulp, and most counts have faded
+    }
     x.exp2().ln_1p() * std::f32::consts::LOG2_E
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faded_counts_are_what_the_formula_gives() {
+        for idx in -1600..=40 {
+            let x = idx as f32 / 8.0;
+            let expected = f64::from(x).exp2().ln_1p() * std::f64::consts::LOG2_E;
+            let actual = f64::from(log2_one_plus_exp2(x));
+            let error = (actual - expected).abs();
+            assert!(
+                error <= 3e-7 * expected + 1e-45,
+                "{x}: {actual} is not {expected}"
+            );
+        }
+        assert_eq!(log2_one_plus_exp2(NEVER), 0.0);
+    }
 
     #[test]
     fn a_count_halves_after_one_half_life() {

@@ -388,30 +388,10 @@ impl Config {
             }
         }
         let memory = self.train.shared_memory_events;
-        if !(100..=1_000_000_000).contains(&memory) {
-            let expected = "100 to 1000000000";
-            return Err(out_of_range(
-                "train.shared_memory_events",
-                &memory,
-                expected,
-            ));
-        }
-        let trial_events = self.release.trial_events;
-        if trial_events > 1_000_000 {
-            return Err(out_of_range(
-                "release.trial_events",
-                &trial_events,
-                "0 to 1000000",
-            ));
-        }
-        let trial_secs_max = self.release.trial_secs_max;
-        if !(1..=86_400).contains(&trial_secs_max) {
-            return Err(out_of_range(
-                "release.trial_secs_max",
-                &trial_secs_max,
-                "1 to 86400",
-            ));
-        }
+        in_range("train.shared_memory_events", memory, 100..=1_000_000_000)?;
+        let (events, secs) = (self.release.trial_events, self.release.trial_secs_max);
+        in_range("release.trial_events", events, 0..=1_000_000)?;
+        in_range("release.trial_secs_max", secs, 1..=86_400)?;
         let cold_boost = self.train.fast_cold_boost;
         if !(0.0..=1000.0).contains(&cold_boost) {
             return Err(out_of_range(
