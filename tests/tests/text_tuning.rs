@@ -24,7 +24,7 @@ use trainer_server::checkpoint::text as text_files;
 use trainer_server::config::Config;
 use trainer_server::config::load::{Sources, load};
 use trainer_server::event_log::{LogRecord, StoredEvent};
-use trainer_server::learner::Learner;
+use trainer_server::learner::{Learner, ReleaseTraining};
 use trainer_server::preprocess::Preprocessor;
 use trainer_server::text_source::CachedTextEncoder;
 use trainer_server::train::count_history::CountHistory;
@@ -232,6 +232,26 @@ impl Shop {
         })
     }
 
+    /// What people do on the day after, in batches that try a release before they are learned.
+    async fn try_out(&mut self, release: &mut ReleaseTraining) -> anyhow::Result<()> {
+        let mut people = self.world.people(20);
+        let until = START_MILLIS + 48 * HOUR_MILLIS;
+        let next = self.world.past(&mut people, 4, HOUR_MILLIS, until);
+        let record = |event| {
+            LogRecord::Event(StoredEvent {
+                event,
+                received_at: START_MILLIS,
+            })
+        };
+        let records: Vec<LogRecord> = next.into_iter().map(record).collect();
+        let batch = self.learner.ingest(&mut self.preprocessor, &records)?;
+        let learning = self
+            .learner
+            .learn(&self.preprocessor, &batch, Some(release));
+        learning.await?;
+        Ok(())
+    }
+
     /// A whole round, with the catalogue embedded again where that is due.
     fn round(&mut self) -> anyhow::Result<()> {
         self.learner.start_text_round(&self.preprocessor);
@@ -262,6 +282,47 @@ impl Shop {
     fn texts(&self) -> Vec<f32> {
         self.learner.parameters().tensor("item.text").to_vec()
     }
+}
+
+#[tokio::test]
+async fn a_trial_that_goes_against_a_release_takes_back_what_the_encoder_learned()
+-> anyhow::Result<()> {
+    // One leap of all slow weights: whatever the texts say, it is worse.
+    let astray = [
+        ("release.strategy", "full"),
+        ("release.steps", "1"),
+        ("release.learning_rate", "10"),
+        ("release.trial_events", "20"),
+        ("gate.agreement_min", "0.0"),
+    ];
+    let mut shop = Shop::open(&astray).await?;
+    let (generation, rows_before) = (shop.learner.encoder_generation(), shop.texts());
+    let untaught = shop.learner.text_checkpoint();
+    shop.round()?;
+    ensure!(shop.learner.text_checkpoint() != untaught, "it learned");
+    let mut release = shop.learner.start_release(&shop.preprocessor);
+    while !release.is_complete() {
+        shop.learner
+            .release_step(&mut release, &shop.preprocessor)?;
+    }
+    ensure!(release.carries_texts());
+    shop.try_out(&mut release).await?;
+    ensure!(release.is_tried());
+    let (state, ready) = shop.learner.finish_release(&mut release).await?;
+    assert_eq!(release.share_kept(), 1.0);
+    assert_eq!(state.encoder_generation, generation);
+    shop.learner.went_live(Arc::new(state), ready);
+    shop.learner.release_went_live(&release);
+    assert_eq!(shop.texts()[..rows_before.len()], rows_before);
+    assert_eq!(shop.learner.encoder_generation(), generation);
+    assert_eq!(shop.learner.text_checkpoint(), untaught);
+    shop.round()?;
+    assert!(
+        shop.learner
+            .text_tuning()
+            .is_some_and(|report| report.embedded == Some(1.0))
+    );
+    Ok(())
 }
 
 fn text_codes(state: &CodeState) -> Vec<i16> {

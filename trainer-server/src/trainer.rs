@@ -56,6 +56,18 @@ pub enum TrainerError {
     /// The teacher of releases cannot be loaded.
     #[error("release.teacher_dir cannot be used: {0}")]
     Teacher(#[from] crate::cross_encoder::CrossEncoderError),
+    /// The text encoder that is configured is not the one that has learned.
+    #[error(
+        "generation {generation:08x} of the text encoder learned from the weights {expected}, but those of model.text_encoder_dir or the cache are {actual}"
+    )]
+    TextBase {
+        /// What is published.
+        generation: u32,
+        /// Fingerprint of the weights that it changed.
+        expected: String,
+        /// Of those that were loaded.
+        actual: String,
+    },
     /// The log failed.
     #[error(transparent)]
     Log(#[from] EventLogError),

@@ -9,7 +9,7 @@ use crate::train::teacher::TextTeacher;
 
 /// Newest items of a history that are named to it, as `freshet cross-encoder` does where nothing else is said.
 const HISTORY_LEN: usize = 3;
-/// Flattens its probabilities, so that what comes second is taught, too.
+/// Of its probabilities: as they are.
 const TEMPERATURE: f32 = 1.0;
 
 /// A network and the texts that it reads.

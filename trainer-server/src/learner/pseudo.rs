@@ -113,10 +113,12 @@ impl Learner {
                 })
                 .collect();
             let scores = scorer.score(&sequences, &queries).await?;
-            for (timeline, scores) in timelines.iter().zip(scores.chunks_exact(num_items.max(1))) {
+            let rows = scores.chunks_exact(num_items.max(1));
+            for ((timeline, user_idx), scores) in timelines.iter().zip(users).zip(rows) {
                 let can_be_had =
                     |item_idx: usize| self.items.get(item_idx).is_some_and(|item| item.available);
-                let guess = confident(scores, timeline, release.pseudo_confidence_min, can_be_had);
+                let all = &preprocessor.timelines()[*user_idx];
+                let guess = confident(scores, all, release.pseudo_confidence_min, can_be_had);
                 windows.extend(guess.and_then(|item_idx| {
                     window(timeline, item_idx, now_millis, release.pseudo_weight)
                 }));

@@ -15,7 +15,7 @@ use shared_model::spec::TensorGroup;
 use super::pseudo::PseudoLabels;
 use super::refit::Refit;
 use super::trial::Trial;
-use super::{Learner, step_config};
+use super::{LastBatch, Learner, step_config};
 use crate::compress;
 use crate::config::ReplayChoice;
 use crate::cross_encoder::teacher::CrossTeacher;
@@ -324,13 +324,13 @@ impl Learner {
 
     /// Takes over what a release has trained that was published.
     pub fn release_went_live(&mut self, training: &ReleaseTraining) {
+        self.last = LastBatch::default(); // what the version before said of it is no measure for the next
         let shapes = self.parameters.shapes();
         if training.carries_texts {
             self.take_over_texts();
         }
         if training.is_refit() && training.share_kept < 1.0 {
             self.optimizer.shared = SharedWeights::default(); // what was known was about other weights
-            self.last.undo = None;
         }
         for (idx, shape) in shapes.iter().enumerate() {
             let is_taken =

@@ -6,7 +6,8 @@
 //!                                                                          rows ─► the next release carries them
 //! ```
 //! Everything happens in slices of a few texts. Until a release with the new rows is live, the encoder, the rows
-//! and the generation are those of before; where the gate refuses it, what was learned is taken back with it.
+//! and the generation are those of before; where the gate refuses it, or its trial
+//! goes against it, what was learned is taken back with it.
 //! Here too: items that come while rows are embedded. Not here: the step (`train::text_step`), files
 //! (`checkpoint::text`).
 
@@ -232,7 +233,8 @@ impl Learner {
         let stepped = tuning.tuner.step(inputs, &windows, &config, &mut self.rng);
         tuning.report.num_steps += 1;
         match stepped {
-            Ok(report) => tuning.report.loss = Some(report.loss),
+            Ok(report) if report.num_targets > 0 => tuning.report.loss = Some(report.loss),
+            Ok(_nothing_to_predict) => {}
             Err(error) => {
                 tuning.report.num_refused += 1;
                 tracing::warn!(%error, "a step of the text encoder was skipped");

@@ -15,6 +15,9 @@ use super::asked::Asked;
 use super::release::ReleaseTraining;
 use crate::gate::mean_log_loss;
 
+/// Events below which a trial that ran out of time says nothing: the gate's old comparison stands then.
+const EVENTS_MIN: u64 = 64;
+
 /// What the events so far say.
 #[derive(Debug, Clone)]
 pub(super) struct Trial {
@@ -58,15 +61,17 @@ impl Trial {
         self.num_events
     }
 
-    /// Share of the weights before that the best candidate keeps; of equals the one that keeps most. `None` before the
-    /// first event.
+    /// Share of the weights before that the best candidate keeps; of equals the one that keeps most. `None` where too
+    /// few events were asked about.
     pub(super) fn chosen(&self) -> Option<f32> {
         let keeps_most = |a: &&Candidate, b: &&Candidate| b.blend.total_cmp(&a.blend);
         let best = self
             .candidates
             .iter()
             .min_by(|a, b| a.loss.total_cmp(&b.loss).then(keeps_most(a, b)));
-        best.filter(|_| self.num_events > 0).map(|best| best.blend)
+        let is_enough = self.num_events >= EVENTS_MIN.min(self.num_events_wanted);
+        best.filter(|_| is_enough && self.num_events > 0)
+            .map(|best| best.blend)
     }
 
     /// Mean log loss of every candidate, by the share that it keeps, for the log.
@@ -149,12 +154,13 @@ mod tests {
         assert_eq!(trial.chosen(), None);
         trial.num_events = 9;
         assert!(!trial.is_complete());
+        assert_eq!(trial.chosen(), None, "9 of 10 events are too few");
+        trial.num_events = 10;
         assert_eq!(trial.chosen(), Some(1.0));
         trial.candidates[0].loss = 2.0;
         assert_eq!(trial.chosen(), Some(0.3));
         trial.candidates[1].loss = f64::INFINITY;
         assert_eq!(trial.chosen(), Some(0.0));
-        trial.num_events = 10;
         assert!(trial.is_complete());
         assert_eq!(trial.losses()[0], (1.0, 0.2));
     }

@@ -50,7 +50,7 @@ pub struct ContrastConfig {
 }
 
 /// Trains `parameters` so that views of one window are alike. Returns the mean loss of every pass.
-/// `device` must have autodiff.
+/// `device` must have autodiff. `keep_going` is asked after every step; `false` ends it early.
 ///
 /// # Errors
 /// A loss or gradient is not finite, or the device failed; the parameters are those of the last good step.
@@ -60,6 +60,7 @@ pub fn pretrain(
     history: &CountHistory,
     config: &ContrastConfig,
     device: &Device,
+    mut keep_going: impl FnMut(f32) -> bool,
 ) -> Result<Vec<f32>, TrainError> {
     let mut rng = StdRng::seed_from_u64(config.seed);
     device.seed(config.seed);
@@ -76,7 +77,7 @@ pub fn pretrain(
             if windows.len() < 2 {
                 continue; // one window has nothing to be unlike
             }
-            sum += step(
+            let loss = step(
                 parameters,
                 &mut optimizer,
                 windows,
@@ -85,6 +86,10 @@ pub fn pretrain(
                 device,
                 &mut rng,
             )?;
+            if !keep_going(loss) {
+                return Ok(losses);
+            }
+            sum += loss;
             num_steps += 1;
         }
         if num_steps > 0 {

@@ -92,8 +92,15 @@ impl Lesson {
             let history: Vec<u32> = history.iter().map(|row| item_of(*row)).collect();
             let refused = |reason| TrainError::Teacher { step, reason };
             let shares = teacher.shares(&history, &asked).map_err(refused)?;
-            if shares.len() != asked.len() || shares.iter().any(|share| !share.is_finite()) {
+            if shares.len() != asked.len() {
                 let reason = format!("{} probabilities for {} items", shares.len(), asked.len());
+                return Err(refused(reason));
+            }
+            let is_share = |share: &f32| (0.0..=1.0).contains(share);
+            if let Some(place) = shares.iter().position(|share| !is_share(share)) {
+                let (item_idx, share) = (asked[place], shares[place]);
+                let reason =
+                    format!("the probability of item {item_idx} is {share}, expected 0 to 1");
                 return Err(refused(reason));
             }
             lesson.targets.push(target_idx);

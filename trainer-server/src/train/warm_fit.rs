@@ -57,7 +57,7 @@ pub struct WarmFitProgress {
 const REFUSED_STEPS_MAX: u32 = 10;
 
 /// Trains `parameters` on `windows`, with the counts that `history` had at their times. `keep_going` is asked after
-/// every step but those of the pretraining; `false` ends the fit early.
+/// every step, those of the pretraining as step 0; `false` ends the fit early.
 ///
 /// # Errors
 /// Ten steps in a row were refused, or one of the pretraining; the parameters are those of the last good step.
@@ -67,10 +67,24 @@ pub fn warm_fit(
     history: &CountHistory,
     config: &WarmFitConfig,
     device: &Device,
-    keep_going: impl FnMut(WarmFitProgress) -> bool,
+    mut keep_going: impl FnMut(WarmFitProgress) -> bool,
 ) -> Result<(), TrainError> {
     if config.contrast.num_epochs > 0 {
-        let losses = pretrain(parameters, windows, history, &config.contrast, device)?;
+        let mut before_the_first_step = |loss| {
+            keep_going(WarmFitProgress {
+                num_steps: 0,
+                num_steps_total: 0,
+                loss,
+            })
+        };
+        let losses = pretrain(
+            parameters,
+            windows,
+            history,
+            &config.contrast,
+            device,
+            &mut before_the_first_step,
+        )?;
         tracing::info!(?losses, "the sequence encoder was pretrained");
     }
     let whole = config.texts.whole(parameters);

@@ -394,7 +394,7 @@ impl Worker {
                 self.save_carried_texts(&release)?;
                 self.publish(VersionKind::Release, state, ready)?;
                 self.learner.release_went_live(&release);
-                self.forget_old_texts(generation)?;
+                self.forget_old_texts(generation);
                 tracing::info!(
                     is_refit = release.is_refit(),
                     share_kept = release.share_kept(),

@@ -39,6 +39,12 @@ pub enum RawError {
         /// Of what.
         source: TooMany,
     },
+    /// There is a dataset already.
+    #[error("will not write over a dataset; name a folder without it: {}", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// The dataset could not be written.
     #[error("cannot write the dataset: {source}: {}", path.display())]
     Unwritable {
@@ -149,7 +155,7 @@ impl Cleaned {
     /// Items are numbered from 1 in the order of their titles.
     ///
     /// # Errors
-    /// A file cannot be written.
+    /// The folder holds one of them already, or a file cannot be written.
     pub fn write_dataset(&self, dir: &Path) -> Result<(), RawError> {
         let mut items = String::from("item_id\ttitle\tmedian_price\n");
         for (number, item) in (1..).zip(&self.items) {
@@ -171,9 +177,18 @@ impl Cleaned {
             move |source| RawError::Unwritable { path, source }
         };
         std::fs::create_dir_all(dir).map_err(unwritable(dir))?;
-        for (name, text) in [("items.tsv", items), ("events.tsv", events)] {
+        let files = [("items.tsv", items), ("events.tsv", events)];
+        // The numbers of one file mean nothing beside the other file of an older dataset.
+        for (name, _) in &files {
+            let path = dir.join(name);
+            if path.exists() {
+                return Err(RawError::Exists { path });
+            }
+        }
+        for (name, text) in files {
             let (path, partial) = (dir.join(name), dir.join(format!("{name}.partial")));
             std::fs::write(&partial, text)
+                .and_then(|()| std::fs::File::open(&partial)?.sync_all())
                 .and_then(|()| std::fs::rename(&partial, &path))
                 .map_err(unwritable(&path))?;
         }

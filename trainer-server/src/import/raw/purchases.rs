@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use shared_model::ids::check_id;
 use shared_model::spec::NUM_ITEMS_MAX;
 
 use super::parquet_file::ROWS_MAX;
@@ -27,6 +28,8 @@ pub enum Fate {
     NoTime,
     /// No quantity, or one of zero.
     NoQuantity,
+    /// A user or item has a name that is longer than ids are, or holds control characters.
+    Name,
     /// Postage, charges, samples: not an item that one chooses.
     Fee,
     /// A price of less than `import.price_min`, or none.
@@ -51,11 +54,12 @@ pub enum Fate {
 
 impl Fate {
     /// All of them, in the order of the rules.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoUser,
         Self::NoItem,
         Self::NoTime,
         Self::NoQuantity,
+        Self::Name,
         Self::Fee,
         Self::Price,
         Self::Duplicate,
@@ -76,6 +80,7 @@ impl Fate {
             Self::NoItem => ("no_item", "no item"),
             Self::NoTime => ("no_time", "no time"),
             Self::NoQuantity => ("no_quantity", "no quantity"),
+            Self::Name => ("name", "a user or item whose name can be no id"),
             Self::Fee => ("fee", "fees, postage, samples"),
             Self::Price => ("price", "price below import.price_min"),
             Self::Duplicate => ("duplicate", "the same line again"),
@@ -186,6 +191,8 @@ struct Line {
     row: u64,
     quantity: f64,
     price: f64,
+    /// Whether a return undid a part of it.
+    is_reduced: bool,
 }
 
 /// Takes rows in and cleans them when all are there: a return may be far behind its purchase.
@@ -261,6 +268,9 @@ impl<'a> Purchases<'a> {
     fn line(&mut self, row_number: u64, row: Row) -> Result<Line, Fate> {
         let user = row.user.ok_or(Fate::NoUser)?;
         let item = row.item.ok_or(Fate::NoItem)?;
+        if check_id(&user).is_err() || check_id(&item).is_err() {
+            return Err(Fate::Name);
+        }
         let occurred_at = row.occurred_at.ok_or(Fate::NoTime)?;
         let quantity = row.quantity.filter(|quantity| *quantity != 0.0);
         let quantity = quantity.ok_or(Fate::NoQuantity)?;
@@ -276,6 +286,7 @@ impl<'a> Purchases<'a> {
             row: row_number,
             quantity,
             price,
+            is_reduced: false,
         })
     }
 
@@ -321,7 +332,6 @@ impl<'a> Purchases<'a> {
         let mut seen = HashSet::new();
         let mut open: Vec<Line> = Vec::new();
         let first_left = left.len();
-        let mut reduced = HashSet::new();
         for line in group {
             let same = (
                 line.occurred_at,
@@ -333,12 +343,11 @@ impl<'a> Purchases<'a> {
             } else if line.quantity > 0.0 {
                 open.push(*line);
             } else {
-                let fate = self.take_back(-line.quantity, &mut open, &mut reduced);
+                let fate = self.take_back(-line.quantity, &mut open);
                 self.counts.end(fate);
             }
         }
         for line in open {
-            self.counts.num_reduced += u64::from(reduced.contains(&line.row));
             if self.rules.quantity_max > 0.0 && line.quantity > self.rules.quantity_max {
                 self.counts.end(Fate::QuantityOutlier);
                 continue;
@@ -347,20 +356,18 @@ impl<'a> Purchases<'a> {
             match left[first_left..].last_mut() {
                 Some(last) if merges && last.occurred_at == line.occurred_at => {
                     last.quantity += line.quantity;
+                    last.is_reduced |= line.is_reduced;
                     self.counts.end(Fate::Merged);
                 }
                 _ => left.push(line),
             }
         }
+        let reduced = left[first_left..].iter().filter(|line| line.is_reduced);
+        self.counts.num_reduced += reduced.count() as u64; // usize fits u64
     }
 
     /// Undoes the newest of the open purchases by what was returned.
-    fn take_back(
-        &mut self,
-        returned: f64,
-        open: &mut Vec<Line>,
-        reduced: &mut HashSet<u64>,
-    ) -> Fate {
+    fn take_back(&mut self, returned: f64, open: &mut Vec<Line>) -> Fate {
         if !self.rules.cancel_returns {
             return Fate::ReturnIgnored;
         }
@@ -372,7 +379,7 @@ impl<'a> Purchases<'a> {
             if amount < newest.quantity {
                 if amount > 0.0 {
                     newest.quantity -= amount;
-                    reduced.insert(newest.row);
+                    newest.is_reduced = true;
                 }
                 return Fate::Return;
             }

@@ -209,6 +209,8 @@ fn what_is_written_as_a_dataset_is_read_as_one() {
     assert_eq!(dataset.events.len(), 3);
     assert_eq!(dataset.events[2].value, Some(1.0));
     assert_eq!(dataset.items[0].attributes["median_price"], json!("0.25"));
+    let again = cleaned(&LINES).write_dataset(&dir.path().join("shop"));
+    assert!(matches!(again, Err(RawError::Exists { .. })), "{again:?}");
 }
 
 /// The folder of Online Retail; `None`, and said, where it is not.

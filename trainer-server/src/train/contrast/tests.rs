@@ -120,7 +120,14 @@ fn pretraining_lowers_the_loss_and_leaves_heads_and_prior_alone() {
         let found = differentiate(parameters, &batch, &config(), &device, 0);
         found.expect("a finite loss").0
     };
-    let losses = pretrain(&mut parameters, &windows, &history, &config(), &device);
+    let losses = pretrain(
+        &mut parameters,
+        &windows,
+        &history,
+        &config(),
+        &device,
+        |_| true,
+    );
     assert_eq!(losses.expect("finite losses").len(), 12);
     let (first, last) = (loss(&before), loss(&parameters));
     assert!(last < 0.8 * first, "{first} before, {last} after");
@@ -141,7 +148,14 @@ fn windows_too_short_for_two_views_teach_nothing() {
     }
     let before = parameters.clone();
     let device = Device::flex().autodiff();
-    let losses = pretrain(&mut parameters, &windows, &history, &config(), &device);
+    let losses = pretrain(
+        &mut parameters,
+        &windows,
+        &history,
+        &config(),
+        &device,
+        |_| true,
+    );
     assert_eq!(losses.expect("nothing failed"), Vec::<f32>::new());
     assert_eq!(parameters, before);
 }

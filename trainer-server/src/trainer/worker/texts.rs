@@ -37,6 +37,13 @@ pub(super) fn open_encoder(
     let Some(saved) = files::load_published(data_dir, generation, sizes)? else {
         return Ok(encoder);
     };
+    if saved.base != bert.base_fingerprint() {
+        return Err(TrainerError::TextBase {
+            generation,
+            expected: saved.base.to_hex(),
+            actual: bert.base_fingerprint().to_hex(),
+        });
+    }
     let changed = encoder.changed_by(saved.tuner.change().clone());
     let changed = changed.map_err(LearnError::from)?;
     tracing::info!("the text encoder is what it had learned by generation {generation:08x}");
@@ -94,12 +101,15 @@ impl Worker {
 
     /// Removes changes that no version to restart from needs: all but the live one and `previous`, which a
     /// damaged newest version would fall back to.
-    pub(super) fn forget_old_texts(&self, previous: u32) -> Result<(), TrainerError> {
+    /// What cannot be removed is in nobody's way.
+    pub(super) fn forget_old_texts(&self, previous: u32) {
         let live = self.learner.encoder_generation();
-        if live != previous {
-            files::prune_published(&self.config.server.data_dir, &[previous, live])?;
+        let data_dir = &self.config.server.data_dir;
+        if live != previous
+            && let Err(error) = files::prune_published(data_dir, &[previous, live])
+        {
+            tracing::warn!(%error, "an old change of the text encoder stays on disk");
         }
-        Ok(())
     }
 
     pub(super) fn save_text_tuner(&self) -> Result<(), TrainerError> {
