@@ -322,13 +322,8 @@ async fn average(
 
 fn prior_of(state: &CodeState, query: &ExplainQuery<'_>) -> f32 {
     let counts = state.tensor("item.counts").expect("in every spec");
-    let log2_sums: Vec<f32> = counts
-        .row(query.item_idx as usize)
-        .iter()
-        .map(|code| prior::log2_sum_from_code(*code))
-        .collect();
-    let features = prior::features(
-        &log2_sums,
+    let features = prior::features_of_codes(
+        counts.row(query.item_idx as usize),
         &state.spec.half_lives_secs,
         state.landmark_millis,
         query.now_millis,

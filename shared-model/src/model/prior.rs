@@ -78,6 +78,45 @@ pub fn features(
     features
 }
 
+/// [`features`] of codes, each code's feature computed once: few of them differ where many items are.
+///
+/// # Shapes
+/// `codes`: `[num_items, num_half_lives]` → same, row-major.
+#[must_use]
+pub fn features_of_codes(
+    codes: &[i16],
+    half_lives_secs: &[u32],
+    landmark_millis: i64,
+    now_millis: i64,
+) -> Vec<f32> {
+    let num_half_lives = half_lives_secs.len();
+    let mut features = vec![0.0; codes.len()];
+    let mut known = Vec::new();
+    for (column, half_life) in half_lives_secs.iter().enumerate() {
+        let age = age_in_half_lives(now_millis, landmark_millis, *half_life) as f32;
+        let of_items = codes.iter().skip(column).step_by(num_half_lives);
+        let counted = of_items.clone().filter(|code| **code != NEVER_CODE);
+        let (Some(lowest), Some(highest)) = (counted.clone().min(), counted.max()) else {
+            continue; // log2(1 + 0) is 0
+        };
+        let place = |code: i16| (i32::from(code) - i32::from(*lowest)) as usize; // not below the lowest
+        known.clear();
+        known.resize(place(*highest) + 1, f32::NAN);
+        let cells = features.iter_mut().skip(column).step_by(num_half_lives);
+        for (feature, code) in cells.zip(of_items) {
+            if *code == NEVER_CODE {
+                continue;
+            }
+            let known = &mut known[place(*code)];
+            if known.is_nan() {
+                *known = log2_one_plus_exp2(log2_sum_from_code(*code) - age);
+            }
+            *feature = *known;
+        }
+    }
+    features
+}
+
 /// `Σ_h w_h · feature_ih` for all items: `[num_items]`.
 #[must_use]
 pub fn scores(features: &[f32], weights: &[f32]) -> Vec<f32> {
@@ -135,6 +174,23 @@ mod tests {
             (feature - 5.0_f32.log2()).abs() < 1e-5,
             "8 events are 4 after one half-life, log2(1 + 4)"
         );
+    }
+
+    #[test]
+    fn codes_have_the_features_of_their_sums() {
+        let half_lives = [60, 3_600];
+        let extremes = [
+            NEVER_CODE, -32_767, 32_767, 0, -1, 17, NEVER_CODE, 1_000, 17, 17,
+        ];
+        for codes in [&extremes[..], &extremes[6..8], &[NEVER_CODE, 5], &[]] {
+            for now_millis in [-90_000, 0, 86_400_000] {
+                let sums: Vec<f32> = codes.iter().map(|code| log2_sum_from_code(*code)).collect();
+                assert_eq!(
+                    features_of_codes(codes, &half_lives, 1_000, now_millis),
+                    features(&sums, &half_lives, 1_000, now_millis)
+                );
+            }
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub struct Scorer {
     content: Option<Tensor<2>>,
     item_vectors: Tensor<2>,
     bias: Vec<f32>,
-    log2_sums: Vec<f32>,
+    count_codes: Vec<i16>,
     prior_weights: Vec<f32>,
     neighbours: Option<Arc<Neighbours>>,
     neighbour_weight: f32,
@@ -258,11 +258,7 @@ impl Scorer {
             ranker,
             content,
             bias: named(state, "item.bias").dequantize(),
-            log2_sums: named(state, "item.counts")
-                .codes
-                .iter()
-                .map(|code| prior::log2_sum_from_code(*code))
-                .collect(),
+            count_codes: named(state, "item.counts").codes.clone(),
             prior_weights: named(state, "prior.weights").dequantize(),
             neighbour_weight: state
                 .tensor("neighbour.weight")
@@ -314,8 +310,8 @@ impl Scorer {
     /// Prior features of all items at `now`: `[num_items, num_half_lives]`.
     #[must_use]
     pub fn prior_features(&self, now_millis: i64) -> Vec<f32> {
-        prior::features(
-            &self.log2_sums,
+        prior::features_of_codes(
+            &self.count_codes,
             &self.spec.half_lives_secs,
             self.landmark_millis,
             now_millis,
