@@ -286,6 +286,19 @@ impl Scorer {
         }
     }
 
+    /// The same version with the item counts of another moment.
+    ///
+    /// # Shapes
+    /// `codes`: `[num_items, num_half_lives]`, row-major.
+    #[must_use]
+    pub fn with_counts(&self, codes: Vec<i16>) -> Self {
+        debug_assert_eq!(codes.len(), self.count_codes.len());
+        Self {
+            count_codes: codes,
+            ..self.clone()
+        }
+    }
+
     /// The same version with the slow weights of `parameters` as f32.
     #[must_use]
     pub fn with_slow_weights(&self, parameters: &ParameterSet) -> Self {

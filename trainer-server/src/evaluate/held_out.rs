@@ -6,6 +6,8 @@
 //! ```
 //!
 //! Histories are what each user had done before the event, learned or not, as a page keeps them.
+//! Under leave-one-out the item prior counts what was learned of the time before the event, as a page of that
+//! moment would: counts of the end of the log would say what is popular after it.
 //! Not here: learning from the stream, which is `prequential`.
 
 use serde_json::json;
@@ -24,6 +26,7 @@ use crate::dataset::{Dataset, DatasetEvent};
 use crate::replay::scoring::{RankModel, score_chunk};
 use crate::replay::walk::FrozenVersion;
 use crate::replay::{ReplayError, bar, report};
+use crate::train::count_history::CountHistory;
 
 /// Which events are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub enum HeldOut {
 
 /// Events that are ranked together.
 const CHUNK_LEN: usize = 128;
+/// The same where the counts are those of the first of them.
+const CHUNK_LEN_OF_MOMENT: usize = 16;
 
 impl HeldOut {
     /// As it is called on the command line.
@@ -76,7 +81,8 @@ impl HeldOut {
             }
             Self::LeaveOneOut => {
                 "the last event of every user is ranked, all others are learned by a warm fit; what other users \
-                 did later is among them, so all systems but popularity_7d know the future"
+                 did later is among them, so all systems but popularity_7d know the future; freshet's item prior \
+                 counts what came before the event"
             }
         };
         vec![
@@ -115,10 +121,10 @@ pub async fn run(
         });
     }
     let progress = bar(0, "warm fit");
-    let version = offline.fit(dataset, learned.iter().copied(), &progress)?;
+    let (version, counts) = offline.fit_with_counts(dataset, learned.iter().copied(), &progress)?;
     progress.finish();
     let fit_secs = started_at.elapsed().as_secs_f64();
-    let outcomes = rank(dataset, held_out, &marks, &version).await?;
+    let outcomes = rank(dataset, held_out, &marks, &version, &counts).await?;
     let systems = Systems::of(&outcomes, &SYSTEMS, seed, |name| match name {
         "frozen" => {
             "it is freshet itself, since nothing is learned from the held-out events".to_owned()
@@ -162,6 +168,7 @@ async fn rank(
     held_out: HeldOut,
     marks: &[bool],
     version: &FrozenVersion,
+    counts: &CountHistory,
 ) -> Result<Outcomes, ReplayError> {
     let mut timelines = Timelines::new(dataset.users.len());
     let (mut learned, mut asked) = (Vec::new(), Vec::new());
@@ -176,17 +183,28 @@ async fn rank(
     let mut baselines = baselines(dataset, version, &learned, &timelines);
     let mut outcomes = Outcomes::new(dataset.items.len(), select(dataset, marks, false));
     let progress = bar(asked.len(), "rank");
-    let model = RankModel {
-        ready: &version.ready,
-        state: &version.state,
-        rows: &version.rows,
-        kind: dataset.kind,
+    let is_of_moment = held_out == HeldOut::LeaveOneOut;
+    let chunk_len = if is_of_moment {
+        CHUNK_LEN_OF_MOMENT
+    } else {
+        CHUNK_LEN
     };
-    for chunk in asked.chunks(CHUNK_LEN) {
+    let mut ready = version.ready.clone();
+    for chunk in asked.chunks(chunk_len) {
+        if is_of_moment {
+            let codes = counts.codes(chunk[0].occurred_at);
+            ready.scorer = version.ready.scorer.with_counts(codes);
+        }
+        let model = RankModel {
+            ready: &ready,
+            state: &version.state,
+            rows: &version.rows,
+            kind: dataset.kind,
+        };
         outcomes.ask(chunk);
         outcomes.answer("freshet", &score_chunk(model, chunk, &timelines).await?);
         for (name, ranked) in baselines.rank(chunk, &timelines, Learning::Stopped) {
-            let knows_its_week = name != "popularity_7d" || held_out != HeldOut::LeaveOneOut;
+            let knows_its_week = name != "popularity_7d" || !is_of_moment;
             if knows_its_week {
                 outcomes.answer(name, &ranked);
             }
@@ -194,7 +212,7 @@ async fn rank(
         progress.inc(chunk.len() as u64); // usize fits u64
     }
     progress.finish();
-    if held_out == HeldOut::LeaveOneOut {
+    if is_of_moment {
         let ranked = last_weeks(dataset, marks, &timelines, &learned, &asked);
         outcomes.answer("popularity_7d", &ranked);
     }

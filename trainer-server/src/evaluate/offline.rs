@@ -23,6 +23,7 @@ use crate::replay::ReplayError;
 use crate::replay::scoring::ItemRows;
 use crate::replay::walk::FrozenVersion;
 use crate::text_source::{self, CachedTextEncoder, EmbeddingCache};
+use crate::train::count_history::CountHistory;
 
 /// What every fit of one evaluation shares: the configuration, and a folder where embedded texts are kept.
 #[derive(Debug)]
@@ -102,6 +103,20 @@ impl Offline {
         events: impl IntoIterator<Item = &'a DatasetEvent>,
         progress: &ProgressBar,
     ) -> Result<FrozenVersion, ReplayError> {
+        self.fit_with_counts(dataset, events, progress)
+            .map(|(version, _)| version)
+    }
+
+    /// [`fit`](Self::fit), and the item counts of all times.
+    ///
+    /// # Errors
+    /// Those of `fit`.
+    pub fn fit_with_counts<'a>(
+        &self,
+        dataset: &Dataset,
+        events: impl IntoIterator<Item = &'a DatasetEvent>,
+        progress: &ProgressBar,
+    ) -> Result<(FrozenVersion, CountHistory), ReplayError> {
         let (mut learner, mut preprocessor) = self.learner(dataset)?;
         learner.ingest(&mut preprocessor, &records(dataset, events, 0)?)?;
         learner.warm_fit(&preprocessor, |step| {
@@ -112,7 +127,8 @@ impl Offline {
         let state = learner.candidate();
         let ready = learner.ready(&state);
         let rows = ItemRows::new(dataset, &ready);
-        Ok(FrozenVersion { ready, state, rows })
+        let counts = learner.count_history(&preprocessor);
+        Ok((FrozenVersion { ready, state, rows }, counts))
     }
 }
 

@@ -48,7 +48,8 @@ impl Learner {
     }
 
     /// The counts of all times so far.
-    pub(super) fn count_history(&self, preprocessor: &Preprocessor) -> CountHistory {
+    #[must_use]
+    pub fn count_history(&self, preprocessor: &Preprocessor) -> CountHistory {
         CountHistory::of(
             preprocessor.timelines().iter().flatten(),
             self.parameters.num_items,

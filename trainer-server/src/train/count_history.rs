@@ -82,18 +82,9 @@ impl CountHistory {
         let num_half_lives = self.num_half_lives();
         let mut sums = Vec::with_capacity(items.len() * num_half_lives);
         for item_idx in items {
-            let item_idx = *item_idx as usize;
-            let (first, end) = match self.starts.get(item_idx..item_idx + 2) {
-                Some(bounds) => (bounds[0], bounds[1]),
-                None => (0, 0), // newer than this history
-            };
-            let num_before = self.times[first..end].partition_point(|at| *at < at_millis);
-            match num_before {
-                0 => sums.extend(std::iter::repeat_n(prior::NEVER, num_half_lives)),
-                _ => {
-                    let last = (first + num_before - 1) * num_half_lives;
-                    sums.extend(&self.log2_sums[last..last + num_half_lives]);
-                }
+            match self.sums_before(*item_idx, at_millis) {
+                Some(row) => sums.extend(row),
+                None => sums.extend(std::iter::repeat_n(prior::NEVER, num_half_lives)),
             }
         }
         prior::features(
@@ -102,6 +93,36 @@ impl CountHistory {
             self.landmark_millis,
             at_millis,
         )
+    }
+
+    /// Count codes of all items from what happened strictly before `at_millis`: what pages held then.
+    ///
+    /// # Shapes
+    /// → `[num_items, num_half_lives]`, row-major.
+    #[must_use]
+    pub fn codes(&self, at_millis: i64) -> Vec<i16> {
+        let num_items = self.starts.len().saturating_sub(1);
+        let mut codes = vec![prior::NEVER_CODE; num_items * self.num_half_lives()];
+        let rows = codes.chunks_exact_mut(self.num_half_lives().max(1));
+        for (item_idx, row) in (0..).zip(rows) {
+            if let Some(sums) = self.sums_before(item_idx, at_millis) {
+                let sums = sums.iter().map(|sum| prior::count_code(f64::from(*sum)));
+                row.iter_mut()
+                    .zip(sums)
+                    .for_each(|(code, of_sum)| *code = of_sum);
+            }
+        }
+        codes
+    }
+
+    /// `log2 S` of an item after its last event before `at_millis`; `None` where it has none.
+    fn sums_before(&self, item_idx: u32, at_millis: i64) -> Option<&[f32]> {
+        let num_half_lives = self.num_half_lives();
+        let bounds = self.starts.get(item_idx as usize..item_idx as usize + 2)?; // or it is newer than this history
+        let times = &self.times[bounds[0]..bounds[1]];
+        let last = times.partition_point(|at| *at < at_millis).checked_sub(1)?;
+        let first = (bounds[0] + last) * num_half_lives;
+        Some(&self.log2_sums[first..first + num_half_lives])
     }
 }
 
@@ -147,6 +168,8 @@ mod tests {
             }
             let expected = prior::features(&live.log2_sums(), &HALF_LIVES_SECS, 5_000, at_millis);
             let actual = history.features(&[0, 1, 2], at_millis);
+            let codes: Vec<i16> = (0..3).flat_map(|item_idx| live.codes(item_idx)).collect();
+            assert_eq!(history.codes(at_millis), codes, "at {at_millis}");
             for (actual, expected) in actual.iter().zip(&expected) {
                 assert!(
                     (actual - expected).abs() < 1e-5,
