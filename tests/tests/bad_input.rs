@@ -242,6 +242,26 @@ async fn goes_on(server: &Server, log_offset: u64) -> anyhow::Result<()> {
 }
 
 #[test]
+fn flags_of_raw_purchases_are_refused_beside_other_files() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    for flag in ["--to-dataset", "--json"] {
+        let mut command = Command::new(freshet_program()?);
+        let output = command
+            .current_dir(dir.path())
+            .args(["import", "--items", "items.tsv", flag, "out"])
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{flag} was taken");
+        assert!(
+            said.contains(flag) && said.contains("--purchases"),
+            "{said:?}"
+        );
+        assert_eq!(std::fs::read_dir(dir.path())?.count(), 0, "nothing is made");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_wrong_setting_stops_the_start_and_is_named_with_what_is_wrong() -> anyhow::Result<()> {
     let cases = [
         ("train.sed=1", ["train.sed", "train.seed"]),
@@ -254,12 +274,22 @@ fn a_wrong_setting_stops_the_start_and_is_named_with_what_is_wrong() -> anyhow::
         ("train.seed=soon", ["seed", "soon"]),
         ("model.num_heads=7", ["model.num_heads", "embedding_dim"]),
         ("server.bind=everywhere", ["server.bind", "socket address"]),
+        (
+            "release.distillation=0.5 release.teacher_dir=/no/teacher",
+            ["release.teacher_dir", "/no/teacher"],
+        ),
+        (
+            "model.text_encoder_dir=/no/encoder",
+            ["model.text_encoder_dir", "/no/encoder"],
+        ),
     ];
     for (setting, names) in cases {
         let dir = tempfile::tempdir()?;
         let mut command = Command::new(freshet_program()?);
         let output = command
-            .args(["serve", "--set", setting, "--data-dir"])
+            .arg("serve")
+            .args(setting.split(' ').flat_map(|one| ["--set", one]))
+            .arg("--data-dir")
             .arg(dir.path().join("data"))
             .output()?;
         let said = String::from_utf8_lossy(&output.stderr);

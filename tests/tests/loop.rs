@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use harness::native_page::NativePage;
 use harness::people::{Person, World};
 use harness::ranking::place_of;
-use harness::scene::{NOW_MILLIS, START_MILLIS, Scene};
+use harness::scene::{HOUR_MILLIS, NOW_MILLIS, START_MILLIS, Scene};
 use harness::server::{Server, Setup};
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::{RankOptions, RankRequest, RankedItem, ReadyVersion};
@@ -48,6 +48,37 @@ async fn one_click_posted_over_http_changes_what_a_page_ranks() -> anyhow::Resul
         places[0], places[1]
     );
     assert!(places[1] < places[0]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_began_with_two_items_learns_a_catalogue_and_a_past_that_come_later()
+-> anyhow::Result<()> {
+    let mut world = World::new(3);
+    let mut people = world.people(30);
+    let past = world.past(&mut people, 10, HOUR_MILLIS, START_MILLIS);
+    let setup = Setup::default()
+        .set("clock.mode", "event_time")
+        .set("release.interval_events", "100");
+    let server = Server::start(setup).await?;
+    server.api.put_items(&world.items[..2]).await?;
+    let mut visitor = world.people(1).remove(0);
+    let first = world.items[0].item_id.clone();
+    for _ in 0..3 {
+        let click = world.click(&mut visitor, &first, START_MILLIS - 20 * HOUR_MILLIS);
+        server.api.post_events(&[click]).await?;
+        server.has_learned_all().await?;
+    }
+    server.api.put_items(&world.items).await?;
+    for batch in past.chunks(100) {
+        server.api.post_events(batch).await?;
+    }
+    server.has_learned_all().await?;
+    let ranking = server
+        .api
+        .recommend(&people[0].history, world.items.len(), NOW_MILLIS)
+        .await?;
+    assert_eq!(ranking.items.len(), world.items.len());
     Ok(())
 }
 

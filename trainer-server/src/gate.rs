@@ -1,7 +1,7 @@
 //! Publish gate, the cheap part: what every version passes before a page sees it.
 //!
-//! Finite scores; paired log loss against the live version on the events just scored; agreement of the
-//! compressed with the f32 model in the top 10; the self-test, run again on an engine built from the
+//! Finite scores; paired log loss against the live version on the events just scored, among the items that both
+//! know, since more items alone make every loss larger; agreement of the compressed with the f32 model in the top 10; the self-test, run again on an engine built from the
 //! codes alone. Not here: wasm run and canary of releases.
 
 use shared_model::codec::state::CodeState;
@@ -93,8 +93,10 @@ pub async fn check(
     let scores = candidate.score(probe.sequences, probe.queries).await?;
     let num_items = candidate.num_items();
     let num_live_items = probe.live_scores.len() / probe.queries.len();
-    let candidate_loss = mean_log_loss(&scores, num_items, probe.targets);
-    let live_loss = mean_log_loss(probe.live_scores, num_live_items, probe.targets);
+    let num_common = num_items.min(num_live_items);
+    let loss = |scores, num_items| mean_log_loss(scores, num_items, num_common, probe.targets);
+    let candidate_loss = loss(&scores, num_items);
+    let live_loss = loss(probe.live_scores, num_live_items);
     let rise_max = bounds.log_loss_rise_max;
     if let (Some(candidate), Some(live)) = (candidate_loss, live_loss)
         && candidate > live * (1.0 + rise_max)
@@ -155,10 +157,17 @@ pub async fn run_self_test(
         .map_err(|error| GateError::SelfTest(error.to_string()))
 }
 
-/// Mean of `ln Σ exp(scores) − score_target`; `None` where no target is among the items.
-pub(crate) fn mean_log_loss(scores: &[f32], num_items: usize, targets: &[u32]) -> Option<f32> {
+/// Mean of `ln Σ exp(scores) − score_target` over the first `num_compared` items of each row of `num_items`; `None`
+/// where no target is among them.
+pub(crate) fn mean_log_loss(
+    scores: &[f32],
+    num_items: usize,
+    num_compared: usize,
+    targets: &[u32],
+) -> Option<f32> {
     let mut losses = Vec::new();
     for (row, target) in scores.chunks_exact(num_items).zip(targets) {
+        let row = &row[..num_compared];
         let Some(target_score) = row.get(*target as usize) else {
             continue;
         };
@@ -193,9 +202,21 @@ mod tests {
 
     #[test]
     fn log_loss_of_uniform_scores_is_the_log_of_the_catalogue() {
-        let loss = mean_log_loss(&[0.0; 8], 4, &[1, 3]).expect("targets are known");
+        let loss = mean_log_loss(&[0.0; 8], 4, 4, &[1, 3]).expect("targets are known");
         assert!((loss - 4.0_f32.ln()).abs() < 1e-6);
-        assert_eq!(mean_log_loss(&[0.0; 4], 4, &[9]), None);
+        assert_eq!(mean_log_loss(&[0.0; 4], 4, 4, &[9]), None);
+    }
+
+    #[test]
+    fn items_that_only_one_version_knows_are_in_no_loss() {
+        let grown = [1.0, 2.0, 9.0, 9.0, 2.0, 1.0, 9.0, 9.0];
+        let live = [1.0, 2.0, 2.0, 1.0];
+        let targets = [1, 0];
+        assert_eq!(
+            mean_log_loss(&grown, 4, 2, &targets),
+            mean_log_loss(&live, 2, 2, &targets)
+        );
+        assert_eq!(mean_log_loss(&grown, 4, 2, &[2, 3]), None);
     }
 
     #[test]

@@ -30,18 +30,41 @@ const FETCH_COMMAND: &str = "freshet text fetch";
 pub struct TextSource {
     /// Pretrained, small, or whichever can be had.
     pub choice: TextEncoderChoice,
-    /// Folder with `model.safetensors`, `tokenizer.json` and `config.json`; looked at first.
+    /// Folder with `model.safetensors`, `tokenizer.json` and `config.json`; where it is named, no other is looked at.
     pub dir: Option<PathBuf>,
     /// Where [`fetch_pretrained`] puts what it downloads.
     pub cache_dir: PathBuf,
 }
 
 impl TextSource {
-    /// Folders where pretrained files are looked for, in this order.
+    /// What the configuration says.
     #[must_use]
-    pub fn folders(&self) -> Vec<PathBuf> {
-        let cached = fetch::folder(&self.cache_dir);
-        self.dir.iter().cloned().chain([cached]).collect()
+    pub fn of(config: &Config) -> Self {
+        Self {
+            choice: config.model.text_encoder,
+            dir: config.model.text_encoder_dir.clone(),
+            cache_dir: default_cache_dir(),
+        }
+    }
+
+    /// Whether the folder that the operator named, if any, has the files of an encoder; they are not read.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn check_folder(&self) -> Result<(), TextSourceError> {
+        match self.choice {
+            TextEncoderChoice::Small => Ok(()),
+            TextEncoderChoice::Auto | TextEncoderChoice::Pretrained => {
+                named_folder(self).map(|_| ())
+            }
+        }
+    }
+
+    /// Where pretrained files are looked for.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        let cached = || fetch::folder(&self.cache_dir);
+        self.dir.clone().unwrap_or_else(cached)
     }
 }
 
@@ -126,11 +149,17 @@ pub enum TextSourceError {
         /// What is wrong with them.
         source: TextError,
     },
+    /// The folder that the operator named is not one of an encoder.
+    #[error("no text encoder in {dir:?}, expected a folder with {}", files::FILES.map(|file| file.name).join(", "))]
+    NotInFolder {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The pretrained encoder is asked for and its files are nowhere.
     #[error("no pretrained text encoder in {looked_in:?}; `{FETCH_COMMAND}` downloads one")]
     Missing {
-        /// The folders that were looked at.
-        looked_in: Vec<PathBuf>,
+        /// The folder that was looked at.
+        looked_in: PathBuf,
     },
     /// The encoder is to learn and has nothing that could.
     #[error(
@@ -178,11 +207,7 @@ pub enum TextSourceError {
 /// # Errors
 /// As [`load`], or the encoder is to learn and is the small one.
 pub fn from_config(config: &Config, device: &Device) -> Result<AnyTextEncoder, TextSourceError> {
-    let source = TextSource {
-        choice: config.model.text_encoder,
-        dir: config.model.text_encoder_dir.clone(),
-        cache_dir: default_cache_dir(),
-    };
+    let source = TextSource::of(config);
     let progress = spinner();
     let encoder = load(&source, device, &progress);
     progress.finish_and_clear();
@@ -217,7 +242,7 @@ pub fn load(
     }
     if source.choice == TextEncoderChoice::Pretrained {
         return Err(TextSourceError::Missing {
-            looked_in: source.folders(),
+            looked_in: source.folder(),
         });
     }
     tracing::warn!(
@@ -250,7 +275,7 @@ fn load_pretrained(
     device: &Device,
     progress: &ProgressBar,
 ) -> Result<Option<AnyTextEncoder>, TextSourceError> {
-    if let Some(dir) = source.dir.as_deref().filter(|dir| files::is_complete(dir)) {
+    if let Some(dir) = named_folder(source)? {
         return files::load_folder(dir, files::Trust::Operator, device, progress).map(Some);
     }
     let cached = fetch::folder(&source.cache_dir);
@@ -260,13 +285,26 @@ fn load_pretrained(
     Ok(None)
 }
 
+/// The folder that the operator named, where there is one.
+fn named_folder(source: &TextSource) -> Result<Option<&Path>, TextSourceError> {
+    let Some(dir) = source.dir.as_deref() else {
+        return Ok(None);
+    };
+    if files::is_complete(dir) {
+        return Ok(Some(dir));
+    }
+    Err(TextSourceError::NotInFolder {
+        dir: dir.to_owned(),
+    })
+}
+
 /// Files of the pretrained encoder where they are found, in the order of [`load`]; `None` where they are nowhere.
 ///
 /// # Errors
 /// Files that are there and damaged.
 pub fn read_pretrained(source: &TextSource) -> Result<Option<EncoderFiles>, TextSourceError> {
     let is_wanted = |name: &str| !shared_model::text::parameters::is_unused(name);
-    if let Some(dir) = source.dir.as_deref().filter(|dir| files::is_complete(dir)) {
+    if let Some(dir) = named_folder(source)? {
         return files::read_all(dir, files::Trust::Operator, is_wanted).map(Some);
     }
     let cached = fetch::folder(&source.cache_dir);

@@ -227,15 +227,18 @@ fn without_files_auto_hashes_words_and_pretrained_names_the_folders() {
     );
     assert!(matches!(auto, Ok(AnyTextEncoder::Small(_))));
 
-    let asked_for = source(
-        TextEncoderChoice::Pretrained,
-        Some(empty.path()),
-        empty.path(),
-    );
+    let asked_for = source(TextEncoderChoice::Pretrained, None, empty.path());
     let Err(TextSourceError::Missing { looked_in }) = load(&asked_for, &device, &progress) else {
         panic!("nothing to load")
     };
-    assert_eq!(looked_in.len(), 2);
+    assert!(looked_in.starts_with(empty.path()));
+
+    let named = source(TextEncoderChoice::Auto, Some(empty.path()), empty.path());
+    let Err(TextSourceError::NotInFolder { dir }) = load(&named, &device, &progress) else {
+        panic!("a folder that is named and empty is no reason to take another")
+    };
+    assert_eq!(dir, empty.path());
+    assert!(named.check_folder().is_err());
 }
 
 /// Overwrites every row of the cache file, so that what comes from it can be told from the encoder.

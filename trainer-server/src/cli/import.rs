@@ -51,6 +51,7 @@ pub struct ImportArgs {
 /// # Errors
 /// A file, the log or the server failed. Refused lines are reported and no error, unless all are.
 pub fn run(args: ImportArgs) -> anyhow::Result<()> {
+    check_flags(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -78,6 +79,20 @@ pub fn run(args: ImportArgs) -> anyhow::Result<()> {
     }
     if let Sink::Log(sink) = &sink {
         sink.log.shutdown();
+    }
+    Ok(())
+}
+
+/// clap leaves out `requires` where another flag of the line conflicts with what is required.
+fn check_flags(args: &ImportArgs) -> anyhow::Result<()> {
+    let given = [
+        ("--to-dataset", args.to_dataset.is_some()),
+        ("--json", args.json.is_some()),
+    ];
+    for (flag, is_given) in given {
+        if is_given && args.purchases.is_none() {
+            bail!("{flag} goes with --purchases alone; items and events are imported as they are");
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Context;
+use burn::tensor::Device;
 use clap::Args;
 use tokio::sync::watch;
 
@@ -14,9 +15,11 @@ use super::ConfigArgs;
 use crate::catalogue::Catalogue;
 use crate::clock::now_millis;
 use crate::config::Config;
+use crate::cross_encoder;
 use crate::event_log::{EventLog, EventLogConfig};
 use crate::http::{self, AppParts, AppState};
 use crate::publish::Publisher;
+use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
 
 /// How long the trainer may take to stop; what it did not publish it learns again.
@@ -80,6 +83,12 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     start_logging();
     tracing::info!(config = %serde_json::to_string(&*config)?, "effective configuration");
+    // What would only stop the trainer later is heard of now.
+    cross_encoder::teacher::from_config(&config, &Device::flex())
+        .context("release.teacher_dir cannot be used")?;
+    TextSource::of(&config)
+        .check_folder()
+        .context("model.text_encoder_dir cannot be used")?;
     // Taken first: a port in use should be heard of before a model is built.
     let listeners = Listeners::bind(&config)?;
     let data_dir = &config.server.data_dir;

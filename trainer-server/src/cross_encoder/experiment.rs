@@ -226,7 +226,7 @@ impl Experiment {
                 Ok((scorer, "pretrained"))
             }
             None if self.source.choice == TextEncoderChoice::Pretrained => {
-                let looked_in = self.source.folders();
+                let looked_in = self.source.folder();
                 Err(TextSourceError::Missing { looked_in }.into())
             }
             None => Ok((small()?, "small")),

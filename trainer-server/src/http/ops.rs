@@ -25,8 +25,14 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str
     if !state.log.is_writable() {
         return Err(Problem::unavailable("the event log cannot be written"));
     }
-    let can_have_version = state.catalogue.num_items() > 0;
-    if can_have_version && state.publisher.latest().is_none() {
+    if state.publisher.latest().is_some() {
+        return Ok("ready\n");
+    }
+    if let Some(error) = state.recommender.status()["error"].as_str() {
+        let detail = format!("there is no version, and the trainer stopped: {error}");
+        return Err(Problem::unavailable(detail));
+    }
+    if state.catalogue.num_items() > 0 {
         return Err(Problem::unavailable(
             "the first version is not published yet",
         ));

@@ -49,6 +49,15 @@ impl EventRules<'_> {
             let detail = format!("{} lies before 1970", event.occurred_at);
             return fault(RejectCode::Malformed, "occurred_at", detail);
         }
+        // Seconds of these years, read as milliseconds, lie in January 1970.
+        let now_secs = self.now_millis / 1000;
+        if (now_secs / 2..now_secs * 2).contains(&event.occurred_at) {
+            let detail = format!(
+                "{} are seconds, as it seems; milliseconds since 1970 are wanted",
+                event.occurred_at
+            );
+            return fault(RejectCode::Malformed, "occurred_at", detail);
+        }
         event.occurred_at = event.occurred_at.saturating_add(self.skew_millis).max(0);
         let ahead_millis = event.occurred_at.saturating_sub(self.now_millis);
         if ahead_millis > self.future_millis_max {
@@ -195,6 +204,7 @@ mod tests {
             ("occurred_at", json!(1.5), RejectCode::Malformed),
             ("occurred_at", json!(-1), RejectCode::Malformed),
             ("occurred_at", json!(302_001), RejectCode::TimeInFuture),
+            ("occurred_at", json!(2), RejectCode::Malformed), // seconds: it is 2000 ms past
             ("value", Value::Null, RejectCode::InvalidValue),
             ("value", json!("NaN"), RejectCode::Malformed),
             ("position", json!(-1), RejectCode::Malformed),

@@ -111,7 +111,12 @@ async fn mean_loss(
         let scores = scorer.score(sequences, &queries).await?;
         let rows = scores.chunks_exact(scorer.num_items());
         for (row, target) in rows.zip(&sample.targets[first..end]) {
-            losses.extend(mean_log_loss(&row[..num_items], num_items, &[*target]));
+            losses.extend(mean_log_loss(
+                &row[..num_items],
+                num_items,
+                num_items,
+                &[*target],
+            ));
         }
     }
     Ok((!losses.is_empty()).then(|| losses.iter().sum::<f32>() / losses.len() as f32)) // counts fit f32

@@ -111,9 +111,8 @@ impl Learner {
             let parameters = self.released(training, candidate.blend);
             let scorer = with_weights(scorer, &parameters);
             let loss = match scorer.score(&asked.sequences, &asked.queries).await {
-                Ok(scores) => {
-                    mean_log_loss(&scores, num_items, &asked.targets).map_or(0.0, f64::from)
-                }
+                Ok(scores) => mean_log_loss(&scores, num_items, num_items, &asked.targets)
+                    .map_or(0.0, f64::from),
                 Err(ScoreError::NotFinite { .. }) => f64::INFINITY, // never chosen
                 Err(error) => {
                     training.trial = Some(trial);

@@ -100,7 +100,7 @@ pub struct Row {
 pub fn run(study: &Study, variants: &[Variant], seed: u64) -> Result<Vec<Row>, StudyError> {
     let mut outcomes = study.outcomes();
     for variant in variants {
-        study.check(&variant.name, &variant.settings)?;
+        study.check_files(&variant.name, &variant.settings)?;
     }
     let mut rows = Vec::new();
     for variant in variants {

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
+use crate::cross_encoder::CrossEncoderError;
 use crate::replay::ReplayError;
 
 /// Why a study stopped.
@@ -35,6 +36,14 @@ pub enum StudyError {
         variant: String,
         /// What is wrong.
         source: ConfigError,
+    },
+    /// A CrossEncoder that a setting names cannot be loaded.
+    #[error("variant {variant:?}: release.teacher_dir cannot be used: {source}")]
+    Teacher {
+        /// Where it stands.
+        variant: String,
+        /// What is wrong.
+        source: CrossEncoderError,
     },
     /// Two versions that have no delta.
     #[error("no delta between two versions: {0}")]

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared_model::ids::{BlobId, Version};
@@ -16,6 +17,7 @@ use crate::baselines::ranked::Ranked;
 use crate::baselines::timelines::Timelines;
 use crate::checkpoint;
 use crate::config::Config;
+use crate::cross_encoder;
 use crate::dataset::Dataset;
 use crate::evaluate::cpu;
 use crate::evaluate::figures::{SystemFigures, figures};
@@ -147,6 +149,20 @@ impl Study {
             variant: name.to_owned(),
             source,
         })
+    }
+
+    /// [`Self::check`], and whether the files that the settings name can be used.
+    ///
+    /// # Errors
+    /// Names what is wrong, and `name`.
+    pub fn check_files(&self, name: &str, settings: &Settings) -> Result<(), StudyError> {
+        let config = self.check(name, settings)?;
+        let teacher = cross_encoder::teacher::from_config(&config, &Device::flex());
+        teacher.map_err(|source| StudyError::Teacher {
+            variant: name.to_owned(),
+            source,
+        })?;
+        Ok(())
     }
 
     fn range(&self) -> Range<usize> {
