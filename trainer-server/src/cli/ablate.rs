@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::replay::{write_json, write_text};
+use anyhow::ensure;
+
+use crate::replay::{check_can_write, write_json, write_text};
 use crate::study::ablation::{document, read_variants, run as run_variants, table};
 use crate::study::settings::Settings;
 use crate::study::trial::{Stretch, Study};
@@ -30,6 +32,10 @@ impl StudyArgs {
     /// # Errors
     /// A flag is malformed, or the study cannot be opened.
     pub fn open(&self, stretch: Stretch) -> anyhow::Result<Study> {
+        ensure!(
+            self.events_max != Some(0),
+            "--events-max is 0, expected 1 or more"
+        );
         let mut base = Settings::new();
         for setting in &self.set {
             let (key, value) = super::parse_setting(setting)?;
@@ -67,6 +73,9 @@ pub struct AblateArgs {
 /// # Errors
 /// Bad flags, a bad file, or what went wrong on the way.
 pub fn run(args: AblateArgs) -> anyhow::Result<()> {
+    for path in [&args.json, &args.markdown].into_iter().flatten() {
+        check_can_write(path)?;
+    }
     let variants = read_variants(&args.variants)?;
     let study = args.study.open(args.stretch)?;
     let rows = run_variants(&study, &variants, args.seed)?;

@@ -12,7 +12,7 @@ use crate::config::TextEncoderChoice;
 use crate::cross_encoder::experiment::{Base, Experiment, Strategy, Tempo};
 use crate::cross_encoder::scene::SceneOptions;
 use crate::dataset::Dataset;
-use crate::replay::write_json;
+use crate::replay::{check_can_write, write_json};
 use crate::text_source::{self, TextSource};
 
 /// Which weights learn.
@@ -117,6 +117,9 @@ pub struct CrossEncoderArgs {
 pub fn run(args: CrossEncoderArgs) -> anyhow::Result<()> {
     let started_at = Instant::now();
     check(&args)?;
+    if let Some(path) = &args.json {
+        check_can_write(path)?;
+    }
     let dataset = Dataset::load(&args.dataset, args.seed)?;
     let experiment = experiment(&args, started_at);
     let progress = bar();

@@ -9,7 +9,7 @@ use crate::evaluate::html::page;
 use crate::evaluate::offline::{self, Offline};
 use crate::evaluate::prequential::{self, Evaluation, Extras};
 use crate::evaluate::tensorboard;
-use crate::replay::{self, ReplayError, ReplayOptions, write_json, write_text};
+use crate::replay::{self, ReplayError, ReplayOptions, check_can_write, write_json, write_text};
 
 /// How events are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -98,6 +98,9 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         args.protocol == Protocol::Prequential || extras == Extras::default(),
         "--refit-days and --sasrec learn from a stream, which only --protocol prequential has"
     );
+    for path in [Some(&args.json), args.html.as_ref()].into_iter().flatten() {
+        check_can_write(path)?;
+    }
     let evaluation = super::replay::block_on(evaluate(args.protocol, options, extras))?;
     write_json(&args.json, &Value::Object(evaluation.document.clone()))?;
     println!("{:<34} {}", "figures", args.json.display());

@@ -13,7 +13,7 @@ use crate::event_log::{EventLog, EventLogConfig};
 use crate::import::raw::{self, Cleaned};
 use crate::import::sink::{LogSink, ServerSink, Sink};
 use crate::import::{Content, Report, import, send_all};
-use crate::replay::write_json;
+use crate::replay::{check_can_write, write_json};
 
 /// Flags of `freshet import`.
 #[derive(Debug, Clone, Args)]
@@ -122,6 +122,9 @@ fn open_sink(args: &ImportArgs) -> anyhow::Result<Sink> {
 /// Reads and cleans a raw file, prints what became of its lines, and writes it where `--json` says.
 fn read_purchases(path: &Path, args: &ImportArgs) -> anyhow::Result<Cleaned> {
     let config = args.config.load(Vec::new())?;
+    if let Some(path) = &args.json {
+        check_can_write(path)?;
+    }
     let style = ProgressStyle::with_template("rows   {wide_bar} {pos}/{len} {eta}")?;
     let bar = ProgressBar::new(0).with_style(style);
     let cleaned = raw::read(path, &config.import, |num_read, num_rows| {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::replay::{ReplayOptions, replay, write_json};
+use crate::replay::{ReplayOptions, check_can_write, replay, write_json};
 
 /// Flags of `freshet replay`.
 #[derive(Debug, Clone, clap::Args)]
@@ -85,6 +85,7 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
         bail!("--pages is {}, at most 1000 are allowed", args.pages);
     }
     let (report_path, num_kills) = (args.report.clone(), args.kills);
+    check_can_write(&report_path)?;
     let report = block_on(replay(options(args)))?;
     write_json(&report_path, &report)?;
     println!("{:<34} {}", "report", report_path.display());

@@ -235,6 +235,20 @@ pub async fn replay(options: ReplayOptions) -> Result<Value, ReplayError> {
     Ok(report::replay_report(&measured, &systems))
 }
 
+/// Whether a report can be written there later: asked before work that takes long.
+///
+/// # Errors
+/// It cannot.
+pub fn check_can_write(path: &Path) -> Result<(), ReplayError> {
+    let partial = path.with_extension("partial");
+    std::fs::File::create(&partial)
+        .and_then(|_| std::fs::remove_file(&partial))
+        .map_err(|source| ReplayError::Report {
+            path: path.to_owned(),
+            source,
+        })
+}
+
 /// Writes a document, whole or not at all.
 ///
 /// # Errors
