@@ -270,7 +270,7 @@ fn a_wrong_setting_stops_the_start_and_is_named_with_what_is_wrong() -> anyhow::
             "train.fast_interval_millis=1",
             ["train.fast_interval_millis", "is 1"],
         ),
-        ("train.dropout=2", ["train.dropout", "0 to 1"]),
+        ("train.dropout=2", ["train.dropout", "below 1"]),
         ("train.seed=soon", ["seed", "soon"]),
         ("model.num_heads=7", ["model.num_heads", "embedding_dim"]),
         ("server.bind=everywhere", ["server.bind", "socket address"]),

@@ -97,7 +97,7 @@ pub struct ConfigArgs {
     /// Folder of the log, the versions and the signing key [default: ./freshet-data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Any setting, for example --set train.seed=7; may be repeated
+    /// Any setting, for example --set train.seed=7; texts need no quotes; may be repeated
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
 }

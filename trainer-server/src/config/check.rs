@@ -401,22 +401,17 @@ impl Config {
             ));
         }
         let shares = [
-            ("train.dropout", self.train.dropout),
             ("train.id_dropout", self.train.id_dropout),
             ("train.weight_decay", self.train.weight_decay),
             ("train.augment_crop", self.train.augment_crop),
-            ("train.augment_mask", self.train.augment_mask),
             ("train.augment_reorder", self.train.augment_reorder),
-            ("train.text_drop", self.train.text_drop),
             ("release.pseudo_weight", self.release.pseudo_weight),
             (
                 "release.pseudo_confidence_min",
                 self.release.pseudo_confidence_min,
             ),
             ("release.recent_share", self.release.recent_share),
-            ("release.averaging", self.release.averaging),
             ("release.refit_rate", self.release.refit_rate),
-            ("release.refit_blend", self.release.refit_blend),
             ("gate.agreement_min", self.gate.agreement_min),
         ];
         for (key, actual) in shares {
@@ -432,7 +427,7 @@ impl Config {
             ("release.refit_blend", self.release.refit_blend),
         ];
         for (key, actual) in proper_shares {
-            if actual == 1.0 {
+            if !(0.0..1.0).contains(&actual) {
                 return Err(out_of_range(key, &actual, "0 or more and below 1"));
             }
         }

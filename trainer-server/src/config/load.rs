@@ -103,7 +103,8 @@ fn set(table: &mut Table, key: &str, text: &str, origin: &str) -> Result<(), Con
     let Some(slot) = section.get_mut(last) else {
         return Err(unknown_key(key.to_owned(), origin));
     };
-    *slot = if slot.is_str() {
+    let is_quoted = text.len() > 1 && text.starts_with('"') && text.ends_with('"');
+    *slot = if slot.is_str() && !is_quoted {
         Value::String(text.to_owned())
     } else {
         parse_value(text, &format!("`{key}` in {origin}"))?
@@ -111,6 +112,7 @@ fn set(table: &mut Table, key: &str, text: &str, origin: &str) -> Result<(), Con
     Ok(())
 }
 
+/// A value as in TOML.
 fn parse_value(text: &str, origin: &str) -> Result<Value, ConfigError> {
     let line = format!("value = {text}");
     let mut table: Table = line.parse().map_err(|source| ConfigError::Syntax {
@@ -293,6 +295,10 @@ mod tests {
             assert!(error.contains(key), "{error}");
         }
         assert!(flag("server.cors_origins", "[\"https://shop.example\"]").is_ok());
-        assert!(flag("server.static_dir", "./shop").is_ok());
+        for dir in ["./shop", "\"./shop\""] {
+            let config = flag("server.static_dir", dir).expect("a text with or without quotes");
+            let dir = config.server.static_dir.expect("set");
+            assert_eq!(dir, std::path::Path::new("./shop"));
+        }
     }
 }
