@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use harness::people::{TOPICS, World};
+use harness::scene::{HOUR_MILLIS, START_MILLIS};
 use harness::tiny_encoder::tiny_encoder;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -33,8 +34,6 @@ use trainer_server::train::init::init_parameters;
 use trainer_server::train::text_step::{TextStepConfig, TextStepInputs, TextTuner};
 use trainer_server::train::windows::{Example, Window};
 
-const START_MILLIS: i64 = 1_700_000_000_000;
-const HOUR_MILLIS: i64 = 3_600_000;
 /// Central differences of a loss in f32 with this step keep about three digits.
 const DIFFERENCE_STEP: f32 = 1e-2;
 const GRADIENT_TOLERANCE: f32 = 3e-3;

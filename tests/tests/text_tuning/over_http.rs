@@ -5,11 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use harness::native_page::NativePage;
 use harness::people::World;
+use harness::scene::{HOUR_MILLIS, START_MILLIS};
 use harness::server::{Server, Setup};
 use harness::tiny_encoder::write_tiny_encoder;
 use shared_model::codec::state::CodeState;
-
-use crate::{HOUR_MILLIS, START_MILLIS};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 

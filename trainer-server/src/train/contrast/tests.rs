@@ -107,6 +107,15 @@ fn gradients_are_those_of_finite_differences() {
     );
 }
 
+fn pretrain_to_the_end(
+    parameters: &mut ParameterSet,
+    windows: &[Window],
+    history: &CountHistory,
+    device: &Device,
+) -> Result<Vec<f32>, TrainError> {
+    pretrain(parameters, windows, history, &config(), device, |_| true)
+}
+
 #[test]
 fn pretraining_lowers_the_loss_and_leaves_heads_and_prior_alone() {
     let (mut parameters, windows, history) = toy();
@@ -120,14 +129,7 @@ fn pretraining_lowers_the_loss_and_leaves_heads_and_prior_alone() {
         let found = differentiate(parameters, &batch, &config(), &device, 0);
         found.expect("a finite loss").0
     };
-    let losses = pretrain(
-        &mut parameters,
-        &windows,
-        &history,
-        &config(),
-        &device,
-        |_| true,
-    );
+    let losses = pretrain_to_the_end(&mut parameters, &windows, &history, &device);
     assert_eq!(losses.expect("finite losses").len(), 12);
     let (first, last) = (loss(&before), loss(&parameters));
     assert!(last < 0.8 * first, "{first} before, {last} after");
@@ -148,14 +150,7 @@ fn windows_too_short_for_two_views_teach_nothing() {
     }
     let before = parameters.clone();
     let device = Device::flex().autodiff();
-    let losses = pretrain(
-        &mut parameters,
-        &windows,
-        &history,
-        &config(),
-        &device,
-        |_| true,
-    );
+    let losses = pretrain_to_the_end(&mut parameters, &windows, &history, &device);
     assert_eq!(losses.expect("nothing failed"), Vec::<f32>::new());
     assert_eq!(parameters, before);
 }
