@@ -1,5 +1,6 @@
 //! Benchmarks by name, each written as JSON beside the command, commit and machine that made it.
 
+mod delta;
 mod inputs;
 mod leave_one_out;
 mod train;
@@ -20,6 +21,8 @@ use crate::workspace::Workspace;
 pub(crate) enum Name {
     /// Raw and brotli bytes of the built browser modules and of the package's JavaScript.
     Sizes,
+    /// The delta codec beside zstd, RFC 9842 and bsdiff, on real streams and on a text encoder that is tuned first.
+    Delta,
     /// The training step beside the same model in PyTorch, which is installed under target.
     Train,
     /// Leave-one-out beside RecBole's SASRec, which is installed under target; for hours.
@@ -41,6 +44,7 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let numbers = match name {
         Name::Sizes => sizes(workspace)?,
+        Name::Delta => delta::measure(workspace)?,
         Name::Train => train::measure(workspace)?,
         Name::LeaveOneOut => leave_one_out::measure(workspace)?,
     };

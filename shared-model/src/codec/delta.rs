@@ -3,7 +3,7 @@
 //! ```text
 //! offset  bytes
 //!      0      4  magic "FRDL"
-//!      4      1  FORMAT_VERSION
+//!      4      1  DELTA_FORMAT_VERSION
 //!      5      4  checksum of everything else
 //!      9      8  base version, u64 little-endian
 //!     17      8  target version, u64 little-endian
@@ -24,10 +24,10 @@
 use std::collections::HashSet;
 
 use super::range_coder::{BinaryCoder, Decoder, Encoder, Prob};
-use super::rows::{ChangedRows, FreshRows, PerClass, RowMut};
-use super::state::{CodeState, CodeTensor, ItemEntry, StateError, check_size};
-use super::symbols::{ItemIds, Number, code_i64};
-use super::{BLOB_BYTES_MAX, CodecError, FORMAT_VERSION, check_limit, check_seal, seal};
+use super::state::{CodeState, ItemEntry, StateError, check_size};
+use super::symbols::{ItemIds, Number, Positions, code_i64};
+use super::tensors::code_tensors;
+use super::{BLOB_BYTES_MAX, CodecError, DELTA_FORMAT_VERSION, check_limit, check_seal, seal};
 use crate::ids::{BlobId, Version};
 use crate::spec::NUM_ITEMS_MAX;
 
@@ -95,9 +95,10 @@ pub fn read_delta_header(bytes: &[u8]) -> Result<DeltaHeader, CodecError> {
         .get(MAGIC.len())
         .copied()
         .ok_or(CodecError::Truncated)?;
-    if format_version != FORMAT_VERSION {
+    if format_version != DELTA_FORMAT_VERSION {
         return Err(CodecError::FormatVersion {
             actual: format_version,
+            expected: DELTA_FORMAT_VERSION,
         });
     }
     let header = bytes
@@ -173,7 +174,7 @@ pub fn apply_delta_to(
 fn header_bytes(header: &DeltaHeader) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(MAGIC);
-    bytes.push(FORMAT_VERSION);
+    bytes.push(DELTA_FORMAT_VERSION);
     bytes.extend_from_slice(&[0; 4]); // see `seal`
     bytes.extend_from_slice(&header.base_version.0.to_le_bytes());
     bytes.extend_from_slice(&header.target_version.0.to_le_bytes());
@@ -219,36 +220,8 @@ fn code_body<C: BinaryCoder>(
     code_flips(coder, base, target)?;
     target.grow_tensors();
 
-    let mut num_changed = Number::new();
-    let (mut changed, mut fresh) = (PerClass::<ChangedRows>::new(), PerClass::<FreshRows>::new());
-    for (tensor_idx, shape) in target.shapes().iter().enumerate() {
-        let (base_tensor, target_tensor) =
-            (&base.tensors[tensor_idx], &mut target.tensors[tensor_idx]);
-        if shape.num_cols == 0 {
-            continue;
-        }
-        let changed_rows = changed_positions(base_tensor, target_tensor);
-        let num_changed = num_changed.code(coder, changed_rows.len() as u32) as usize; // below NUM_CODES_MAX, fits
-        check_limit("number of changed rows", num_changed, base_tensor.num_rows)?;
-        if num_changed > 0 {
-            let mut positions = Positions::new(&changed_rows, num_changed);
-            code_changed_rows(
-                coder,
-                &mut positions,
-                changed.enter(shape),
-                base_tensor,
-                target_tensor,
-            )?;
-        }
-        if base_tensor.num_rows == target_tensor.num_rows {
-            continue;
-        }
-        let rows = fresh.enter(shape);
-        for row_idx in base_tensor.num_rows..target_tensor.num_rows {
-            rows.code(coder, row_mut(target_tensor, row_idx))?;
-        }
-    }
-    Ok(())
+    let shapes = target.shapes();
+    code_tensors(coder, &shapes, &base.tensors, &mut target.tensors)
 }
 
 fn code_new_items<C: BinaryCoder>(
@@ -303,81 +276,4 @@ fn code_flips<C: BinaryCoder>(
         target.items[item_idx].available = !base.items[item_idx].available;
     }
     Ok(())
-}
-
-/// Rows of the base that are others in the target; what a decoder holds has none yet.
-fn changed_positions(base: &CodeTensor, target: &CodeTensor) -> Vec<usize> {
-    let is_changed = |row_idx: &usize| {
-        base.exponents[*row_idx] != target.exponents[*row_idx]
-            || base.row(*row_idx) != target.row(*row_idx)
-    };
-    (0..base.num_rows).filter(is_changed).collect()
-}
-
-fn code_changed_rows<C: BinaryCoder>(
-    coder: &mut C,
-    positions: &mut Positions<'_>,
-    rows: &mut ChangedRows,
-    base: &CodeTensor,
-    target: &mut CodeTensor,
-) -> Result<(), CodecError> {
-    while let Some(row_idx) = positions.code(coder, base.num_rows)? {
-        let base_row = (base.exponents[row_idx], base.row(row_idx));
-        rows.code(coder, base_row, row_mut(target, row_idx))?;
-    }
-    Ok(())
-}
-
-fn row_mut(tensor: &mut CodeTensor, row_idx: usize) -> RowMut<'_> {
-    let codes = row_idx * tensor.num_cols..(row_idx + 1) * tensor.num_cols;
-    RowMut {
-        exponent: &mut tensor.exponents[row_idx],
-        codes: &mut tensor.codes[codes],
-    }
-}
-
-/// Ascending positions as gaps. An encoder is given all of them, a decoder none, but their number.
-struct Positions<'a> {
-    given: &'a [usize],
-    num_left: usize,
-    gap: Number,
-    next: usize,
-}
-
-impl<'a> Positions<'a> {
-    fn new(given: &'a [usize], num_positions: usize) -> Self {
-        Self {
-            given,
-            num_left: num_positions,
-            gap: Number::new(),
-            next: 0,
-        }
-    }
-
-    /// The next position, below `len`; `None` after the last.
-    fn code<C: BinaryCoder>(
-        &mut self,
-        coder: &mut C,
-        len: usize,
-    ) -> Result<Option<usize>, CodecError> {
-        if self.num_left == 0 {
-            return Ok(None);
-        }
-        self.num_left -= 1;
-        let mut gap = 0;
-        if let Some((position, rest)) = self.given.split_first() {
-            gap = position - self.next;
-            self.given = rest;
-        }
-        let gap = self.gap.code(coder, gap as u32) as usize; // below NUM_CODES_MAX, fits
-        let position = self.next.saturating_add(gap);
-        if position >= len {
-            return Err(CodecError::Corrupt {
-                what: "position beyond the end",
-            });
-        }
-        self.next = position + 1;
-        coder.check()?;
-        Ok(Some(position))
-    }
 }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! delta, snapshot   layouts of the two blobs, limits, hashes
+//!   tensors         what differs between the tensors of two states
 //!   rows            what a row of codes looks like: contexts and predictors
 //!     symbols       numbers, bit trees and identifiers as binary decisions
 //!       range_coder binary decisions as bytes
@@ -18,12 +19,16 @@ mod symbols;
 
 pub mod delta;
 pub mod snapshot;
+pub mod tensors;
 
 use crate::ids::{BlobId, IdError, Version};
 use state::StateError;
 
-/// Version of both wire layouts; a layout change needs a new number and new golden files.
-pub const FORMAT_VERSION: u8 = 1;
+/// Version of the layout of deltas; a layout change needs a new number and new golden files.
+pub const DELTA_FORMAT_VERSION: u8 = 2;
+
+/// Version of the layout of snapshots; likewise.
+pub const SNAPSHOT_FORMAT_VERSION: u8 = 1;
 
 /// Largest delta or snapshot that is decoded, in bytes.
 pub const BLOB_BYTES_MAX: usize = 1 << 29;
@@ -38,10 +43,12 @@ pub enum CodecError {
         expected: &'static str,
     },
     /// Written by another format version.
-    #[error("format version {actual} is not supported, expected {FORMAT_VERSION}")]
+    #[error("format version {actual} is not supported, expected {expected}")]
     FormatVersion {
         /// The version found.
         actual: u8,
+        /// The version that is read and written.
+        expected: u8,
     },
     /// Damaged on the way.
     #[error("the checksum does not match")]

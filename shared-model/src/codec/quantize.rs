@@ -104,7 +104,8 @@ pub fn rescale_code(code: i16, shift: i8, code_bits: u8) -> i16 {
 }
 
 /// `2^exponent` for every `i8` but −128 and −127, which are subnormal; exact.
-fn power_of_two(exponent: i8) -> f32 {
+#[must_use]
+pub fn power_of_two(exponent: i8) -> f32 {
     let biased = (i32::from(exponent) + 127).max(1);
     f32::from_bits((biased as u32) << 23) // 1 to 254, fits the exponent field
 }

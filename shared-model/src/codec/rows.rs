@@ -10,7 +10,7 @@
 //! * [`ChangedRows`]: rows with a base. Per row the exponent change; per code the difference to its prediction as
 //!   zero flag, sign, magnitude. Contexts of the zero flag: before the first change of a row, how many columns are
 //!   left (the row was sent because something changed); after it, the share of columns changed so far and the last
-//!   two flags; in both, whether the same column changed in the row coded before.
+//!   two flags; in both, how often the same column has changed in the rows coded before, a fading share.
 //!
 //! The prediction is the base code, rescaled if the exponent changed. In `item.counts` it is at least the smallest
 //! code seen so far in the column: an item touched now has the count of one event now, or more.

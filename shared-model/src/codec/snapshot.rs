@@ -3,7 +3,7 @@
 //! ```text
 //! offset  bytes
 //!      0      4  magic "FRSN"
-//!      4      1  FORMAT_VERSION
+//!      4      1  SNAPSHOT_FORMAT_VERSION
 //!      5      4  checksum of everything else
 //!      9      8  version, u64 little-endian
 //!     17     32  hash of the state
@@ -22,7 +22,7 @@ use super::range_coder::{BinaryCoder, Decoder, Encoder, Prob};
 use super::rows::{FreshRows, PerClass, RowMut};
 use super::state::{CodeState, CodeTensor, ItemEntry, check_size};
 use super::symbols::ItemIds;
-use super::{BLOB_BYTES_MAX, CodecError, FORMAT_VERSION, check_limit, check_seal, seal};
+use super::{BLOB_BYTES_MAX, CodecError, SNAPSHOT_FORMAT_VERSION, check_limit, check_seal, seal};
 use crate::ids::{BlobId, Version};
 use crate::spec::ModelSpec;
 
@@ -44,7 +44,7 @@ pub fn encode_snapshot(state: &CodeState, version: Version) -> Result<Vec<u8>, C
     check_limit("spec bytes", spec.len(), SPEC_BYTES_MAX)?;
     let mut bytes = Vec::with_capacity(FIXED_BYTES + spec.len() + state.learned_code_bytes());
     bytes.extend_from_slice(MAGIC);
-    bytes.push(FORMAT_VERSION);
+    bytes.push(SNAPSHOT_FORMAT_VERSION);
     bytes.extend_from_slice(&[0; 4]); // see `seal`
     bytes.extend_from_slice(&version.0.to_le_bytes());
     bytes.extend_from_slice(&state.hash().0);
@@ -130,9 +130,10 @@ fn read_header(bytes: &[u8]) -> Result<Header<'_>, CodecError> {
         });
     }
     let [format_version] = take(&mut rest)?;
-    if format_version != FORMAT_VERSION {
+    if format_version != SNAPSHOT_FORMAT_VERSION {
         return Err(CodecError::FormatVersion {
             actual: format_version,
+            expected: SNAPSHOT_FORMAT_VERSION,
         });
     }
     check_seal(bytes)?;

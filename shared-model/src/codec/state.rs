@@ -15,7 +15,9 @@
 mod check;
 
 pub use check::StateError;
-pub(super) use check::{check_size, code_range, is_exponent_valid};
+pub(super) use check::{
+    check_size, check_tensor_shapes, check_tensor_values, code_range, is_exponent_valid,
+};
 
 use super::quantize::{EXPONENT_ZERO, dequantize};
 use crate::ids::{BlobId, ItemId};

@@ -147,6 +147,52 @@ impl ItemIds {
     }
 }
 
+/// Ascending positions as gaps. An encoder is given all of them, a decoder none, but their number.
+pub(super) struct Positions<'a> {
+    given: &'a [usize],
+    num_left: usize,
+    gap: Number,
+    next: usize,
+}
+
+impl<'a> Positions<'a> {
+    pub(super) fn new(given: &'a [usize], num_positions: usize) -> Self {
+        Self {
+            given,
+            num_left: num_positions,
+            gap: Number::new(),
+            next: 0,
+        }
+    }
+
+    /// The next position, below `len`; `None` after the last.
+    pub(super) fn code<C: BinaryCoder>(
+        &mut self,
+        coder: &mut C,
+        len: usize,
+    ) -> Result<Option<usize>, CodecError> {
+        if self.num_left == 0 {
+            return Ok(None);
+        }
+        self.num_left -= 1;
+        let mut gap = 0;
+        if let Some((position, rest)) = self.given.split_first() {
+            gap = position - self.next;
+            self.given = rest;
+        }
+        let gap = self.gap.code(coder, gap as u32) as usize; // below NUM_CODES_MAX, fits
+        let position = self.next.saturating_add(gap);
+        if position >= len {
+            return Err(CodecError::Corrupt {
+                what: "position beyond the end",
+            });
+        }
+        self.next = position + 1;
+        coder.check()?;
+        Ok(Some(position))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -164,15 +164,21 @@ fn other_formats_and_versions_are_named_in_the_refusal() {
             expected: "snapshot"
         })
     );
-    delta[4] = 2;
+    delta[4] = 3;
     snapshot[4] = 0;
     assert_eq!(
         read_delta_header(&delta),
-        Err(CodecError::FormatVersion { actual: 2 })
+        Err(CodecError::FormatVersion {
+            actual: 3,
+            expected: 2
+        })
     );
     assert_eq!(
         decode_snapshot(&snapshot),
-        Err(CodecError::FormatVersion { actual: 0 })
+        Err(CodecError::FormatVersion {
+            actual: 0,
+            expected: 1
+        })
     );
 }
 

@@ -1,6 +1,6 @@
 //! Golden files: fixed tiny inputs give these very bytes for ever.
 //!
-//! A layout change needs a new `FORMAT_VERSION`, hence new file names, and `FRESHET_WRITE_GOLDEN=1 cargo test golden`.
+//! A layout change needs a new format version, hence new file names, and `FRESHET_WRITE_GOLDEN=1 cargo test golden`.
 //! Files of earlier versions stay and must be refused with their version named.
 
 use std::fs;
@@ -11,7 +11,7 @@ use shared_model::codec::snapshot::{decode_snapshot, encode_snapshot};
 use shared_model::codec::state::{
     CodeState, ItemEntry, NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR, NEVER_CODE, StateError,
 };
-use shared_model::codec::{self, quantize::rescale_code};
+use shared_model::codec::{self, CodecError, quantize::rescale_code};
 use shared_model::ids::{ItemId, Version};
 use shared_model::manifest::{self, verify};
 use shared_model::spec::ModelSpec;
@@ -19,23 +19,33 @@ use shared_model::spec::ModelSpec;
 use crate::fixtures::{Published, Publisher, announcement_of, manifest_of, tiny_spec};
 use ed25519_dalek::SigningKey;
 
+/// A committed file.
+fn golden(name: &str) -> Vec<u8> {
+    let path = golden_path(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("{error}: {}", path.display()))
+}
+
+fn golden_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
 /// Compares with the committed file; writes it only where there is none and it was asked for.
 fn assert_golden(name: &str, actual: &[u8]) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
+    let path = golden_path(name);
     let is_asked_to_write = std::env::var_os("FRESHET_WRITE_GOLDEN").is_some();
     if is_asked_to_write && !path.exists() {
         fs::write(&path, actual).expect("golden folder is writable");
     }
-    let expected = fs::read(&path).unwrap_or_else(|error| panic!("{error}: {}", path.display()));
+    let expected = golden(name);
     let first_difference = expected
         .iter()
         .zip(actual)
         .position(|(expected, actual)| expected != actual);
     assert!(
         expected == actual,
-        "{name} changed at byte {first_difference:?} ({} bytes, now {}): a layout change needs a new FORMAT_VERSION",
+        "{name} changed at byte {first_difference:?} ({} bytes, now {}): a layout change needs a new format version",
         expected.len(),
         actual.len(),
     );
@@ -102,15 +112,36 @@ fn state_hashes_are_golden() {
 fn delta_is_golden() {
     let (base, target) = (base_state(), target_state());
     let bytes = encode_delta(&base, Version(41), &target, Version(42)).expect("a successor");
-    assert_golden(&format!("delta.v{}.bin", codec::FORMAT_VERSION), &bytes);
+    assert_golden(
+        &format!("delta.v{}.bin", codec::DELTA_FORMAT_VERSION),
+        &bytes,
+    );
     assert_eq!(apply_delta(&base, &bytes), Ok(target));
+}
+
+#[test]
+fn deltas_of_the_first_layout_are_refused_by_name() {
+    for name in ["delta.v1.bin", "delta-neighbours.v1.bin"] {
+        let refused = apply_delta(&base_state(), &golden(name));
+        let expected = codec::DELTA_FORMAT_VERSION;
+        assert_eq!(
+            refused,
+            Err(CodecError::FormatVersion {
+                actual: 1,
+                expected
+            })
+        );
+    }
 }
 
 #[test]
 fn snapshot_is_golden() {
     let state = target_state();
     let bytes = encode_snapshot(&state, Version(42)).expect("valid state");
-    assert_golden(&format!("snapshot.v{}.bin", codec::FORMAT_VERSION), &bytes);
+    assert_golden(
+        &format!("snapshot.v{}.bin", codec::SNAPSHOT_FORMAT_VERSION),
+        &bytes,
+    );
     assert_eq!(decode_snapshot(&bytes), Ok((Version(42), state)));
 }
 
@@ -146,8 +177,9 @@ fn neighbours_are_golden() {
     let (base, target) = neighbour_states();
     let snapshot = encode_snapshot(&base, Version(7)).expect("valid state");
     let delta = encode_delta(&base, Version(7), &target, Version(8)).expect("a successor");
-    let version = codec::FORMAT_VERSION;
+    let version = codec::SNAPSHOT_FORMAT_VERSION;
     assert_golden(&format!("snapshot-neighbours.v{version}.bin"), &snapshot);
+    let version = codec::DELTA_FORMAT_VERSION;
     assert_golden(&format!("delta-neighbours.v{version}.bin"), &delta);
     assert_eq!(decode_snapshot(&snapshot), Ok((Version(7), base.clone())));
     assert_eq!(apply_delta(&base, &delta), Ok(target));
@@ -173,8 +205,8 @@ fn a_neighbour_that_is_no_item_of_the_catalogue_is_refused() {
 
 #[test]
 fn signed_manifest_and_its_carriers_are_golden() {
-    let (base, target) = (base_state(), target_state());
-    let delta = encode_delta(&base, Version(41), &target, Version(42)).expect("a successor");
+    let target = target_state();
+    let delta = golden("delta.v1.bin"); // any bytes: a manifest only names them
     let snapshot = encode_snapshot(&target, Version(42)).expect("valid state");
     let manifest = manifest_of(&target, Version(42), &delta, &snapshot);
     let key = SigningKey::from_bytes(&[7; 32]);

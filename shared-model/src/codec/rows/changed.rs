@@ -19,8 +19,8 @@ pub(in crate::codec) struct ChangedRows {
     exponent_step: Number,
     /// Without and with a new exponent.
     elements: [Elements; 2],
-    /// `[num_cols]`: whether the column changed in the row coded before.
-    above: Vec<bool>,
+    /// `[num_cols]`: how often the column has changed in the rows coded before.
+    activity: Vec<Activity>,
     /// `[num_cols]`, counts only: smallest code seen.
     smallest: Vec<i16>,
 }
@@ -36,8 +36,34 @@ struct Elements {
 
 /// Columns left, in bit lengths.
 const NUM_LEFT_CONTEXTS: usize = 13;
-const NUM_DENSITY_CONTEXTS: usize = 3;
-const NUM_FLAG_CONTEXTS: usize = 2 * (NUM_LEFT_CONTEXTS + 3 * NUM_DENSITY_CONTEXTS);
+const NUM_DENSITY_CONTEXTS: usize = 6;
+const NUM_FLAG_CONTEXTS: usize =
+    NUM_ACTIVITY_LEVELS * (NUM_LEFT_CONTEXTS + 3 * NUM_DENSITY_CONTEXTS);
+const NUM_ACTIVITY_LEVELS: usize = 5;
+
+/// Fading share of the rows in which a column changed, in units of 2^−16.
+#[derive(Debug, Clone, Copy, Default)]
+struct Activity(u16);
+
+impl Activity {
+    fn see(&mut self, is_changed: bool) {
+        self.0 -= self.0 >> 4;
+        if is_changed {
+            self.0 += 1 << 12; // at most 2^16 − 1 after the loss above
+        }
+    }
+
+    /// Never, and then four levels, a factor of four apart.
+    fn level(self) -> usize {
+        match self.0 {
+            0..256 => 0,
+            256..1024 => 1,
+            1024..4096 => 2,
+            4096..16384 => 3,
+            16384.. => 4,
+        }
+    }
+}
 
 impl Elements {
     fn new() -> Self {
@@ -76,20 +102,23 @@ struct RowHistory {
 }
 
 impl RowHistory {
-    fn flag_context(&self, col_idx: usize, num_cols: usize, is_above_changed: bool) -> usize {
+    fn flag_context(&self, col_idx: usize, num_cols: usize, activity: Activity) -> usize {
         let context = if self.num_changed == 0 {
             let num_left = num_cols - col_idx;
             ((usize::BITS - num_left.leading_zeros()) as usize).min(NUM_LEFT_CONTEXTS - 1) // at most 64
         } else {
-            let density = match 8 * self.num_changed / (col_idx + 1) {
+            let density = match 64 * self.num_changed / (col_idx + 1) {
                 0 => 0,
-                1..=2 => 1,
-                _ => 2,
+                1 => 1,
+                2..=3 => 2,
+                4..=7 => 3,
+                8..=23 => 4,
+                _ => 5,
             };
             let num_last = usize::from(self.last_two[0]) + usize::from(self.last_two[1]);
             NUM_LEFT_CONTEXTS + 3 * density + num_last
         };
-        2 * context + usize::from(is_above_changed)
+        NUM_ACTIVITY_LEVELS * context + activity.level()
     }
 
     fn record(&mut self, magnitude: u32) {
@@ -112,15 +141,16 @@ impl ChangedRows {
             exponent_sign: Prob::HALF,
             exponent_step: Number::new(),
             elements: [Elements::new(), Elements::new()],
-            above: vec![false; num_cols],
+            activity: vec![Activity::default(); num_cols],
             smallest: vec![NEVER_CODE; num_smallest],
         }
     }
 
     /// Goes on with another tensor of the class. There is only one tensor of counts, so `smallest` stays.
     pub(super) fn enter(&mut self, traits: Traits) {
-        self.above.clear();
-        self.above.resize(traits.shape.num_cols, false);
+        self.activity.clear();
+        self.activity
+            .resize(traits.shape.num_cols, Activity::default());
         self.traits = traits;
         self.has_new_exponent.relax();
         self.elements.iter_mut().for_each(Elements::relax);
@@ -145,9 +175,9 @@ impl ChangedRows {
             let given = i32::from(*target_code) - predicted;
             let elements = &mut self.elements[elements_idx];
 
-            let context = history.flag_context(col_idx, base_codes.len(), self.above[col_idx]);
+            let context = history.flag_context(col_idx, base_codes.len(), self.activity[col_idx]);
             let is_changed = coder.bit(&mut elements.is_changed[context], given != 0);
-            self.above[col_idx] = is_changed;
+            self.activity[col_idx].see(is_changed);
             let mut difference = 0;
             if is_changed {
                 let context = self.traits.sign_context(col_idx, predicted);

@@ -110,34 +110,41 @@ impl CodeState {
     /// The part of [`Self::check`] that looks at lengths only.
     pub(in crate::codec) fn check_shapes(&self) -> Result<(), StateError> {
         check_size(&self.spec, self.items.len())?;
-        let shapes = self.shapes();
-        if shapes.len() != self.tensors.len() {
-            return Err(StateError::NumTensors {
-                expected: shapes.len(),
-                actual: self.tensors.len(),
+        check_tensor_shapes(&self.shapes(), &self.tensors)
+    }
+}
+
+/// Checks that there is one tensor per shape, and that each has it.
+pub(in crate::codec) fn check_tensor_shapes(
+    shapes: &[TensorShape],
+    tensors: &[CodeTensor],
+) -> Result<(), StateError> {
+    if shapes.len() != tensors.len() {
+        return Err(StateError::NumTensors {
+            expected: shapes.len(),
+            actual: tensors.len(),
+        });
+    }
+    for (shape, tensor) in shapes.iter().zip(tensors) {
+        let expected = (shape.num_rows, shape.num_cols, shape.code_bits);
+        let actual = (tensor.num_rows, tensor.num_cols, tensor.code_bits);
+        if expected != actual {
+            return Err(StateError::Shape {
+                tensor: shape.name.clone(),
+                expected,
+                actual,
             });
         }
-        for (shape, tensor) in shapes.iter().zip(&self.tensors) {
-            let expected = (shape.num_rows, shape.num_cols, shape.code_bits);
-            let actual = (tensor.num_rows, tensor.num_cols, tensor.code_bits);
-            if expected != actual {
-                return Err(StateError::Shape {
-                    tensor: shape.name.clone(),
-                    expected,
-                    actual,
-                });
-            }
-            let (num_exponents, num_codes) = (tensor.exponents.len(), tensor.codes.len());
-            if num_exponents != shape.num_rows || num_codes != shape.num_rows * shape.num_cols {
-                return Err(StateError::Length {
-                    tensor: shape.name.clone(),
-                    num_exponents,
-                    num_codes,
-                });
-            }
+        let (num_exponents, num_codes) = (tensor.exponents.len(), tensor.codes.len());
+        if num_exponents != shape.num_rows || num_codes != shape.num_rows * shape.num_cols {
+            return Err(StateError::Length {
+                tensor: shape.name.clone(),
+                num_exponents,
+                num_codes,
+            });
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Checks that a model of this spec with this many items stays within the limits.
@@ -184,7 +191,11 @@ pub(in crate::codec) fn code_range(shape: &TensorShape) -> (i16, i16) {
     }
 }
 
-fn check_tensor_values(shape: &TensorShape, tensor: &CodeTensor) -> Result<(), StateError> {
+/// Checks exponents and codes of one tensor.
+pub(in crate::codec) fn check_tensor_values(
+    shape: &TensorShape,
+    tensor: &CodeTensor,
+) -> Result<(), StateError> {
     let bad_exponent = tensor
         .exponents
         .iter()
