@@ -10,7 +10,8 @@
 //! * [`ChangedRows`]: rows with a base. Per row the exponent change; per code the difference to its prediction as
 //!   zero flag, sign, magnitude. Contexts of the zero flag: before the first change of a row, how many columns are
 //!   left (the row was sent because something changed); after it, the share of columns changed so far and the last
-//!   two flags; in both, how often the same column has changed in the rows coded before, a fading share.
+//!   two flags; in both, how often the same column has changed in the rows coded before, a fading share. Context of the magnitude:
+//!   the mean magnitude in the row so far.
 //!
 //! The prediction is the base code, rescaled if the exponent changed. In `item.counts` it is at least the smallest
 //! code seen so far in the column: an item touched now has the count of one event now, or more.
@@ -145,11 +146,11 @@ impl Traits {
         } // 0 to 2
     }
 
-    fn magnitude_context(&self, col_idx: usize, last_magnitude: u32) -> usize {
+    fn magnitude_context(&self, col_idx: usize, magnitude_level: usize) -> usize {
         if self.is_narrow {
             col_idx
         } else {
-            last_magnitude.min(2) as usize
-        } // 0 to 2
+            magnitude_level
+        }
     }
 }

@@ -7,9 +7,6 @@ use crate::codec::range_coder::{BinaryCoder, Prob};
 use crate::codec::state::NEVER_CODE;
 use crate::codec::symbols::Number;
 
-/// Magnitudes up to this are coded in unary.
-const UNARY_MAX: u32 = 12;
-
 /// Model of rows that differ from their base.
 #[derive(Debug)]
 pub(in crate::codec) struct ChangedRows {
@@ -30,8 +27,57 @@ pub(in crate::codec) struct ChangedRows {
 struct Elements {
     is_changed: [Prob; NUM_FLAG_CONTEXTS],
     is_negative: [Prob; NARROW_COLS_MAX + 3],
-    unary: [[Prob; UNARY_MAX as usize]; NARROW_COLS_MAX],
-    rest: Number,
+    magnitude: Vec<Magnitude>,
+}
+
+/// Magnitudes in one context: the bit length in unary, the two bits after the leading one learned, the rest plain.
+#[derive(Debug, Clone)]
+struct Magnitude {
+    /// Whether the magnitude is longer than so many bits, less one.
+    is_longer: [Prob; MAGNITUDE_BITS_MAX as usize],
+    /// By length and by the bits before.
+    second: [[Prob; 4]; MAGNITUDE_BITS_MAX as usize],
+}
+
+/// A difference of 16-bit codes and their prediction.
+const MAGNITUDE_BITS_MAX: u32 = 17;
+
+/// Contexts of tensors that are not narrow: by the mean magnitude of the row so far, in bit lengths.
+const NUM_MAGNITUDE_CONTEXTS: usize = 10;
+
+impl Magnitude {
+    fn new() -> Self {
+        Self {
+            is_longer: [Prob::new(1, 4, 1); MAGNITUDE_BITS_MAX as usize],
+            second: [[Prob::HALF; 4]; MAGNITUDE_BITS_MAX as usize],
+        }
+    }
+
+    fn relax(&mut self) {
+        self.is_longer.iter_mut().for_each(Prob::relax);
+        self.second.iter_mut().flatten().for_each(Prob::relax);
+    }
+
+    /// At least 1; a decoder's is below `2^17`.
+    fn code<C: BinaryCoder>(&mut self, coder: &mut C, magnitude: u32) -> u32 {
+        let given_len = u32::BITS - magnitude.leading_zeros();
+        let mut len = 1;
+        while len < MAGNITUDE_BITS_MAX
+            && coder.bit(&mut self.is_longer[len as usize - 1], given_len > len)
+        {
+            len += 1;
+        }
+        let mut decoded = 1_u32;
+        let mut num_left = len - 1;
+        let probs = &mut self.second[len as usize - 1];
+        for _ in 0..num_left.min(2) {
+            num_left -= 1;
+            let bit = coder.bit(&mut probs[decoded as usize], magnitude >> num_left & 1 == 1); // 1 to 3
+            decoded = decoded << 1 | u32::from(bit);
+        }
+        let rest = coder.raw_bits(magnitude & ((1 << num_left) - 1), num_left);
+        decoded << num_left | rest
+    }
 }
 
 /// Columns left, in bit lengths.
@@ -70,26 +116,14 @@ impl Elements {
         Self {
             is_changed: [Prob::new(1, 4, 1); NUM_FLAG_CONTEXTS],
             is_negative: [Prob::HALF; NARROW_COLS_MAX + 3],
-            unary: [[Prob::new(1, 4, 1); UNARY_MAX as usize]; NARROW_COLS_MAX],
-            rest: Number::new(),
+            magnitude: vec![Magnitude::new(); NUM_MAGNITUDE_CONTEXTS],
         }
     }
 
     fn relax(&mut self) {
         self.is_changed.iter_mut().for_each(Prob::relax);
         self.is_negative.iter_mut().for_each(Prob::relax);
-        self.unary.iter_mut().flatten().for_each(Prob::relax);
-    }
-
-    /// The absolute value of a difference that is not zero.
-    fn magnitude<C: BinaryCoder>(&mut self, coder: &mut C, context: usize, magnitude: u32) -> u32 {
-        for (value, prob) in (1..).zip(&mut self.unary[context]) {
-            if !coder.bit(prob, magnitude > value) {
-                return value;
-            }
-        }
-        let beyond = UNARY_MAX + 1;
-        beyond + self.rest.code(coder, magnitude.saturating_sub(beyond))
+        self.magnitude.iter_mut().for_each(Magnitude::relax);
     }
 }
 
@@ -98,7 +132,7 @@ impl Elements {
 struct RowHistory {
     num_changed: usize,
     last_two: [bool; 2],
-    last_magnitude: u32,
+    sum_of_magnitudes: u32,
 }
 
 impl RowHistory {
@@ -121,13 +155,20 @@ impl RowHistory {
         NUM_ACTIVITY_LEVELS * context + activity.level()
     }
 
+    /// Bit length of one and a half times the mean magnitude; 0 before the first change.
+    fn magnitude_level(&self) -> usize {
+        if self.num_changed == 0 {
+            return 0;
+        }
+        let mean = 3 * u64::from(self.sum_of_magnitudes) / (2 * self.num_changed as u64); // usize fits
+        ((u64::BITS - mean.leading_zeros()) as usize).min(NUM_MAGNITUDE_CONTEXTS - 1) // at most 64
+    }
+
     fn record(&mut self, magnitude: u32) {
         let is_changed = magnitude > 0;
         self.num_changed += usize::from(is_changed);
         self.last_two = [is_changed, self.last_two[0]];
-        if is_changed {
-            self.last_magnitude = magnitude;
-        }
+        self.sum_of_magnitudes = self.sum_of_magnitudes.saturating_add(magnitude);
     }
 }
 
@@ -184,8 +225,9 @@ impl ChangedRows {
                 let is_negative = coder.bit(&mut elements.is_negative[context], given < 0);
                 let context = self
                     .traits
-                    .magnitude_context(col_idx, history.last_magnitude);
-                let magnitude = elements.magnitude(coder, context, given.unsigned_abs()) as i32; // below 2^31
+                    .magnitude_context(col_idx, history.magnitude_level());
+                let magnitude =
+                    elements.magnitude[context].code(coder, given.unsigned_abs()) as i32; // below 2^17
                 difference = if is_negative { -magnitude } else { magnitude };
             }
             history.record(difference.unsigned_abs());
