@@ -20,6 +20,7 @@ pub mod compress;
 pub mod gate;
 
 pub mod publish;
+pub mod rollout;
 
 pub mod checkpoint;
 pub mod device;

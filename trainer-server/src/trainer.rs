@@ -23,6 +23,7 @@ use crate::event_log::{EventLog, EventLogError};
 use crate::http::Recommender;
 use crate::learner::{LearnError, RestoreError};
 use crate::publish::{PublishError, Publisher};
+use crate::rollout::{Operator, RolloutError};
 use serving::Serving;
 use worker::Worker;
 
@@ -80,6 +81,9 @@ pub enum TrainerError {
     /// A version could not be written.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// What an operator ordered could not be read or kept.
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
     /// A checkpoint could not be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -100,6 +104,7 @@ pub enum TrainerError {
 pub struct TrainerHandle {
     serving: Arc<Serving>,
     stop: Arc<AtomicBool>,
+    operator: Operator,
     thread: JoinHandle<()>,
 }
 
@@ -111,9 +116,15 @@ pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
     let serving = Arc::new(Serving::new(&parts.config));
     let stop = Arc::new(AtomicBool::new(false));
     let (thread_serving, thread_stop) = (Arc::clone(&serving), Arc::clone(&stop));
+    let (operator, orders) = Operator::channel();
     let run = move || {
-        let outcome = Worker::open(parts, Arc::clone(&thread_serving), Arc::clone(&thread_stop))
-            .and_then(|mut worker| worker.run());
+        let outcome = Worker::open(
+            parts,
+            Arc::clone(&thread_serving),
+            Arc::clone(&thread_stop),
+            orders,
+        )
+        .and_then(|mut worker| worker.run());
         if let Err(error) = outcome {
             tracing::error!(%error, "the trainer stopped; events are still taken, versions are still served");
             thread_serving.failed(&error.to_string());
@@ -125,6 +136,7 @@ pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
     Ok(TrainerHandle {
         serving,
         stop,
+        operator,
         thread,
     })
 }
@@ -134,6 +146,12 @@ impl TrainerHandle {
     #[must_use]
     pub fn recommender(&self) -> Arc<dyn Recommender> {
         Arc::clone(&self.serving) as Arc<dyn Recommender>
+    }
+
+    /// Who takes orders about versions.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        self.operator.clone()
     }
 
     /// Finishes the round under way, writes a checkpoint, ends the thread.

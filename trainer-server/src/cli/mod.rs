@@ -5,6 +5,7 @@ pub mod cross_encoder;
 pub mod evaluate;
 pub mod import;
 pub mod replay;
+pub mod rollout;
 pub mod serve;
 pub mod text;
 pub mod tune;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::load::{Sources, load};
 use crate::config::{Config, Preset};
+use crate::rollout::Order;
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -44,6 +46,16 @@ pub struct Cli {
 pub enum Command {
     /// Take in events, learn from them, publish what was learned
     Serve(serve::ServeArgs),
+    /// Return pages and trainer to an earlier version, and set aside what was learned since
+    Rollback(rollout::RollbackArgs),
+    /// Stop learning and publishing; events are still taken in
+    Pin(rollout::AdminArgs),
+    /// Go on after `pin`
+    Unpin(rollout::AdminArgs),
+    /// Begin a release now
+    Publish(rollout::AdminArgs),
+    /// Publish the release that is on trial
+    Promote(rollout::AdminArgs),
     /// Put a catalogue and past events into a log, from TSV, JSON Lines or Parquet
     Import(import::ImportArgs),
     /// Stream a dataset through a real server into real pages and report what came of it
@@ -67,6 +79,11 @@ pub enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Rollback(args) => rollout::roll_back(&args),
+        Command::Pin(args) => rollout::run(Order::Pin, &args),
+        Command::Unpin(args) => rollout::run(Order::Unpin, &args),
+        Command::Publish(args) => rollout::run(Order::Publish, &args),
+        Command::Promote(args) => rollout::run(Order::Promote, &args),
         Command::Import(args) => import::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Evaluate(args) => evaluate::run(args),

@@ -38,7 +38,7 @@ pub struct ServeArgs {
     /// Address to listen on [default: 127.0.0.1:7878]
     #[arg(long, value_name = "ADDRESS")]
     pub bind: Option<SocketAddr>,
-    /// Second address for /metrics, /healthz and /readyz
+    /// Second address for /metrics, /healthz, /readyz and orders such as `freshet rollback`
     #[arg(long, value_name = "ADDRESS")]
     pub admin_bind: Option<SocketAddr>,
     /// Folder to serve at /, for example a demo shop
@@ -117,6 +117,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         catalogue,
         publisher,
         recommender: trainer.recommender(),
+        operator: Some(trainer.operator()),
         clock: now_millis,
         stopping,
     });
@@ -152,6 +153,9 @@ impl Listeners {
                 "{} can be reached from outside and asks for no key",
                 server.bind
             );
+        }
+        if let Some(admin) = server.admin_bind.filter(|admin| !admin.ip().is_loopback()) {
+            tracing::warn!("{admin} takes orders from outside and asks for no key");
         }
         Ok(Self {
             public: bind(server.bind)?,

@@ -15,6 +15,7 @@ mod models;
 mod ops;
 mod problem;
 mod recommend;
+mod rollout;
 pub mod server;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::publish::Publisher;
+use crate::rollout::Operator;
 pub use counters::IngestCounters;
 pub use explain::ExplainOrder;
 pub use explore::ExploreResponse;
@@ -60,6 +62,9 @@ pub const ROUTES: [(&str, &[&str]); 16] = [
     ("/openapi.json", &["get"]),
 ];
 
+/// The routes of the admin address alone.
+pub const ADMIN_ROUTES: [(&str, &[&str]); 1] = [("/v1/rollout", &["post"])];
+
 /// What the routes work with; cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
@@ -79,6 +84,8 @@ pub struct AppParts {
     pub publisher: Publisher,
     /// Ranking on the server.
     pub recommender: Arc<dyn Recommender>,
+    /// Who takes orders about versions, where there is a trainer.
+    pub operator: Option<Operator>,
     /// Milliseconds since 1970-01-01 UTC.
     pub clock: fn() -> i64,
     /// Turns `true` when the server is told to stop.
@@ -153,10 +160,12 @@ pub fn admin_router(state: AppState) -> Router {
     Router::new()
         .route("/metrics", get(ops::metrics))
         .route("/v1/explore", get(explore::explore))
+        .route("/v1/rollout", post(rollout::order))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(rollout::ORDER_BYTES_MAX))
         .with_state(state)
 }
 

@@ -73,6 +73,11 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, title, detail)
     }
 
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        let (kind, title) = ("/problems/conflict", "Conflict");
+        Self::new(StatusCode::CONFLICT, kind, title, detail)
+    }
+
     pub(super) fn not_published() -> Self {
         let detail = "no version of this model is published yet";
         let mut problem = Self::new(

@@ -12,10 +12,17 @@ use shared_model::codec::quantize::dequantize;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::ItemId;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::spec::ModelSpec;
+use shared_model::spec::{ModelSpec, TensorGroup};
 
-use super::{Learner, padding_of};
+use super::gating::RecentEvents;
+use super::text_tuning::TextTuning;
+use super::{LastBatch, Learner, padding_of};
 use crate::checkpoint::Checkpoint;
+use crate::compress::DirtyRows;
+use crate::train::counts::DecayedCounts;
+use crate::train::fast_step::FastOptimizer;
+use crate::train::init::init_parameters;
+use crate::train::neighbour_counts::NeighbourCounts;
 use shared_model::edge::engine::ReadyVersion;
 
 /// Why a learner could not be restored.
@@ -95,6 +102,23 @@ impl Learner {
         Ok(())
     }
 
+    /// Forgets everything but the settings, the device and the text encoder, as before the first record.
+    pub fn forget(&mut self) {
+        let spec = &self.parameters.spec;
+        self.counts = DecayedCounts::new(spec.half_lives_secs.clone(), 0);
+        self.parameters = init_parameters(spec, 0, self.config.train.seed);
+        self.neighbours = NeighbourCounts::default();
+        self.optimizer = FastOptimizer::default();
+        self.text_tuning = TextTuning::new(&self.config, &self.encoder);
+        self.dirty = DirtyRows::default();
+        self.dirty_after = DirtyRows::default();
+        self.items = Vec::new();
+        self.live = None;
+        self.content = Vec::new();
+        self.last = LastBatch::default();
+        self.recent = RecentEvents::default();
+    }
+
     /// Weights as published, with the residual of the checkpoint wherever it is below one code step.
     fn take_weights(&mut self, state: &CodeState, checkpoint: Option<&Checkpoint>) {
         let published = ParameterSet::from_state(state);
@@ -121,6 +145,26 @@ impl Learner {
             }
         }
     }
+}
+
+/// The learned codes of `earlier` under the catalogue of `live`: its items, their availability, texts and features.
+///
+/// Items are only ever appended, so those of `earlier` are the first of `live`; both have one spec.
+#[must_use]
+pub fn with_items_of(mut earlier: CodeState, live: &CodeState) -> CodeState {
+    let num_earlier = earlier.items.len();
+    earlier.append_items(live.items.iter().skip(num_earlier).cloned());
+    for (entry, now) in earlier.items.iter_mut().zip(&live.items) {
+        entry.available = now.available;
+    }
+    let shapes = earlier.spec.tensor_shapes(live.items.len());
+    let pairs = earlier.tensors.iter_mut().zip(&live.tensors);
+    for (shape, (tensor, now)) in shapes.iter().zip(pairs) {
+        if shape.group == TensorGroup::Content {
+            tensor.clone_from(now);
+        }
+    }
+    earlier
 }
 
 /// The keys in which two specs differ, for people: `model.num_neighbours is 32, published 0`.

@@ -27,7 +27,7 @@ pub(super) struct Edge {
 }
 
 /// All edges, by the version they lead to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct VersionGraph {
     edges: BTreeMap<Version, Vec<Edge>>,
 }

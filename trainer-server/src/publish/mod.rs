@@ -377,6 +377,21 @@ impl Publisher {
             .collect()
     }
 
+    /// The manifest and the codes of a version that is kept; `None` where it is not, or no longer leads to its codes.
+    ///
+    /// # Errors
+    /// As [`Self::manifests`].
+    pub fn kept(&self, version: Version) -> Result<Option<(Manifest, CodeState)>, PublishError> {
+        let mut manifests = self.manifests()?.into_iter();
+        let Some(manifest) = manifests.find(|manifest| manifest.version == version) else {
+            return Ok(None);
+        };
+        let graph = self.shared.graph.read();
+        let mut graph = graph.unwrap_or_else(PoisonError::into_inner).clone();
+        let state = recover::restore(&self.shared.blobs, &mut graph, &manifest);
+        Ok(state.map(|state| (manifest, state)))
+    }
+
     /// The blobs.
     #[must_use]
     pub fn blobs(&self) -> &BlobStore {

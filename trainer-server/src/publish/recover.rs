@@ -129,7 +129,11 @@ fn read_manifest(
 }
 
 /// The state of a manifest, by the cheapest way whose blobs are sound; `None` where there is none.
-fn restore(blobs: &BlobStore, graph: &mut VersionGraph, manifest: &Manifest) -> Option<CodeState> {
+pub(super) fn restore(
+    blobs: &BlobStore,
+    graph: &mut VersionGraph,
+    manifest: &Manifest,
+) -> Option<CodeState> {
     while let Some(steps) = graph.way(None, manifest.version, usize::MAX) {
         match walk(blobs, &steps) {
             Ok(state) if state.hash() == manifest.state => return Some(state),

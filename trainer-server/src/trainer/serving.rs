@@ -42,6 +42,8 @@ pub(super) struct TrainerStatus {
     pub(super) steps_refused: u64,
     pub(super) versions_refused: u64,
     pub(super) releases: u64,
+    /// Ordered by an operator.
+    pub(super) rollbacks: u64,
     /// Rise of log loss by the last release for users not seen lately.
     pub(super) last_release_forgetting: Option<f32>,
     /// Share of the weights before it that the last release kept; 1 where its trial went against it.

@@ -1,10 +1,12 @@
 //! The rounds of the trainer thread.
 
+mod orders;
 mod texts;
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,7 @@ use crate::gate;
 use crate::learner::{Learner, LiveModel, ReleaseTraining};
 use crate::preprocess::Batch;
 use crate::publish::{NewVersion, Publisher};
+use crate::rollout::{RolloutState, Waiting};
 
 /// Longest wait for events in one round; bounds how late a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
@@ -57,6 +60,11 @@ pub(super) struct Worker {
     last_checkpoint: Instant,
     /// Target events taken in since the last release.
     events_since_release: u64,
+    /// From operators.
+    orders: Receiver<Waiting>,
+    rollout: RolloutState,
+    /// Whether an operator wants a release before it is due.
+    is_release_ordered: bool,
 }
 
 impl Worker {
@@ -65,9 +73,13 @@ impl Worker {
         parts: TrainerParts,
         serving: Arc<Serving>,
         stop: Arc<AtomicBool>,
+        orders: Receiver<Waiting>,
     ) -> Result<Self, TrainerError> {
         let chosen = device::choose(parts.config.train.device)?;
         let latest = parts.publisher.latest();
+        let newest = latest.as_ref().map(|latest| latest.manifest.version);
+        let mut rollout = RolloutState::open(&parts.config.server.data_dir)?;
+        rollout.settle(newest.unwrap_or_default())?;
         let published = latest.map(|latest| latest.manifest.encoder_generation);
         let encoder = texts::open_encoder(&parts.config, &chosen, published)?;
         let encoder_name = texts::encoder_name(&encoder);
@@ -99,6 +111,9 @@ impl Worker {
             last_publish: now,
             last_checkpoint: now,
             events_since_release: 0,
+            orders,
+            rollout,
+            is_release_ordered: false,
         };
         worker.restore()?;
         Ok(worker)
@@ -107,8 +122,13 @@ impl Worker {
     /// Rounds until told to stop.
     pub(super) fn run(&mut self) -> Result<(), TrainerError> {
         while !self.is_stopped() {
+            self.obey_orders()?;
             if self.learner.live().is_none() {
                 self.first_version()?;
+                continue;
+            }
+            if self.rollout.is_pinned() {
+                self.wait_pinned()?;
                 continue;
             }
             let interval = Duration::from_millis(self.config.train.fast_interval_millis);
@@ -164,6 +184,8 @@ impl Worker {
                 None
             }
         };
+        let rolled_back = self.rollout.newest().map(|newest| newest.version);
+        let saved = saved.filter(|saved| rolled_back.is_none_or(|at| saved.version >= at)); // no residuals from before
         self.learner.restore(Arc::clone(&latest.state), saved)?;
         self.resume_texts();
         self.committed = manifest.learned_through;
@@ -181,29 +203,25 @@ impl Worker {
         let mut batches = Vec::new();
         while self.position < end && !self.is_stopped() {
             let wanted = (end.0 - self.position.0).min(CATCH_UP_RECORDS as u64) as usize; // fits by the min
-            let records: Vec<LogRecord> = self
-                .log
-                .read(self.position, wanted)?
-                .into_iter()
-                .map(|(_, record)| record)
-                .collect();
-            if records.is_empty() {
+            let read = self.log.read(self.position, wanted)?;
+            if read.is_empty() {
                 break;
             }
-            batches.push(self.take_in(&records)?);
+            batches.push(self.take_in(read)?);
         }
         Ok(batches)
     }
 
     /// The next records of the log, which the position moves past.
-    fn take_in(&mut self, records: &[LogRecord]) -> Result<Batch, TrainerError> {
-        self.position = LogOffset(self.position.0 + records.len() as u64);
+    fn take_in(&mut self, read: Vec<(LogOffset, LogRecord)>) -> Result<Batch, TrainerError> {
+        self.position = LogOffset(self.position.0 + read.len() as u64);
+        let records = self.rollout.without_set_aside(read);
         let mut preprocessor = self
             .serving
             .preprocessor
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        Ok(self.learner.ingest(&mut preprocessor, records)?)
+        Ok(self.learner.ingest(&mut preprocessor, &records)?)
     }
 
     /// Publishes the first version: after a warm fit where the log is long enough, else untrained.
@@ -314,10 +332,8 @@ impl Worker {
         };
         let run = read
             .into_iter()
-            .map(|(_, record)| record)
-            .take_while(|record| is_event(record) == first_is_event);
-        let records: Vec<LogRecord> = run.collect();
-        self.take_in(&records).map(Some)
+            .take_while(|(_, record)| is_event(record) == first_is_event);
+        self.take_in(run.collect()).map(Some)
     }
 
     /// Under overload, takes in the oldest waiting records without learning them.
@@ -354,7 +370,8 @@ impl Worker {
         let config = &self.config.release;
         let by_time = self.last_release.elapsed() >= Duration::from_secs(config.interval_secs);
         let by_events = self.events_since_release >= config.interval_events;
-        if self.release.is_none() && (self.events_since_release == 0 || !(by_time || by_events)) {
+        let is_due = (by_time || by_events) && self.events_since_release > 0;
+        if self.release.is_none() && !is_due && !self.is_release_ordered {
             return Ok(false);
         }
         let serving = Arc::clone(&self.serving);
@@ -387,6 +404,7 @@ impl Worker {
         };
         self.last_release = Instant::now();
         self.events_since_release = 0;
+        self.is_release_ordered = false;
         match pollster::block_on(self.learner.finish_release(&mut release)) {
             Ok((state, ready)) => {
                 let forgetting = self.forgetting(&ready);

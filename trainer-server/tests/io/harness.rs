@@ -125,6 +125,7 @@ impl TestServer {
             catalogue,
             publisher: publisher.clone(),
             recommender: Arc::new(ByLength),
+            operator: None,
             clock: || NOW_MILLIS,
             stopping: stopping.clone(),
         });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use shared_model::manifest::VersionKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use trainer_server::http::ROUTES;
+use trainer_server::http::{ADMIN_ROUTES, ROUTES};
 
 use crate::harness::{TestServer, new_version};
 
@@ -24,7 +24,15 @@ async fn openapi_lists_every_route_and_every_route_answers() {
         .await
         .expect("JSON");
     let paths = openapi["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), ROUTES.len());
+    assert_eq!(paths.len(), ROUTES.len() + ADMIN_ROUTES.len());
+    for (route, methods) in ADMIN_ROUTES {
+        let described = paths[route].as_object().expect("described");
+        let described: Vec<_> = described.keys().map(String::as_str).collect();
+        assert_eq!(described, methods, "{route}");
+        let on_public = server.client.post(format!("{}{route}", server.url));
+        let status = on_public.send().await.expect("an answer").status();
+        assert_eq!(status, 404, "{route} is not for everyone");
+    }
     for (route, methods) in ROUTES {
         let described = paths[route].as_object().expect("described");
         let described: Vec<_> = described.keys().map(String::as_str).collect();

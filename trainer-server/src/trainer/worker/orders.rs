@@ -1,0 +1,161 @@
+//! Orders of an operator, carried out between two rounds.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use shared_model::ids::{LogOffset, Version};
+use shared_model::manifest::VersionKind;
+
+use super::{CATCH_UP_RECORDS, IDLE_WAIT, Worker};
+use crate::learner::with_items_of;
+use crate::preprocess::Preprocessor;
+use crate::rollout::{Obeyed, Order, OrderError, Rollback, Waiting};
+use crate::trainer::TrainerError;
+
+impl Worker {
+    /// Carries out the orders that wait.
+    pub(super) fn obey_orders(&mut self) -> Result<(), TrainerError> {
+        while let Ok(waiting) = self.orders.try_recv() {
+            self.obey(waiting)?;
+        }
+        Ok(())
+    }
+
+    /// While versions are pinned there is nothing else to do than to wait for the next order.
+    pub(super) fn wait_pinned(&mut self) -> Result<(), TrainerError> {
+        self.serving.phase("pinned");
+        match self.orders.recv_timeout(IDLE_WAIT) {
+            Ok(waiting) => self.obey(waiting),
+            Err(_) => Ok(()), // nothing came
+        }
+    }
+
+    fn obey(&mut self, waiting: Waiting) -> Result<(), TrainerError> {
+        let Waiting { order, reply } = waiting;
+        if reply.is_closed() {
+            return Ok(()); // whoever sent it has been told that it will not be carried out
+        }
+        let outcome = self.carry_out(order)?;
+        match &outcome {
+            Ok(obeyed) => tracing::info!(?order, version = obeyed.version.0, "obeyed an order"),
+            Err(error) => tracing::warn!(?order, %error, "an order was refused"),
+        }
+        reply.send(outcome).ok(); // the sender hung up; the log has it
+        Ok(())
+    }
+
+    /// The inner error is the operator's, the outer one stops the trainer.
+    fn carry_out(&mut self, order: Order) -> Result<Result<Obeyed, OrderError>, TrainerError> {
+        let (Some(newest), Some(_)) = (self.published_version(), self.learner.live()) else {
+            return Ok(Err(OrderError::NotPublished));
+        };
+        let is_pinned = self.rollout.is_pinned();
+        let mut set_aside = None;
+        match order {
+            Order::Rollback { version } => match self.roll_back(version, newest)? {
+                Ok(rollback) => set_aside = Some(rollback),
+                Err(error) => return Ok(Err(error)),
+            },
+            Order::Pin | Order::Unpin => {
+                self.rollout.pin(order == Order::Pin)?;
+                self.serving.phase("learning"); // `wait_pinned` says otherwise
+            }
+            Order::Publish | Order::Promote if is_pinned => return Ok(Err(OrderError::Pinned)),
+            Order::Publish => self.is_release_ordered = true,
+            Order::Promote => {
+                let release = self.release.as_ref();
+                if !release.is_some_and(|release| release.is_complete()) {
+                    return Ok(Err(OrderError::NoRelease));
+                }
+                self.publish_release()?;
+                if self.published_version() == Some(newest) {
+                    return Ok(Err(OrderError::Refused));
+                }
+            }
+        }
+        Ok(Ok(Obeyed {
+            version: self.published_version().unwrap_or(newest),
+            is_pinned: self.rollout.is_pinned(),
+            set_aside,
+        }))
+    }
+
+    /// Publishes the codes of an earlier version as a new one, then becomes what had learned just these.
+    fn roll_back(
+        &mut self,
+        version: Version,
+        newest: Version,
+    ) -> Result<Result<Rollback, OrderError>, TrainerError> {
+        let Some(live) = self.learner.live().filter(|_| version < newest) else {
+            return Ok(Err(OrderError::NotKept { version, newest }));
+        };
+        let Some((manifest, earlier)) = self.publisher.kept(version)? else {
+            return Ok(Err(OrderError::NotKept { version, newest }));
+        };
+        let (actual, expected) = (earlier.encoder_generation, live.state.encoder_generation);
+        if actual != expected || earlier.spec != live.state.spec {
+            return Ok(Err(OrderError::OtherEncoder {
+                version,
+                actual,
+                expected,
+            }));
+        }
+        if !self.rollout.has_room() {
+            return Ok(Err(OrderError::TooMany));
+        }
+        let state = with_items_of(earlier, &live.state);
+        let ready = self.learner.ready(&state);
+        let rollback = Rollback {
+            version: newest.next(),
+            restored: version,
+            from: manifest.learned_through,
+            through: self.position,
+        };
+        self.rollout.begin(rollback)?;
+        // Pages first: reading the log again takes longer.
+        let published = self.publish(VersionKind::Release, state, ready);
+        self.rollout
+            .settle(self.published_version().unwrap_or(newest))?;
+        published?;
+        self.release = None;
+        self.is_release_ordered = false;
+        self.events_since_release = 0;
+        self.last_release = Instant::now();
+        self.read_log_again()?;
+        self.serving.update(|status| status.rollbacks += 1);
+        Ok(Ok(rollback))
+    }
+
+    /// Forgets everything and takes in the log up to here without what is set aside, then the weights that are live.
+    fn read_log_again(&mut self) -> Result<(), TrainerError> {
+        let Some(latest) = self.publisher.latest() else {
+            return Ok(());
+        };
+        self.serving.phase("restoring");
+        let config = Arc::clone(&self.config);
+        let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+        self.learner.forget();
+        let mut at = LogOffset(0);
+        while at < self.position {
+            let wanted = (self.position.0 - at.0).min(CATCH_UP_RECORDS as u64) as usize; // fits by the min
+            let read = self.log.read(at, wanted)?;
+            if read.is_empty() {
+                break;
+            }
+            at = LogOffset(at.0 + read.len() as u64);
+            let records = self.rollout.without_set_aside(read);
+            self.learner.ingest(&mut preprocessor, &records)?;
+        }
+        self.learner.restore(Arc::clone(&latest.state), None)?;
+        let serving = &self.serving;
+        *serving
+            .preprocessor
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = preprocessor;
+        let version = latest.manifest.version;
+        self.share_live(version);
+        self.save_checkpoint(version)?;
+        self.start_text_round();
+        Ok(())
+    }
+}
