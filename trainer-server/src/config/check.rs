@@ -1,5 +1,7 @@
 //! What a configuration must satisfy beyond its types.
 
+mod compose;
+
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -238,6 +240,7 @@ impl Config {
             publish.keep_versions_min,
             2..=1 << 20,
         )?;
+        compose::check(publish)?;
         in_range(
             "labels.burst_events_max",
             labels.burst_events_max as u64,

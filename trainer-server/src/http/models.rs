@@ -64,7 +64,8 @@ pub(super) async fn plan(
     };
     let plan = state
         .publisher
-        .plan(base)
+        .plan_for_page(base, (state.clock)())
+        .await
         .ok_or_else(Problem::not_published)?;
     Ok((
         [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))],

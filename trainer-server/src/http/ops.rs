@@ -66,6 +66,8 @@ pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
             "num_versions": counters.num_versions,
             "delta_bytes": counters.delta_bytes,
             "snapshot_bytes": counters.snapshot_bytes,
+            "num_composed": counters.num_composed,
+            "composed_bytes": counters.composed_bytes,
         },
         "trainer": trainer,
     }))
@@ -143,6 +145,10 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
     );
     let snapshot = "Bytes of published snapshots";
     text.counter("snapshot_bytes_total", snapshot, published.snapshot_bytes);
+    let composed = "Deltas merged on demand";
+    text.counter("composed_deltas_total", composed, published.num_composed);
+    let composed = "Bytes of deltas merged on demand";
+    text.counter("composed_bytes_total", composed, published.composed_bytes);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text.0).into_response()
 }

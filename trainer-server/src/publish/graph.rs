@@ -9,15 +9,14 @@
 //! ```
 //!
 //! Beside the chain of single deltas there are merged ones over fixed strides, so that a page that
-//! slept for n versions needs about log(n) steps. Not here: encoding and files.
+//! slept for n versions needs about log(n) steps, and those made on demand (`compose`).
+//! The price of an edge is its bytes and, in bytes too, what any step costs: a round trip and a decode.
+//! Not here: encoding and files.
 
 use std::collections::BTreeMap;
 
 use shared_model::ids::{BlobId, Version};
 use shared_model::manifest::{BlobRef, PlanStep, PlanStepKind};
-
-/// What one more step costs beyond its bytes: headers of a request and its answer.
-const STEP_OVERHEAD_BYTES: u64 = 400;
 
 /// A delta (`base` is a version) or a snapshot (`base` is `None`).
 #[derive(Debug, Clone, PartialEq)]
@@ -27,12 +26,45 @@ pub(super) struct Edge {
 }
 
 /// All edges, by the version they lead to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct VersionGraph {
+    step_cost_bytes: u64,
     edges: BTreeMap<Version, Vec<Edge>>,
 }
 
 impl VersionGraph {
+    /// No versions yet.
+    pub(super) fn new(step_cost_bytes: u64) -> Self {
+        Self {
+            step_cost_bytes,
+            edges: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn contains(&self, version: Version) -> bool {
+        self.edges.contains_key(&version)
+    }
+
+    /// Adds an edge to a version that is there; `false` where it is not.
+    pub(super) fn insert_beside(&mut self, target: Version, edge: Edge) -> bool {
+        let Some(edges) = self.edges.get_mut(&target) else {
+            return false;
+        };
+        edges.push(edge);
+        true
+    }
+
+    /// Removes one edge; whether another one is made of the same blob.
+    pub(super) fn remove_edge(&mut self, target: Version, base: Version, id: BlobId) -> bool {
+        if let Some(edges) = self.edges.get_mut(&target) {
+            let is_it = |edge: &Edge| edge.base == Some(base) && edge.blob.id == id;
+            if let Some(edge_idx) = edges.iter().position(is_it) {
+                edges.remove(edge_idx);
+            }
+        }
+        self.blobs().any(|named| named == id)
+    }
+
     pub(super) fn insert(&mut self, target: Version, edges: impl IntoIterator<Item = Edge>) {
         self.edges.entry(target).or_default().extend(edges);
     }
@@ -69,7 +101,7 @@ impl VersionGraph {
         self.edges.values().flatten().map(|edge| edge.blob.id)
     }
 
-    /// The way to `target` with the fewest bytes; with the fewest steps where that one is longer
+    /// The way to `target` that costs least; the one with the fewest steps where that one is longer
     /// than `steps_max`. Empty when the base is the target, `None` when no way leads there.
     pub(super) fn way(
         &self,
@@ -77,10 +109,16 @@ impl VersionGraph {
         target: Version,
         steps_max: usize,
     ) -> Option<Vec<PlanStep>> {
-        let by_bytes = self.cheapest(base, target, |edge| edge.blob.bytes + STEP_OVERHEAD_BYTES)?;
+        let price = |edge: &Edge| edge.blob.bytes + self.step_cost_bytes;
+        let by_bytes = self.cheapest(base, target, price)?;
         if by_bytes.len() <= steps_max {
             return Some(by_bytes);
         }
+        self.shortest(base, target)
+    }
+
+    /// The way to `target` with the fewest steps.
+    pub(super) fn shortest(&self, base: Option<Version>, target: Version) -> Option<Vec<PlanStep>> {
         self.cheapest(base, target, |_| 1)
     }
 
@@ -151,7 +189,7 @@ mod tests {
 
     /// A snapshot of 100,000 bytes at 1, then deltas of 1,000 bytes up to 40.
     fn chain() -> VersionGraph {
-        let mut graph = VersionGraph::default();
+        let mut graph = VersionGraph::new(400);
         graph.insert(Version(1), [edge(None, "s1", 100_000)]);
         for version in 2..=40 {
             graph.insert(
@@ -216,6 +254,28 @@ mod tests {
         graph.insert(Version(39), [edge(None, "s39", 90_000)]);
         let way = graph.way(Some(Version(2)), Version(40), 10).expect("a way");
         assert_eq!(targets(&way), [39, 40]);
+    }
+
+    #[test]
+    fn a_dear_step_is_saved_at_the_price_of_some_bytes() {
+        let mut graph = chain();
+        graph.insert(Version(40), [edge(Some(36), "m40", 6000)]);
+        let way = graph.way(Some(Version(36)), Version(40), 64);
+        assert_eq!(targets(&way.expect("a way")).len(), 4);
+        graph.step_cost_bytes = 2000;
+        let way = graph.way(Some(Version(36)), Version(40), 64);
+        assert_eq!(targets(&way.expect("a way")), [40]);
+    }
+
+    #[test]
+    fn a_blob_of_two_edges_stays_named_until_both_are_gone() {
+        let mut graph = chain();
+        let merged = edge(Some(24), "m40", 5000);
+        assert!(graph.insert_beside(Version(40), merged.clone()));
+        assert!(graph.insert_beside(Version(40), merged.clone()));
+        assert!(!graph.insert_beside(Version(41), merged.clone()));
+        assert!(graph.remove_edge(Version(40), Version(24), merged.blob.id));
+        assert!(!graph.remove_edge(Version(40), Version(24), merged.blob.id));
     }
 
     #[test]

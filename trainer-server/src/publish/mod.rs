@@ -3,7 +3,7 @@
 //! ```text
 //! publish: delta, snapshot ──► blobs/ (synced) ──► manifests/ (synced: the commit point) ──► watch
 //! open:    newest manifest whose blobs lead to its state, verified by hash
-//! plan:    cheapest way from a page's version to the newest one
+//! plan:    cheapest way from a page's version to the newest one, merged on demand where it pays
 //! ```
 //!
 //! Invariants: a version is announced only after its manifest is synced, its manifest is written
@@ -11,16 +11,19 @@
 //! aside and the version before it is served. Not here: whether a state is good enough (`gate`).
 
 mod blob_store;
+mod compose;
 pub(crate) mod files;
 mod graph;
 mod manifest_store;
 mod press;
 mod recover;
 mod signing_key;
+mod states;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use base64::Engine;
 use ed25519_dalek::SigningKey;
@@ -34,8 +37,10 @@ use tokio::sync::watch;
 
 use crate::config::PublishConfig;
 pub use blob_store::{BlobError, BlobStore};
+use compose::{Composer, HandedOut};
 use graph::VersionGraph;
 use manifest_store::ManifestStore;
+use states::StateCache;
 
 /// Why a version could not be published or opened.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +97,14 @@ pub enum PublishError {
         learned_through: LogOffset,
         /// One past the last offset already published.
         published_through: LogOffset,
+    },
+    /// The blobs do not lead to the state of a version that is kept.
+    #[error("the state of version {version} cannot be had from its blobs: {detail}")]
+    NoState {
+        /// The version.
+        version: Version,
+        /// What is in the way.
+        detail: String,
     },
     /// The data directory belongs to a model of another name.
     #[error("the data directory holds the model `{actual}`, the configuration names `{expected}`")]
@@ -173,6 +186,10 @@ pub struct PublishCounters {
     pub delta_bytes: u64,
     /// Bytes of their snapshots.
     pub snapshot_bytes: u64,
+    /// Merged deltas made on demand since start.
+    pub num_composed: u64,
+    /// Bytes of them.
+    pub composed_bytes: u64,
 }
 
 /// Publishes versions and answers for them; clones share one publisher.
@@ -191,8 +208,34 @@ struct Shared {
     latest: watch::Sender<Option<Arc<Published>>>,
     graph: RwLock<VersionGraph>,
     counters: Mutex<PublishCounters>,
+    composer: Composer,
+    states: StateCache,
+    handed: HandedOut,
+    /// Held while blobs of the graph are added beside the newest version or removed, so that none is
+    /// removed between being stored and being named; readers never wait for it.
+    tidy: Mutex<()>,
     /// Held by whoever publishes; readers never wait for it.
     press: Mutex<Press>,
+}
+
+impl Shared {
+    fn graph(&self) -> RwLockReadGuard<'_, VersionGraph> {
+        self.graph.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn graph_mut(&self) -> RwLockWriteGuard<'_, VersionGraph> {
+        self.graph.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a blob stays after a plan has named it.
+    fn grace_millis(&self) -> i64 {
+        let secs = i64::try_from(self.config.handed_out_grace_secs).unwrap_or(i64::MAX);
+        secs.saturating_mul(1000)
+    }
+
+    fn tidy(&self) -> MutexGuard<'_, ()> {
+        self.tidy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What only the publishing thread needs.
@@ -225,8 +268,14 @@ impl Publisher {
             BlobStore::open(&data_dir.join("blobs")).map_err(at("cannot open the blobs"))?;
         let manifests = ManifestStore::open(&data_dir.join("manifests"))
             .map_err(at("cannot open the manifests"))?;
-        let recovered = recover::recover(&blobs, &manifests, &key.verifying_key(), model)
-            .map_err(|error| error.at(data_dir))?;
+        let recovered = recover::recover(
+            &blobs,
+            &manifests,
+            &key.verifying_key(),
+            model,
+            config.step_cost_bytes,
+        )
+        .map_err(|error| error.at(data_dir))?;
         let anchors = vec![None; config.skip_strides.len()];
         let shared = Shared {
             model: model.to_owned(),
@@ -238,6 +287,10 @@ impl Publisher {
             latest: watch::Sender::new(recovered.published.map(Arc::new)),
             graph: RwLock::new(recovered.graph),
             counters: Mutex::default(),
+            composer: Composer::new(),
+            states: StateCache::new(config.compose_states_bytes_max),
+            handed: HandedOut::default(),
+            tidy: Mutex::default(),
             press: Mutex::new(Press {
                 next_version: recovered.highest.next(),
                 anchors,
@@ -292,7 +345,7 @@ impl Publisher {
         let published = Arc::new(Published::new(manifest, signed, state, inline_delta));
         shared.announce(&published);
         shared.write_skips(&mut press, &published);
-        shared.retire(version);
+        shared.retire(version, published.manifest.created_at);
         Ok(published)
     }
 
@@ -332,17 +385,48 @@ impl Publisher {
         self.shared.latest.subscribe()
     }
 
-    /// The cheapest way from a page's version (`None`: it has nothing) to the newest one; `None`
-    /// where nothing is published.
+    /// As [`Self::plan`], for a page: where a delta merged on demand may save enough it is waited
+    /// for, at most `publish.compose_wait_millis`, and the blobs that the plan names stay for
+    /// `publish.handed_out_grace_secs`.
+    pub async fn plan_for_page(
+        &self,
+        base: Option<Version>,
+        now_millis: i64,
+    ) -> Option<UpdatePlan> {
+        let shared = &self.shared;
+        if let Some(base) = base
+            && shared.order(base, now_millis)
+        {
+            let wait = Duration::from_millis(shared.config.compose_wait_millis);
+            let mut done = shared.composer.subscribe();
+            let made = done.wait_for(|()| !shared.composer.is_pending(base));
+            // Late or not: the answer is the cheapest way of then.
+            drop(tokio::time::timeout(wait, made).await);
+        }
+        let latest = self.latest()?;
+        let graph = shared.graph();
+        let plan = self.plan_to(&latest, &graph, base)?;
+        // Marked before the graph is let go, so that no blob is removed in between.
+        let blobs = plan.steps.iter().map(|step| &step.blob);
+        shared.handed.mark(blobs, now_millis);
+        Some(plan)
+    }
+
+    /// The cheapest way of now from a page's version (`None`: it has nothing) to the newest one;
+    /// `None` where nothing is published.
     #[must_use]
     pub fn plan(&self, base: Option<Version>) -> Option<UpdatePlan> {
         let latest = self.latest()?;
+        self.plan_to(&latest, &self.shared.graph(), base)
+    }
+
+    fn plan_to(
+        &self,
+        latest: &Published,
+        graph: &VersionGraph,
+        base: Option<Version>,
+    ) -> Option<UpdatePlan> {
         let target = latest.manifest.version;
-        let graph = self
-            .shared
-            .graph
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
         let steps = graph.way(base, target, self.shared.config.chain_len_max)?;
         let total_bytes = steps.iter().map(|step| step.blob.bytes).sum();
         let manifest = latest.signed.clone();

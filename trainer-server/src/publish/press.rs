@@ -61,7 +61,7 @@ impl Shared {
         if kind == VersionKind::Release {
             return true;
         }
-        let graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
+        let graph = self.graph();
         let Some(last) = graph.snapshots().last().copied() else {
             return true;
         };
@@ -117,7 +117,7 @@ impl Shared {
 
     pub(super) fn announce(&self, published: &Arc<Published>) {
         let manifest = &published.manifest;
-        let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+        let mut graph = self.graph_mut();
         graph.insert(manifest.version, edges_of(manifest));
         drop(graph);
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,6 +131,7 @@ impl Shared {
     /// Writes merged deltas over the strides that end in this version. Failing costs bytes only.
     pub(super) fn write_skips(&self, press: &mut Press, published: &Published) {
         let version = published.manifest.version;
+        let _tidy = self.tidy();
         let mut skips = Vec::new();
         for (stride, anchor) in self.config.skip_strides.iter().zip(&mut press.anchors) {
             if !version.0.is_multiple_of(*stride) {
@@ -152,7 +153,7 @@ impl Shared {
         }
         match self.manifests.write_skips(version, &skips) {
             Ok(()) => {
-                let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+                let mut graph = self.graph_mut();
                 graph.insert(version, skips.into_iter().map(skip_edge));
             }
             Err(error) => tracing::warn!(%error, "cannot list merged deltas of version {version}"),
@@ -175,8 +176,11 @@ impl Shared {
     ///
     /// Kept are the newest `keep_versions_min` versions and all from the last snapshot but one on,
     /// so that one damaged snapshot is survived.
-    pub(super) fn retire(&self, version: Version) {
-        let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn retire(&self, version: Version, now_millis: i64) {
+        let _tidy = self.tidy();
+        let floor = now_millis.saturating_sub(self.grace_millis());
+        self.handed.forget_before(floor);
+        let mut graph = self.graph_mut();
         let snapshots = graph.snapshots();
         let Some(backup) = snapshots.iter().rev().nth(1).copied() else {
             return;
@@ -197,6 +201,7 @@ impl Shared {
                 tracing::warn!(%error, "cannot remove the manifest of version {version}");
             }
         }
+        self.composer.forget(|id| !after.contains(&id));
         for id in before.difference(&after) {
             if let Err(error) = self.blobs.remove(*id) {
                 tracing::warn!(%error, "cannot remove a blob");

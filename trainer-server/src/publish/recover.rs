@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
-use shared_model::codec::delta::apply_delta;
+use shared_model::codec::delta::{apply_delta_to, read_delta_header};
 use shared_model::codec::snapshot::decode_snapshot;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, Version};
@@ -17,6 +17,7 @@ use shared_model::manifest::{self, Manifest, PlanStep, PlanStepKind};
 use super::graph::{Edge, VersionGraph};
 use super::manifest_store::ManifestStore;
 use super::press::{edges_of, skip_edge};
+use super::states::HashedState;
 use super::{BlobError, BlobStore, PublishError, Published};
 
 /// What was found.
@@ -66,9 +67,10 @@ pub(super) fn recover(
     manifests: &ManifestStore,
     key: &VerifyingKey,
     model: &str,
+    step_cost_bytes: u64,
 ) -> Result<Recovered, RecoverError> {
     let (versions, highest) = manifests.list()?;
-    let mut graph = VersionGraph::default();
+    let mut graph = VersionGraph::new(step_cost_bytes);
     let mut candidates = BTreeMap::new();
     for version in versions {
         let Some(candidate) = read_manifest(manifests, key, version)? else {
@@ -135,8 +137,10 @@ pub(super) fn restore(
     manifest: &Manifest,
 ) -> Option<CodeState> {
     while let Some(steps) = graph.way(None, manifest.version, usize::MAX) {
-        match walk(blobs, &steps) {
-            Ok(state) if state.hash() == manifest.state => return Some(state),
+        match walk(blobs, None, &steps) {
+            Ok(reached) if reached.hash == manifest.state => {
+                return Some(Arc::unwrap_or_clone(reached.state));
+            }
             Ok(_) => return None,
             Err(BadStep { id, detail }) => {
                 tracing::warn!(%detail, "blob {id} is not used");
@@ -147,37 +151,58 @@ pub(super) fn restore(
     None
 }
 
-struct BadStep {
-    id: BlobId,
-    detail: String,
+/// A step that cannot be taken.
+pub(super) struct BadStep {
+    pub(super) id: BlobId,
+    pub(super) detail: String,
 }
 
-fn walk(blobs: &BlobStore, steps: &[PlanStep]) -> Result<CodeState, BadStep> {
-    let mut state: Option<CodeState> = None;
+/// Applies steps to a state, or to nothing where they begin with a snapshot.
+pub(super) fn walk(
+    blobs: &BlobStore,
+    start: Option<HashedState>,
+    steps: &[PlanStep],
+) -> Result<HashedState, BadStep> {
+    let mut reached = start;
     let mut last = BlobId::default();
     for step in steps {
-        let id = step.blob.id;
-        last = id;
-        let bad = |detail: String| BadStep { id, detail };
-        let bytes = match blobs.get(id) {
+        last = step.blob.id;
+        let bad = |detail: String| BadStep { id: last, detail };
+        let bytes = match blobs.get(last) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Err(bad("it is missing".to_owned())),
             Err(error) => return Err(bad(error.to_string())),
         };
-        let next = match (step.kind, &state) {
-            (PlanStepKind::Snapshot, _) => decode_snapshot(&bytes)
-                .map(|(_, state)| state)
-                .map_err(|error| error.to_string()),
-            (PlanStepKind::Delta, Some(base)) => {
-                apply_delta(base, &bytes).map_err(|error| error.to_string())
-            }
-            (PlanStepKind::Delta, None) => Err("a delta without a base".to_owned()),
-        };
-        state = Some(next.map_err(bad)?);
+        reached = Some(stepped(step.kind, reached, &bytes).map_err(bad)?);
     }
-    state.ok_or_else(|| BadStep {
+    reached.ok_or_else(|| BadStep {
         id: last,
         detail: "the way is empty".to_owned(),
+    })
+}
+
+fn stepped(
+    kind: PlanStepKind,
+    reached: Option<HashedState>,
+    bytes: &[u8],
+) -> Result<HashedState, String> {
+    let (state, hash) = match (kind, reached) {
+        (PlanStepKind::Snapshot, _) => {
+            let (_, state) = decode_snapshot(bytes).map_err(|error| error.to_string())?;
+            let hash = state.hash();
+            (state, hash)
+        }
+        (PlanStepKind::Delta, Some(base)) => {
+            let header = read_delta_header(bytes).map_err(|error| error.to_string())?;
+            let state =
+                apply_delta_to(&base.state, base.hash, bytes).map_err(|error| error.to_string())?;
+            (state, header.target) // applying has compared them
+        }
+        (PlanStepKind::Delta, None) => return Err("a delta without a base".to_owned()),
+    };
+    Ok(HashedState {
+        state: Arc::new(state),
+        hash,
     })
 }
 
