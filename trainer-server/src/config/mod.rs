@@ -318,6 +318,7 @@ pub struct PublishConfig {
     pub snapshot_every_versions: u64,
     pub manifest_ttl_secs: u64,
     pub keep_versions_min: u64,
+    pub keep_secs_min: u64,
     pub step_cost_bytes: u64,
     pub compose_saving_min: f32,
     pub compose_wait_millis: u64,

@@ -37,8 +37,13 @@ pub(super) async fn get(
         (header::CONTENT_TYPE, "application/octet-stream"),
         (header::ACCEPT_RANGES, "bytes"),
     ];
+    // What a condition names must be this very blob, or the whole is sent (RFC 9110, 13.1.5).
+    let is_other = headers
+        .get(header::IF_RANGE)
+        .is_some_and(|known| known != etag.as_str());
     let range = headers
         .get(header::RANGE)
+        .filter(|_| !is_other)
         .and_then(|range| range.to_str().ok()); // no text, no range
     match range.map_or(Range::Whole, |range| parse_range(range, bytes.len())) {
         Range::Whole => Ok((cache, kind, bytes).into_response()),

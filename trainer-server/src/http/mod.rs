@@ -184,6 +184,7 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_headers([
             header::CONTENT_TYPE,
             header::RANGE,
+            header::IF_RANGE,
             header::IF_NONE_MATCH,
             HeaderName::from_static("last-event-id"),
         ])

@@ -169,8 +169,29 @@ fn cost_of(steps: &[PlanStep], step_cost_bytes: u64) -> u64 {
 }
 
 impl Shared {
+    /// Asks for the merged delta that a page with this version, or with nothing, would be served best
+    /// by: from its version or, where its way begins with a snapshot, from there. The version it
+    /// starts from, while it is being made.
+    pub(super) fn order_for(
+        self: &Arc<Self>,
+        base: Option<Version>,
+        now_millis: i64,
+    ) -> Option<Version> {
+        if let Some(base) = base
+            && self.order(base, now_millis)
+        {
+            return Some(base);
+        }
+        let target = self.latest.borrow().as_ref()?.manifest.version;
+        let steps = self.graph().way(base, target, self.config.chain_len_max)?;
+        let first = steps.first()?;
+        let begins_anew = first.kind == PlanStepKind::Snapshot;
+        (begins_anew && self.order(first.target_version, now_millis))
+            .then_some(first.target_version)
+    }
+
     /// Asks for a merged delta from `base` where it may pay. Whether one is being made now.
-    pub(super) fn order(self: &Arc<Self>, base: Version, now_millis: i64) -> bool {
+    fn order(self: &Arc<Self>, base: Version, now_millis: i64) -> bool {
         let Some(latest) = self.latest.borrow().clone() else {
             return false;
         };

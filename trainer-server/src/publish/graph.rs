@@ -30,6 +30,8 @@ pub(super) struct Edge {
 pub(super) struct VersionGraph {
     step_cost_bytes: u64,
     edges: BTreeMap<Version, Vec<Edge>>,
+    /// Times of publication, by the clock of whoever published.
+    created: BTreeMap<Version, i64>,
 }
 
 impl VersionGraph {
@@ -38,7 +40,21 @@ impl VersionGraph {
         Self {
             step_cost_bytes,
             edges: BTreeMap::new(),
+            created: BTreeMap::new(),
         }
+    }
+
+    /// Notes when a version was published.
+    pub(super) fn note_created(&mut self, version: Version, created_at: i64) {
+        self.created.insert(version, created_at);
+    }
+
+    /// The oldest version that was published after `at`.
+    pub(super) fn first_after(&self, at: i64) -> Option<Version> {
+        let mut created = self.created.iter();
+        created
+            .find(|(_, created_at)| **created_at > at)
+            .map(|(version, _)| *version)
     }
 
     pub(super) fn contains(&self, version: Version) -> bool {
@@ -72,6 +88,7 @@ impl VersionGraph {
     /// Removes a version and the edges into it.
     pub(super) fn remove(&mut self, version: Version) {
         self.edges.remove(&version);
+        self.created.remove(&version);
     }
 
     /// Removes every edge made of this blob.

@@ -20,6 +20,7 @@ mod recover;
 mod signing_key;
 mod states;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -213,7 +214,8 @@ struct Shared {
     handed: HandedOut,
     /// Held while blobs of the graph are added beside the newest version or removed, so that none is
     /// removed between being stored and being named; readers never wait for it.
-    tidy: Mutex<()>,
+    /// Inside: blobs that no version names any more, but a plan of late.
+    tidy: Mutex<BTreeSet<BlobId>>,
     /// Held by whoever publishes; readers never wait for it.
     press: Mutex<Press>,
 }
@@ -233,7 +235,7 @@ impl Shared {
         secs.saturating_mul(1000)
     }
 
-    fn tidy(&self) -> MutexGuard<'_, ()> {
+    fn tidy(&self) -> MutexGuard<'_, BTreeSet<BlobId>> {
         self.tidy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -394,9 +396,7 @@ impl Publisher {
         now_millis: i64,
     ) -> Option<UpdatePlan> {
         let shared = &self.shared;
-        if let Some(base) = base
-            && shared.order(base, now_millis)
-        {
+        if let Some(base) = shared.order_for(base, now_millis) {
             let wait = Duration::from_millis(shared.config.compose_wait_millis);
             let mut done = shared.composer.subscribe();
             let made = done.wait_for(|()| !shared.composer.is_pending(base));

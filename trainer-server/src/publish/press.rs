@@ -13,7 +13,7 @@ use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, Version};
 use shared_model::manifest::{self, BlobRef, DeltaRef, Manifest, VersionKind};
 
-use super::graph::Edge;
+use super::graph::{Edge, VersionGraph};
 use super::{NewVersion, Press, PublishError, Published, Shared};
 
 impl Shared {
@@ -119,6 +119,7 @@ impl Shared {
         let manifest = &published.manifest;
         let mut graph = self.graph_mut();
         graph.insert(manifest.version, edges_of(manifest));
+        graph.note_created(manifest.version, manifest.created_at);
         drop(graph);
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.num_versions += 1;
@@ -174,22 +175,15 @@ impl Shared {
 
     /// Removes versions that neither a late page nor a restart needs, and the blobs only they had.
     ///
-    /// Kept are the newest `keep_versions_min` versions and all from the last snapshot but one on,
-    /// so that one damaged snapshot is survived.
+    /// Kept are the newest `keep_versions_min` versions, those younger than `keep_secs_min`, and all
+    /// from the last snapshot but one on, so that one damaged snapshot is survived.
+    /// Blobs that a plan has named lately leave only when their grace is over.
     pub(super) fn retire(&self, version: Version, now_millis: i64) {
-        let _tidy = self.tidy();
+        let mut leaving = self.tidy();
         let floor = now_millis.saturating_sub(self.grace_millis());
         self.handed.forget_before(floor);
         let mut graph = self.graph_mut();
-        let snapshots = graph.snapshots();
-        let Some(backup) = snapshots.iter().rev().nth(1).copied() else {
-            return;
-        };
-        let kept = Version(version.0.saturating_sub(self.config.keep_versions_min));
-        let retired = graph.versions_below(backup.min(kept));
-        if retired.is_empty() {
-            return;
-        }
+        let retired = self.due_to_retire(&graph, version, now_millis);
         let before: BTreeSet<_> = graph.blobs().collect();
         for version in &retired {
             graph.remove(*version);
@@ -202,10 +196,37 @@ impl Shared {
             }
         }
         self.composer.forget(|id| !after.contains(&id));
-        for id in before.difference(&after) {
-            if let Err(error) = self.blobs.remove(*id) {
-                tracing::warn!(%error, "cannot remove a blob");
+        leaving.extend(before.difference(&after));
+        leaving.retain(|id| {
+            let is_named = after.contains(id);
+            let is_on_its_way = self.handed.last(*id).is_some();
+            if !is_named && !is_on_its_way {
+                self.remove_blob(*id);
             }
+            !is_named && is_on_its_way
+        });
+    }
+
+    fn due_to_retire(
+        &self,
+        graph: &VersionGraph,
+        version: Version,
+        now_millis: i64,
+    ) -> Vec<Version> {
+        let snapshots = graph.snapshots();
+        let Some(backup) = snapshots.iter().rev().nth(1).copied() else {
+            return Vec::new();
+        };
+        let by_number = Version(version.0.saturating_sub(self.config.keep_versions_min));
+        let keep_secs = i64::try_from(self.config.keep_secs_min).unwrap_or(i64::MAX);
+        let since = now_millis.saturating_sub(keep_secs.saturating_mul(1000));
+        let by_age = graph.first_after(since).unwrap_or(version);
+        graph.versions_below(backup.min(by_number).min(by_age))
+    }
+
+    fn remove_blob(&self, id: BlobId) {
+        if let Err(error) = self.blobs.remove(id) {
+            tracing::warn!(%error, "cannot remove a blob");
         }
     }
 

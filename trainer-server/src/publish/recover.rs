@@ -84,6 +84,7 @@ pub(super) fn recover(
         let edges = edges_of(&candidate.manifest).into_iter().chain(skips);
         let present: Vec<Edge> = edges.filter(|edge| blobs.contains(&edge.blob)).collect();
         graph.insert(version, present);
+        graph.note_created(version, candidate.manifest.created_at);
         candidates.insert(version, candidate);
     }
     let mut published = None;

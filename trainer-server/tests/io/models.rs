@@ -187,6 +187,56 @@ async fn blobs_are_immutable_and_resumable() {
 }
 
 #[tokio::test]
+async fn a_download_cut_anywhere_is_resumed_by_range() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = TestServer::start(dir.path(), &[]).await;
+    let first = server
+        .publisher
+        .publish(new_version(VersionKind::Release, 1))
+        .expect("published");
+    let blob = first.manifest.snapshot.expect("a release has a snapshot");
+    let url = format!("{}/v1/blobs/{}", server.url, blob.id);
+    let whole = server.publisher.blobs().get(blob.id).expect("sound");
+    let whole = whole.expect("there");
+    for cut in [1, 2, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
+        let mut held = whole[..cut].to_vec();
+        let rest = server
+            .client
+            .get(&url)
+            .header("range", format!("bytes={cut}-"));
+        let response = rest.send().await.expect("an answer");
+        assert_eq!(response.status(), 206);
+        let end = whole.len() - 1;
+        let range = format!("bytes {cut}-{end}/{}", whole.len());
+        assert_eq!(response.headers()["content-range"], range.as_str());
+        held.extend(response.bytes().await.expect("a body"));
+        assert_eq!(held, whole, "cut at {cut}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_range_is_kept_only_when_it_continues_the_same_bytes() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = TestServer::start(dir.path(), &[]).await;
+    let first = server
+        .publisher
+        .publish(new_version(VersionKind::Release, 1))
+        .expect("published");
+    let blob = first.manifest.snapshot.expect("a release has a snapshot");
+    let url = format!("{}/v1/blobs/{}", server.url, blob.id);
+    for (condition, status) in [
+        (format!("\"{}\"", blob.id), 206),
+        ("\"other\"".to_owned(), 200),
+    ] {
+        let ask = server.client.get(&url).header("range", "bytes=5-");
+        let response = ask.header("if-range", condition).send().await;
+        assert_eq!(response.expect("an answer").status(), status);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_damaged_blob_is_never_served() {
     let dir = tempfile::tempdir().expect("temp dir");
     let server = TestServer::start(dir.path(), &[]).await;

@@ -236,6 +236,7 @@ fn old_versions_are_removed_with_their_blobs_and_a_restart_still_works() {
     let dir = tempfile::tempdir().expect("temp dir");
     let flags = [
         ("publish.keep_versions_min", "5"),
+        ("publish.keep_secs_min", "0"),
         ("publish.snapshot_every_versions", "4"),
     ];
     let publisher = Publisher::open(dir.path(), "main", &settings(&flags)).expect("opens");
@@ -251,6 +252,62 @@ fn old_versions_are_removed_with_their_blobs_and_a_restart_still_works() {
     drop(publisher);
     let after = open(dir.path()).latest().expect("restored");
     assert_eq!(after.state, before.state);
+}
+
+/// Settings under which all but a few versions go as soon as their time is over.
+const SHORT_LIVED: [(&str, &str); 4] = [
+    ("publish.keep_versions_min", "5"),
+    ("publish.keep_secs_min", "30"),
+    ("publish.handed_out_grace_secs", "100"),
+    ("publish.snapshot_every_versions", "4"),
+];
+
+/// Publishes fast versions up to `last`, all at `now_millis`.
+fn publish_at(publisher: &Publisher, last: i16, now_millis: i64) {
+    let next = publisher
+        .latest()
+        .map_or(1, |latest| latest.manifest.version.0 + 1);
+    for step in i16::try_from(next).expect("small")..=last {
+        let mut new = new_version(VersionKind::Fast, step);
+        new.created_at = now_millis;
+        publisher.publish(new).expect("published");
+    }
+}
+
+#[test]
+fn young_versions_are_kept_and_go_when_they_are_old_and_after_a_restart_too() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let open = || Publisher::open(dir.path(), "main", &settings(&SHORT_LIVED)).expect("opens");
+    let publisher = open();
+    publish_at(&publisher, 60, NOW_MILLIS);
+    let oldest = |publisher: &Publisher| publisher.manifests().expect("readable")[0].version.0;
+    publish_at(&publisher, 61, NOW_MILLIS + 29_999);
+    assert_eq!(oldest(&publisher), 1);
+    drop(publisher);
+    let publisher = open();
+    publish_at(&publisher, 62, NOW_MILLIS + 30_000);
+    assert!(oldest(&publisher) > 50, "{} is kept", oldest(&publisher));
+}
+
+#[tokio::test]
+async fn what_a_plan_has_named_stays_until_its_grace_is_over() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let publisher = Publisher::open(dir.path(), "main", &settings(&SHORT_LIVED)).expect("opens");
+    publish_at(&publisher, 3, NOW_MILLIS);
+    let plan = publisher.plan_for_page(None, NOW_MILLIS).await;
+    let steps = plan.expect("a plan").steps;
+    let named = |publisher: &Publisher| {
+        let there = steps
+            .iter()
+            .filter(|step| publisher.blobs().contains(&step.blob));
+        there.count()
+    };
+    publish_at(&publisher, 60, NOW_MILLIS + 100_000);
+    publish_at(&publisher, 61, NOW_MILLIS + 100_000);
+    assert_eq!(named(&publisher), steps.len());
+    publish_at(&publisher, 90, NOW_MILLIS + 200_000);
+    assert_eq!(named(&publisher), 0);
+    assert!(publisher.manifests().expect("readable")[0].version > Version(50));
 }
 
 #[test]

@@ -8,6 +8,7 @@ const GRACE_SECS: std::ops::RangeInclusive<u64> = 1..=1 << 24;
 
 pub(super) fn check(publish: &PublishConfig) -> Result<(), ConfigError> {
     let counts = [
+        ("publish.keep_secs_min", publish.keep_secs_min, 1 << 32),
         ("publish.step_cost_bytes", publish.step_cost_bytes, 1 << 24),
         (
             "publish.compose_wait_millis",
