@@ -10,3 +10,4 @@ mod process;
 mod publish;
 mod rank;
 mod server;
+mod soak;
