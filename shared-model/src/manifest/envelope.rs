@@ -48,6 +48,17 @@ pub fn sign(manifest: &Manifest, key: &SigningKey) -> Vec<u8> {
 /// # Errors
 /// Not signed by one of `trusted`, or out of bounds.
 pub fn verify(bytes: &[u8], trusted: &[VerifyingKey]) -> Result<Manifest, ManifestError> {
+    verify_signer(bytes, trusted).map(|(manifest, _)| manifest)
+}
+
+/// As [`verify`], and says which of the keys has signed.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_signer<'a>(
+    bytes: &[u8],
+    trusted: &'a [VerifyingKey],
+) -> Result<(Manifest, &'a VerifyingKey), ManifestError> {
     check_len("signed manifest", bytes.len(), MANIFEST_BYTES_MAX)?;
     let envelope: Envelope = parse_json("signed manifest", bytes)?;
     check_len("key_id", envelope.key_id.len(), KEY_ID_LEN)?;
@@ -77,5 +88,5 @@ pub fn verify(bytes: &[u8], trusted: &[VerifyingKey]) -> Result<Manifest, Manife
     }
     let manifest: Manifest = parse_json("manifest", payload)?;
     manifest.check()?;
-    Ok(manifest)
+    Ok((manifest, key))
 }

@@ -12,13 +12,19 @@ use crate::ids::BlobId;
 pub(super) const KEY_ID_LEN: usize = 16;
 
 /// Largest key list, in bytes.
-const KEY_LIST_BYTES_MAX: usize = 16 << 10;
+pub const KEY_LIST_BYTES_MAX: usize = 128 << 10;
 
-/// Keys that a server signs with: `{"keys": [{"key_id": "…", "public_key": "<base64>"}]}`.
+/// Most keys of a key list.
+const KEYS_MAX: usize = 32;
+
+/// Keys that a server signs with: `{"keys": [{"key_id": "…", "public_key": "<base64>"}], "key_sets": ["…"]}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyList {
     /// The keys.
     pub keys: Vec<PublicKey>,
+    /// Signed key sets, ascending: those that changed the root, and the newest. Empty where there is no root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_sets: Vec<String>,
 }
 
 /// One public key.
@@ -75,6 +81,9 @@ pub fn parse_public_key(text: &str) -> Result<VerifyingKey, ManifestError> {
 pub fn parse_key_list(bytes: &[u8]) -> Result<Vec<VerifyingKey>, ManifestError> {
     check_len("key list", bytes.len(), KEY_LIST_BYTES_MAX)?;
     let list: KeyList = parse_json("key list", bytes)?;
+    if list.keys.len() > KEYS_MAX {
+        return Err(super::field("keys", list.keys.len(), "at most 32"));
+    }
     let mut keys = Vec::with_capacity(list.keys.len());
     for entry in list.keys {
         let key = parse_public_key(&entry.public_key)?;
@@ -86,4 +95,14 @@ pub fn parse_key_list(bytes: &[u8]) -> Result<Vec<VerifyingKey>, ManifestError> 
         keys.push(key);
     }
     Ok(keys)
+}
+
+/// Reads the signed key sets of a [`KeyList`], as text: who believes them verifies them.
+///
+/// # Errors
+/// Too long or malformed.
+pub fn parse_key_sets(bytes: &[u8]) -> Result<Vec<String>, ManifestError> {
+    check_len("key list", bytes.len(), KEY_LIST_BYTES_MAX)?;
+    let list: KeyList = parse_json("key list", bytes)?;
+    Ok(list.key_sets)
 }

@@ -9,11 +9,19 @@
 //! Not here: which manifests are newer than what one has (`edge::sync`), where they are kept (the server's `publish`).
 
 mod envelope;
+mod key_set;
 mod keys;
 mod plan;
 
-pub use envelope::{sign, verify};
-pub use keys::{KeyList, PublicKey, key_id, parse_key_list, parse_public_key, public_key_text};
+pub use envelope::{sign, verify, verify_signer};
+pub use key_set::{
+    KEY_SET_BYTES_MAX, KEY_SET_FORMAT_VERSION, KEY_SETS_MAX, KeySet, KeySetError, ONLINE_KEYS_MAX,
+    OnlineKey, ROOTS_MAX, RootTrust, online_key, sign_key_set, verify_key_set,
+};
+pub use keys::{
+    KEY_LIST_BYTES_MAX, KeyList, PublicKey, key_id, parse_key_list, parse_key_sets,
+    parse_public_key, public_key_text,
+};
 pub use plan::{Announcement, PlanStep, PlanStepKind, UpdatePlan, parse_announcement, parse_plan};
 
 use serde::{Deserialize, Serialize};
@@ -194,6 +202,9 @@ pub struct Manifest {
     /// The whole state, where it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<BlobRef>,
+    /// Number of the key set that it was signed under, where there is one; a page with an older one fetches it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_set: Option<u64>,
     /// Bytes of the learned codes, what a delta is compared with.
     pub learned_code_bytes: u64,
     /// What it must score.
@@ -309,6 +320,16 @@ fn check_len(what: &'static str, actual: usize, max: usize) -> Result<(), Manife
         return Err(ManifestError::TooLong { what, actual, max });
     }
     Ok(())
+}
+
+/// Parses JSON of at most `max` bytes.
+pub(crate) fn parse_bounded<'a, T: Deserialize<'a>>(
+    what: &'static str,
+    bytes: &'a [u8],
+    max: usize,
+) -> Result<T, ManifestError> {
+    check_len(what, bytes.len(), max)?;
+    parse_json(what, bytes)
 }
 
 /// Parses JSON after its length was checked.

@@ -351,6 +351,7 @@ pub(crate) fn manifest_of(
         previous: None,
         delta,
         snapshot: Some(blob_ref(snapshot)),
+        key_set: None,
         learned_code_bytes: state.learned_code_bytes() as u64,
         self_test: SelfTest {
             history: Vec::new(),

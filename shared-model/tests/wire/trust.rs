@@ -149,6 +149,7 @@ fn keys_survive_as_text_and_lists() {
     assert_eq!(key_id(&key).len(), 16);
     let mut list = KeyList {
         keys: vec![PublicKey::from(&key)],
+        key_sets: Vec::new(),
     };
     let json = serde_json::to_vec(&list).expect("serializes");
     assert_eq!(parse_key_list(&json), Ok(vec![key]));

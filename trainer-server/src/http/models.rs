@@ -108,7 +108,10 @@ pub(super) async fn keys(
 ) -> Result<Json<KeyList>, Problem> {
     check_model(&state, &model)?;
     let keys = vec![PublicKey::from(&state.publisher.verifying_key())];
-    Ok(Json(KeyList { keys }))
+    Ok(Json(KeyList {
+        keys,
+        key_sets: Vec::new(),
+    }))
 }
 
 fn check_model(state: &AppState, model: &str) -> Result<(), Problem> {

@@ -57,6 +57,7 @@ impl Server {
 async fn keys(State(publisher): State<Publisher>) -> Json<KeyList> {
     Json(KeyList {
         keys: vec![PublicKey::from(&publisher.verifying_key())],
+        key_sets: Vec::new(),
     })
 }
 

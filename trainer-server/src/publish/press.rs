@@ -110,6 +110,7 @@ impl Shared {
             previous: previous.map(|previous| BlobId::of(previous.signed.as_bytes())),
             delta,
             snapshot,
+            key_set: None,
             learned_code_bytes: new.state.learned_code_bytes() as u64, // widening
             self_test: new.self_test,
         }
