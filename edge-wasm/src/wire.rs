@@ -59,10 +59,11 @@ pub(crate) fn read_trust(json: &str) -> Result<Trust, ShellError> {
     Ok(Trust::Keys(keys))
 }
 
-/// What the engine wants: `{"kind": "plan", "base": 7}` or `{"kind": "blob", "id": "…", "bytes": 512}`.
+/// What the engine wants: `{"kind": "key_set"}`, `{"kind": "plan", "base": 7}` or `{"kind": "blob", "id": "…", "bytes": 512}`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum RequestForm {
+    KeySet,
     Plan { base: Option<Version> },
     Blob { id: BlobId, bytes: u64 },
 }
@@ -70,6 +71,7 @@ pub(crate) enum RequestForm {
 impl From<&EdgeRequest> for RequestForm {
     fn from(request: &EdgeRequest) -> Self {
         match request {
+            EdgeRequest::KeySet => Self::KeySet,
             EdgeRequest::Plan { base } => Self::Plan { base: *base },
             EdgeRequest::Blob { blob } => Self::Blob {
                 id: blob.id,
@@ -82,6 +84,7 @@ impl From<&EdgeRequest> for RequestForm {
 impl From<RequestForm> for EdgeRequest {
     fn from(form: RequestForm) -> Self {
         match form {
+            RequestForm::KeySet => Self::KeySet,
             RequestForm::Plan { base } => Self::Plan { base },
             RequestForm::Blob { id, bytes } => Self::Blob {
                 blob: BlobRef { id, bytes },

@@ -13,13 +13,17 @@
 //! What arrives is believed only as far as a manifest signed by a trusted key says: a plan and its blobs may be
 //! anything, the state they lead to must have the hash of the manifest.
 //! Any failure leaves the live version alone. After an error or [`EdgeSync::on_failure`], the caller waits a while
-//! before it asks for the next request. Expiry needs a clock: `live().manifest.check_expiry(now)`.
+//! before it asks for the next request. Expiry needs a clock: [`EdgeSync::tell_time`].
 
 mod belief;
 mod error;
 mod steps;
+mod trust;
 
 pub use error::EdgeError;
+pub use trust::{
+    CLOCK_SKEW_MILLIS_MAX, EDGE_STATE_BYTES_MAX, EdgeClock, EdgeState, KEY_SET_TRIES_MAX, Trust,
+};
 
 use ed25519_dalek::VerifyingKey;
 
@@ -28,6 +32,7 @@ use crate::codec::state::CodeState;
 use crate::ids::{BlobId, Version};
 use crate::manifest::{self, BlobRef, Manifest, PlanStepKind, UpdatePlan};
 use steps::{Steps, verified};
+use trust::Rooted;
 
 /// Tries to reach a version whose content is bad, before the next version is waited for.
 /// The first plan starts from the live version, later ones from nothing.
@@ -36,18 +41,11 @@ pub const CONTENT_TRIES_MAX: u32 = 3;
 /// Failed fetches of one blob before a new plan is asked for.
 pub const BLOB_TRIES_MAX: u32 = 3;
 
-/// Whom manifests are believed from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
-    /// From these keys.
-    Keys(Vec<VerifyingKey>),
-    /// From the first key given to [`EdgeSync::trust_key`].
-    OnFirstUse,
-}
-
 /// Something to be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EdgeRequest {
+    /// The signed key sets, where a root is pinned.
+    KeySet,
     /// The update plan from a version, or from nothing.
     Plan {
         /// The version at hand.
@@ -83,6 +81,13 @@ pub struct EdgeSync {
     model: String,
     keys: Vec<VerifyingKey>,
     pins_first_key: bool,
+    /// Where a root is pinned; `keys` are those of its newest set.
+    rooted: Option<Rooted>,
+    clock: Option<EdgeClock>,
+    /// Newest time that a trusted key has signed.
+    signed_at: i64,
+    /// Newest version seen before a reload: nothing older goes live, although it is not known any more how to get there.
+    seen: Option<(Version, BlobId)>,
     live: Option<Live>,
     candidate: Option<Candidate>,
     fetch: Fetch,
@@ -107,14 +112,19 @@ impl EdgeSync {
     /// Follows `model`, with nothing at hand yet.
     #[must_use]
     pub fn new(model: &str, trusted: Trust) -> Self {
-        let (keys, pins_first_key) = match trusted {
-            Trust::Keys(keys) => (keys, false),
-            Trust::OnFirstUse => (Vec::new(), true),
+        let (keys, pins_first_key, rooted) = match trusted {
+            Trust::Keys(keys) => (keys, false, None),
+            Trust::OnFirstUse => (Vec::new(), true, None),
+            Trust::Root(root) => (Vec::new(), false, Some(Rooted::new(root))),
         };
         Self {
             model: model.to_owned(),
             keys,
             pins_first_key,
+            rooted,
+            clock: None,
+            signed_at: 0,
+            seen: None,
             live: None,
             candidate: None,
             fetch: Fetch::PlanWanted,
@@ -171,6 +181,13 @@ impl EdgeSync {
 
     /// What to fetch now; each request is handed out once.
     pub fn next_request(&mut self) -> Option<EdgeRequest> {
+        if let Some(rooted) = &mut self.rooted
+            && rooted.is_wanted
+        {
+            rooted.is_wanted = false;
+            rooted.is_asked = true;
+            return Some(EdgeRequest::KeySet);
+        }
         if self.keys.is_empty() {
             return None;
         }
@@ -206,6 +223,7 @@ impl EdgeSync {
                 what: "announcement and manifest are of different versions",
             });
         }
+        self.check_arrival(&manifest)?;
         if self.renews_live(&manifest, &signed_manifest) {
             return Ok(());
         }
@@ -249,6 +267,7 @@ impl EdgeSync {
                 what: "plan and manifest are of different versions",
             });
         }
+        self.check_arrival(&manifest)?;
         let is_refused = self
             .refused_through
             .is_some_and(|refused| manifest.version <= refused);
@@ -327,6 +346,7 @@ impl EdgeSync {
                     self.fetch = Fetch::PlanWanted;
                 }
             }
+            (EdgeRequest::KeySet, _) => self.key_set_failed(),
             (EdgeRequest::Plan { .. } | EdgeRequest::Blob { .. }, _) => {} // of a plan given up since
         }
     }

@@ -20,6 +20,7 @@ fn follow(sync: &mut EdgeSync, publisher: &Publisher) -> usize {
     let mut num_blobs = 0;
     loop {
         match sync.next_request() {
+            Some(EdgeRequest::KeySet) => unreachable!("no root is pinned here"),
             Some(EdgeRequest::Plan { base }) => {
                 sync.on_plan(&publisher.plan(base)).expect("an honest plan")
             }

@@ -1,11 +1,13 @@
 //! Tests of everything that travels: deltas, snapshots, manifests, plans, announcements, and the machine that follows them.
 //!
 //! `fixtures` makes states and publishes versions as a server would; `golden` pins the layouts;
-//! `properties` makes random states; `damage` breaks bytes; `following` drives the sync machine.
+//! `properties` makes random states; `damage` breaks bytes; `following` drives the sync machine,
+//! `keys` attacks it where a root is pinned.
 
 mod damage;
 mod fixtures;
 mod following;
 mod golden;
+mod keys;
 mod properties;
 mod trust;

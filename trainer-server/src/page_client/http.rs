@@ -5,7 +5,7 @@ use std::time::Duration;
 use ed25519_dalek::VerifyingKey;
 use reqwest::{Response, StatusCode};
 use shared_model::edge::sync::EdgeRequest;
-use shared_model::manifest::{ManifestError, PLAN_BYTES_MAX, parse_key_list};
+use shared_model::manifest::{KEY_LIST_BYTES_MAX, ManifestError, PLAN_BYTES_MAX, parse_key_list};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -94,6 +94,7 @@ pub(super) async fn fetch(
     request: &EdgeRequest,
 ) -> Result<Vec<u8>, PageError> {
     match request {
+        EdgeRequest::KeySet => get(http, address.model_path("/keys"), KEY_LIST_BYTES_MAX).await,
         EdgeRequest::Plan { base: Some(base) } => {
             get(
                 http,

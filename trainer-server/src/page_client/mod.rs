@@ -260,6 +260,10 @@ impl PageClient {
         };
         let num_bytes = bytes.len() as u64; // usize fits u64
         let outcome = match request {
+            EdgeRequest::KeySet => {
+                self.downloads.plan_bytes += num_bytes;
+                self.sync_mut().on_key_set(&bytes)
+            }
             EdgeRequest::Plan { .. } => {
                 self.downloads.plan_bytes += num_bytes;
                 self.sync_mut().on_plan(&bytes)

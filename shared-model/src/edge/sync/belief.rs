@@ -6,15 +6,18 @@ use base64::engine::general_purpose::STANDARD;
 use super::steps::verified;
 use super::{Candidate, EdgeError, EdgeSync, VerifiedVersion};
 use crate::codec::delta::{apply_delta_to, read_delta_header};
-use crate::manifest::{self, Manifest};
+use crate::manifest::Manifest;
 
 impl EdgeSync {
     /// A manifest signed by a trusted key, of this model, not contradicting what is known, not going back.
-    pub(super) fn verified_manifest(&self, signed_manifest: &[u8]) -> Result<Manifest, EdgeError> {
+    pub(super) fn verified_manifest(
+        &mut self,
+        signed_manifest: &[u8],
+    ) -> Result<Manifest, EdgeError> {
         if self.keys.is_empty() {
             return Err(EdgeError::NoKey);
         }
-        let manifest = manifest::verify(signed_manifest, &self.keys)?;
+        let manifest = self.signed_by_trusted(signed_manifest)?;
         if manifest.model != self.model {
             return Err(EdgeError::WrongModel {
                 expected: self.model.clone(),
@@ -27,6 +30,7 @@ impl EdgeSync {
             self.live.as_ref().map(version_and_state),
             self.candidate.as_ref().map(version_and_state),
             self.newest,
+            self.seen,
         ];
         for (version, expected) in known.into_iter().flatten() {
             let actual = manifest.state;

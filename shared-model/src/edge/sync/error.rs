@@ -2,7 +2,7 @@
 
 use crate::codec::CodecError;
 use crate::ids::{BlobId, LogOffset, Version};
-use crate::manifest::ManifestError;
+use crate::manifest::{KeySetError, ManifestError};
 
 /// Why something that arrived was refused. The live version is untouched by any of these.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -13,6 +13,28 @@ pub enum EdgeError {
     /// A delta or snapshot that does not decode.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// A key set that is not believed, or a manifest outside the time of its key.
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
+    /// A root is pinned here, and the server names no key set.
+    #[error("the server names no key set, so nothing signed by the pinned root")]
+    NoKeySet,
+    /// A manifest made under a newer key set than the one at hand.
+    #[error("the manifest was signed under key set {needed}, known is {known}")]
+    StaleKeySet {
+        /// Number of the set at hand; 0: none.
+        known: u64,
+        /// Number that the manifest names.
+        needed: u64,
+    },
+    /// The page's clock is wrong, so expiry cannot be judged by it.
+    #[error("the clock of this device is wrong: it says {page_millis}, it is about {true_millis}")]
+    ClockSkew {
+        /// By the page.
+        page_millis: i64,
+        /// By the server's `Date`, or by the newest signed time.
+        true_millis: i64,
+    },
     /// Nothing can be believed before a key is known.
     #[error("no public key is known yet")]
     NoKey,
@@ -35,6 +57,14 @@ pub enum EdgeError {
     Stale {
         /// The live version.
         live: Version,
+        /// The version that arrived.
+        actual: Version,
+    },
+    /// Older than what this page has seen before its reload.
+    #[error("version {actual} is older than version {seen}, which this page has seen before")]
+    OlderThanSeen {
+        /// The newest version seen.
+        seen: Version,
         /// The version that arrived.
         actual: Version,
     },
@@ -116,10 +146,23 @@ impl EdgeError {
             Self::Codec(CodecError::FormatVersion { .. }) => "unsupported_format",
             Self::Codec(CodecError::WrongBase { .. }) => "wrong_base",
             Self::Codec(_) => "corrupt_blob",
+            Self::KeySet(error) => match error {
+                KeySetError::Malformed(_) | KeySetError::Field { .. } => "malformed",
+                KeySetError::FormatVersion { .. } => "unsupported_format",
+                KeySetError::UnknownRoot { .. } | KeySetError::RootChange { .. } => "unknown_root",
+                KeySetError::Signature { .. } => "bad_signature",
+                KeySetError::Older { .. } => "stale_key_set",
+                KeySetError::Equivocation { .. } => "equivocation",
+                KeySetError::Expired { .. } => "key_set_expired",
+                KeySetError::KeyOutsideTime { .. } => "key_expired",
+            },
+            Self::NoKeySet => "no_key_set",
+            Self::StaleKeySet { .. } => "stale_key_set",
+            Self::ClockSkew { .. } => "clock_skew",
             Self::NoKey => "no_key",
             Self::UntrustedKey { .. } => "unknown_key",
             Self::WrongModel { .. } => "wrong_model",
-            Self::Stale { .. } => "stale",
+            Self::Stale { .. } | Self::OlderThanSeen { .. } => "stale",
             Self::Equivocation { .. } => "equivocation",
             Self::LearnedBackward { .. } => "learned_backward",
             Self::Inconsistent { .. } => "inconsistent",
