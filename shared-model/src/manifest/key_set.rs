@@ -375,6 +375,17 @@ impl RootTrust {
         }
     }
 
+    /// What the keeper of the sets itself starts from: its first set, believed by the roots that it names.
+    ///
+    /// # Errors
+    /// It is malformed, or not signed by its own roots.
+    pub fn of_own(signed: &str) -> Result<Self, KeySetError> {
+        let root = own_roots(signed)?.into_iter().next();
+        let mut trust = Self::new(root.ok_or(ManifestError::PublicKey)?);
+        trust.resume(signed)?;
+        Ok(trust)
+    }
+
     /// The root that was pinned at the start.
     #[must_use]
     pub fn pinned(&self) -> &VerifyingKey {
@@ -438,10 +449,7 @@ impl RootTrust {
     /// # Errors
     /// It is malformed, or not signed by its own roots.
     pub fn resume(&mut self, signed: &str) -> Result<(), KeySetError> {
-        let envelope: Envelope = parse_json("signed key set", signed.as_bytes())?;
-        let set: KeySet = parse_json("key set", envelope.payload.as_bytes())?;
-        set.check()?;
-        self.roots = set.root_keys()?;
+        self.roots = own_roots(signed)?;
         self.take(signed)
     }
 
@@ -460,6 +468,15 @@ impl RootTrust {
         set.check_key_time(&key_id(signer), manifest.created_at)?;
         Ok(true)
     }
+}
+
+/// The roots that a set names, before anything is believed.
+fn own_roots(signed: &str) -> Result<Vec<VerifyingKey>, KeySetError> {
+    check_len("signed key set", signed.len(), KEY_SET_BYTES_MAX)?;
+    let envelope: Envelope = parse_json("signed key set", signed.as_bytes())?;
+    let set: KeySet = parse_json("key set", envelope.payload.as_bytes())?;
+    set.check()?;
+    set.root_keys()
 }
 
 /// The entry of a key in a set.

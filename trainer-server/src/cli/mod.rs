@@ -4,6 +4,7 @@ pub mod ablate;
 pub mod cross_encoder;
 pub mod evaluate;
 pub mod import;
+pub mod keys;
 pub mod replay;
 pub mod rollout;
 pub mod serve;
@@ -58,6 +59,8 @@ pub enum Command {
     Promote(rollout::AdminArgs),
     /// Put a catalogue and past events into a log, from TSV, JSON Lines or Parquet
     Import(import::ImportArgs),
+    /// Make, rotate and revoke the keys that versions are signed with
+    Keys(keys::KeysArgs),
     /// Stream a dataset through a real server into real pages and report what came of it
     Replay(replay::ReplayArgs),
     /// Score a dataset offline against the baselines
@@ -85,6 +88,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Publish(args) => rollout::run(Order::Publish, &args),
         Command::Promote(args) => rollout::run(Order::Promote, &args),
         Command::Import(args) => import::run(args),
+        Command::Keys(args) => keys::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Ablate(args) => ablate::run(args),

@@ -24,8 +24,8 @@ use crate::trainer::{self, TrainerHandle, TrainerParts};
 
 /// How long the trainer may take to stop; what it did not publish it learns again.
 const TRAINER_STOP_TIMEOUT: Duration = Duration::from_millis(2000);
-/// How often it is checked whether the newest manifest is about to expire.
-const RENEW_INTERVAL: Duration = Duration::from_secs(600);
+/// How often the operator is warned of keys that are about to expire.
+const KEY_WARNING_INTERVAL: Duration = Duration::from_secs(86_400);
 /// Threads for requests; learning has its own.
 const NUM_HTTP_THREADS: usize = 2;
 
@@ -96,6 +96,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot open the event log in {}", data_dir.display()))?;
     let catalogue = Catalogue::from_log(&log)?;
     let publisher = Publisher::open(data_dir, &config.model.name, &config.publish)?;
+    publisher
+        .keyring()
+        .check(now_millis())
+        .context("the keys cannot be used")?;
     tracing::info!(
         log_end = log.end().0,
         num_items = catalogue.num_items(),
@@ -183,7 +187,12 @@ async fn serve(
             http::server::serve(admin, router, &state.config.server, stopping).await;
         });
     }
-    parts.spawn(renew(state.publisher.clone(), state.stopping.clone()));
+    let key_poll = Duration::from_secs(state.config.publish.key_poll_secs);
+    parts.spawn(renew(
+        state.publisher.clone(),
+        key_poll,
+        state.stopping.clone(),
+    ));
     println!("freshet listens on http://{address}");
     let signal = tokio::spawn(async move {
         let signal = signal().await;
@@ -196,16 +205,30 @@ async fn serve(
     Ok(())
 }
 
-/// Publishes the newest version again when its manifest is about to expire on the pages.
-async fn renew(publisher: Publisher, mut stopping: watch::Receiver<bool>) {
-    let mut interval = tokio::time::interval(RENEW_INTERVAL);
+/// Picks up another key set, and publishes the newest version again when its manifest is about to expire on the pages
+/// or was signed under another key set. Warns of keys that are about to expire.
+async fn renew(publisher: Publisher, key_poll: Duration, mut stopping: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(key_poll);
+    let mut warned_at: Option<std::time::Instant> = None;
     loop {
         tokio::select! {
             _ = interval.tick() => {}
             _ = stopping.changed() => return,
         }
         let publisher = publisher.clone();
-        match tokio::task::spawn_blocking(move || publisher.renew(now_millis())).await {
+        if warned_at.is_none_or(|at| at.elapsed() >= KEY_WARNING_INTERVAL) {
+            warned_at = Some(std::time::Instant::now());
+            warn_of_keys(&publisher);
+        }
+        let reloaded = move || {
+            match publisher.reload_keys() {
+                Ok(Some(number)) => tracing::info!("signs under key set {number}"),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "the keys cannot be read again"),
+            }
+            publisher.renew(now_millis())
+        };
+        match tokio::task::spawn_blocking(reloaded).await {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(renewed))) => {
                 tracing::info!("renewed as version {}", renewed.manifest.version);
@@ -213,6 +236,14 @@ async fn renew(publisher: Publisher, mut stopping: watch::Receiver<bool>) {
             Ok(Err(error)) => tracing::error!(%error, "the newest version cannot be renewed"),
             Err(error) => tracing::error!(%error, "renewing panicked"),
         }
+    }
+}
+
+fn warn_of_keys(publisher: &Publisher) {
+    match publisher.keyring().check(now_millis()) {
+        Ok(None) => {}
+        Ok(Some(warning)) => tracing::warn!("{warning}"),
+        Err(error) => tracing::error!(%error, "nothing can be signed"),
     }
 }
 

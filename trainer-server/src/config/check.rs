@@ -235,6 +235,7 @@ impl Config {
             publish.manifest_ttl_secs,
             60..=1 << 32,
         )?;
+        in_range("publish.key_poll_secs", publish.key_poll_secs, 1..=86_400)?;
         in_range(
             "publish.keep_versions_min",
             publish.keep_versions_min,

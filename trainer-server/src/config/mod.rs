@@ -317,6 +317,7 @@ pub struct PublishConfig {
     pub skip_strides: Vec<u64>,
     pub snapshot_every_versions: u64,
     pub manifest_ttl_secs: u64,
+    pub key_poll_secs: u64,
     pub keep_versions_min: u64,
     pub keep_secs_min: u64,
     pub step_cost_bytes: u64,

@@ -188,7 +188,12 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::IF_NONE_MATCH,
             HeaderName::from_static("last-event-id"),
         ])
-        .expose_headers([header::ETAG, header::RETRY_AFTER, header::CONTENT_RANGE])
+        .expose_headers([
+            header::ETAG,
+            header::RETRY_AFTER,
+            header::CONTENT_RANGE,
+            header::DATE,
+        ])
         .max_age(std::time::Duration::from_secs(86_400))
 }
 

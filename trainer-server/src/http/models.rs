@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use shared_model::ids::Version;
-use shared_model::manifest::{KeyList, PublicKey, UpdatePlan};
+use shared_model::manifest::{KeyList, UpdatePlan};
 use tokio_stream::wrappers::WatchStream;
 
 use super::{AppState, Problem};
@@ -107,11 +107,7 @@ pub(super) async fn keys(
     Path(model): Path<String>,
 ) -> Result<Json<KeyList>, Problem> {
     check_model(&state, &model)?;
-    let keys = vec![PublicKey::from(&state.publisher.verifying_key())];
-    Ok(Json(KeyList {
-        keys,
-        key_sets: Vec::new(),
-    }))
+    Ok(Json(state.publisher.keyring().key_list()))
 }
 
 fn check_model(state: &AppState, model: &str) -> Result<(), Problem> {

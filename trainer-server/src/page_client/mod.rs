@@ -13,6 +13,7 @@ pub mod sse;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
+use ed25519_dalek::VerifyingKey;
 use shared_model::edge::engine::EdgeEngine;
 use shared_model::edge::sync::{EdgeRequest, EdgeSync, Live, Trust};
 use shared_model::ids::{LogOffset, Version};
@@ -129,7 +130,35 @@ impl PageClient {
     pub async fn connect(address: &ServerAddress, kind: PageKind) -> Result<Self, PageError> {
         let http = http::client()?;
         let (keys, plan_bytes) = http::fetch_keys(&http, address).await?;
-        let trust = Trust::Keys(keys);
+        Ok(Self::open(
+            address,
+            kind,
+            Trust::Keys(keys),
+            http,
+            plan_bytes,
+        ))
+    }
+
+    /// Opens a page that has pinned a root; it fetches the key set by itself. No version is live yet.
+    ///
+    /// # Errors
+    /// No HTTP client can be made.
+    pub fn with_root(
+        address: &ServerAddress,
+        kind: PageKind,
+        root: VerifyingKey,
+    ) -> Result<Self, PageError> {
+        let http = http::client()?;
+        Ok(Self::open(address, kind, Trust::Root(root), http, 0))
+    }
+
+    fn open(
+        address: &ServerAddress,
+        kind: PageKind,
+        trust: Trust,
+        http: reqwest::Client,
+        plan_bytes: u64,
+    ) -> Self {
         let model = match kind {
             PageKind::Following => {
                 PageModel::Following(Box::new(EdgeSync::new(&address.model, trust)))
@@ -139,7 +168,7 @@ impl PageClient {
                 PageModel::Ranking(Box::new(engine))
             }
         };
-        Ok(Self {
+        Self {
             address: address.clone(),
             http,
             model,
@@ -152,7 +181,7 @@ impl PageClient {
                 ..Downloads::default()
             },
             troubles: Troubles::default(),
-        })
+        }
     }
 
     /// Follows the server until another version is live here. Never gives up: put a deadline around it.

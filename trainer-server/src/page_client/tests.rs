@@ -16,13 +16,14 @@ use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::codec::state::{CodeState, ItemEntry};
 use shared_model::edge::engine::{RankOptions, RankRequest};
 use shared_model::ids::{BlobId, ItemId};
-use shared_model::manifest::{KeyList, PublicKey, SelfTest};
+use shared_model::manifest::{KeyList, SelfTest};
 use shared_model::spec::ModelSpec;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::WatchStream;
 
 use super::*;
 use crate::config::Config;
+use crate::publish::ceremony::{self, Term};
 use crate::publish::{NewVersion, Publisher};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -55,10 +56,7 @@ impl Server {
 }
 
 async fn keys(State(publisher): State<Publisher>) -> Json<KeyList> {
-    Json(KeyList {
-        keys: vec![PublicKey::from(&publisher.verifying_key())],
-        key_sets: Vec::new(),
-    })
+    Json(publisher.keyring().key_list())
 }
 
 #[derive(Deserialize)]
@@ -194,7 +192,7 @@ fn a_page_follows_over_an_outage_and_its_states_have_the_published_hashes() {
 fn a_version_restored_over_another_one_ranks_with_its_own_weights() {
     let dir = tempfile::tempdir().expect("temp dir");
     let publisher = open_publisher(&dir);
-    let trust = Trust::Keys(vec![publisher.verifying_key()]);
+    let trust = Trust::Keys(publisher.keyring().own_keys());
     let mut engine = EdgeEngine::new("main", trust, Device::flex(), Padding::Longest);
     let options = RankOptions {
         k: 5,
@@ -225,4 +223,45 @@ fn a_version_restored_over_another_one_ranks_with_its_own_weights() {
             .position(|item| item.item_id.as_str() == "i0");
         assert_eq!(found, Some(position));
     }
+}
+
+#[test]
+fn a_page_that_pinned_a_root_follows_a_rotation_and_a_change_of_the_root() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let root = ed25519_dalek::SigningKey::from_bytes(&[5; 32]);
+    let term = Term {
+        now_millis: 0,
+        valid_days: 365,
+    };
+    ceremony::init(dir.path(), &root, term).expect("signed");
+    let publisher = open_publisher(&dir);
+    let server = Server::start(&publisher, "127.0.0.1:0");
+    let address = ServerAddress::new(&format!("http://{}", server.address), "main");
+    let pinned = root.verifying_key();
+    let mut page =
+        PageClient::with_root(&address, PageKind::Following, pinned).expect("an HTTP client");
+    let runtime = Runtime::new().expect("runtime");
+    publish(&publisher, 1);
+    assert_eq!(next(&runtime, &mut page).version, Version(1));
+
+    ceremony::rotate(dir.path(), &root, 0, term).expect("signed");
+    assert_eq!(publisher.reload_keys().expect("sound keys"), Some(2));
+    assert_eq!(publisher.reload_keys().expect("sound keys"), None);
+    let renewed = publisher.renew(1).expect("signed by the new key");
+    assert!(
+        renewed.is_some(),
+        "pages must not wait for the next version"
+    );
+    assert_eq!(next(&runtime, &mut page).version, Version(2));
+
+    let new_root = ed25519_dalek::SigningKey::from_bytes(&[6; 32]);
+    ceremony::rotate_root(dir.path(), &root, &new_root, term).expect("signed");
+    ceremony::rotate(dir.path(), &new_root, 0, term).expect("signed");
+    publisher.reload_keys().expect("sound keys");
+    publish(&publisher, 3);
+    let third = next(&runtime, &mut page);
+    assert!(third.hash_matches && third.version == Version(3));
+    let reopened = open_publisher(&dir);
+    let latest = reopened.latest().expect("what it signed is still read");
+    assert_eq!(latest.manifest.version, Version(3));
 }

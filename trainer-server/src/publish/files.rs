@@ -18,18 +18,24 @@ pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()
     sync_dir(dir)
 }
 
-/// Writes `dir/name` readable by its owner only; fails where it exists.
-pub(super) fn write_secret(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Writes `dir/name` whole, where `is_secret` readable by its owner only; fails where it exists.
+pub(super) fn write_new(dir: &Path, name: &str, bytes: &[u8], is_secret: bool) -> io::Result<()> {
+    remove(dir, &format!("{TEMP_PREFIX}{name}"))?; // of a crash
+    let temp = dir.join(format!("{TEMP_PREFIX}{name}"));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
-    {
+    if is_secret {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
-    let mut file = options.open(dir.join(name))?;
+    let mut file = options.open(&temp)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    // A rename would overwrite; a link does not.
+    let linked = fs::hard_link(&temp, dir.join(name));
+    fs::remove_file(&temp)?;
+    linked?;
     sync_dir(dir)
 }
 

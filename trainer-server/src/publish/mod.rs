@@ -12,8 +12,10 @@
 
 mod blob_store;
 mod compose;
+pub mod ceremony;
 pub(crate) mod files;
 mod graph;
+pub mod keyring;
 mod manifest_store;
 mod press;
 mod recover;
@@ -27,7 +29,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use base64::Engine;
-use ed25519_dalek::SigningKey;
 use shared_model::codec::CodecError;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, LogOffset, Version};
@@ -40,6 +41,7 @@ use crate::config::PublishConfig;
 pub use blob_store::{BlobError, BlobStore};
 use compose::{Composer, HandedOut};
 use graph::VersionGraph;
+use keyring::{Keyring, KeyringError};
 use manifest_store::ManifestStore;
 use states::StateCache;
 
@@ -56,6 +58,9 @@ pub enum PublishError {
         /// What the system said.
         source: io::Error,
     },
+    /// The keys cannot be read or must not sign.
+    #[error(transparent)]
+    Keys(#[from] KeyringError),
     /// A blob failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -203,7 +208,7 @@ struct Shared {
     model: String,
     dir: PathBuf,
     config: PublishConfig,
-    key: SigningKey,
+    keyring: RwLock<Arc<Keyring>>,
     blobs: BlobStore,
     manifests: ManifestStore,
     latest: watch::Sender<Option<Arc<Published>>>,
@@ -238,6 +243,10 @@ impl Shared {
     fn tidy(&self) -> MutexGuard<'_, BTreeSet<BlobId>> {
         self.tidy.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What only the publishing thread needs.
@@ -265,7 +274,8 @@ impl Publisher {
                 source,
             }
         };
-        let key = signing_key::open(data_dir).map_err(at("cannot open the signing key"))?;
+        std::fs::create_dir_all(data_dir).map_err(at("cannot make the data directory"))?;
+        let keyring = Keyring::open(data_dir)?;
         let blobs =
             BlobStore::open(&data_dir.join("blobs")).map_err(at("cannot open the blobs"))?;
         let manifests = ManifestStore::open(&data_dir.join("manifests"))
@@ -273,7 +283,7 @@ impl Publisher {
         let recovered = recover::recover(
             &blobs,
             &manifests,
-            &key.verifying_key(),
+            &keyring.own_keys(),
             model,
             config.step_cost_bytes,
         )
@@ -283,7 +293,7 @@ impl Publisher {
             model: model.to_owned(),
             dir: data_dir.to_owned(),
             config: config.clone(),
-            key,
+            keyring: RwLock::new(Arc::new(keyring)),
             blobs,
             manifests,
             latest: watch::Sender::new(recovered.published.map(Arc::new)),
@@ -328,14 +338,17 @@ impl Publisher {
         } else {
             None
         };
+        let keyring = shared.keyring();
+        let key = keyring.signer(new.created_at)?;
         // From here on the number may be on disk: it is used, whatever happens.
         press.next_version = version.next();
         let state = Arc::clone(&new.state);
-        let manifest = shared.manifest(version, new, delta_ref, snapshot, previous.as_deref());
+        let mut manifest = shared.manifest(version, new, delta_ref, snapshot, previous.as_deref());
+        manifest.key_set = keyring.number();
         manifest
             .check()
             .map_err(|source| PublishError::Manifest { version, source })?;
-        let signed = manifest::sign(&manifest, &shared.key);
+        let signed = manifest::sign(&manifest, key);
         let signed = String::from_utf8(signed).expect("a signed manifest is JSON");
         shared
             .manifests
@@ -351,7 +364,8 @@ impl Publisher {
         Ok(published)
     }
 
-    /// Publishes the newest state again with a new expiry, once less than half of its time is left.
+    /// Publishes the newest state again with a new expiry, once less than half of its time is left or there is another
+    /// key set than it was signed under.
     ///
     /// # Errors
     /// As [`Self::publish`].
@@ -360,7 +374,10 @@ impl Publisher {
             return Ok(None);
         };
         let manifest = &latest.manifest;
-        if created_at < manifest.created_at + (manifest.expires_at - manifest.created_at) / 2 {
+        let is_of_keys = manifest.key_set == self.keyring().number();
+        if is_of_keys
+            && created_at < manifest.created_at + (manifest.expires_at - manifest.created_at) / 2
+        {
             return Ok(None);
         }
         let renewed = self.publish(NewVersion {
@@ -449,7 +466,7 @@ impl Publisher {
             path: self.shared.dir.clone(),
             source,
         };
-        let trusted = [self.verifying_key()];
+        let trusted = self.keyring().own_keys();
         let (versions, _) = store.list().map_err(unreadable)?;
         let read = |version| {
             let signed = store.read(version)?;
@@ -482,10 +499,30 @@ impl Publisher {
         &self.shared.blobs
     }
 
-    /// The public key of the manifests.
+    /// The keys at hand.
     #[must_use]
-    pub fn verifying_key(&self) -> ed25519_dalek::VerifyingKey {
-        self.shared.key.verifying_key()
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.shared.keyring()
+    }
+
+    /// Reads the keys again; answers the number of the key set if it is another than before. The caller renews then.
+    ///
+    /// # Errors
+    /// A file cannot be read or is damaged; the keys at hand stay.
+    pub fn reload_keys(&self) -> Result<Option<u64>, PublishError> {
+        let shared = &self.shared;
+        let read = Keyring::read(&shared.dir)?;
+        let number = read
+            .number()
+            .filter(|_| read.number() != shared.keyring().number());
+        if number.is_some() {
+            let mut keyring = shared
+                .keyring
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            *keyring = Arc::new(read);
+        }
+        Ok(number)
     }
 
     /// Name of the model.

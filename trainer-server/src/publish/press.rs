@@ -110,7 +110,7 @@ impl Shared {
             previous: previous.map(|previous| BlobId::of(previous.signed.as_bytes())),
             delta,
             snapshot,
-            key_set: None,
+            key_set: None, // whoever signs fills it in
             learned_code_bytes: new.state.learned_code_bytes() as u64, // widening
             self_test: new.self_test,
         }

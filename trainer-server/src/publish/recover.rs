@@ -65,7 +65,7 @@ struct Candidate {
 pub(super) fn recover(
     blobs: &BlobStore,
     manifests: &ManifestStore,
-    key: &VerifyingKey,
+    trusted: &[VerifyingKey],
     model: &str,
     step_cost_bytes: u64,
 ) -> Result<Recovered, RecoverError> {
@@ -73,7 +73,7 @@ pub(super) fn recover(
     let mut graph = VersionGraph::new(step_cost_bytes);
     let mut candidates = BTreeMap::new();
     for version in versions {
-        let Some(candidate) = read_manifest(manifests, key, version)? else {
+        let Some(candidate) = read_manifest(manifests, trusted, version)? else {
             continue;
         };
         if candidate.manifest.model != model {
@@ -114,11 +114,10 @@ pub(super) fn recover(
 
 fn read_manifest(
     manifests: &ManifestStore,
-    key: &VerifyingKey,
+    trusted: &[VerifyingKey],
     version: Version,
 ) -> Result<Option<Candidate>, RecoverError> {
     let signed = manifests.read(version)?;
-    let trusted = std::slice::from_ref(key);
     let refusal = match manifest::verify(signed.as_bytes(), trusted) {
         Ok(manifest) if manifest.version == version => {
             return Ok(Some(Candidate { manifest, signed }));

@@ -2,7 +2,7 @@
 //!
 //! 64 hexadecimal digits of the seed and a line end, readable by its owner only.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use ed25519_dalek::SigningKey;
@@ -11,30 +11,54 @@ use rand::rngs::OsRng;
 
 use super::files;
 
-const KEY_FILE_NAME: &str = "signing.key";
+pub(super) const KEY_FILE_NAME: &str = "signing.key";
+
+/// Longest file of a key, in bytes: 64 digits and white space.
+const KEY_FILE_BYTES_MAX: u64 = 128;
 
 /// Reads the key, or makes one where there is none.
 pub(super) fn open(data_dir: &Path) -> io::Result<SigningKey> {
     std::fs::create_dir_all(data_dir)?;
     let path = data_dir.join(KEY_FILE_NAME);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => parse(text.trim_end()),
+    match read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(data_dir),
-        Err(error) => Err(error),
+        read => read,
     }
+}
+
+/// Reads a secret key; what is longer than a key is refused unread.
+pub(super) fn read(path: &Path) -> io::Result<SigningKey> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(KEY_FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)?;
+    parse(text.trim_end())
+}
+
+/// Writes a secret key whole, readable by its owner only; fails where there is a file already.
+pub(super) fn write(path: &Path, key: &SigningKey) -> io::Result<()> {
+    let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+    let name = name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let mut text: String = key
+        .to_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    text.push('\n');
+    files::write_new(dir.unwrap_or(Path::new(".")), name, text.as_bytes(), true)
 }
 
 fn create(data_dir: &Path) -> io::Result<SigningKey> {
     let mut seed = [0; 32];
     OsRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;
-    let mut text: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
-    text.push('\n');
-    files::write_secret(data_dir, KEY_FILE_NAME, text.as_bytes())?;
+    let key = SigningKey::from_bytes(&seed);
+    write(&data_dir.join(KEY_FILE_NAME), &key)?;
     tracing::info!(
         "made a signing key: {}",
         data_dir.join(KEY_FILE_NAME).display()
     );
-    Ok(SigningKey::from_bytes(&seed))
+    Ok(key)
 }
 
 fn parse(text: &str) -> io::Result<SigningKey> {
