@@ -100,6 +100,12 @@ export interface ConnectOptions {
    * come from. Without it, the keys that the server names are trusted, so then https is what protects.
    */
   publicKey?: string | string[];
+  /**
+   * The server's root key in base64, as `freshet keys new-root` prints it. With it, only models signed by keys that
+   * this root has signed are taken, keys can be replaced and revoked without a new page, and nothing older than what
+   * this page has seen is taken after a reload. `publicKey` is not looked at then.
+   */
+  rootKey?: string;
   /** Keeps the verified model in IndexedDB. Default `true`. */
   cache?: boolean;
   /** Whether feedback may be sent. Default `'auto'`: yes, unless the browser sends Global Privacy Control. */
@@ -335,6 +341,16 @@ export type FreshetErrorCode =
   | 'too_long'
   | 'identity_changed'
   | 'expired'
+  /** The clock of this device is wrong; the last good model ranks on. */
+  | 'clock_skew'
+  | 'unknown_key'
+  | 'bad_signature'
+  | 'key_expired'
+  | 'unknown_root'
+  | 'no_key_set'
+  | 'stale_key_set'
+  | 'key_set_expired'
+  | 'stale'
   | 'event_rejected'
   | 'queue_full'
   | (string & {});

@@ -202,9 +202,9 @@ export class Freshet {
   }
 
   async #startEngine() {
-    const { url, model, cache, worker, publicKey = [] } = this.#options;
+    const { url, model, cache, worker, publicKey = [], rootKey } = this.#options;
     const publicKeys = [publicKey].flat();
-    const config = { url, model, cache, publicKeys, backend: this.#backendToTry(), attempt: 0 };
+    const config = { url, model, cache, publicKeys, rootKey, backend: this.#backendToTry(), attempt: 0 };
     this.#link = new EngineLink(config, worker, (name, detail) => this.#hostSaid(name, detail));
     await this.#link.start();
   }

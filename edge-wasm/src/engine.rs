@@ -6,7 +6,7 @@
 use burn::tensor::Device;
 use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::edge::engine::{EdgeEngine, ExplainRequest, RankRequest};
-use shared_model::edge::sync::{EdgeRequest, Live, Trust};
+use shared_model::edge::sync::{EdgeClock, EdgeRequest, Live, Trust};
 use shared_model::ids::BlobId;
 use shared_model::model::scorer::Padding;
 use wasm_bindgen::prelude::*;
@@ -46,6 +46,50 @@ impl Engine {
     /// It is malformed, badly signed, or older than what is live.
     pub fn on_announcement(&mut self, json: &[u8]) -> Result<(), ShellError> {
         Ok(self.inner.sync_mut().on_announcement(json)?)
+    }
+
+    /// The key sets that were asked for, where a root is pinned.
+    ///
+    /// # Errors
+    /// The newest is not believed.
+    pub fn on_key_set(&mut self, json: &[u8]) -> Result<(), ShellError> {
+        Ok(self.inner.sync_mut().on_key_set(json)?)
+    }
+
+    /// Asks for the key sets again, for example after the stream was away; nothing where no root is pinned.
+    pub fn refresh_key_set(&mut self) {
+        self.inner.sync_mut().refresh_key_set();
+    }
+
+    /// Tells the time by the page and, where it is known, by the server: milliseconds since 1970-01-01 UTC.
+    pub fn tell_time(&mut self, page_millis: f64, server_millis: Option<f64>) {
+        // Saturating; a clock is far inside, and NaN becomes 0, a clock that is behind.
+        let millis = |number: f64| number as i64;
+        self.inner.sync_mut().tell_time(EdgeClock {
+            page_millis: millis(page_millis),
+            server_millis: server_millis.map(millis),
+        });
+    }
+
+    /// Throws where what ranks, which ranks on, must not be trusted any more, or the page's clock is wrong.
+    ///
+    /// # Errors
+    /// `expired`, `key_set_expired` or `clock_skew`.
+    pub fn check_freshness(&self) -> Result<(), ShellError> {
+        Ok(self.inner.sync().check_freshness()?)
+    }
+
+    /// What has been seen, for the page's cache; nothing where no root is pinned.
+    pub fn edge_state(&self) -> Option<Vec<u8>> {
+        self.inner.sync().edge_state()
+    }
+
+    /// Takes over what `edge_state` gave before a reload; before `restore`.
+    ///
+    /// # Errors
+    /// It is damaged, or of another root.
+    pub fn resume(&mut self, state: &[u8]) -> Result<(), ShellError> {
+        Ok(self.inner.sync_mut().resume(state)?)
     }
 
     /// The plan that was asked for.

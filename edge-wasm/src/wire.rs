@@ -38,11 +38,26 @@ pub(crate) struct ExplainCall {
     pub(crate) now_millis: i64,
 }
 
-/// Reads the trusted keys: `["<base64>", …]`. An empty list trusts nobody yet, so that nothing is asked for.
+/// Whom to trust, as the script says it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TrustForm {
+    Keys(Vec<String>),
+    Root { root: String },
+}
+
+/// Reads the trusted keys, `["<base64>", …]`, or the pinned root, `{"root": "<base64>"}`.
+/// An empty list trusts nobody yet, so that nothing is asked for.
 pub(crate) fn read_trust(json: &str) -> Result<Trust, ShellError> {
     let refused = |reason: String| ShellError::argument("trust", reason);
-    let texts: Vec<String> =
-        serde_json::from_str(json).map_err(|error| refused(error.to_string()))?;
+    let form: TrustForm = serde_json::from_str(json).map_err(|error| refused(error.to_string()))?;
+    let texts = match form {
+        TrustForm::Keys(texts) => texts,
+        TrustForm::Root { root } => {
+            let root = parse_public_key(&root).map_err(|error| refused(error.to_string()))?;
+            return Ok(Trust::Root(root));
+        }
+    };
     if texts.is_empty() {
         return Ok(Trust::OnFirstUse);
     }
@@ -174,5 +189,6 @@ mod tests {
         assert!(read_trust(r#"["AAAA"]"#).is_err());
         assert!(read_trust("{}").is_err());
         assert!(matches!(read_trust("[]"), Ok(Trust::OnFirstUse)));
+        assert!(read_trust(r#"{"root": "AAAA"}"#).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 import { fetchBytes } from './http.js';
 
-const KEY_LIST_BYTES_MAX = 64 * 1024;
+const KEY_LIST_BYTES_MAX = 128 * 1024;
 const PLAN_BYTES_MAX = 1024 * 1024;
 /** Steps of a plan that are fetched ahead; one after the other, each would cost a round trip. */
 const PREFETCH_BLOBS_MAX = 64;
@@ -15,6 +15,8 @@ export class Downloads {
   #model;
   #signal;
   #onProgress;
+  /** `Date` of the last answer about keys or plans, and when it came by a clock that nobody sets. */
+  #serverTime;
   #bytesReceived = 0;
   #bytesExpected = 0;
   /** Blobs of the newest plan that are under way, by id. */
@@ -52,6 +54,12 @@ export class Downloads {
     return `${this.#url}/v1/models/${encodeURIComponent(this.#model)}/${rest}`;
   }
 
+  /** The time by the server, milliseconds since 1970; `undefined` before it was heard. @returns {number | undefined} */
+  serverMillis() {
+    if (!this.#serverTime) return undefined;
+    return this.#serverTime.millis + (performance.now() - this.#serverTime.heardAt);
+  }
+
   /** The public keys that the server names, in base64. @returns {Promise<string[]>} */
   async keys() {
     const { keys } = parse(await this.#fetch(this.modelUrl('keys'), KEY_LIST_BYTES_MAX));
@@ -60,11 +68,14 @@ export class Downloads {
 
   /**
    * Fetches what was asked for and gives it to the engine behind `withEngine`.
-   * @param {{kind: 'plan', base: number | null} | {kind: 'blob', id: string, bytes: number}} request
+   * @param {{kind: 'key_set'} | {kind: 'plan', base: number | null} | {kind: 'blob', id: string, bytes: number}} request
    * @param {(body: (engine: any) => any) => Promise<any>} withEngine
    */
   async perform(request, withEngine) {
-    if (request.kind === 'plan') {
+    if (request.kind === 'key_set') {
+      const bytes = await this.#fetch(this.modelUrl('keys'), KEY_LIST_BYTES_MAX, 'no-store');
+      await withEngine((engine) => engine.on_key_set(bytes));
+    } else if (request.kind === 'plan') {
       const base = request.base === null ? '' : `?base=${request.base}`;
       const bytes = await this.#fetch(this.modelUrl(`plan${base}`), PLAN_BYTES_MAX);
       await withEngine((engine) => engine.on_plan(bytes));
@@ -103,7 +114,14 @@ export class Downloads {
 
   #fetch(url, bytesMax, cache = 'default') {
     const onBytes = (numBytes) => this.received(numBytes);
-    return fetchBytes(url, { signal: this.#signal, bytesMax, onBytes, cache });
+    // Blobs come from the browser's own cache too, with the `Date` of long ago.
+    const onDate = url.includes('/v1/blobs/') ? undefined : (date) => this.#heardDate(date);
+    return fetchBytes(url, { signal: this.#signal, bytesMax, onBytes, onDate, cache });
+  }
+
+  #heardDate(date) {
+    const millis = Date.parse(date);
+    if (Number.isFinite(millis)) this.#serverTime = { millis, heardAt: performance.now() };
   }
 }
 

@@ -26,6 +26,7 @@ const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
  * @property {string} model
  * @property {'auto' | 'cpu' | 'webgpu'} backend
  * @property {string[]} publicKeys empty: those that the server names
+ * @property {string} [rootKey] the pinned root; `publicKeys` are not looked at then
  * @property {boolean} cache
  * @property {number} attempt how many hosts of this page ended before this one
  */
@@ -43,6 +44,8 @@ export class EngineHost {
   #engineBackend = 'cpu';
   #backendReason = '';
   #keys = [];
+  /** What was seen under the pinned root before the reload. @type {Uint8Array | undefined} */
+  #edgeState;
   /** Tail of the calls to the engine: it runs one at a time. */
   #tail = Promise.resolve();
   #isPumping = false;
@@ -70,6 +73,7 @@ export class EngineHost {
     const cached = this.#config.cache ? await this.#store.get('versions', this.#cacheKey()) : undefined;
     this.#module = await loadModule('cpu', this.#config.attempt, (message) => this.#panicked(message));
     this.#keys = this.#config.publicKeys.length > 0 ? this.#config.publicKeys : (cached?.keys ?? []);
+    this.#edgeState = this.#config.rootKey ? cached?.edgeState : undefined;
     this.#engine = await this.#open(this.#module, 'cpu');
     if (cached) await this.#restore(cached);
     this.#follow().catch((error) => this.#warn(error));
@@ -96,7 +100,8 @@ export class EngineHost {
     const version = await this.#withEngine((engine) => {
       const { version } = JSON.parse(engine.status());
       if (version === null || version === this.#persistedVersion) return undefined;
-      return { version, manifest: engine.signed_manifest(), snapshot: engine.export_snapshot() };
+      const edgeState = engine.edge_state();
+      return { version, manifest: engine.signed_manifest(), snapshot: engine.export_snapshot(), edgeState };
     });
     if (version === undefined) return;
     await this.#store.putVersion(this.#cacheKey(), { ...version, keys: this.#keys });
@@ -120,8 +125,24 @@ export class EngineHost {
 
   // ---- engine --------------------------------------------------------------------------------
 
-  #open(module, backend) {
-    return module.Engine.open(this.#config.model, JSON.stringify(this.#keys), backend);
+  async #open(module, backend) {
+    const { model, rootKey } = this.#config;
+    const trust = rootKey ? { root: rootKey } : this.#keys;
+    const engine = await module.Engine.open(model, JSON.stringify(trust), backend);
+    if (this.#edgeState) {
+      try {
+        engine.resume(this.#edgeState);
+      } catch (error) {
+        this.#edgeState = undefined; // of another root, or damaged: the pinned root decides
+        this.#warn(error);
+      }
+    }
+    return engine;
+  }
+
+  /** Under a pinned root, expiry is judged at every arrival: by this clock, and by that of the server where it was heard. */
+  #tellTime(engine) {
+    if (this.#config.rootKey) engine.tell_time(Date.now(), this.#downloads.serverMillis());
   }
 
   /**
@@ -215,7 +236,8 @@ export class EngineHost {
    * A server with other keys than the cached ones is another server, and the cached version is given up.
    */
   async #ensureKeys() {
-    while (this.#config.publicKeys.length === 0 && !this.#stop.signal.aborted) {
+    const isPinned = Boolean(this.#config.rootKey) || this.#config.publicKeys.length > 0;
+    while (!isPinned && !this.#stop.signal.aborted) {
       try {
         await this.#adoptKeys(await this.#downloads.keys());
         this.#backoff.reset();
@@ -248,12 +270,20 @@ export class EngineHost {
     if (this.#isOnline === isOnline) return;
     this.#isOnline = isOnline;
     this.#emit('online', { isOnline, reason: reason ?? '' });
-    if (isOnline) this.#backoff.wake();
+    if (!isOnline) return;
+    this.#backoff.wake();
+    // Keys may have been revoked meanwhile.
+    void this.#withEngine((engine) => engine.refresh_key_set())
+      .then(() => this.#pump())
+      .catch((error) => this.#warn(error));
   }
 
   async #announced(text) {
     try {
-      await this.#withEngine((engine) => engine.on_announcement(new TextEncoder().encode(text)));
+      await this.#withEngine((engine) => {
+        this.#tellTime(engine);
+        engine.on_announcement(new TextEncoder().encode(text));
+      });
       await this.#settle();
     } catch (error) {
       this.#warn(error);
@@ -283,7 +313,12 @@ export class EngineHost {
       const text = await this.#withEngine((engine) => engine.next_request());
       if (text === undefined || this.#stop.signal.aborted) return;
       try {
-        await this.#downloads.perform(JSON.parse(text), (body) => this.#withEngine(body));
+        const withEngine = (body) =>
+          this.#withEngine((engine) => {
+            this.#tellTime(engine);
+            return body(engine);
+          });
+        await this.#downloads.perform(JSON.parse(text), withEngine);
         await this.#settle();
         this.#backoff.reset();
       } catch (error) {
@@ -327,7 +362,8 @@ export class EngineHost {
     try {
       await this.#withEngine((engine) => engine.restore(manifest, snapshot));
       const { expires_at } = JSON.parse(await this.#withEngine((engine) => engine.status()));
-      if (expires_at <= Date.now()) throw new FreshetError('expired', 'The cached model is too old to be trusted.');
+      // Under a pinned root it ranks until something newer is believed; see docs/keys.md on wrong clocks.
+      if (!this.#config.rootKey && expires_at <= Date.now()) throw new FreshetError('expired', 'The cached model is too old to be trusted.');
     } catch (error) {
       await this.#store.remove('versions', [this.#cacheKey()]);
       const fresh = await this.#open(this.#module, 'cpu');

@@ -13,12 +13,13 @@ const SILENCE_MILLIS_MAX = 30_000;
  * @param {AbortSignal} options.signal
  * @param {number} options.bytesMax
  * @param {(numBytes: number) => void} options.onBytes
+ * @param {(date: string) => void} [options.onDate] told the `Date` of the answer, where it can be read
  * @param {RequestCache} [options.cache] whether the browser's own cache may answer
  * @returns {Promise<Uint8Array>}
  * @throws {FreshetError} `unreachable`, `no_model`, `server_error`, `too_long`; with `retryAfterMillis` where the
  * server said so
  */
-export async function fetchBytes(url, { signal, bytesMax, onBytes, cache = 'default' }) {
+export async function fetchBytes(url, { signal, bytesMax, onBytes, onDate, cache = 'default' }) {
   const attempt = new AbortController();
   const abort = () => attempt.abort();
   let watchdog = setTimeout(abort, SILENCE_MILLIS_MAX);
@@ -30,6 +31,8 @@ export async function fetchBytes(url, { signal, bytesMax, onBytes, cache = 'defa
   };
   try {
     const response = await fetch(url, { signal: attempt.signal, cache });
+    const date = response.headers.get('date');
+    if (date !== null) onDate?.(date);
     if (!response.ok) throw refusal(response, url);
     return await readBody(response.body, bytesMax, heard);
   } catch (error) {
