@@ -4,6 +4,7 @@
 //! `properties` makes random states; `damage` breaks bytes; `following` drives the sync machine,
 //! `keys` attacks it where a root is pinned.
 
+mod attacks;
 mod damage;
 mod fixtures;
 mod following;
