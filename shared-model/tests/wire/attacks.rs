@@ -54,7 +54,7 @@ fn carry_out(sync: &mut EdgeSync, publisher: &Publisher, versions: &[usize]) -> 
 #[test]
 fn reordered_steps_are_refused() {
     let (mut sync, publisher) = scene(1);
-    assert_eq!(carry_out(&mut sync, &publisher, &[3, 2]), "inconsistent");
+    assert_eq!(carry_out(&mut sync, &publisher, &[3, 2]), "malformed");
     assert_eq!(
         sync.live().map(|live| live.manifest.version),
         Some(Version(1))
@@ -66,7 +66,7 @@ fn a_plan_without_its_first_or_last_step_is_refused() {
     let (mut sync, publisher) = scene(2);
     assert_eq!(carry_out(&mut sync, &publisher, &[3]), "wrong_base");
     let (mut sync, publisher) = scene(3);
-    assert_eq!(carry_out(&mut sync, &publisher, &[2]), "inconsistent");
+    assert_eq!(carry_out(&mut sync, &publisher, &[2]), "malformed");
     assert_eq!(carry_out(&mut sync, &publisher, &[2, 3]), "believed");
     assert!(sync.candidate().is_some());
 }
