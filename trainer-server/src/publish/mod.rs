@@ -11,8 +11,8 @@
 //! aside and the version before it is served. Not here: whether a state is good enough (`gate`).
 
 mod blob_store;
-mod compose;
 pub mod ceremony;
+mod compose;
 pub(crate) mod files;
 mod graph;
 pub mod keyring;

@@ -60,7 +60,7 @@ impl Weather {
 impl Page {
     pub(super) fn new(world: &World, is_remote: bool, wakes_at: u64) -> Self {
         Self {
-            sync: EdgeSync::new("main", Trust::Keys(vec![world.publisher.verifying_key()])),
+            sync: EdgeSync::new("main", Trust::Keys(world.publisher.keyring().own_keys())),
             wakes_at,
             is_remote,
             partial: None,
@@ -123,6 +123,7 @@ impl Page {
                     self.sync.on_failure(&EdgeRequest::Plan { base });
                 }
                 Some(EdgeRequest::Plan { base }) => self.take_plan(world, base, report).await,
+                Some(EdgeRequest::KeySet) => unreachable!("only a pinned root asks for key sets"),
                 Some(EdgeRequest::Blob { blob }) if weather == Weather::Aborts => {
                     report.num_faults += 1;
                     let whole = world.blob(blob, 0, self.is_remote).await;
