@@ -13,6 +13,7 @@
 mod blob_store;
 pub mod ceremony;
 mod compose;
+mod error;
 pub(crate) mod files;
 mod graph;
 pub mod keyring;
@@ -29,98 +30,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use base64::Engine;
-use shared_model::codec::CodecError;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, LogOffset, Version};
 use shared_model::manifest::{
-    self, Announcement, DeltaRef, Manifest, ManifestError, SelfTest, UpdatePlan, VersionKind,
+    self, Announcement, DeltaRef, Manifest, SelfTest, UpdatePlan, VersionKind,
 };
 use tokio::sync::watch;
 
 use crate::config::PublishConfig;
 pub use blob_store::{BlobError, BlobStore};
 use compose::{Composer, HandedOut};
+pub use error::PublishError;
 use graph::VersionGraph;
-use keyring::{Keyring, KeyringError};
+use keyring::Keyring;
 use manifest_store::ManifestStore;
 use states::StateCache;
-
-/// Why a version could not be published or opened.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// The file system failed.
-    #[error("{action}: {source}: {}", path.display())]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The keys cannot be read or must not sign.
-    #[error(transparent)]
-    Keys(#[from] KeyringError),
-    /// A blob failed.
-    #[error(transparent)]
-    Blob(#[from] BlobError),
-    /// A state could not be encoded.
-    #[error("cannot encode version {version}: {source}")]
-    Encode {
-        /// The version.
-        version: Version,
-        /// Why not.
-        source: CodecError,
-    },
-    /// An encoded delta does not lead to the state it was made from.
-    #[error("the delta to version {version} decodes to {actual}, expected {expected}")]
-    NotReproduced {
-        /// The version.
-        version: Version,
-        /// The state that was encoded.
-        expected: BlobId,
-        /// The state that came out.
-        actual: BlobId,
-    },
-    /// The manifest breaks its own rules, for example by a score that is not finite.
-    #[error("the manifest of version {version} is not valid: {source}")]
-    Manifest {
-        /// The version.
-        version: Version,
-        /// Which rule.
-        source: ManifestError,
-    },
-    /// The offsets run backwards.
-    #[error(
-        "version {version} would have learned {learned_from} to {learned_through}, the one before it {published_through}"
-    )]
-    LearnedBackwards {
-        /// The version.
-        version: Version,
-        /// Its first offset.
-        learned_from: LogOffset,
-        /// One past its last offset.
-        learned_through: LogOffset,
-        /// One past the last offset already published.
-        published_through: LogOffset,
-    },
-    /// The blobs do not lead to the state of a version that is kept.
-    #[error("the state of version {version} cannot be had from its blobs: {detail}")]
-    NoState {
-        /// The version.
-        version: Version,
-        /// What is in the way.
-        detail: String,
-    },
-    /// The data directory belongs to a model of another name.
-    #[error("the data directory holds the model `{actual}`, the configuration names `{expected}`")]
-    OtherModel {
-        /// Name in the manifests.
-        actual: String,
-        /// Name in the configuration.
-        expected: String,
-    },
-}
 
 /// A state to be published, with what its manifest has to say.
 #[derive(Debug, Clone)]

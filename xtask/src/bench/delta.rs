@@ -14,11 +14,13 @@ use crate::process::{cargo, run_to_end, step};
 use crate::workspace::Workspace;
 
 /// Enough steps that more than the largest wanted share of codes would move.
-const TUNING: [&str; 14] = [
+const TUNING: [&str; 16] = [
     "--encoder",
     "pretrained",
     "--strategy",
     "full",
+    "--learning-rate",
+    "1e-4",
     "--warm-max",
     "400",
     "--events-max",
@@ -41,13 +43,10 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
         .first()
         .context("the pairs come from real streams: set FRESHET_DATA to their folder")?;
     step("building the codec's example and the server", || {
-        let build = |what: &[&str]| {
-            let mut command = cargo();
-            let command = command.args(["build", "--workspace"]).args(what);
-            run_to_end(command.current_dir(workspace.root()))
-        };
-        build(&["--example", "delta_codec"])?;
-        build(&["--bin", "freshet"])
+        let build = ["build", "--workspace", "--bin", "freshet"];
+        let mut command = cargo();
+        command.args(build).args(["--example", "delta_codec"]);
+        run_to_end(command.current_dir(workspace.root()))
     })?;
     let encoder = step("tuning the encoder", || {
         Encoder::prepare(workspace, &first.dir)
