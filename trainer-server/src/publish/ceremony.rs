@@ -6,8 +6,6 @@
 use std::path::Path;
 
 use ed25519_dalek::SigningKey;
-use rand::TryRngCore;
-use rand::rngs::OsRng;
 use shared_model::manifest::{
     KEY_SET_FORMAT_VERSION, KeySet, ONLINE_KEYS_MAX, OnlineKey, key_id, online_key,
     public_key_text, sign_key_set,
@@ -183,11 +181,7 @@ fn keys_dir(data_dir: &Path) -> Result<std::path::PathBuf, KeyringError> {
 }
 
 fn random_key(path: &Path) -> Result<SigningKey, KeyringError> {
-    let mut seed = [0; 32];
-    OsRng
-        .try_fill_bytes(&mut seed)
-        .map_err(|error| io_at("cannot make a secret key", path)(std::io::Error::other(error)))?;
-    Ok(SigningKey::from_bytes(&seed))
+    signing_key::random().map_err(io_at("cannot make a secret key", path))
 }
 
 fn write_secret(path: &Path, key: &SigningKey) -> Result<(), KeyringError> {

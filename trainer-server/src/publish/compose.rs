@@ -18,14 +18,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use shared_model::codec::CodecError;
-use shared_model::codec::delta::{apply_delta_to, encode_delta};
-use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, Version};
 use shared_model::manifest::{BlobRef, PlanStep, PlanStepKind};
 use tokio::sync::watch;
 
 use super::graph::Edge;
+use super::press::checked_delta;
 use super::states::HashedState;
 use super::{PublishError, Published, Shared, recover};
 
@@ -280,10 +278,6 @@ impl Shared {
     /// leads from there.
     fn merged(&self, base: Version, latest: &Published) -> Result<Option<Vec<u8>>, PublishError> {
         let target = latest.manifest.version;
-        let failed = |source| PublishError::Encode {
-            version: target,
-            source,
-        };
         let from = self.state_of(base)?;
         self.states.insert(
             target,
@@ -292,25 +286,7 @@ impl Shared {
                 hash: latest.manifest.state,
             },
         );
-        let bytes = match encode_delta(&from.state, base, &latest.state, target) {
-            Ok(bytes) => bytes,
-            Err(
-                CodecError::SpecChanged { .. }
-                | CodecError::EncoderGenerationChanged { .. }
-                | CodecError::ItemsChanged { .. },
-            ) => return Ok(None),
-            Err(source) => return Err(failed(source)),
-        };
-        let reproduced: CodeState =
-            apply_delta_to(&from.state, from.hash, &bytes).map_err(failed)?;
-        if reproduced != *latest.state {
-            return Err(PublishError::NotReproduced {
-                version: target,
-                expected: latest.manifest.state,
-                actual: reproduced.hash(),
-            });
-        }
-        Ok(Some(bytes))
+        checked_delta((&*from.state, from.hash), base, &latest.state, target)
     }
 
     /// The state of a kept version, from the nearest state at hand or from a snapshot.

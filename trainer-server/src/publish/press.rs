@@ -28,27 +28,8 @@ impl Shared {
         let Some(previous) = previous else {
             return Ok(None);
         };
-        let failed = |source| PublishError::Encode { version, source };
-        let base = &previous.state;
-        let bytes = match encode_delta(base, previous.manifest.version, target, version) {
-            Ok(bytes) => bytes,
-            Err(
-                CodecError::SpecChanged { .. }
-                | CodecError::EncoderGenerationChanged { .. }
-                | CodecError::ItemsChanged { .. },
-            ) => return Ok(None),
-            Err(source) => return Err(failed(source)),
-        };
-        let reproduced = apply_delta_to(base, previous.manifest.state, &bytes).map_err(failed)?;
-        if reproduced != *target {
-            let (expected, actual) = (target.hash(), reproduced.hash());
-            return Err(PublishError::NotReproduced {
-                version,
-                expected,
-                actual,
-            });
-        }
-        Ok(Some(bytes))
+        let base = (&*previous.state, previous.manifest.state);
+        checked_delta(base, previous.manifest.version, target, version)
     }
 
     pub(super) fn needs_snapshot(
@@ -238,6 +219,36 @@ impl Shared {
             source,
         }
     }
+}
+
+/// The delta from a state, given with its hash, to another, checked by applying it; `None` where none leads from there
+/// (another spec, another encoder, another order of items).
+pub(super) fn checked_delta(
+    (base, base_hash): (&CodeState, BlobId),
+    base_version: Version,
+    target: &CodeState,
+    version: Version,
+) -> Result<Option<Vec<u8>>, PublishError> {
+    let failed = |source| PublishError::Encode { version, source };
+    let bytes = match encode_delta(base, base_version, target, version) {
+        Ok(bytes) => bytes,
+        Err(
+            CodecError::SpecChanged { .. }
+            | CodecError::EncoderGenerationChanged { .. }
+            | CodecError::ItemsChanged { .. },
+        ) => return Ok(None),
+        Err(source) => return Err(failed(source)),
+    };
+    let reproduced = apply_delta_to(base, base_hash, &bytes).map_err(failed)?;
+    if reproduced != *target {
+        let (expected, actual) = (target.hash(), reproduced.hash());
+        return Err(PublishError::NotReproduced {
+            version,
+            expected,
+            actual,
+        });
+    }
+    Ok(Some(bytes))
 }
 
 pub(super) fn skip_edge(skip: DeltaRef) -> Edge {

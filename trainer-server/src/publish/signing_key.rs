@@ -49,10 +49,15 @@ pub(super) fn write(path: &Path, key: &SigningKey) -> io::Result<()> {
     files::write_new(dir.unwrap_or(Path::new(".")), name, text.as_bytes(), true)
 }
 
-fn create(data_dir: &Path) -> io::Result<SigningKey> {
+/// A new secret key, from the randomness of the system.
+pub(super) fn random() -> io::Result<SigningKey> {
     let mut seed = [0; 32];
     OsRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;
-    let key = SigningKey::from_bytes(&seed);
+    Ok(SigningKey::from_bytes(&seed))
+}
+
+fn create(data_dir: &Path) -> io::Result<SigningKey> {
+    let key = random()?;
     write(&data_dir.join(KEY_FILE_NAME), &key)?;
     tracing::info!(
         "made a signing key: {}",
