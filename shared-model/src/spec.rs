@@ -38,6 +38,12 @@ pub struct ModelSpec {
     /// Whether taste, the product of user and item vector, has a learned weight in the score.
     #[serde(default, skip_serializing_if = "is_absent")]
     pub has_taste_weight: bool,
+    /// Width of a code of the id rows, 4 or 8.
+    #[serde(default = "eight_bits", skip_serializing_if = "is_eight_bits")]
+    pub id_code_bits: u8,
+    /// Width of a code of the text rows, 4 or 8.
+    #[serde(default = "eight_bits", skip_serializing_if = "is_eight_bits")]
+    pub text_code_bits: u8,
 }
 
 /// Keeps the JSON of a spec without a part, and so its hash, as it was before there was such a part.
@@ -48,6 +54,16 @@ fn is_zero(value: &u32) -> bool {
 /// Likewise.
 fn is_absent(value: &bool) -> bool {
     !value
+}
+
+/// What a spec from before there were other widths means.
+fn eight_bits() -> u8 {
+    8
+}
+
+/// Likewise.
+fn is_eight_bits(value: &u8) -> bool {
+    *value == eight_bits()
 }
 
 /// What a tensor belongs to, and so when it may change.
@@ -73,7 +89,7 @@ pub struct TensorShape {
     pub num_rows: usize,
     /// Row length.
     pub num_cols: usize,
-    /// 8 or 16: the width of a code.
+    /// 4, 8 or 16: the width of a code.
     pub code_bits: u8,
     /// When it changes.
     pub group: TensorGroup,
@@ -136,6 +152,8 @@ impl Default for ModelSpec {
             num_neighbours: 0,
             adapter_dim: 0,
             has_taste_weight: false,
+            id_code_bits: eight_bits(),
+            text_code_bits: eight_bits(),
         }
     }
 }
@@ -157,6 +175,18 @@ impl ModelSpec {
             ("num_neighbours", self.num_neighbours, 0, 256, "0 to 256"),
             ("adapter_dim", self.adapter_dim, 0, 256, "0 to 256"),
         ];
+        for (field, actual) in [
+            ("id_code_bits", self.id_code_bits),
+            ("text_code_bits", self.text_code_bits),
+        ] {
+            if ![4, 8].contains(&actual) {
+                return Err(SpecError {
+                    field,
+                    actual: actual.to_string(),
+                    expected: "4 or 8",
+                });
+            }
+        }
         for (field, actual, min, max, expected) in bounded {
             if actual < min || actual > max {
                 return Err(SpecError {
@@ -208,7 +238,7 @@ impl ModelSpec {
             list: Vec::new(),
         };
 
-        shapes.item("item.id_rows", dim, 8, TensorGroup::Fast);
+        shapes.item("item.id_rows", dim, self.id_code_bits, TensorGroup::Fast);
         shapes.item("item.bias", 1, 8, TensorGroup::Fast);
         shapes.item("item.counts", num_half_lives, 16, TensorGroup::Fast);
         shapes.shared("prior.weights", 1, num_half_lives, 16, TensorGroup::Fast);
@@ -228,7 +258,8 @@ impl ModelSpec {
             );
         }
 
-        shapes.item("item.text", self.text_dim as usize, 8, TensorGroup::Content);
+        let (text_dim, text_bits) = (self.text_dim as usize, self.text_code_bits);
+        shapes.item("item.text", text_dim, text_bits, TensorGroup::Content);
         shapes.item(
             "item.features",
             self.feature_dim as usize,
@@ -236,7 +267,7 @@ impl ModelSpec {
             TensorGroup::Content,
         );
 
-        shapes.slow("text.projection", self.text_dim as usize, dim, 8);
+        shapes.slow("text.projection", text_dim, dim, 8);
         shapes.slow("feature.projection", self.feature_dim as usize, dim, 8);
         shapes.slow("start", 1, dim, 8);
         shapes.slow("kind.embedding", EventKind::ALL.len(), dim, 8);

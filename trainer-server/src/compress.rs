@@ -2,8 +2,8 @@
 //!
 //! Error feedback: the residual `trained − published` is never stored, it is what remains between the
 //! two. A code moves when the accumulated change has earned it: `|value/2^e − code| > dead_zone`.
-//! Rows compete for the byte budget by gain (squared residual removed) per estimated byte; rows that
-//! lose stay dirty and compete again.
+//! Rows, or blocks of them, compete for the byte budget by gain (squared residual removed) per estimated byte;
+//! those that lose stay dirty and compete again ([`offers`]). What a second may cost is [`allowance`].
 //!
 //! Input: the live code state, the parameters, the exact counts. Output: the candidate code state.
 
@@ -20,14 +20,12 @@ use shared_model::spec::{ModelSpec, TASTE_WEIGHT, TensorGroup};
 use crate::train::counts::DecayedCounts;
 use crate::train::neighbour_counts::NeighbourCounts;
 
+pub mod allowance;
 mod neighbours;
+mod offers;
 
 use neighbours::write_neighbours;
-
-/// Estimated bytes of naming a changed row.
-const ROW_BYTES: f32 = 2.0;
-/// Estimated bytes of one changed code.
-const CODE_BYTES: f32 = 0.75;
+use offers::send_best_rows;
 
 /// Bounds of a fast version.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,6 +34,8 @@ pub struct CompressConfig {
     pub bytes_budget: usize,
     /// In code steps; at least 0.5.
     pub dead_zone: f32,
+    /// Codes of a row that compete for the budget together; 0 for the whole row.
+    pub block_len: usize,
 }
 
 /// What is counted rather than trained.
@@ -145,6 +145,7 @@ pub fn release_state(
     let everything = CompressConfig {
         bytes_budget: usize::MAX,
         dead_zone: 0.5,
+        block_len: 0,
     };
     let mut state = fast_state(live, parameters, counted.counts, items, dirty, &everything);
     write_neighbours(&mut state, counted.neighbours);
@@ -173,90 +174,14 @@ fn append_items(state: &mut CodeState, items: &[ItemView]) {
     }));
 }
 
-/// A row that could be sent, and what that would do.
-struct Offer {
-    item_idx: u32,
-    gain: f32,
-    bytes: f32,
-}
-
-fn send_best_rows(
-    state: &mut CodeState,
-    parameters: &ParameterSet,
-    dirty: &mut DirtyRows,
-    config: &CompressConfig,
-) {
-    let dim = parameters.spec.embedding_dim as usize;
-    let (id_rows, bias) = (
-        parameters.tensor("item.id_rows"),
-        parameters.tensor("item.bias"),
-    );
-    let mut offers = Vec::new();
-    for item_idx in &dirty.learned {
-        let row_idx = *item_idx as usize;
-        let row = moved(
-            state,
-            "item.id_rows",
-            row_idx,
-            &id_rows[row_idx * dim..(row_idx + 1) * dim],
-            config.dead_zone,
-        );
-        let bias = moved(
-            state,
-            "item.bias",
-            row_idx,
-            &bias[row_idx..=row_idx],
-            config.dead_zone,
-        );
-        let num_moved = row.num_moved + bias.num_moved;
-        let bytes = ROW_BYTES + CODE_BYTES * num_moved as f32;
-        offers.push(Offer {
-            item_idx: *item_idx,
-            gain: row.gain + bias.gain,
-            bytes,
-        });
-    }
-    offers.sort_by(|a, b| {
-        (b.gain / b.bytes)
-            .total_cmp(&(a.gain / a.bytes))
-            .then(a.item_idx.cmp(&b.item_idx))
-    });
-    let mut bytes_left = config.bytes_budget as f32;
-    for offer in offers {
-        if offer.gain == 0.0 {
-            dirty.learned.remove(&offer.item_idx); // within the dead zone: the next step on it makes it dirty again
-            continue;
-        }
-        if offer.bytes > bytes_left {
-            continue;
-        }
-        bytes_left -= offer.bytes;
-        let row_idx = offer.item_idx as usize;
-        move_codes(
-            state,
-            "item.id_rows",
-            row_idx,
-            &id_rows[row_idx * dim..(row_idx + 1) * dim],
-            config.dead_zone,
-        );
-        move_codes(
-            state,
-            "item.bias",
-            row_idx,
-            &bias[row_idx..=row_idx],
-            config.dead_zone,
-        );
-        dirty.learned.remove(&offer.item_idx);
-    }
-}
-
 /// A row after the codes that earned it have moved.
 struct MovedRow {
     exponent: i8,
     codes: Vec<i16>,
-    num_moved: usize,
-    /// Squared residual removed.
-    gain: f32,
+    /// `[num_cols]`: steps that each code moved from where the base, rescaled, has it.
+    steps: Vec<u16>,
+    /// `[num_cols]`: squared residual removed.
+    gains: Vec<f32>,
 }
 
 fn moved(
@@ -275,10 +200,10 @@ fn moved(
     let mut row = MovedRow {
         exponent,
         codes: Vec::with_capacity(values.len()),
-        num_moved: 0,
-        gain: 0.0,
+        steps: vec![0; values.len()],
+        gains: vec![0.0; values.len()],
     };
-    for (value, base_code) in values.iter().zip(tensor.row(row_idx)) {
+    for (col_idx, (value, base_code)) in values.iter().zip(tensor.row(row_idx)).enumerate() {
         let code = rescale_code(*base_code, shift, bits);
         let residual = value / step - f32::from(code);
         if residual.abs() <= dead_zone {
@@ -287,8 +212,8 @@ fn moved(
         }
         let target = quantize(*value, exponent, bits);
         let left = value / step - f32::from(target);
-        row.gain += (residual * residual - left * left) * step * step;
-        row.num_moved += usize::from(target != code);
+        row.gains[col_idx] = (residual * residual - left * left) * step * step;
+        row.steps[col_idx] = target.abs_diff(code);
         row.codes.push(target);
     }
     row
@@ -377,6 +302,7 @@ mod tests {
         let config = CompressConfig {
             bytes_budget: 1000,
             dead_zone: 0.75,
+            block_len: 0,
         };
         let mut sent = Vec::new();
         for _ in 0..4 {
@@ -406,6 +332,7 @@ mod tests {
         let config = CompressConfig {
             bytes_budget: 20,
             dead_zone: 0.75,
+            block_len: 0,
         };
         let mut state = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
         assert!(!dirty.learned.is_empty() && dirty.learned.len() < 6);
@@ -444,6 +371,7 @@ mod tests {
         let config = CompressConfig {
             bytes_budget: 1000,
             dead_zone: 0.75,
+            block_len: 0,
         };
         let state = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
         assert_eq!(state.check(), Ok(()));
@@ -469,6 +397,7 @@ mod tests {
         let config = CompressConfig {
             bytes_budget: 1000,
             dead_zone: 0.75,
+            block_len: 0,
         };
         let mut dirty = DirtyRows::default();
         let fast = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);

@@ -301,13 +301,20 @@ impl Learner {
         Ok(report)
     }
 
-    /// The next fast version's codes.
+    /// The next fast version's codes, within the configured bytes.
     #[must_use]
     pub fn candidate(&mut self) -> CodeState {
+        self.candidate_within(self.config.publish.delta_bytes_budget)
+    }
+
+    /// The next fast version's codes, within so many bytes.
+    #[must_use]
+    pub fn candidate_within(&mut self, bytes_budget: usize) -> CodeState {
         let publish = &self.config.publish;
         let config = CompressConfig {
-            bytes_budget: publish.delta_bytes_budget,
+            bytes_budget,
             dead_zone: publish.dead_zone,
+            block_len: publish.block_len,
         };
         self.dirty_after = self.dirty.clone();
         let Some(live) = &self.live else {

@@ -14,7 +14,7 @@ pub const EXPONENT_MIN: i8 = -40;
 /// Largest exponent of any row.
 pub const EXPONENT_MAX: i8 = 40;
 
-/// Exponent of a row of zeros, and the floor of [`exponent_for`] for 8-bit codes:
+/// Exponent of a row of zeros, and the floor of [`exponent_for`] for 4-bit and 8-bit codes:
 /// steps of 1/4096 are finer than what a unit vector of some tens of entries can show.
 pub const EXPONENT_ZERO: i8 = -12;
 
@@ -24,7 +24,11 @@ pub const EXPONENT_FLOOR_16: i8 = -20;
 /// Largest code of this width; the smallest is its negative.
 #[must_use]
 pub fn code_max(code_bits: u8) -> i16 {
-    if code_bits == 8 { 127 } else { 32_767 }
+    match code_bits {
+        4 => 7,
+        8 => 127,
+        _ => 32_767,
+    }
 }
 
 /// The smallest exponent at which `max_abs` does not saturate, not below the floor for this width.
@@ -32,10 +36,10 @@ pub fn code_max(code_bits: u8) -> i16 {
 /// Values beyond the largest exponent saturate; a value that is not finite is the caller's fault and gets that exponent.
 #[must_use]
 pub fn exponent_for(max_abs: f32, code_bits: u8) -> i8 {
-    let floor = if code_bits == 8 {
-        EXPONENT_ZERO
-    } else {
+    let floor = if code_bits == 16 {
         EXPONENT_FLOOR_16
+    } else {
+        EXPONENT_ZERO
     };
     let log2_floor = ((max_abs.abs().to_bits() >> 23) as i32) - 127; // 8 bits after the sign, fit
     let tightest = log2_floor - (i32::from(code_bits) - 2);
@@ -116,7 +120,7 @@ mod tests {
 
     #[test]
     fn exponent_is_the_smallest_that_does_not_saturate() {
-        for code_bits in [8, 16] {
+        for code_bits in [4, 8, 16] {
             let max = f32::from(code_max(code_bits));
             for max_abs in [
                 0.05, 0.5, 0.99, 0.9999, 1.0, 1.9, 127.0, 127.4, 127.5, 128.0, 32_767.5, 1e6,
@@ -183,6 +187,9 @@ mod tests {
         for exponent in [EXPONENT_MIN, -12, 0, 7, EXPONENT_MAX] {
             for code in -127..=127 {
                 assert_eq!(quantize(dequantize(code, exponent), exponent, 8), code);
+            }
+            for code in -7..=7 {
+                assert_eq!(quantize(dequantize(code, exponent), exponent, 4), code);
             }
             for code in [-32_767, -1, 0, 12_345, 32_767] {
                 assert_eq!(quantize(dequantize(code, exponent), exponent, 16), code);

@@ -5,7 +5,7 @@
 //! dozens of tensors alike, and learning each of them anew would cost some 20 bytes per tensor.
 //!
 //! * [`FreshRows`]: rows without a base (snapshots, new items). Per row a flag "blank" and the exponent;
-//!   per 8-bit code a bit tree of 8 decisions, which learns the distribution of the tensor;
+//!   per 4-bit or 8-bit code a bit tree of 8 decisions, which learns the distribution of the tensor;
 //!   per 16-bit code its bit length as a bit tree, the sign, the bits after the leading one.
 //! * [`ChangedRows`]: rows with a base. Per row the exponent change; per code the difference to its prediction as
 //!   zero flag, sign, magnitude. Contexts of the zero flag: before the first change of a row, how many columns are

@@ -9,7 +9,7 @@
 //! num_items u32 · per item: id_len u8 · id · available u8
 //! per tensor in the order of the spec: num_rows u32 · num_cols u32 · code_bits u8
 //!                                      · exponents i8 × num_rows
-//!                                      · codes (i8 or i16 by code_bits) × num_rows × num_cols, row-major
+//!                                      · codes (i8, or i16 where code_bits is 16) × num_rows × num_cols, row-major
 //! ```
 
 mod check;
@@ -62,11 +62,11 @@ pub struct CodeTensor {
     pub num_rows: usize,
     /// Row length.
     pub num_cols: usize,
-    /// 8 or 16.
+    /// 4, 8 or 16.
     pub code_bits: u8,
     /// `[num_rows]`, powers of two.
     pub exponents: Vec<i8>,
-    /// `[num_rows, num_cols]`, row-major, −127 to 127 or −32767 to 32767.
+    /// `[num_rows, num_cols]`, row-major, within ± [`code_max`](super::quantize::code_max).
     pub codes: Vec<i16>,
 }
 
@@ -206,7 +206,7 @@ impl CodeState {
         self.tensors.get_mut(tensor_idx)
     }
 
-    /// Bytes of the codes of fast and slow tensors; what a plain int8 copy of the learned part would need.
+    /// Bytes of the codes of fast and slow tensors; what a plain copy of the learned part would need, two 4-bit codes in a byte.
     #[must_use]
     pub fn learned_code_bytes(&self) -> usize {
         let pairs = self.shapes().into_iter().zip(&self.tensors);
@@ -215,7 +215,7 @@ impl CodeState {
             TensorGroup::Content | TensorGroup::Neighbours => false,
         });
         learned
-            .map(|(_, tensor)| tensor.codes.len() * usize::from(tensor.code_bits / 8))
+            .map(|(_, tensor)| (tensor.codes.len() * usize::from(tensor.code_bits)).div_ceil(8))
             .sum()
     }
 
@@ -265,10 +265,10 @@ fn flush_if_large(hasher: &mut blake3::Hasher, bytes: &mut Vec<u8>) {
 
 fn hash_codes(hasher: &mut blake3::Hasher, bytes: &mut Vec<u8>, tensor: &CodeTensor) {
     for codes in tensor.codes.chunks(HASH_CHUNK_CODES) {
-        if tensor.code_bits == 8 {
-            bytes.extend(codes.iter().map(|code| *code as u8)); // −127 to 127: the low byte is the code
-        } else {
+        if tensor.code_bits == 16 {
             bytes.extend(codes.iter().flat_map(|code| code.to_le_bytes()));
+        } else {
+            bytes.extend(codes.iter().map(|code| *code as u8)); // −127 to 127: the low byte is the code
         }
         flush_if_large(hasher, bytes);
     }

@@ -37,6 +37,7 @@ pub(crate) fn tiny_spec() -> ModelSpec {
         num_neighbours: 0,
         adapter_dim: 0,
         has_taste_weight: false,
+        ..ModelSpec::default()
     }
 }
 
@@ -55,6 +56,8 @@ pub(crate) fn random_spec(rng: &mut StdRng) -> ModelSpec {
         num_neighbours: [0, 3][rng.random_range(0..2)],
         adapter_dim: [0, 2][rng.random_range(0..2)],
         has_taste_weight: rng.random(),
+        id_code_bits: [4, 8][rng.random_range(0..2)],
+        text_code_bits: [4, 8][rng.random_range(0..2)],
     }
 }
 

@@ -216,6 +216,12 @@ impl Config {
             64..=1 << 30,
         )?;
         in_range(
+            "publish.bytes_per_sec_max",
+            publish.bytes_per_sec_max,
+            0..=1 << 40,
+        )?;
+        in_range("publish.block_len", publish.block_len as u64, 0..=512)?;
+        in_range(
             "publish.inline_delta_bytes_max",
             publish.inline_delta_bytes_max as u64,
             0..=INLINE_DELTA_BYTES_MAX as u64,
@@ -502,6 +508,8 @@ fn model_key(field: &'static str) -> &'static str {
         "num_neighbours" => "model.num_neighbours",
         "adapter_dim" => "model.adapter_dim",
         "half_lives_secs" => "model.half_lives_secs",
+        "id_code_bits" => "model.id_code_bits",
+        "text_code_bits" => "model.text_code_bits",
         other => other,
     }
 }

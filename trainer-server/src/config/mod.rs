@@ -131,6 +131,8 @@ pub struct ModelConfig {
     pub num_neighbours: u32,
     pub taste_weight: bool,
     pub adapter_dim: u32,
+    pub id_code_bits: u8,
+    pub text_code_bits: u8,
     pub text_encoder: TextEncoderChoice,
     #[serde(with = "optional")]
     pub text_encoder_dir: Option<PathBuf>,
@@ -152,6 +154,8 @@ impl ModelConfig {
             num_neighbours: self.num_neighbours,
             adapter_dim: self.adapter_dim,
             has_taste_weight: self.taste_weight,
+            id_code_bits: self.id_code_bits,
+            text_code_bits: self.text_code_bits,
         }
     }
 }
@@ -311,7 +315,9 @@ pub struct TextTuningConfig {
 #[serde(deny_unknown_fields)]
 pub struct PublishConfig {
     pub delta_bytes_budget: usize,
+    pub bytes_per_sec_max: u64,
     pub dead_zone: f32,
+    pub block_len: usize,
     pub inline_delta_bytes_max: usize,
     pub chain_len_max: usize,
     pub skip_strides: Vec<u64>,

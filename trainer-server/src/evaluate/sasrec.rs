@@ -80,6 +80,7 @@ pub fn spec() -> ModelSpec {
         num_neighbours: 0,
         adapter_dim: 0,
         has_taste_weight: false,
+        ..ModelSpec::default()
     }
 }
 

@@ -174,17 +174,21 @@ fn differences(configured: &ModelSpec, published: &ModelSpec) -> Vec<String> {
         Ok(_) | Err(_) => serde_json::Map::new(), // a struct of numbers is always an object
     };
     let (configured, published) = (fields(configured), fields(published));
-    let zero = Value::from(0); // a number that is left out is 0
     let keys: BTreeSet<&String> = configured.keys().chain(published.keys()).collect();
     let mut lines = Vec::new();
     for key in keys {
+        let (name, left_out) = match key.as_str() {
+            "has_taste_weight" => ("taste_weight", Value::from(false)),
+            "id_code_bits" | "text_code_bits" => (key.as_str(), Value::from(8)),
+            _ => (key.as_str(), Value::from(0)),
+        };
         let (configured, published) = (
-            configured.get(key).unwrap_or(&zero),
-            published.get(key).unwrap_or(&zero),
+            configured.get(key).unwrap_or(&left_out),
+            published.get(key).unwrap_or(&left_out),
         );
         if configured != published {
             lines.push(format!(
-                "model.{key} is {configured}, published {published}"
+                "model.{name} is {configured}, published {published}"
             ));
         }
     }

@@ -7,6 +7,7 @@
 //! mean log loss chooses; `β = 1` leaves the weights as they are.
 //! All candidates are compared as f32, so that rounding favours none; what rounding does is the gate's question.
 
+use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::scorer::{FastWeights, ScoreError, Scorer};
 
@@ -85,6 +86,14 @@ impl Trial {
 }
 
 impl Learner {
+    /// A candidate with all weights as they were trained, not as they are published: what compression is measured
+    /// against.
+    #[must_use]
+    pub fn uncompressed(&self, mut ready: ReadyVersion) -> ReadyVersion {
+        ready.scorer = with_weights(&ready.scorer, &self.parameters);
+        ready
+    }
+
     /// Asks the candidates of a release, whose steps are all taken, about a batch that nobody has learned.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use super::serving::Serving;
 use super::{BACKLOG_ROUNDS_MAX, TrainerError, TrainerParts};
 use crate::checkpoint;
 use crate::clock::now_millis;
+use crate::compress::allowance::ByteAllowance;
 use crate::config::{ClockMode, Config};
 use crate::cross_encoder;
 use crate::device;
@@ -57,6 +58,8 @@ pub(super) struct Worker {
     trial_start: Instant,
     last_release: Instant,
     last_publish: Instant,
+    /// What fast versions may still cost.
+    allowance: ByteAllowance,
     last_checkpoint: Instant,
     /// Target events taken in since the last release.
     events_since_release: u64,
@@ -96,6 +99,9 @@ impl Worker {
         let learner = Learner::new(Arc::clone(&parts.config), chosen.device, encoder);
         let learner = learner.taught_by(teacher);
         let now = Instant::now();
+        let publish = &parts.config.publish;
+        let (rate, burst) = (publish.bytes_per_sec_max, publish.delta_bytes_budget);
+        let allowance = ByteAllowance::new(rate, burst, now_millis());
         let mut worker = Self {
             config: parts.config,
             log: parts.log,
@@ -109,6 +115,7 @@ impl Worker {
             trial_start: now,
             last_release: now,
             last_publish: now,
+            allowance,
             last_checkpoint: now,
             events_since_release: 0,
             orders,
@@ -134,11 +141,15 @@ impl Worker {
             let interval = Duration::from_millis(self.config.train.fast_interval_millis);
             let is_due = self.last_publish.elapsed() >= interval;
             let has_events = self.log.end() > self.position;
-            if has_events && is_due {
-                self.round()?;
+            let bytes_budget = self.config.publish.delta_bytes_budget;
+            let granted = self.allowance.grant(now_millis(), bytes_budget);
+            if let Some(bytes_budget) = granted.filter(|_| has_events && is_due) {
+                self.round(bytes_budget)?;
             } else if !self.release_slice()? && !self.text_slice()? {
                 let left = interval.saturating_sub(self.last_publish.elapsed());
-                if has_events {
+                if has_events && granted.is_none() {
+                    std::thread::sleep(IDLE_WAIT);
+                } else if has_events {
                     std::thread::sleep(left.min(IDLE_WAIT));
                 } else {
                     // The returned end is read again at the top.
@@ -272,8 +283,8 @@ impl Worker {
         Ok(())
     }
 
-    /// One round: records → learn → candidate → gate → publish.
-    fn round(&mut self) -> Result<(), TrainerError> {
+    /// One round: records → learn → candidate of so many bytes → gate → publish.
+    fn round(&mut self, bytes_budget: usize) -> Result<(), TrainerError> {
         self.serving.phase("learning");
         let started = Instant::now();
         self.skip_old_events()?;
@@ -292,7 +303,7 @@ impl Worker {
             self.events_since_release += report.num_learned as u64;
             self.serving.learned(&report, self.position);
         }
-        if let Some((state, ready)) = self.gated_candidate() {
+        if let Some((state, ready)) = self.gated_candidate(bytes_budget) {
             self.publish(VersionKind::Fast, state, ready)?;
         }
         let round_millis = started.elapsed().as_millis() as u64; // fits for 500 million years
@@ -304,9 +315,9 @@ impl Worker {
     }
 
     /// A candidate that passed, without the newest learning where the gate refused that.
-    fn gated_candidate(&mut self) -> Option<(CodeState, ReadyVersion)> {
+    fn gated_candidate(&mut self, bytes_budget: usize) -> Option<(CodeState, ReadyVersion)> {
         for attempt in 0..2 {
-            let state = self.learner.candidate();
+            let state = self.learner.candidate_within(bytes_budget);
             let ready = self.learner.ready(&state);
             match pollster::block_on(self.learner.check(&state, &ready)) {
                 Ok(()) => return Some((state, ready)),
@@ -486,6 +497,11 @@ impl Worker {
         })?;
         self.committed = self.position;
         self.last_publish = Instant::now();
+        if kind == VersionKind::Fast {
+            let delta = &published.manifest.delta;
+            let bytes = delta.as_ref().map_or(0, |delta| delta.blob.bytes);
+            self.allowance.spend(bytes);
+        }
         self.learner.went_live(state, ready);
         self.share_live(published.manifest.version);
         if kind == VersionKind::Release {

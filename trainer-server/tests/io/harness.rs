@@ -234,6 +234,7 @@ pub(crate) fn state(step: i16) -> Arc<CodeState> {
         num_neighbours: 0,
         adapter_dim: 0,
         has_taste_weight: true,
+        ..ModelSpec::default()
     };
     let mut state = CodeState::empty(spec);
     let item = |id: &str| ItemEntry {

@@ -14,7 +14,7 @@ pub(in crate::codec) struct FreshRows {
     is_blank: [Prob; 2],
     was_blank: bool,
     exponent: BitTree,
-    /// 8-bit codes.
+    /// 4-bit and 8-bit codes.
     symbol: BitTree,
     /// 16-bit codes, by column where narrow.
     wide: Vec<WideCode>,
@@ -78,10 +78,10 @@ impl WideCode {
 impl FreshRows {
     pub(super) fn new(traits: Traits) -> Self {
         let num_contexts = if traits.is_narrow { NARROW_COLS_MAX } else { 1 };
-        let num_wide = if traits.shape.code_bits == 8 {
-            0
-        } else {
+        let num_wide = if traits.shape.code_bits == 16 {
             num_contexts
+        } else {
+            0
         };
         Self {
             traits,
@@ -127,10 +127,10 @@ impl FreshRows {
                 .traits
                 .checked_exponent(symbol + i32::from(EXPONENT_MIN))?;
         }
-        if self.traits.shape.code_bits == 8 {
-            self.narrow_codes(coder, row.codes)?;
-        } else {
+        if self.traits.shape.code_bits == 16 {
             self.wide_codes(coder, row.codes)?;
+        } else {
+            self.narrow_codes(coder, row.codes)?;
         }
         coder.check()
     }

@@ -150,6 +150,7 @@ fn spec(num_layers: u32) -> ModelSpec {
         num_neighbours: 0,
         adapter_dim: 0,
         has_taste_weight: true,
+        ..ModelSpec::default()
     }
 }
 

@@ -30,6 +30,7 @@ fn spec() -> ModelSpec {
         num_neighbours: 4,
         adapter_dim: 0,
         has_taste_weight: true,
+        ..ModelSpec::default()
     }
 }
 
