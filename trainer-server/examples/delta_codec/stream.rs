@@ -9,7 +9,7 @@ use shared_model::codec::state::CodeState;
 use trainer_server::dataset::Dataset;
 use trainer_server::evaluate::offline::{Offline, config, records};
 use trainer_server::learner::Learner;
-use trainer_server::study::stream::{CHUNK_LEN, go_live, walk};
+use trainer_server::study::stream::{CHUNK_LEN, Published, WalkOptions, go_live, walk};
 use trainer_server::study::trial::Stretch;
 
 use crate::measure::Pair;
@@ -32,13 +32,14 @@ pub(crate) fn pairs(
     let warm = records(&dataset, &dataset.events[..stretch.start], 0)?;
     learner.ingest(&mut preprocessor, &warm)?;
     learner.warm_fit(&preprocessor, |_| true)?;
-    go_live(&mut learner)?;
+    go_live(&mut learner, Published::Codes, usize::MAX)?;
     let mut states = vec![live(&learner)?];
     for round in 0..NUM_ROUNDS {
         let first = stretch.start + round * CHUNK_LEN;
         let range = first..(first + CHUNK_LEN).min(stretch.end);
         let parts = (&mut learner, &mut preprocessor);
-        walk(&dataset, range, parts, u64::MAX, &ProgressBar::hidden())?;
+        let options = coded(u64::MAX);
+        walk(&dataset, range, parts, options, &ProgressBar::hidden())?;
         states.push(live(&learner)?);
     }
     let middle = NUM_ROUNDS / 2;
@@ -48,13 +49,21 @@ pub(crate) fn pairs(
     }
     let first = stretch.start + NUM_ROUNDS * CHUNK_LEN;
     let before = live(&learner)?;
-    let interval = offline.config().release.interval_events;
+    let options = coded(offline.config().release.interval_events);
     let parts = (&mut learner, &mut preprocessor);
     let hidden = ProgressBar::hidden();
-    walk(&dataset, first..stretch.end, parts, interval, &hidden)?;
+    walk(&dataset, first..stretch.end, parts, options, &hidden)?;
     let name = format!("{}, the rest with releases", dataset.name);
     let after = live(&learner)?;
     report(&pair(name, &before, &after))
+}
+
+/// As a server publishes, with a release every so many events.
+fn coded(interval_events: u64) -> WalkOptions {
+    WalkOptions {
+        published: Published::Codes,
+        interval_events,
+    }
 }
 
 fn live(learner: &Learner) -> anyhow::Result<Arc<CodeState>> {

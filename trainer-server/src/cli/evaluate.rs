@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::ablate::StudyArgs;
 use crate::evaluate::held_out::{self, HeldOut};
-use crate::evaluate::html::page;
+use crate::evaluate::html::{STYLE, page};
 use crate::evaluate::offline::{self, Offline};
 use crate::evaluate::prequential::{self, Evaluation, Extras};
+use crate::evaluate::svg::standalone;
 use crate::evaluate::tensorboard;
 use crate::replay::{self, ReplayError, ReplayOptions, check_can_write, write_json, write_text};
+use crate::study::sweep::Sweep;
+use crate::study::trial::Stretch;
 
 /// How events are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -22,6 +26,13 @@ pub enum Protocol {
     LeaveOneOut,
 }
 
+/// What is varied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SweepOf {
+    /// What a fast version carries: quality against bytes, without a server
+    Bytes,
+}
+
 /// Flags of `freshet evaluate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EvaluateArgs {
@@ -31,6 +42,18 @@ pub struct EvaluateArgs {
     /// How events are held out
     #[arg(long, value_enum, default_value_t = Protocol::Prequential)]
     pub protocol: Protocol,
+    /// Vary settings over one warm fit instead: one trial of minutes for each point
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub sweep: Option<SweepOf>,
+    /// Folder of a sweep's trials, where a sweep that was stopped goes on; by default beside the figures
+    #[arg(long, value_name = "DIR", requires = "sweep")]
+    pub study: Option<PathBuf>,
+    /// Where to write the chart of a sweep
+    #[arg(long, value_name = "FILE", requires = "sweep")]
+    pub svg: Option<PathBuf>,
+    /// A setting of all trials of a sweep, for example --set train.seed=7; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "sweep")]
+    pub set: Vec<String>,
     /// Where to write the figures, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: PathBuf,
@@ -68,6 +91,9 @@ pub struct EvaluateArgs {
 /// # Errors
 /// Bad flags, or what went wrong on the way.
 pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
+    if let Some(SweepOf::Bytes) = args.sweep {
+        return sweep_bytes(args);
+    }
     anyhow::ensure!(
         (1..=10_000).contains(&args.chunk),
         "--chunk is {}, expected 1 to 10000",
@@ -111,6 +137,44 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
     if let Some(dir) = &args.tensorboard {
         tensorboard::write(dir, &evaluation.outcomes, &evaluation.systems)?;
         println!("{:<34} {}", "curves", dir.display());
+    }
+    Ok(())
+}
+
+/// `--sweep bytes`.
+fn sweep_bytes(args: EvaluateArgs) -> anyhow::Result<()> {
+    let others = [
+        ("--html", args.html.is_some()),
+        ("--tensorboard", args.tensorboard.is_some()),
+        ("--refit-days", args.refit_days.is_some()),
+        ("--sasrec", args.sasrec),
+        ("--config", args.config.is_some()),
+        ("--protocol", args.protocol != Protocol::Prequential),
+    ];
+    for (flag, is_given) in others {
+        anyhow::ensure!(
+            !is_given,
+            "{flag} does not go with --sweep bytes, which has --set and --svg"
+        );
+    }
+    for path in [Some(&args.json), args.svg.as_ref()].into_iter().flatten() {
+        check_can_write(path)?;
+    }
+    let beside = || args.json.with_extension("study");
+    let study = StudyArgs {
+        dataset: args.dataset,
+        study: args.study.unwrap_or_else(beside),
+        set: args.set,
+        events_max: args.events_max,
+    };
+    let study = study.open(Stretch::Test)?;
+    let sweep = Sweep::run(&study, args.seed)?;
+    print!("{}", sweep.table());
+    write_json(&args.json, &sweep.document(&study))?;
+    println!("{:<34} {}", "figures", args.json.display());
+    if let Some(path) = &args.svg {
+        write_text(path, &standalone(&sweep.chart(), STYLE))?;
+        println!("{:<34} {}", "chart", path.display());
     }
     Ok(())
 }

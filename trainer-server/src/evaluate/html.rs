@@ -11,7 +11,8 @@ use super::svg::{Bar, Series, bars, escape, groups, lines};
 use super::systems::{Entry, SYSTEMS, Systems};
 use super::table::{absent, decimals};
 
-const STYLE: &str = include_str!("html.css");
+/// Style sheet of the page and of its charts.
+pub const STYLE: &str = include_str!("html.css");
 
 /// The whole page.
 #[must_use]

@@ -1,4 +1,4 @@
-//! Three kinds of charts as SVG text: lines over a stream, bars with intervals, groups of bars.
+//! Four kinds of charts as SVG text: lines over a stream, bars with intervals, groups of bars, [`curves`].
 //!
 //! Colours come from the page's style sheet by class (`s0` to `s7` by place of the system), so that one
 //! drawing serves light and dark. Input: plain numbers. Not here: which numbers (`html`).
@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 
 use super::bootstrap::Interval;
+
+pub mod curves;
 
 const WIDTH: f64 = 760.0;
 const LABEL_WIDTH: f64 = 120.0;
@@ -108,16 +110,15 @@ pub fn lines(series: &[Series], x_title: &str, y_title: &str) -> String {
         let points: Vec<(f64, f64)> = values
             .filter_map(|(idx, value)| Some((x(idx), y((*value)?))))
             .collect();
-        polyline(&mut svg, one, &points);
-        ends.extend(points.last().map(|(_, y)| (*y, one)));
+        polyline(&mut svg, one.name, one.place, &points);
+        ends.extend(points.last().map(|(_, y)| (*y, one.name, one.place)));
     }
     names_at_ends(&mut svg, left + plot_width + 8.0, ends);
     svg.push_str("</svg>\n");
     svg
 }
 
-fn polyline(svg: &mut String, one: &Series, points: &[(f64, f64)]) {
-    let (place, name) = (one.place, one.name);
+fn polyline(svg: &mut String, name: &str, place: usize, points: &[(f64, f64)]) {
     let path: Vec<String> = points
         .iter()
         .map(|(x, y)| format!("{x:.1},{y:.1}"))
@@ -140,13 +141,13 @@ fn polyline(svg: &mut String, one: &Series, points: &[(f64, f64)]) {
 }
 
 /// Names beside the ends of their lines, pushed apart where lines end close together.
-fn names_at_ends(svg: &mut String, x: f64, mut ends: Vec<(f64, &Series)>) {
+fn names_at_ends(svg: &mut String, x: f64, mut ends: Vec<(f64, &str, usize)>) {
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut lowest = f64::NEG_INFINITY;
-    for (y, one) in ends {
+    for (y, name, place) in ends {
         lowest = y.max(lowest + 14.0);
-        let class = format!("name s{}", one.place);
-        text(svg, x, lowest + 4.0, "start", &class, one.name);
+        let class = format!("name s{place}");
+        text(svg, x, lowest + 4.0, "start", &class, name);
     }
 }
 
@@ -291,6 +292,16 @@ pub fn groups(series: &[Series], groups: &[String], y_title: &str) -> String {
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// A chart as a file of its own, with the style sheet of the page inside it.
+#[must_use]
+pub fn standalone(chart: &str, style: &str) -> String {
+    let root = "<svg xmlns=\"http://www.w3.org/2000/svg\"";
+    let chart = chart.replacen("<svg", root, 1);
+    let end = chart.find('\n').map_or(chart.len(), |end| end + 1);
+    let (head, rest) = chart.split_at(end);
+    format!("{head}<style>{style}</style>\n{rest}")
 }
 
 /// Text that is safe inside an element or a quoted attribute.

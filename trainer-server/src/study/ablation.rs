@@ -8,6 +8,9 @@
 //! [[variant]]
 //! name = "no neighbours"
 //! set = { "model.num_neighbours" = 0 }
+//! [[variant]]
+//! name = "weights as trained"
+//! published = "float32"
 //! ```
 
 use std::fmt::Write as _;
@@ -18,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::StudyError;
 use super::settings::{Settings, written};
+use super::stream::Published;
 use super::trial::{Outcome, Study, ranked};
 use crate::evaluate::bootstrap::{Difference, Interval, NUM_RESAMPLES, intervals};
 use crate::evaluate::document::header;
@@ -33,6 +37,8 @@ pub struct Variant {
     pub name: String,
     /// What differs from the defaults.
     pub settings: Settings,
+    /// How its weights reach pages.
+    pub published: Published,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +53,8 @@ struct Entry {
     name: String,
     #[serde(default)]
     set: toml::Table,
+    #[serde(default)]
+    published: Published,
 }
 
 /// Reads variants.
@@ -70,6 +78,7 @@ pub fn read_variants(path: &Path) -> Result<Vec<Variant>, StudyError> {
         let settings = entry.set.iter();
         variants.push(Variant {
             name: entry.name,
+            published: entry.published,
             settings: settings
                 .map(|(key, value)| (key.clone(), written(value)))
                 .collect(),
@@ -104,7 +113,7 @@ pub fn run(study: &Study, variants: &[Variant], seed: u64) -> Result<Vec<Row>, S
     }
     let mut rows = Vec::new();
     for variant in variants {
-        let outcome = study.run(&variant.name, &variant.settings)?;
+        let outcome = study.run(&variant.name, &variant.settings, variant.published)?;
         outcomes.answer(&variant.name, &ranked(&outcome));
         let figures = figures(&outcomes, &variant.name);
         let cold = figures.as_ref().map(|all| all.slices[&Slice::ColdItem]);
@@ -217,6 +226,9 @@ pub fn document(study: &Study, rows: &[Row]) -> Value {
             "minus_reference": row.difference,
             "warm_fit_cpu_secs": outcome.warm_cpu_secs,
             "stream_cpu_secs": outcome.stream_cpu_secs,
+            "published": row.variant.published,
+            "snapshot_bytes": outcome.snapshot_bytes,
+            "fast_bytes_per_1000_events": outcome.fast_bytes_per_1000_events,
             "fast_delta_bytes_median": outcome.fast_bytes_median,
             "release_delta_bytes_median": outcome.release_bytes_median,
             "bytes_per_1000_events": outcome.bytes_per_1000_events,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! settings ─► trial (warm fit, shared where it can be ─► stream: rank, then learn) ─┬─► ablation: differences with intervals
+//!                                                                                   ├─► sweep: quality against bytes
 //!                                                                                   └─► tune: the next settings to try
 //! ```
 //! Everything lies in one folder, so that a study goes on where it was stopped.
@@ -10,6 +11,7 @@
 pub mod ablation;
 pub mod settings;
 pub mod stream;
+pub mod sweep;
 pub mod trial;
 pub mod tune;
 

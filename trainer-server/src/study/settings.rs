@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::load::{Sources, load};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ModelConfig};
 
 /// Values by `section.key`, written as in TOML.
 pub type Settings = BTreeMap<String, String>;
@@ -46,9 +46,14 @@ pub fn warm_part(config: &Config) -> Config {
     train.fast_cold_boost = plain.fast_cold_boost;
     train.shared_memory_events = plain.shared_memory_events;
     train.warm_fit_min_events = plain.warm_fit_min_events;
+    let model = ModelConfig {
+        id_code_bits: defaults.model.id_code_bits,
+        text_code_bits: defaults.model.text_code_bits,
+        ..config.model.clone()
+    };
     Config {
         clock: config.clock.clone(),
-        model: config.model.clone(),
+        model,
         labels: config.labels.clone(),
         train,
         ..defaults
@@ -82,6 +87,7 @@ mod tests {
             ("release.strategy", "lora"),
             ("train.fast_learning_rate", "0.5"),
             ("publish.dead_zone", "1.0"),
+            ("model.id_code_bits", "4"),
         ]);
         assert_eq!(
             warm_part(&config(&Settings::new(), &same).expect("valid")),

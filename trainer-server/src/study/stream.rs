@@ -8,15 +8,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
 use shared_model::codec::delta::encode_delta;
 use shared_model::codec::snapshot::encode_snapshot;
-use shared_model::codec::state::CodeState;
+use shared_model::codec::state::{CodeState, CodeTensor};
 use shared_model::ids::Version;
 
 use super::StudyError;
 use crate::baselines::ranked::Ranked;
 use crate::baselines::timelines::{Query, Timelines};
-use crate::dataset::Dataset;
+use crate::compress::allowance::ByteAllowance;
+use crate::dataset::{Dataset, DatasetEvent};
 use crate::evaluate::cpu;
 use crate::evaluate::offline::records;
 use crate::learner::{Learner, LiveModel, ReleaseTraining};
@@ -26,6 +28,26 @@ use crate::replay::scoring::{ItemRows, RankModel, score_chunk};
 
 /// Events that are ranked and learned together.
 pub const CHUNK_LEN: usize = 128;
+
+/// In what form weights are published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Published {
+    /// As integer codes, within the configured budget: what a server does.
+    #[default]
+    Codes,
+    /// As they were trained, every changed row in each version: what compression is measured against.
+    Float32,
+}
+
+/// How a stream is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalkOptions {
+    /// In what form.
+    pub published: Published,
+    /// Events between releases.
+    pub interval_events: u64,
+}
 
 /// What a stream gave.
 #[derive(Debug, Clone)]
@@ -66,7 +88,7 @@ pub fn walk(
     dataset: &Dataset,
     range: Range<usize>,
     (learner, preprocessor): (&mut Learner, &mut Preprocessor),
-    interval_events: u64,
+    options: WalkOptions,
     progress: &ProgressBar,
 ) -> Result<Streamed, StudyError> {
     let mut streamed = Streamed {
@@ -84,6 +106,11 @@ pub fn walk(
         timelines.push(event);
     }
     let mut rows = ItemRows::new(dataset, &live(learner)?.ready);
+    let WalkOptions {
+        published,
+        interval_events,
+    } = options;
+    let mut allowance = allowance(learner, dataset.events[range.clone()].first());
     let mut since_release = 0;
     let mut training: Option<ReleaseTraining> = None;
     let mut is_round_due = true;
@@ -113,15 +140,20 @@ pub fn walk(
         let report = pollster::block_on(learner.learn(preprocessor, &batch, training.as_mut()));
         let report = report.map_err(ReplayError::from)?;
         streamed.num_skipped += usize::from(report.skipped.is_some());
-        let bytes = go_live(learner)?;
-        streamed.fast_bytes.extend(bytes);
+        let now_millis = chunk.last().map_or(0, |event| event.occurred_at);
+        let bytes_max = learner.config().publish.delta_bytes_budget;
+        if let Some(bytes_budget) = allowance.grant(now_millis, bytes_max) {
+            let bytes = go_live(learner, published, bytes_budget)?;
+            allowance.spend(bytes.unwrap_or(0) as u64); // usize fits u64
+            streamed.fast_bytes.extend(bytes);
+        }
         since_release += chunk.len() as u64; // usize fits u64
         if training.is_none() && since_release >= interval_events {
             since_release = 0;
             training = Some(train(learner, preprocessor, &mut streamed));
         }
         if let Some(tried) = training.take_if(|training| training.is_tried()) {
-            release(learner, preprocessor, tried, &mut streamed)?;
+            release((learner, preprocessor), tried, published, &mut streamed)?;
             is_round_due = true;
         }
         add_secs(&mut streamed.cpu_secs, before);
@@ -134,17 +166,56 @@ fn live(learner: &Learner) -> Result<&LiveModel, ReplayError> {
     learner.live().ok_or(ReplayError::NoVersion)
 }
 
-/// Makes the candidate live; bytes of its delta, where there was a version before.
+/// Event time takes the place of the clock, as everywhere in a study.
+fn allowance(learner: &Learner, first: Option<&DatasetEvent>) -> ByteAllowance {
+    let publish = &learner.config().publish;
+    let now_millis = first.map_or(0, |event| event.occurred_at);
+    ByteAllowance::new(
+        publish.bytes_per_sec_max,
+        publish.delta_bytes_budget,
+        now_millis,
+    )
+}
+
+/// Makes the candidate within so many bytes live; bytes of its delta, where there was a version before.
 ///
 /// # Errors
 /// The delta cannot be encoded.
-pub fn go_live(learner: &mut Learner) -> Result<Option<usize>, StudyError> {
+pub fn go_live(
+    learner: &mut Learner,
+    published: Published,
+    bytes_budget: usize,
+) -> Result<Option<usize>, StudyError> {
     let base = learner.live().map(|live| Arc::clone(&live.state));
-    let state = learner.candidate();
+    let state = learner.candidate_within(bytes_budget);
     let ready = learner.ready(&state);
-    let bytes = base.map(|base| delta_len(&base, &state)).transpose()?;
+    let (ready, bytes) = match published {
+        Published::Codes => {
+            let bytes = base.map(|base| delta_len(&base, &state)).transpose()?;
+            (ready, bytes)
+        }
+        Published::Float32 => {
+            let bytes = base.map(|base| float32_len(&base, &state));
+            (learner.uncompressed(ready), bytes)
+        }
+    };
     learner.went_live(Arc::new(state), ready);
     Ok(bytes)
+}
+
+/// Bytes of the rows that differ, as f32 with their index as u32: what a server without codes would send.
+fn float32_len(base: &CodeState, target: &CodeState) -> usize {
+    let pairs = base.tensors.iter().zip(&target.tensors);
+    let changed_len = |(base, target): (&CodeTensor, &CodeTensor)| {
+        let is_changed = |row_idx: &usize| {
+            *row_idx >= base.num_rows
+                || base.exponents[*row_idx] != target.exponents[*row_idx]
+                || base.row(*row_idx) != target.row(*row_idx)
+        };
+        let num_changed = (0..target.num_rows).filter(is_changed).count();
+        num_changed * (size_of::<u32>() + target.num_cols * size_of::<f32>())
+    };
+    pairs.map(changed_len).sum()
 }
 
 /// Bytes of a delta; of a snapshot, where a new generation of the text encoder has none.
@@ -185,9 +256,9 @@ fn train(
 
 /// Publishes a release, or counts that the gate refused it.
 fn release(
-    learner: &mut Learner,
-    preprocessor: &Preprocessor,
+    (learner, preprocessor): (&mut Learner, &Preprocessor),
     mut training: ReleaseTraining,
+    published: Published,
     streamed: &mut Streamed,
 ) -> Result<(), StudyError> {
     let base = Arc::clone(&live(learner)?.state);
@@ -201,6 +272,9 @@ fn release(
             streamed.shares_kept.push(training.share_kept());
             learner.went_live(Arc::new(state), ready);
             learner.release_went_live(&training);
+            if published == Published::Float32 {
+                go_live(learner, published, usize::MAX)?;
+            }
         }
         Err(error) => {
             tracing::debug!(%error, "a release was refused");

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::ids::{BlobId, Version};
 
 use super::settings::{Settings, config, warm_part};
+use super::stream::{Published, WalkOptions};
 use super::{StudyError, stream};
 use crate::baselines::ranked::Ranked;
 use crate::baselines::timelines::Timelines;
@@ -28,7 +30,7 @@ use crate::preprocess::Preprocessor;
 use crate::replay::{ReplayError, bar, write_json};
 
 /// Raised when trials of before would come out otherwise, so that they are run again.
-const STUDY_FORMAT: u32 = 1;
+const STUDY_FORMAT: u32 = 2;
 
 /// Which events are ranked. Everything before them is learned first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -64,6 +66,10 @@ pub struct Outcome {
     pub warm_cpu_secs: Option<f64>,
     /// CPU seconds of learning and publishing.
     pub stream_cpu_secs: Option<f64>,
+    /// Bytes of a snapshot of the last version.
+    pub snapshot_bytes: usize,
+    /// Bytes of all fast deltas, per 1,000 events.
+    pub fast_bytes_per_1000_events: f64,
     /// Median bytes of a fast delta.
     pub fast_bytes_median: Option<usize>,
     /// Median bytes of a release delta.
@@ -175,10 +181,15 @@ impl Study {
     ///
     /// # Errors
     /// The settings are wrong, learning failed, or a file.
-    pub fn run(&self, name: &str, settings: &Settings) -> Result<Outcome, StudyError> {
+    pub fn run(
+        &self,
+        name: &str,
+        settings: &Settings,
+        published: Published,
+    ) -> Result<Outcome, StudyError> {
         let config = self.check(name, settings)?;
         let path = self.dir.join("trials");
-        let path = path.join(format!("{}.json", self.key(&config)?));
+        let path = path.join(format!("{}.json", self.key(&config, published)?));
         if let Some(outcome) = read(&path)? {
             return Ok(outcome);
         }
@@ -191,28 +202,28 @@ impl Study {
             .ingest(&mut preprocessor, &warm)
             .map_err(ReplayError::from)?;
         let warm_cpu_secs = self.warm_up(&mut learner, &preprocessor)?;
-        stream::go_live(&mut learner)?;
+        stream::go_live(&mut learner, published, usize::MAX)?;
         let progress = bar(range.len(), "stream");
-        let interval_events = offline.config().release.interval_events;
         let parts = (&mut learner, &mut preprocessor);
-        let streamed = stream::walk(
-            &self.dataset,
-            range.clone(),
-            parts,
-            interval_events,
-            &progress,
-        )?;
+        let options = WalkOptions {
+            published,
+            interval_events: offline.config().release.interval_events,
+        };
+        let streamed = stream::walk(&self.dataset, range.clone(), parts, options, &progress)?;
         progress.finish_and_clear();
         let figures = self.figures_of(&streamed.ranked);
-        let all_bytes = streamed.fast_bytes.iter().chain(&streamed.release_bytes);
+        let per_1000_events = |bytes: usize| 1000.0 * bytes as f64 / range.len().max(1) as f64; // counts fit f64
+        let fast_bytes: usize = streamed.fast_bytes.iter().sum();
+        let release_bytes: usize = streamed.release_bytes.iter().sum();
         let outcome = Outcome {
             settings: settings.clone(),
             ranks: streamed.ranked.iter().map(|ranked| ranked.rank).collect(),
             log_loss: figures.and_then(|figures| figures.headline.log_loss),
             warm_cpu_secs,
             stream_cpu_secs: streamed.cpu_secs.as_ref().ok().copied(),
-            bytes_per_1000_events: 1000.0 * all_bytes.sum::<usize>() as f64
-                / range.len().max(1) as f64, // counts fit f64
+            snapshot_bytes: snapshot_len(&learner)?,
+            fast_bytes_per_1000_events: per_1000_events(fast_bytes),
+            bytes_per_1000_events: per_1000_events(fast_bytes + release_bytes),
             fast_bytes_median: median(streamed.fast_bytes),
             num_releases: streamed.release_bytes.len(),
             release_bytes_median: median(streamed.release_bytes),
@@ -254,7 +265,7 @@ impl Study {
     }
 
     /// A file name for what comes of `config`: it, the events behind it, and the program.
-    fn key(&self, config: &Config) -> Result<String, StudyError> {
+    fn key(&self, config: &Config, published: Published) -> Result<String, StudyError> {
         let config =
             serde_json::to_value(config).map_err(|error| StudyError::file(&self.dir, error))?;
         let range = self.range();
@@ -264,7 +275,7 @@ impl Study {
             (sum.rotate_left(7) ^ item).wrapping_add(event.occurred_at as u64) // bits of a time
         });
         let scope = json!([self.dataset.name, checksum, range.start, range.end]);
-        Ok(key(&json!([STUDY_FORMAT, scope, config])))
+        Ok(key(&json!([STUDY_FORMAT, scope, config, published])))
     }
 
     /// Fits, or takes the weights of an earlier fit with the same settings; its CPU seconds.
@@ -274,7 +285,10 @@ impl Study {
         preprocessor: &Preprocessor,
     ) -> Result<Option<f64>, StudyError> {
         let part: Config = warm_part(learner.config());
-        let dir = self.dir.join("warm").join(self.key(&part)?);
+        let dir = self
+            .dir
+            .join("warm")
+            .join(self.key(&part, Published::Codes)?);
         let cost_path = dir.join("cpu_secs.json");
         if let Some(saved) = checkpoint::load(&dir)? {
             let is_same = learner.load_weights(&saved).is_some();
@@ -299,6 +313,14 @@ impl Study {
         checkpoint::save(&dir, Version(1), parameters, optimizer)?;
         Ok(cpu_secs)
     }
+}
+
+/// Bytes of a snapshot of the live version.
+fn snapshot_len(learner: &Learner) -> Result<usize, StudyError> {
+    let live = learner.live().ok_or(ReplayError::NoVersion)?;
+    let bytes = encode_snapshot(&live.state, Version(1));
+    let bytes = bytes.map_err(|error| StudyError::Delta(error.to_string()))?;
+    Ok(bytes.len())
 }
 
 /// Answers as far as ranks tell them.

@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 use super::StudyError;
 use super::settings::{Settings, written};
+use super::stream::Published;
 use super::trial::Study;
 
 /// Trials that are drawn without looking at outcomes; after them every other one is.
@@ -240,7 +241,7 @@ pub fn check_space(study: &Study, space: &Space) -> Result<(), StudyError> {
 /// # Errors
 /// A file of the study.
 pub fn try_settings(study: &Study, name: &str, settings: &Settings) -> Result<Tried, StudyError> {
-    let (ndcg_at_10, why) = match study.run(name, settings) {
+    let (ndcg_at_10, why) = match study.run(name, settings, Published::Codes) {
         Ok(outcome) => {
             let figures = study.figures(&outcome);
             (figures.and_then(|all| all.headline.ndcg_at_10), None)
