@@ -111,6 +111,17 @@ impl Browser {
         Ok(page)
     }
 
+    /// Opens a page of the package's origin that runs nothing of its own.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn open_blank(&self) -> anyhow::Result<BrowserPage> {
+        let window = self.client.new_window(true).await?.handle;
+        let page = BrowserPage::new(self.client.clone(), window);
+        page.load(&self.site.url("package.json")).await?;
+        Ok(page)
+    }
+
     /// Closes the browser in order, which writes nothing over a half-removed profile.
     ///
     /// # Errors

@@ -33,6 +33,12 @@ impl Site {
         Ok(Self { address, task })
     }
 
+    /// Address of a file of the package.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+
     /// Address of the test page that follows `server`, with further parts of its query.
     #[must_use]
     pub fn page_url(&self, server: &str, query: &[(&str, &str)]) -> String {

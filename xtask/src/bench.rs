@@ -3,6 +3,7 @@
 mod delta;
 mod inputs;
 mod leave_one_out;
+mod page;
 mod train;
 
 use std::fs;
@@ -23,6 +24,8 @@ pub(crate) enum Name {
     Sizes,
     /// The delta codec beside zstd, RFC 9842 and bsdiff, on real streams and on a text encoder that is tuned first.
     Delta,
+    /// Applying and verifying deltas in a page of Chromium, on a code state of 10 MB.
+    Page,
     /// The training step beside the same model in PyTorch, which is installed under target.
     Train,
     /// Leave-one-out beside RecBole's SASRec, which is installed under target; for hours.
@@ -45,6 +48,7 @@ pub(crate) fn run(
     let numbers = match name {
         Name::Sizes => sizes(workspace)?,
         Name::Delta => delta::measure(workspace)?,
+        Name::Page => page::measure(workspace)?,
         Name::Train => train::measure(workspace)?,
         Name::LeaveOneOut => leave_one_out::measure(workspace)?,
     };

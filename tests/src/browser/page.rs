@@ -261,7 +261,11 @@ impl BrowserPage {
         Ok(CachedVersion { version, state })
     }
 
-    async fn run(&self, script: &str, arguments: Vec<Value>) -> anyhow::Result<Value> {
+    /// Runs a script whose last argument takes `{value}` or `{error}`; gives the value.
+    ///
+    /// # Errors
+    /// The driver refuses, or the script says so.
+    pub async fn run(&self, script: &str, arguments: Vec<Value>) -> anyhow::Result<Value> {
         self.client.switch_to_window(self.window.clone()).await?;
         let mut outcome = self.client.execute_async(script, arguments).await?;
         match outcome.get("error").and_then(Value::as_str) {

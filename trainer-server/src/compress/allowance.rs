@@ -39,7 +39,7 @@ impl ByteAllowance {
             return Some(bytes_max);
         };
         let elapsed_millis = now_millis.saturating_sub(self.filled_at_millis).max(0);
-        self.filled_at_millis = now_millis;
+        self.filled_at_millis = self.filled_at_millis.max(now_millis);
         self.left = (self.left + bytes_per_sec * elapsed_millis as f64 / 1000.0).min(self.burst);
         let enough = VERSION_BYTES_MIN.min(self.burst);
         (self.left >= enough).then_some(bytes_max.min(self.left as usize)) // not negative here
@@ -84,6 +84,7 @@ mod tests {
         allowance.spend(5000);
         assert_eq!(allowance.grant(2000, 3000), None);
         assert_eq!(allowance.grant(1000, 3000), None);
-        assert_eq!(allowance.grant(3512, 3000), Some(512));
+        assert_eq!(allowance.grant(2511, 3000), None);
+        assert_eq!(allowance.grant(2512, 3000), Some(512));
     }
 }
