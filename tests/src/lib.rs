@@ -7,6 +7,7 @@
 pub mod wait;
 
 pub mod api;
+pub mod root;
 pub mod server;
 
 pub mod native_page;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
+use ed25519_dalek::VerifyingKey;
 use shared_model::edge::engine::{RankOptions, RankRequest, Ranking};
 use shared_model::edge::sync::Live;
 use shared_model::event::HistoryEvent;
@@ -27,6 +28,18 @@ impl NativePage {
         let client = PageClient::connect(address, PageKind::Ranking(Device::flex())).await?;
         Ok(Self {
             client,
+            versions: Vec::new(),
+        })
+    }
+
+    /// A page that has pinned a root and believes nobody else.
+    ///
+    /// # Errors
+    /// No HTTP client can be made.
+    pub fn with_root(address: &ServerAddress, root: VerifyingKey) -> anyhow::Result<Self> {
+        let kind = PageKind::Ranking(Device::flex());
+        Ok(Self {
+            client: PageClient::with_root(address, kind, root)?,
             versions: Vec::new(),
         })
     }

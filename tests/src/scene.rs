@@ -8,6 +8,7 @@ use shared_model::ids::Version;
 use crate::browser::BrowserPage;
 use crate::people::{Person, World};
 use crate::ranking::check_alike;
+use crate::root::Root;
 use crate::server::{Server, Setup};
 use crate::wait;
 
@@ -37,10 +38,26 @@ impl Scene {
     /// # Errors
     /// The server does not start or does not learn.
     pub async fn start(seed: u64, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_with(seed, settings, Setup::default()).await
+    }
+
+    /// Like [`Self::start`], with a server whose keys `root` has signed.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn rooted(seed: u64, settings: &[(&str, &str)], root: &Root) -> anyhow::Result<Self> {
+        Self::start_with(seed, settings, Setup::default().with_root(root)).await
+    }
+
+    async fn start_with(
+        seed: u64,
+        settings: &[(&str, &str)],
+        setup: Setup<'_'>,
+    ) -> anyhow::Result<Self> {
         let mut world = World::new(seed);
         let mut people = world.people(20);
         let past = world.past(&mut people, 10, HOUR_MILLIS, START_MILLIS);
-        let mut setup = Setup::default().with_log(&world.items, &past);
+        let mut setup = setup.with_log(&world.items, &past);
         for (key, value) in settings {
             setup = setup.set(key, value);
         }

@@ -18,6 +18,7 @@ use trainer_server::event_log::{EventLog, EventLogConfig, LogRecord, StoredEvent
 use trainer_server::page_client::ServerAddress;
 
 use crate::api::{Api, Status};
+use crate::root::Root;
 use crate::{wait, workspace};
 
 /// A server that has not said where it listens by then will not.
@@ -44,13 +45,21 @@ const SETTINGS: [(&str, &str); 9] = [
 
 /// How a server is set up.
 #[derive(Debug, Clone, Default)]
-pub struct Setup {
+pub struct Setup<'a> {
     settings: Vec<(String, String)>,
+    root: Option<&'a Root>,
     items: Vec<Item>,
     events: Vec<Event>,
 }
 
-impl Setup {
+impl<'a> Setup<'a> {
+    /// Lets a root sign the first key set before the start.
+    #[must_use]
+    pub fn with_root(mut self, root: &'a Root) -> Self {
+        self.root = Some(root);
+        self
+    }
+
     /// Changes a setting, for example `train.seed`.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
@@ -83,10 +92,13 @@ impl Server {
     ///
     /// # Errors
     /// It does not start; the error shows the end of its log.
-    pub async fn start(setup: Setup) -> anyhow::Result<Self> {
+    pub async fn start(setup: Setup<'_>) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("freshet-test-").tempdir()?;
         if !setup.items.is_empty() {
             fill_log(&data_dir_in(dir.path()), &setup.items, &setup.events).await?;
+        }
+        if let Some(root) = setup.root {
+            root.ceremony(&["init"], &data_dir_in(dir.path()))?;
         }
         let defaults = SETTINGS.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let settings: Vec<_> = defaults.into_iter().chain(setup.settings).collect();

@@ -17,6 +17,8 @@ import { watchVersions } from './watch.js';
  */
 const PERSIST_INTERVAL_MILLIS = 300_000;
 const FIRST_PERSIST_MILLIS = 1_500;
+/** Under a pinned root, a page that hears nothing for so long still finds out that what it ranks with has expired. */
+const FRESHNESS_INTERVAL_MILLIS = 60_000;
 /** Codes of what did not come at all. */
 const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
 
@@ -54,6 +56,9 @@ export class EngineHost {
   #hasPanicked = false;
   #persistedVersion = -1;
   #persistTimer;
+  #freshnessTimer;
+  /** Code of what was wrong with the freshness when last looked; told once. @type {string | undefined} */
+  #staleCode;
   #upgrade;
   #lastRequest;
 
@@ -76,6 +81,7 @@ export class EngineHost {
     this.#edgeState = this.#config.rootKey ? cached?.edgeState : undefined;
     this.#engine = await this.#open(this.#module, 'cpu');
     if (cached) await this.#restore(cached);
+    this.#watchFreshness();
     this.#follow().catch((error) => this.#warn(error));
   }
 
@@ -112,11 +118,13 @@ export class EngineHost {
   wake() {
     this.#backoff.wake();
     this.#watchBackoff.wake();
+    void this.#checkFreshness(); // timers slept with the page
   }
 
   async dispose() {
     this.#stop.abort();
     clearTimeout(this.#persistTimer);
+    clearInterval(this.#freshnessTimer);
     await this.#tail;
     this.#engine?.free();
     this.#engine = undefined;
@@ -143,6 +151,28 @@ export class EngineHost {
   /** Under a pinned root, expiry is judged at every arrival: by this clock, and by that of the server where it was heard. */
   #tellTime(engine) {
     if (this.#config.rootKey) engine.tell_time(Date.now(), this.#downloads.serverMillis());
+  }
+
+  #watchFreshness() {
+    if (!this.#config.rootKey) return;
+    this.#freshnessTimer = setInterval(() => void this.#checkFreshness(), FRESHNESS_INTERVAL_MILLIS);
+    this.#stop.signal.addEventListener('abort', () => clearInterval(this.#freshnessTimer), { once: true });
+  }
+
+  /** Ranking goes on with what there is; the page is told once that it must not be trusted any more, and why. */
+  async #checkFreshness() {
+    if (!this.#config.rootKey || this.#stop.signal.aborted) return;
+    try {
+      await this.#withEngine((engine) => {
+        this.#tellTime(engine);
+        engine.check_freshness();
+      });
+      this.#staleCode = undefined;
+    } catch (error) {
+      if (error.code === this.#staleCode) return;
+      this.#staleCode = error.code;
+      this.#warn(error);
+    }
   }
 
   /**

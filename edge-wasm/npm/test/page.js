@@ -1,6 +1,6 @@
 //! The page that whole-system tests drive through WebDriver. Everything answers with plain JSON values.
 //!
-//! Query: `server`, `model`, `backend`, `worker=0`, `cache=0`, `publicKey`, `consent`, `userId`, `timeout` (ms),
+//! Query: `server`, `model`, `backend`, `worker=0`, `cache=0`, `publicKey`, `rootKey`, `consent`, `userId`, `timeout` (ms),
 //! `wait=0` (do not wait for a first version), `connect=0` (a test calls `freshetTest.connect` itself).
 //! `window.freshetReady` resolves to `{ok: true, status}` or `{ok: false, code, message}`; it never rejects.
 
@@ -27,7 +27,7 @@ function optionsOf(extra) {
     cache: query.get('cache') !== '0',
     waitForModel: query.get('wait') !== '0',
   };
-  for (const name of ['model', 'publicKey', 'consent', 'userId']) {
+  for (const name of ['model', 'publicKey', 'rootKey', 'consent', 'userId']) {
     if (query.has(name)) options[name] = query.get(name);
   }
   if (query.has('timeout')) options.timeoutMillis = Number(query.get('timeout'));

@@ -30,7 +30,7 @@ struct Axis {
     values: &'static [&'static str],
 }
 
-const AXES: [Axis; 5] = [
+const AXES: [Axis; 7] = [
     Axis {
         name: "budget",
         set: &[],
@@ -42,6 +42,18 @@ const AXES: [Axis; 5] = [
         set: &[(BUDGET, UNLIMITED)],
         key: DEAD_ZONE,
         values: &["0.5", "1.5", "3", "6"],
+    },
+    Axis {
+        name: "budget, dead zone 3",
+        set: &[(DEAD_ZONE, "3")],
+        key: BUDGET,
+        values: &["600", "1200", "3000"],
+    },
+    Axis {
+        name: "same, blocks of 16",
+        set: &[(DEAD_ZONE, "3"), ("publish.block_len", "16")],
+        key: BUDGET,
+        values: &["600", "1200"],
     },
     Axis {
         name: "4-bit ids",
