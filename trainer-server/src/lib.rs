@@ -16,6 +16,7 @@ pub mod preprocess;
 pub mod text_source;
 pub mod train;
 
+pub mod betting;
 pub mod compress;
 pub mod gate;
 
