@@ -109,7 +109,7 @@ async fn course(
         let state = learner.candidate();
         let ready = learner.ready(&state);
         match learner.check(&state, &ready).await {
-            Ok(()) => {
+            Ok(_figures) => {
                 learner.went_live(Arc::new(state), ready);
                 course.num_published += 1;
             }

@@ -4,6 +4,7 @@
 //! know, since more items alone make every loss larger; agreement of the compressed with the f32 model in the top 10; the self-test, run again on an engine built from the
 //! codes alone. Not here: wasm run and canary of releases.
 
+use serde::{Deserialize, Serialize};
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::{ReadyVersion, self_test, top_k};
 use shared_model::event::HistoryEvent;
@@ -55,6 +56,38 @@ pub enum GateError {
     SelfTest(String),
 }
 
+/// What the gate measured of a candidate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct GateFigures {
+    /// Mean log loss of the candidate, in nats per event, where events could be compared.
+    pub log_loss: Option<f32>,
+    /// Of the live version on the same events.
+    pub live_log_loss: Option<f32>,
+    /// Share of common top-10 items of compressed and trained model.
+    pub agreement: Option<f32>,
+}
+
+impl GateError {
+    /// What was measured before the refusal, as far as that is known.
+    #[must_use]
+    pub fn figures(&self) -> Option<GateFigures> {
+        match self {
+            Self::LogLoss {
+                candidate, live, ..
+            } => Some(GateFigures {
+                log_loss: Some(*candidate),
+                live_log_loss: Some(*live),
+                agreement: None,
+            }),
+            Self::Agreement { agreement, .. } => Some(GateFigures {
+                agreement: Some(*agreement),
+                ..GateFigures::default()
+            }),
+            Self::Score(_) | Self::SelfTest(_) => None,
+        }
+    }
+}
+
 /// Events that the live version has scored.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe<'a> {
@@ -77,7 +110,7 @@ pub struct GateBounds {
     pub agreement_min: f32,
 }
 
-/// Lets a candidate pass or says why not.
+/// Lets a candidate pass, with what was measured, or says why not.
 ///
 /// # Errors
 /// The first check that fails.
@@ -86,9 +119,9 @@ pub async fn check(
     trained: &Scorer,
     probe: Probe<'_>,
     bounds: GateBounds,
-) -> Result<(), GateError> {
+) -> Result<GateFigures, GateError> {
     if probe.queries.is_empty() {
-        return Ok(());
+        return Ok(GateFigures::default());
     }
     let scores = candidate.score(probe.sequences, probe.queries).await?;
     let num_items = candidate.num_items();
@@ -115,7 +148,11 @@ pub async fn check(
             agreement_min: bounds.agreement_min,
         });
     }
-    Ok(())
+    Ok(GateFigures {
+        log_loss: candidate_loss,
+        live_log_loss: live_loss,
+        agreement: Some(agreement),
+    })
 }
 
 /// The self-test of a candidate: its own scores of the best items for one history.

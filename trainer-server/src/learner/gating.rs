@@ -12,7 +12,7 @@ use shared_model::model::sequence::Sequence;
 
 use super::asked::Asked;
 use super::{LastBatch, Learner};
-use crate::gate::{self, GateBounds, GateError, Probe};
+use crate::gate::{self, GateBounds, GateError, GateFigures, Probe};
 
 /// Events that the gate looks at.
 const PROBE_EVENTS_MAX: usize = 64;
@@ -48,7 +48,7 @@ impl Learner {
         trained: &Scorer,
         live: &Scorer,
         is_tried: bool,
-    ) -> Result<(), GateError> {
+    ) -> Result<GateFigures, GateError> {
         let mut last = LastBatch::default();
         for (sequence_idx, (sequence, query, target)) in self.recent.iter().enumerate() {
             last.sequences.push(sequence.clone());
@@ -74,9 +74,21 @@ impl Learner {
         &self,
         state: &CodeState,
         candidate: &ReadyVersion,
-    ) -> Result<(), GateError> {
+    ) -> Result<GateFigures, GateError> {
         let trained = self.trained_twin(state, &candidate.scorer, &self.parameters);
         check_against(candidate, &trained, &self.last, self.bounds()).await
+    }
+
+    /// The gate over the newest events of all batches, for codes that an operator gave: they are what was trained.
+    ///
+    /// # Errors
+    /// They must not be published.
+    pub async fn check_given(&self, given: &ReadyVersion) -> Result<GateFigures, GateError> {
+        let Some(live) = &self.live else {
+            return Err(GateError::SelfTest("nothing is live yet".to_owned()));
+        };
+        let live = &live.ready.scorer;
+        self.check_release(given, &given.scorer, live, false).await
     }
 
     /// The candidate with f32 weights in place of codes, but without the rows that wait for a later version:
@@ -139,7 +151,7 @@ async fn check_against(
     trained: &Scorer,
     last: &LastBatch,
     bounds: GateBounds,
-) -> Result<(), GateError> {
+) -> Result<GateFigures, GateError> {
     let probe = Probe {
         sequences: &last.sequences,
         queries: &last.queries,

@@ -19,7 +19,7 @@ use super::{LastBatch, Learner, step_config};
 use crate::compress;
 use crate::config::ReplayChoice;
 use crate::cross_encoder::teacher::CrossTeacher;
-use crate::gate::GateError;
+use crate::gate::{GateError, GateFigures};
 use crate::preprocess::Preprocessor;
 use crate::train::TrainError;
 use crate::train::count_history::CountHistory;
@@ -62,6 +62,8 @@ pub struct ReleaseTraining {
     pub(super) trial: Option<Trial>,
     /// Whether it brings rows of texts from a new generation of the encoder.
     carries_texts: bool,
+    /// What the gate measured when it let it pass.
+    figures: Option<GateFigures>,
 }
 
 impl ReleaseTraining {
@@ -87,6 +89,12 @@ impl ReleaseTraining {
     #[must_use]
     pub fn share_kept(&self) -> f32 {
         self.share_kept
+    }
+
+    /// What the gate measured when it let it pass.
+    #[must_use]
+    pub fn gate_figures(&self) -> Option<GateFigures> {
+        self.figures
     }
 
     /// Whether it brings rows of texts from a new generation of the encoder.
@@ -130,6 +138,7 @@ impl Learner {
                 refit: Some(refit),
                 share_kept: 0.0,
                 trial: trial(&[self.config.release.refit_blend, 0.0]),
+                figures: None,
             };
         }
         let (parameters, carries_texts) = self.shadow();
@@ -152,6 +161,7 @@ impl Learner {
             share_kept: 0.0,
             trial: trial(&[0.0]).filter(|_| moves || carries_texts),
             carries_texts,
+            figures: None,
         }
     }
 
@@ -277,6 +287,7 @@ impl Learner {
         &mut self,
         training: &mut ReleaseTraining,
     ) -> Result<(CodeState, ReadyVersion), GateError> {
+        training.figures = None;
         let mut dirty = self.dirty.clone();
         if training.refit.is_some() {
             dirty.learned.extend(0..self.parameters.num_items as u32); // fits: NUM_ITEMS_MAX is 2^20
@@ -318,7 +329,7 @@ impl Learner {
         if checked.is_err() && training.carries_texts {
             self.take_back_texts();
         }
-        checked?;
+        training.figures = Some(checked?);
         Ok((state, ready))
     }
 
