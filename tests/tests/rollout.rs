@@ -9,7 +9,8 @@ use harness::ranking::place_of;
 use harness::scene::{NOW_MILLIS, Scene};
 use harness::server::{Server, freshet_program};
 use harness::wait;
-use serde_json::Value;
+use serde_json::{Value, json};
+use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::codec::state::CodeState;
 use shared_model::event::Event;
 use shared_model::ids::{ItemId, Version};
@@ -30,8 +31,13 @@ fn free_address() -> anyhow::Result<String> {
     Ok(listener.local_addr()?.to_string())
 }
 
-/// Runs `freshet ORDER… --admin … --json` as an operator would; the error is what it prints.
+/// Gives an order as an operator would; the error is what is printed.
 async fn order(admin: &str, words: &[&str]) -> anyhow::Result<Obeyed> {
+    Ok(serde_json::from_value(ask(admin, words).await?)?)
+}
+
+/// Runs `freshet WORDS… --admin … --json`.
+async fn ask(admin: &str, words: &[&str]) -> anyhow::Result<Value> {
     let admin = format!("http://{admin}");
     let mut command = tokio::process::Command::new(freshet_program()?);
     let output = command
@@ -42,6 +48,11 @@ async fn order(admin: &str, words: &[&str]) -> anyhow::Result<Obeyed> {
     let (said, error) = (output.stdout, String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{words:?}: {error}");
     Ok(serde_json::from_slice(&said)?)
+}
+
+/// Runs `freshet inspect`, which prints a row of the ledger.
+async fn inspect(admin: &str, version: Version) -> anyhow::Result<Value> {
+    ask(admin, &["inspect", &version.to_string()]).await
 }
 
 /// A page that has the version `from` or a newer one.
@@ -158,6 +169,16 @@ async fn a_rollback_reaches_open_pages_in_seconds_and_what_it_took_back_stays_aw
     assert_eq!(back.version, obeyed.version);
     assert_eq!(back.state, good.state, "the very codes of before");
     assert!(back.delta.is_some(), "it travels as a delta");
+    let row = inspect(&admin, bad.version).await?;
+    let moved = row["movement"]["moved_most"]
+        .as_array()
+        .context("rows moved")?;
+    assert!(
+        moved.iter().any(|item| item["item_id"] == planted.as_str()),
+        "{row}"
+    );
+    let row = inspect(&admin, back.version).await?;
+    assert_eq!(row["origin"]["rollback"]["restored"], good.version.0);
     let set_aside = obeyed.set_aside.context("a rollback sets aside")?;
     assert_eq!(
         (set_aside.from, set_aside.through),
@@ -209,6 +230,82 @@ async fn pinned_versions_stay_over_a_restart_and_what_waited_is_learned_after() 
     let status = scene.server.has_learned_all().await?;
     assert!(status.version > Some(obeyed.version));
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn codes_from_a_file_go_out_through_the_gate_and_the_ledger_says_by_whom()
+-> anyhow::Result<()> {
+    let admin = free_address()?;
+    let settings = [("clock.mode", "event_time"), ("server.admin_bind", &*admin)];
+    let mut scene = Scene::start(8, &settings).await?;
+    let (good, good_state) = scene.server.api.newest_version().await?;
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (good_file, bad_file) = (path("good.snapshot"), path("bad.snapshot"));
+    std::fs::write(&good_file, encode_snapshot(&good_state, good.version)?)?;
+    let mut bad_state = good_state.clone();
+    let biases = bad_state.tensor_mut("item.bias").context("in the spec")?;
+    for (item_idx, code) in biases.codes.iter_mut().enumerate() {
+        *code = if item_idx % 2 == 0 { 127 } else { -127 };
+    }
+    biases.exponents.fill(-3); // up to 16 nats apart, whoever asks
+    std::fs::write(&bad_file, encode_snapshot(&bad_state, Version(1))?)?;
+    scene.clicks(20).await?;
+    let (before, _) = scene.server.api.newest_version().await?;
+
+    let refusal = order(&admin, &["publish", &bad_file, "--by", "Jörg"]).await;
+    let refusal = refusal.expect_err("it is bad").to_string();
+    assert!(
+        refusal.contains("the gate refused the codes: log loss"),
+        "{refusal}"
+    );
+    let (newest, _) = scene.server.api.newest_version().await?;
+    assert_eq!(newest.version, before.version);
+
+    let obeyed = order(&admin, &["publish", &good_file, "--by", "Jörg"]).await?;
+    let (given, state) = scene.server.api.newest_version().await?;
+    assert_eq!(given.version, obeyed.version);
+    for shape in state.shapes().iter().filter(|shape| shape.is_trained()) {
+        assert_eq!(state.tensor(&shape.name), good_state.tensor(&shape.name));
+    }
+    let row = inspect(&admin, given.version).await?;
+    assert_eq!(
+        (&row["origin"], &row["by"]),
+        (&json!("uploaded"), &json!("Jörg"))
+    );
+    assert!(row["gate"]["log_loss"].is_number(), "{row}");
+    let rows = ask(
+        &admin,
+        &[
+            "diff",
+            &good.version.to_string(),
+            &given.version.to_string(),
+        ],
+    )
+    .await?;
+    let tensors = rows["tensors"].as_array().context("tensors")?;
+    let trained = tensors
+        .iter()
+        .find(|tensor| tensor["name"] == "item.id_rows");
+    assert_eq!(trained.context("listed")?["codes_changed"], 0);
+    let listed = ask_versions(&admin).await?;
+    let refused = listed.iter().find(|row| row["row"] == "refused");
+    let reason = refused.context("the refusal has a row")?["reason"].as_str();
+    assert!(reason.is_some_and(|reason| reason.contains("log loss")));
+
+    let next = scene.clicks(5).await?;
+    assert!(
+        next > given.version,
+        "learning goes on from the given codes"
+    );
+    Ok(())
+}
+
+/// The newest rows of the ledger.
+async fn ask_versions(admin: &str) -> anyhow::Result<Vec<Value>> {
+    let url = format!("http://{admin}/v1/versions?limit=1000");
+    let mut answer: Value = reqwest::get(url).await?.json().await?;
+    Ok(serde_json::from_value(answer["rows"].take())?)
 }
 
 async fn is_pinned(server: &Server) -> anyhow::Result<()> {

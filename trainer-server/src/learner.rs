@@ -48,7 +48,7 @@ use gating::RecentEvents;
 use text_tuning::TextTuning;
 
 pub use release::ReleaseTraining;
-pub use restore::{RestoreError, with_items_of};
+pub use restore::{RestoreError, with_items_of, with_weights_of};
 pub use text_tuning::TextTuningReport;
 
 /// Why nothing could be learned.

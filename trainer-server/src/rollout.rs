@@ -15,7 +15,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shared_model::ids::{LogOffset, Version};
+use shared_model::codec::state::CodeState;
+use shared_model::ids::{ItemId, LogOffset, Version};
 use tokio::sync::oneshot;
 
 use crate::event_log::LogRecord;
@@ -48,6 +49,34 @@ pub enum Order {
     Publish,
     /// End the trial of the release that is waiting, and publish it by what the trial has said so far.
     Promote,
+}
+
+/// What the trainer is asked to do.
+#[derive(Debug, Clone)]
+pub(crate) enum Wish {
+    /// An order.
+    Order(Order),
+    /// Publish these codes, if the gate lets them.
+    Given(Box<GivenCodes>),
+}
+
+/// Codes of an operator, from a snapshot.
+#[derive(Debug, Clone)]
+pub struct GivenCodes {
+    /// The version that the snapshot names.
+    pub version: Version,
+    /// Its codes.
+    pub state: CodeState,
+}
+
+/// Longest name of an operator, in characters.
+pub const OPERATOR_NAME_LEN_MAX: usize = 64;
+
+/// Whether an operator may be called so: not empty, not long, nothing that would break a line of the ledger's readers.
+#[must_use]
+pub fn is_operator_name(name: &str) -> bool {
+    let len = name.chars().count();
+    (1..=OPERATOR_NAME_LEN_MAX).contains(&len) && !name.chars().any(char::is_control)
 }
 
 /// What has become of an order.
@@ -101,6 +130,25 @@ pub enum OrderError {
     /// The gate refused the release.
     #[error("the gate refused the release")]
     Refused,
+    /// The gate refused the codes of an operator.
+    #[error("the gate refused the codes: {reason}")]
+    GivenRefused {
+        /// What it said.
+        reason: String,
+    },
+    /// The codes of an operator are of a model of another shape.
+    #[error("the codes are of a model of another shape than the newest version")]
+    OtherSpec,
+    /// The codes of an operator are of another catalogue.
+    #[error("item {item_idx} of the codes is {actual}, in the newest version it is {}", expected.as_ref().map_or("none", ItemId::as_str))]
+    OtherItems {
+        /// Row of the first item that differs.
+        item_idx: usize,
+        /// In the codes.
+        actual: ItemId,
+        /// In the newest version, where it has so many.
+        expected: Option<ItemId>,
+    },
     /// The list of rollbacks is full.
     #[error("{ROLLBACKS_MAX} rollbacks are kept aside already")]
     TooMany,
@@ -115,7 +163,9 @@ pub struct Operator {
 /// An order whose sender waits.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    pub(crate) order: Order,
+    pub(crate) wish: Wish,
+    /// The name that the operator gave.
+    pub(crate) by: Option<String>,
     pub(crate) reply: oneshot::Sender<Result<Obeyed, OrderError>>,
 }
 
@@ -126,13 +176,29 @@ impl Operator {
         (Self { sender }, receiver)
     }
 
-    /// Waits until the trainer has obeyed; an order that was given up is not begun.
+    /// Waits until the trainer has obeyed; an order that was given up is not begun. `by` is the operator's name.
     ///
     /// # Errors
     /// Why it did not.
-    pub async fn order(&self, order: Order) -> Result<Obeyed, OrderError> {
+    pub async fn order(&self, order: Order, by: Option<String>) -> Result<Obeyed, OrderError> {
+        self.ask(Wish::Order(order), by).await
+    }
+
+    /// Asks for these codes to be published, through the gate; as [`Self::order`].
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub async fn publish_given(
+        &self,
+        given: GivenCodes,
+        by: Option<String>,
+    ) -> Result<Obeyed, OrderError> {
+        self.ask(Wish::Given(Box::new(given)), by).await
+    }
+
+    async fn ask(&self, wish: Wish, by: Option<String>) -> Result<Obeyed, OrderError> {
         let (reply, answer) = oneshot::channel();
-        match self.sender.try_send(Waiting { order, reply }) {
+        match self.sender.try_send(Waiting { wish, by, reply }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(OrderError::Busy),
             Err(TrySendError::Disconnected(_)) => return Err(OrderError::Stopped),

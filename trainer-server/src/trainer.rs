@@ -22,6 +22,7 @@ use crate::device::DeviceError;
 use crate::event_log::{EventLog, EventLogError};
 use crate::http::Recommender;
 use crate::learner::{LearnError, RestoreError};
+use crate::ledger::Ledger;
 use crate::publish::{PublishError, Publisher};
 use crate::rollout::{Operator, RolloutError};
 use serving::Serving;
@@ -38,6 +39,8 @@ pub struct TrainerParts {
     pub log: EventLog,
     /// Where versions go.
     pub publisher: Publisher,
+    /// Rows about versions, shared with HTTP.
+    pub ledger: Ledger,
     /// Known items, shared with HTTP.
     pub catalogue: Catalogue,
 }

@@ -4,6 +4,7 @@ pub mod ablate;
 pub mod cross_encoder;
 pub mod evaluate;
 pub mod import;
+pub mod inspect;
 pub mod keys;
 pub mod replay;
 pub mod rollout;
@@ -49,14 +50,18 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Return pages and trainer to an earlier version, and set aside what was learned since
     Rollback(rollout::RollbackArgs),
+    /// Say what a version moved and who let it out, or what a file of a version holds
+    Inspect(inspect::InspectArgs),
+    /// Say what is different between two versions
+    Diff(inspect::DiffArgs),
     /// Stop learning and publishing; events are still taken in
-    Pin(rollout::AdminArgs),
+    Pin(rollout::OrderArgs),
     /// Go on after `pin`
-    Unpin(rollout::AdminArgs),
-    /// Begin a release now
-    Publish(rollout::AdminArgs),
+    Unpin(rollout::OrderArgs),
+    /// Begin a release now, or publish the codes of a snapshot file
+    Publish(rollout::PublishArgs),
     /// Publish the release that is on trial
-    Promote(rollout::AdminArgs),
+    Promote(rollout::OrderArgs),
     /// Put a catalogue and past events into a log, from TSV, JSON Lines or Parquet
     Import(import::ImportArgs),
     /// Make, rotate and revoke the keys that versions are signed with
@@ -83,9 +88,11 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Rollback(args) => rollout::roll_back(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
+        Command::Diff(args) => inspect::diff(&args),
         Command::Pin(args) => rollout::run(Order::Pin, &args),
         Command::Unpin(args) => rollout::run(Order::Unpin, &args),
-        Command::Publish(args) => rollout::run(Order::Publish, &args),
+        Command::Publish(args) => rollout::publish(&args),
         Command::Promote(args) => rollout::run(Order::Promote, &args),
         Command::Import(args) => import::run(args),
         Command::Keys(args) => keys::run(args),

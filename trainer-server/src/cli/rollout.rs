@@ -1,8 +1,11 @@
 //! `freshet rollback|pin|unpin|publish|promote`: orders to a running server, over its admin address.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, bail};
 use clap::Args;
-use serde_json::Value;
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
 use shared_model::ids::Version;
 
 use crate::rollout::{Obeyed, Order};
@@ -23,14 +26,35 @@ pub struct AdminArgs {
     pub json: bool,
 }
 
+/// Flags of every order.
+#[derive(Debug, Clone, Args)]
+pub struct OrderArgs {
+    /// The server.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// Who orders it, for the ledger
+    #[arg(long, value_name = "NAME", env = "FRESHET_OPERATOR")]
+    pub by: Option<String>,
+}
+
 /// Flags of `freshet rollback`.
 #[derive(Debug, Clone, Args)]
 pub struct RollbackArgs {
     /// The version to return to
     pub version: u64,
-    /// The server.
+    /// Those of every order.
     #[command(flatten)]
-    pub admin: AdminArgs,
+    pub order: OrderArgs,
+}
+
+/// Flags of `freshet publish`.
+#[derive(Debug, Clone, Args)]
+pub struct PublishArgs {
+    /// A snapshot whose trained codes are to go out, through the gate; without one a release begins now
+    pub file: Option<PathBuf>,
+    /// Those of every order.
+    #[command(flatten)]
+    pub order: OrderArgs,
 }
 
 /// Sends a rollback.
@@ -39,17 +63,33 @@ pub struct RollbackArgs {
 /// See [`run`].
 pub fn roll_back(args: &RollbackArgs) -> anyhow::Result<()> {
     let version = Version(args.version);
-    run(Order::Rollback { version }, &args.admin)
+    run(Order::Rollback { version }, &args.order)
+}
+
+/// Sends codes, or orders a release.
+///
+/// # Errors
+/// See [`run`], or the file cannot be read.
+pub fn publish(args: &PublishArgs) -> anyhow::Result<()> {
+    let Some(file) = &args.file else {
+        return run(Order::Publish, &args.order);
+    };
+    let answer = super::replay::block_on(send_codes(file, &args.order))?;
+    print(&answer, args.order.admin.json)
 }
 
 /// Sends an order and prints what became of it.
 ///
 /// # Errors
 /// The server does not answer, or says why not.
-pub fn run(order: Order, admin: &AdminArgs) -> anyhow::Result<()> {
-    let answer = super::replay::block_on(send(order, &admin.admin))?;
-    if admin.json {
-        println!("{}", serde_json::to_string(&answer)?);
+pub fn run(order: Order, args: &OrderArgs) -> anyhow::Result<()> {
+    let answer = super::replay::block_on(send(order, args))?;
+    print(&answer, args.admin.json)
+}
+
+fn print(answer: &Obeyed, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        println!("{}", serde_json::to_string(answer)?);
         return Ok(());
     }
     let pinned = if answer.is_pinned { ", pinned" } else { "" };
@@ -63,11 +103,42 @@ pub fn run(order: Order, admin: &AdminArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn send(order: Order, admin: &str) -> anyhow::Result<Obeyed> {
-    let url = format!("{}/v1/rollout", admin.trim_end_matches('/'));
-    let sent = reqwest::Client::new().post(&url).json(&order).send().await;
-    let response = sent.with_context(|| {
-        format!("no server takes orders at {admin}; it does where server.admin_bind is set")
+async fn send(order: Order, args: &OrderArgs) -> anyhow::Result<Obeyed> {
+    let mut body = serde_json::to_value(order)?;
+    if let Some(by) = &args.by {
+        body["by"] = json!(by);
+    }
+    let url = url(&args.admin, "/v1/rollout");
+    let request = reqwest::Client::new().post(&url).json(&body);
+    let answer = answer(request, &args.admin).await?;
+    Ok(serde_json::from_value(answer)?)
+}
+
+async fn send_codes(file: &Path, args: &OrderArgs) -> anyhow::Result<Obeyed> {
+    let bytes = super::inspect::read_file(file)?;
+    let by = args.by.as_deref().map(percent_encoded);
+    let query = by.map(|by| format!("?by={by}")).unwrap_or_default();
+    let url = url(&args.admin, &format!("/v1/versions{query}"));
+    let request = reqwest::Client::new().post(&url);
+    let request = request.header("content-type", "application/octet-stream");
+    let answer = answer(request.body(bytes), &args.admin).await?;
+    Ok(serde_json::from_value(answer)?)
+}
+
+/// Asks the server for a path.
+pub(super) async fn get(admin: &AdminArgs, path: &str) -> anyhow::Result<Value> {
+    answer(reqwest::Client::new().get(url(admin, path)), admin).await
+}
+
+fn url(admin: &AdminArgs, path: &str) -> String {
+    format!("{}{path}", admin.admin.trim_end_matches('/'))
+}
+
+/// The answer to a request; an error is what the server says of it.
+async fn answer(request: RequestBuilder, admin: &AdminArgs) -> anyhow::Result<Value> {
+    let response = request.send().await.with_context(|| {
+        let admin = &admin.admin;
+        format!("no server answers operators at {admin}; it does where server.admin_bind is set")
     })?;
     let status = response.status();
     let body: Value = response
@@ -77,5 +148,29 @@ async fn send(order: Order, admin: &str) -> anyhow::Result<Obeyed> {
     if !status.is_success() {
         bail!("{}", body["detail"].as_str().unwrap_or(status.as_str()));
     }
-    Ok(serde_json::from_value(body)?)
+    Ok(body)
+}
+
+/// Text as it may stand in a query (RFC 3986, section 2.1).
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_any_script_may_stand_in_a_query() {
+        assert_eq!(percent_encoded("anna-1"), "anna-1");
+        assert_eq!(percent_encoded("Jörg & co"), "J%C3%B6rg%20%26%20co");
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use burn::tensor::Device;
 use clap::Args;
+use shared_model::manifest::Manifest;
 use tokio::sync::watch;
 
 use super::ConfigArgs;
@@ -18,7 +19,9 @@ use crate::config::Config;
 use crate::cross_encoder;
 use crate::event_log::{EventLog, EventLogConfig};
 use crate::http::{self, AppParts, AppState};
-use crate::publish::Publisher;
+use crate::ledger::movement::Movement;
+use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
+use crate::publish::{PublishError, Publisher};
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
 
@@ -107,10 +110,14 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         "opened {}",
         data_dir.display()
     );
+    let rows_max = config.rollout.ledger_rows_max;
+    let ledger = Ledger::open(data_dir, rows_max, &publisher.manifests()?)
+        .with_context(|| format!("cannot open the ledger in {}", data_dir.display()))?;
     let trainer = trainer::start(TrainerParts {
         config: Arc::clone(&config),
         log: log.clone(),
         publisher: publisher.clone(),
+        ledger: ledger.clone(),
         catalogue: catalogue.clone(),
     })?;
 
@@ -121,6 +128,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         catalogue,
         publisher,
         recommender: trainer.recommender(),
+        ledger,
         operator: Some(trainer.operator()),
         clock: now_millis,
         stopping,
@@ -190,6 +198,7 @@ async fn serve(
     let key_poll = Duration::from_secs(state.config.publish.key_poll_secs);
     parts.spawn(renew(
         state.publisher.clone(),
+        state.ledger.clone(),
         key_poll,
         state.stopping.clone(),
     ));
@@ -207,7 +216,12 @@ async fn serve(
 
 /// Picks up another key set, and publishes the newest version again when its manifest is about to expire on the pages
 /// or was signed under another key set. Warns of keys that are about to expire.
-async fn renew(publisher: Publisher, key_poll: Duration, mut stopping: watch::Receiver<bool>) {
+async fn renew(
+    publisher: Publisher,
+    ledger: Ledger,
+    key_poll: Duration,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut interval = tokio::time::interval(key_poll);
     let mut warned_at: Option<std::time::Instant> = None;
     loop {
@@ -215,7 +229,7 @@ async fn renew(publisher: Publisher, key_poll: Duration, mut stopping: watch::Re
             _ = interval.tick() => {}
             _ = stopping.changed() => return,
         }
-        let publisher = publisher.clone();
+        let (publisher, ledger) = (publisher.clone(), ledger.clone());
         if warned_at.is_none_or(|at| at.elapsed() >= KEY_WARNING_INTERVAL) {
             warned_at = Some(std::time::Instant::now());
             warn_of_keys(&publisher);
@@ -226,7 +240,11 @@ async fn renew(publisher: Publisher, key_poll: Duration, mut stopping: watch::Re
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, "the keys cannot be read again"),
             }
-            publisher.renew(now_millis())
+            let renewed = publisher.renew(now_millis())?;
+            if let Some(renewed) = &renewed {
+                note_renewal(&ledger, &renewed.manifest);
+            }
+            Ok::<_, PublishError>(renewed)
         };
         match tokio::task::spawn_blocking(reloaded).await {
             Ok(Ok(None)) => {}
@@ -236,6 +254,19 @@ async fn renew(publisher: Publisher, key_poll: Duration, mut stopping: watch::Re
             Ok(Err(error)) => tracing::error!(%error, "the newest version cannot be renewed"),
             Err(error) => tracing::error!(%error, "renewing panicked"),
         }
+    }
+}
+
+/// A row that cannot be written stops nothing: the next start fills it in.
+fn note_renewal(ledger: &Ledger, manifest: &Manifest) {
+    let provenance = Provenance {
+        origin: Origin::Renewed,
+        by: None,
+        gate: None, // the codes are those of before
+    };
+    let row = PublishedRow::new(manifest, Some(provenance), Some(Movement::default()));
+    if let Err(error) = ledger.add(LedgerRow::Published(row)) {
+        tracing::warn!(%error, "a row of the ledger cannot be written");
     }
 }
 

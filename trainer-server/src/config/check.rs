@@ -1,6 +1,7 @@
 //! What a configuration must satisfy beyond its types.
 
 mod compose;
+mod rollout;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -248,6 +249,7 @@ impl Config {
             2..=1 << 20,
         )?;
         compose::check(publish)?;
+        rollout::check(&self.rollout)?;
         in_range(
             "labels.burst_events_max",
             labels.burst_events_max as u64,

@@ -42,6 +42,8 @@ pub struct Config {
     pub publish: PublishConfig,
     /// What a version must pass.
     pub gate: GateConfig,
+    /// How versions reach pages, and what is remembered of them.
+    pub rollout: RolloutConfig,
     /// From events to training targets.
     pub labels: LabelsConfig,
     /// Raw files of purchases.
@@ -341,6 +343,13 @@ pub struct PublishConfig {
 pub struct GateConfig {
     pub log_loss_rise_max: f32,
     pub agreement_min: f32,
+}
+
+/// `[rollout]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutConfig {
+    pub ledger_rows_max: usize,
 }
 
 /// `[labels]`.

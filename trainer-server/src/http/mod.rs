@@ -17,6 +17,7 @@ mod problem;
 mod recommend;
 mod rollout;
 pub mod server;
+mod versions;
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::EventLog;
+use crate::ledger::Ledger;
 use crate::publish::Publisher;
 use crate::rollout::Operator;
 pub use counters::IngestCounters;
@@ -63,7 +65,12 @@ pub const ROUTES: [(&str, &[&str]); 16] = [
 ];
 
 /// The routes of the admin address alone.
-pub const ADMIN_ROUTES: [(&str, &[&str]); 1] = [("/v1/rollout", &["post"])];
+pub const ADMIN_ROUTES: [(&str, &[&str]); 4] = [
+    ("/v1/rollout", &["post"]),
+    ("/v1/versions", &["get", "post"]),
+    ("/v1/versions/{version}", &["get"]),
+    ("/v1/versions/{version}/changes", &["get"]),
+];
 
 /// What the routes work with; cheap to clone.
 #[derive(Clone)]
@@ -84,6 +91,8 @@ pub struct AppParts {
     pub publisher: Publisher,
     /// Ranking on the server.
     pub recommender: Arc<dyn Recommender>,
+    /// Rows about versions.
+    pub ledger: Ledger,
     /// Who takes orders about versions, where there is a trainer.
     pub operator: Option<Operator>,
     /// Milliseconds since 1970-01-01 UTC.
@@ -157,10 +166,15 @@ pub fn router(state: AppState) -> Router {
 
 /// What the admin address serves.
 pub fn admin_router(state: AppState) -> Router {
+    let given_limit = DefaultBodyLimit::max(versions::GIVEN_BYTES_MAX);
+    let given = post(versions::publish).layer(given_limit);
     Router::new()
         .route("/metrics", get(ops::metrics))
         .route("/v1/explore", get(explore::explore))
         .route("/v1/rollout", post(rollout::order))
+        .route("/v1/versions", get(versions::list).merge(given))
+        .route("/v1/versions/{version}", get(versions::one))
+        .route("/v1/versions/{version}/changes", get(versions::changes))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .fallback(not_found)

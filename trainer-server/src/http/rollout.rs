@@ -3,34 +3,58 @@
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use serde::Deserialize;
 
 use super::{AppState, Problem};
 use crate::ingest::BodyError;
-use crate::rollout::{Obeyed, Order, OrderError};
+use crate::rollout::{OPERATOR_NAME_LEN_MAX, Obeyed, Order, OrderError, is_operator_name};
 
 /// Largest order, in bytes.
 pub(super) const ORDER_BYTES_MAX: usize = 4096;
 
+/// An order and who gives it.
+#[derive(Debug, Deserialize)]
+pub(super) struct OrderBody {
+    #[serde(flatten)]
+    order: Order,
+    by: Option<String>,
+}
+
 /// The body must be called `application/json`: a page of another origin cannot send that unasked.
 pub(super) async fn order(
     State(state): State<AppState>,
-    body: Result<Json<Order>, JsonRejection>,
+    body: Result<Json<OrderBody>, JsonRejection>,
 ) -> Result<Json<Obeyed>, Problem> {
-    let Json(order) = body.map_err(|rejection| {
+    let Json(OrderBody { order, by }) = body.map_err(|rejection| {
         Problem::malformed_body(BodyError {
             pointer: String::new(),
             detail: rejection.body_text(),
         })
     })?;
+    check_name(by.as_deref())?;
     let Some(operator) = &state.operator else {
         return Err(Problem::unavailable(
             "there is no trainer to give orders to",
         ));
     };
-    operator.order(order).await.map(Json).map_err(problem_of)
+    operator
+        .order(order, by)
+        .await
+        .map(Json)
+        .map_err(problem_of)
 }
 
-fn problem_of(error: OrderError) -> Problem {
+/// The name that an operator gives, if any.
+pub(super) fn check_name(by: Option<&str>) -> Result<(), Problem> {
+    if by.is_none_or(is_operator_name) {
+        return Ok(());
+    }
+    let detail =
+        format!("expected 1 to {OPERATOR_NAME_LEN_MAX} characters without control characters");
+    Err(Problem::invalid_query("by", detail))
+}
+
+pub(super) fn problem_of(error: OrderError) -> Problem {
     let detail = error.to_string();
     match error {
         OrderError::Busy | OrderError::Stopped => Problem::unavailable(detail),
@@ -40,6 +64,9 @@ fn problem_of(error: OrderError) -> Problem {
         | OrderError::Pinned
         | OrderError::NoRelease
         | OrderError::Refused
+        | OrderError::GivenRefused { .. }
+        | OrderError::OtherSpec
+        | OrderError::OtherItems { .. }
         | OrderError::TooMany => Problem::conflict(detail),
     }
 }

@@ -102,6 +102,16 @@ impl Learner {
         Ok(())
     }
 
+    /// Goes on from weights that an operator has published: without residuals, and without what the version before
+    /// said of the last events.
+    ///
+    /// # Errors
+    /// As [`Self::restore`].
+    pub fn adopt(&mut self, state: Arc<CodeState>) -> Result<(), RestoreError> {
+        self.last = LastBatch::default();
+        self.restore(state, None)
+    }
+
     /// Forgets everything but the settings, the device and the text encoder, as before the first record.
     pub fn forget(&mut self) {
         let spec = &self.parameters.spec;
@@ -165,6 +175,24 @@ pub fn with_items_of(mut earlier: CodeState, live: &CodeState) -> CodeState {
         }
     }
     earlier
+}
+
+/// The trained codes of `given` under what is not trained in `live`: its items, texts, features, counts and neighbours.
+///
+/// The items of `given` are the first of `live`, and both have one spec. Items that it does not know start anew, from
+/// their texts.
+#[must_use]
+pub fn with_weights_of(given: CodeState, live: &CodeState) -> CodeState {
+    let mut state = with_items_of(given, live);
+    state.landmark_millis = live.landmark_millis; // of the counts
+    let shapes = state.shapes();
+    let pairs = state.tensors.iter_mut().zip(&live.tensors);
+    for (shape, (tensor, now)) in shapes.iter().zip(pairs) {
+        if !shape.is_trained() {
+            tensor.clone_from(now);
+        }
+    }
+    state
 }
 
 /// The keys in which two specs differ, for people: `model.num_neighbours is 32, published 0`.

@@ -25,8 +25,10 @@ use crate::config::{ClockMode, Config};
 use crate::cross_encoder;
 use crate::device;
 use crate::event_log::{EventLog, LogRecord};
-use crate::gate;
+use crate::gate::{self, GateFigures};
 use crate::learner::{Learner, LiveModel, ReleaseTraining};
+use crate::ledger::movement::movement;
+use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
 use crate::preprocess::Batch;
 use crate::publish::{NewVersion, Publisher};
 use crate::rollout::{RolloutState, Waiting};
@@ -66,8 +68,11 @@ pub(super) struct Worker {
     /// From operators.
     orders: Receiver<Waiting>,
     rollout: RolloutState,
+    ledger: Ledger,
     /// Whether an operator wants a release before it is due.
     is_release_ordered: bool,
+    /// The name that the operator gave who ordered the release.
+    release_by: Option<String>,
 }
 
 impl Worker {
@@ -120,7 +125,9 @@ impl Worker {
             events_since_release: 0,
             orders,
             rollout,
+            ledger: parts.ledger,
             is_release_ordered: false,
+            release_by: None,
         };
         worker.restore()?;
         Ok(worker)
@@ -277,7 +284,8 @@ impl Worker {
         }
         let state = self.learner.candidate();
         let ready = self.learner.ready(&state);
-        self.publish(VersionKind::Release, state, ready)?;
+        let first = Provenance::automatic(None);
+        self.publish(VersionKind::Release, first, state, ready)?;
         self.last_release = Instant::now();
         self.start_text_round();
         Ok(())
@@ -303,8 +311,9 @@ impl Worker {
             self.events_since_release += report.num_learned as u64;
             self.serving.learned(&report, self.position);
         }
-        if let Some((state, ready)) = self.gated_candidate(bytes_budget) {
-            self.publish(VersionKind::Fast, state, ready)?;
+        if let Some((state, ready, figures)) = self.gated_candidate(bytes_budget) {
+            let passed = Provenance::automatic(Some(figures));
+            self.publish(VersionKind::Fast, passed, state, ready)?;
         }
         let round_millis = started.elapsed().as_millis() as u64; // fits for 500 million years
         self.serving.update(|status| {
@@ -315,15 +324,18 @@ impl Worker {
     }
 
     /// A candidate that passed, without the newest learning where the gate refused that.
-    fn gated_candidate(&mut self, bytes_budget: usize) -> Option<(CodeState, ReadyVersion)> {
+    fn gated_candidate(
+        &mut self,
+        bytes_budget: usize,
+    ) -> Option<(CodeState, ReadyVersion, GateFigures)> {
         for attempt in 0..2 {
             let state = self.learner.candidate_within(bytes_budget);
             let ready = self.learner.ready(&state);
             match pollster::block_on(self.learner.check(&state, &ready)) {
-                Ok(()) => return Some((state, ready)),
+                Ok(figures) => return Some((state, ready, figures)),
                 Err(error) => {
                     tracing::warn!(%error, attempt, "the gate refused a version");
-                    self.serving.update(|status| status.versions_refused += 1);
+                    self.note_refusal(VersionKind::Fast, &error);
                     self.learner.undo_last();
                 }
             }
@@ -405,23 +417,32 @@ impl Worker {
             return Ok(false); // the next events are to judge it
         }
         drop(preprocessor);
-        self.publish_release()?;
+        let origin = if self.is_release_ordered {
+            Origin::Ordered
+        } else {
+            Origin::Automatic
+        };
+        let by = self.release_by.take();
+        self.publish_release(origin, by)?;
         Ok(true)
     }
 
-    fn publish_release(&mut self) -> Result<(), TrainerError> {
+    fn publish_release(&mut self, origin: Origin, by: Option<String>) -> Result<(), TrainerError> {
         let Some(mut release) = self.release.take() else {
             return Ok(());
         };
         self.last_release = Instant::now();
         self.events_since_release = 0;
         self.is_release_ordered = false;
+        self.release_by = None;
         match pollster::block_on(self.learner.finish_release(&mut release)) {
             Ok((state, ready)) => {
                 let forgetting = self.forgetting(&ready);
                 let generation = self.learner.encoder_generation();
                 self.save_carried_texts(&release)?;
-                self.publish(VersionKind::Release, state, ready)?;
+                let gate = release.gate_figures();
+                let passed = Provenance { origin, by, gate };
+                self.publish(VersionKind::Release, passed, state, ready)?;
                 self.learner.release_went_live(&release);
                 self.forget_old_texts(generation);
                 tracing::info!(
@@ -438,7 +459,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(%error, "the gate refused a release; the slow weights stay as they are");
-                self.serving.update(|status| status.versions_refused += 1);
+                self.note_refusal(VersionKind::Release, &error);
             }
         }
         self.start_text_round();
@@ -464,6 +485,7 @@ impl Worker {
     fn publish(
         &mut self,
         kind: VersionKind,
+        provenance: Provenance,
         state: CodeState,
         ready: ReadyVersion,
     ) -> Result<(), TrainerError> {
@@ -502,11 +524,15 @@ impl Worker {
             let bytes = delta.as_ref().map_or(0, |delta| delta.blob.bytes);
             self.allowance.spend(bytes);
         }
-        self.learner.went_live(state, ready);
+        let base = self.learner.live().map(|live| Arc::clone(&live.state));
+        self.learner.went_live(Arc::clone(&state), ready);
         self.share_live(published.manifest.version);
         if kind == VersionKind::Release {
             tracing::info!("published release version {}", published.manifest.version);
         }
+        let moved = base.map(|base| movement(&base, &state));
+        let row = PublishedRow::new(&published.manifest, Some(provenance), moved);
+        self.note(LedgerRow::Published(row));
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use trainer_server::http::{
     self, AppParts, AppState, ExplainOrder, ExploreResponse, RecommendError, RecommendRequest,
     RecommendResponse, Recommender, ScoredItem,
 };
+use trainer_server::ledger::Ledger;
 use trainer_server::publish::{NewVersion, Publisher};
 
 /// What the server's clock shows.
@@ -104,11 +105,14 @@ impl Recommender for ByLength {
 /// A running server.
 pub(crate) struct TestServer {
     pub(crate) url: String,
+    /// Of the routes for operators.
+    pub(crate) admin_url: String,
+    pub(crate) ledger: Ledger,
     pub(crate) log: EventLog,
     pub(crate) publisher: Publisher,
     pub(crate) client: reqwest::Client,
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl TestServer {
@@ -118,6 +122,8 @@ impl TestServer {
         let log = EventLog::open(dir, &EventLogConfig::from(&*config)).expect("log opens");
         let catalogue = Catalogue::from_log(&log).expect("catalogue");
         let publisher = Publisher::open(dir, "main", &config.publish).expect("publisher opens");
+        let rows_max = config.rollout.ledger_rows_max;
+        let ledger = Ledger::open(dir, rows_max, &[]).expect("ledger opens");
         let (stop, stopping) = watch::channel(false);
         let state = AppState::new(AppParts {
             config: Arc::clone(&config),
@@ -125,24 +131,35 @@ impl TestServer {
             catalogue,
             publisher: publisher.clone(),
             recommender: Arc::new(ByLength),
+            ledger: ledger.clone(),
             operator: None,
             clock: || NOW_MILLIS,
             stopping: stopping.clone(),
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let task = tokio::spawn(async move {
-            http::server::serve(listener, http::router(state), &config.server, stopping).await;
-        });
+        let routers = [http::router(state.clone()), http::admin_router(state)];
+        let mut urls = Vec::new();
+        let mut tasks = Vec::new();
+        for router in routers {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+                .await
+                .expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            urls.push(format!("http://{address}"));
+            let (config, stopping) = (Arc::clone(&config), stopping.clone());
+            tasks.push(tokio::spawn(async move {
+                http::server::serve(listener, router, &config.server, stopping).await;
+            }));
+        }
+        let [url, admin_url] = <[String; 2]>::try_from(urls).expect("two addresses");
         Self {
             url,
+            admin_url,
+            ledger,
             log,
             publisher,
             client: reqwest::Client::new(),
             stop,
-            task,
+            tasks: tasks.try_into().expect("two listeners"),
         }
     }
 
@@ -190,7 +207,9 @@ impl TestServer {
     /// Tells it to stop, and waits until it has.
     pub(crate) async fn stop(self) {
         self.stop.send_replace(true);
-        self.task.await.expect("no panic");
+        for task in self.tasks {
+            task.await.expect("no panic");
+        }
         self.log.shutdown();
     }
 

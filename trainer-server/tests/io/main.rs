@@ -11,3 +11,4 @@ mod publish;
 mod rank;
 mod server;
 mod soak;
+mod versions;

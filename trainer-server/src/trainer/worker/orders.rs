@@ -3,13 +3,17 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use shared_model::codec::state::CodeState;
 use shared_model::ids::{LogOffset, Version};
 use shared_model::manifest::VersionKind;
 
 use super::{CATCH_UP_RECORDS, IDLE_WAIT, Worker};
-use crate::learner::with_items_of;
+use crate::clock::now_millis;
+use crate::gate::GateError;
+use crate::learner::{with_items_of, with_weights_of};
+use crate::ledger::{LedgerRow, Origin, Provenance};
 use crate::preprocess::Preprocessor;
-use crate::rollout::{Obeyed, Order, OrderError, Rollback, Waiting};
+use crate::rollout::{GivenCodes, Obeyed, Order, OrderError, Rollback, Waiting, Wish};
 use crate::trainer::TrainerError;
 
 impl Worker {
@@ -31,11 +35,14 @@ impl Worker {
     }
 
     fn obey(&mut self, waiting: Waiting) -> Result<(), TrainerError> {
-        let Waiting { order, reply } = waiting;
+        let Waiting { wish, by, reply } = waiting;
         if reply.is_closed() {
             return Ok(()); // whoever sent it has been told that it will not be carried out
         }
-        let outcome = self.carry_out(order)?;
+        let (order, outcome) = match wish {
+            Wish::Order(order) => (Some(order), self.carry_out(order, by)?),
+            Wish::Given(given) => (None, self.publish_given(*given, by)?), // no order: codes
+        };
         match &outcome {
             Ok(obeyed) => tracing::info!(?order, version = obeyed.version.0, "obeyed an order"),
             Err(error) => tracing::warn!(?order, %error, "an order was refused"),
@@ -45,14 +52,18 @@ impl Worker {
     }
 
     /// The inner error is the operator's, the outer one stops the trainer.
-    fn carry_out(&mut self, order: Order) -> Result<Result<Obeyed, OrderError>, TrainerError> {
+    fn carry_out(
+        &mut self,
+        order: Order,
+        by: Option<String>,
+    ) -> Result<Result<Obeyed, OrderError>, TrainerError> {
         let (Some(newest), Some(_)) = (self.published_version(), self.learner.live()) else {
             return Ok(Err(OrderError::NotPublished));
         };
         let is_pinned = self.rollout.is_pinned();
         let mut set_aside = None;
         match order {
-            Order::Rollback { version } => match self.roll_back(version, newest)? {
+            Order::Rollback { version } => match self.roll_back(version, newest, by)? {
                 Ok(rollback) => set_aside = Some(rollback),
                 Err(error) => return Ok(Err(error)),
             },
@@ -61,23 +72,77 @@ impl Worker {
                 self.serving.phase("learning"); // `wait_pinned` says otherwise
             }
             Order::Publish | Order::Promote if is_pinned => return Ok(Err(OrderError::Pinned)),
-            Order::Publish => self.is_release_ordered = true,
+            Order::Publish => {
+                self.is_release_ordered = true;
+                self.release_by = by;
+            }
             Order::Promote => {
                 let release = self.release.as_ref();
                 if !release.is_some_and(|release| release.is_complete()) {
                     return Ok(Err(OrderError::NoRelease));
                 }
-                self.publish_release()?;
+                self.publish_release(Origin::Promoted, by)?;
                 if self.published_version() == Some(newest) {
                     return Ok(Err(OrderError::Refused));
                 }
             }
         }
-        Ok(Ok(Obeyed {
+        Ok(Ok(self.obeyed(newest, set_aside)))
+    }
+
+    fn obeyed(&self, newest: Version, set_aside: Option<Rollback>) -> Obeyed {
+        Obeyed {
             version: self.published_version().unwrap_or(newest),
             is_pinned: self.rollout.is_pinned(),
             set_aside,
-        }))
+        }
+    }
+
+    /// Publishes the trained codes that an operator gave, under the items, texts and counts of now, where the gate lets
+    /// them; the learner goes on from them. The errors are as those of [`Self::carry_out`].
+    fn publish_given(
+        &mut self,
+        given: GivenCodes,
+        by: Option<String>,
+    ) -> Result<Result<Obeyed, OrderError>, TrainerError> {
+        let (Some(newest), Some(live)) = (self.published_version(), self.learner.live()) else {
+            return Ok(Err(OrderError::NotPublished));
+        };
+        if self.rollout.is_pinned() {
+            return Ok(Err(OrderError::Pinned));
+        }
+        if let Err(error) = check_given(&given, &live.state) {
+            return Ok(Err(error));
+        }
+        let state = with_weights_of(given.state, &live.state);
+        let ready = self.learner.ready(&state);
+        let gate = match pollster::block_on(self.learner.check_given(&ready)) {
+            Ok(figures) => Some(figures),
+            Err(error) => {
+                self.note_refusal(VersionKind::Release, &error);
+                let reason = error.to_string();
+                return Ok(Err(OrderError::GivenRefused { reason }));
+            }
+        };
+        let origin = Origin::Uploaded;
+        let provenance = Provenance { origin, by, gate };
+        self.publish(VersionKind::Release, provenance, state, ready)?;
+        self.drop_release();
+        if let Some(latest) = self.publisher.latest() {
+            self.learner.adopt(Arc::clone(&latest.state))?;
+            self.share_live(latest.manifest.version);
+            self.save_checkpoint(latest.manifest.version)?; // the one at hand holds what was trained before
+        }
+        Ok(Ok(self.obeyed(newest, None)))
+    }
+
+    /// A release in training is of weights that are gone.
+    fn drop_release(&mut self) {
+        self.release = None;
+        self.is_release_ordered = false;
+        self.release_by = None;
+        self.events_since_release = 0;
+        self.last_release = Instant::now();
     }
 
     /// Publishes the codes of an earlier version as a new one, then becomes what had learned just these.
@@ -85,6 +150,7 @@ impl Worker {
         &mut self,
         version: Version,
         newest: Version,
+        by: Option<String>,
     ) -> Result<Result<Rollback, OrderError>, TrainerError> {
         let Some(live) = self.learner.live().filter(|_| version < newest) else {
             return Ok(Err(OrderError::NotKept { version, newest }));
@@ -112,18 +178,36 @@ impl Worker {
             through: self.position,
         };
         self.rollout.begin(rollback)?;
+        let provenance = Provenance {
+            origin: Origin::Rollback { restored: version },
+            by,
+            gate: None, // what the operator returns to has been live before
+        };
         // Pages first: reading the log again takes longer.
-        let published = self.publish(VersionKind::Release, state, ready);
+        let published = self.publish(VersionKind::Release, provenance, state, ready);
         self.rollout
             .settle(self.published_version().unwrap_or(newest))?;
         published?;
-        self.release = None;
-        self.is_release_ordered = false;
-        self.events_since_release = 0;
-        self.last_release = Instant::now();
+        self.drop_release();
         self.read_log_again()?;
         self.serving.update(|status| status.rollbacks += 1);
         Ok(Ok(rollback))
+    }
+
+    /// Counts a refusal and gives it a row.
+    pub(super) fn note_refusal(&self, kind: VersionKind, error: &GateError) {
+        self.serving.update(|status| status.versions_refused += 1);
+        let newest = self.published_version().unwrap_or_default();
+        let (reason, figures) = (error.to_string(), error.figures());
+        let row = LedgerRow::refused(newest, kind, now_millis(), &reason, figures);
+        self.note(row);
+    }
+
+    /// A row that cannot be written stops nothing: the manifest has what matters, and the next start fills it in.
+    pub(super) fn note(&self, row: LedgerRow) {
+        if let Err(error) = self.ledger.add(row) {
+            tracing::warn!(%error, "a row of the ledger cannot be written");
+        }
     }
 
     /// Forgets everything and takes in the log up to here without what is set aside, then the weights that are live.
@@ -158,4 +242,31 @@ impl Worker {
         self.start_text_round();
         Ok(())
     }
+}
+
+/// Whether codes fit the model and the catalogue of the newest version.
+fn check_given(given: &GivenCodes, live: &CodeState) -> Result<(), OrderError> {
+    if given.state.spec != live.spec {
+        return Err(OrderError::OtherSpec);
+    }
+    let (actual, expected) = (given.state.encoder_generation, live.encoder_generation);
+    if actual != expected {
+        let version = given.version;
+        return Err(OrderError::OtherEncoder {
+            version,
+            actual,
+            expected,
+        });
+    }
+    for (item_idx, entry) in given.state.items.iter().enumerate() {
+        let expected = live.items.get(item_idx).map(|live| &live.item_id);
+        if expected != Some(&entry.item_id) {
+            return Err(OrderError::OtherItems {
+                item_idx,
+                actual: entry.item_id.clone(),
+                expected: expected.cloned(),
+            });
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,157 @@
+//! `/v1/versions…`: the ledger, what is different between two versions, and codes of an operator; on the admin
+//! address only.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use serde::{Deserialize, Serialize};
+use shared_model::codec::snapshot::decode_snapshot;
+use shared_model::ids::Version;
+
+use super::rollout::{check_name, problem_of};
+use super::{AppState, Problem};
+use crate::ingest::BodyError;
+use crate::ledger::difference::{Difference, difference};
+use crate::ledger::{NumberedRow, PublishedRow};
+use crate::rollout::{GivenCodes, Obeyed};
+
+/// Largest snapshot that an operator may send, in bytes. Half a million items of the default sizes take about 100 MiB.
+pub(super) const GIVEN_BYTES_MAX: usize = 128 << 20;
+/// Rows listed where the request does not say how many.
+const LIMIT_DEFAULT: usize = 50;
+const LIMIT_MAX: usize = 1000;
+const GIVEN_TYPE: &str = "application/octet-stream";
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    limit: Option<String>,
+    before: Option<String>,
+}
+
+/// A page of the ledger.
+#[derive(Serialize)]
+pub(super) struct Listed {
+    rows: Vec<NumberedRow>,
+    /// What to pass as `before` for the next page, where there may be one.
+    next_before: Option<u64>,
+}
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Listed>, Problem> {
+    let limit = match query.limit.as_deref().map(str::parse::<usize>) {
+        None => LIMIT_DEFAULT,
+        Some(Ok(limit)) if (1..=LIMIT_MAX).contains(&limit) => limit,
+        Some(_) => {
+            let found = query.limit.unwrap_or_default();
+            let detail = format!("expected 1 to {LIMIT_MAX}, found {found}");
+            return Err(Problem::invalid_query("limit", detail));
+        }
+    };
+    let before = query.before.as_deref().map(str::parse::<u64>).transpose();
+    let before = before.map_err(|error| Problem::invalid_query("before", error.to_string()))?;
+    let rows = state.ledger.newest(limit, before);
+    let oldest = rows.last().map(|row| row.number);
+    Ok(Json(Listed {
+        next_before: oldest.filter(|number| rows.len() == limit && *number > 0),
+        rows,
+    }))
+}
+
+pub(super) async fn one(
+    State(state): State<AppState>,
+    Path(version): Path<String>,
+) -> Result<Json<PublishedRow>, Problem> {
+    let row = state.ledger.of(parsed(&version)?);
+    row.map(Json)
+        .ok_or_else(|| Problem::not_found(format!("the ledger has no version {version}")))
+}
+
+#[derive(Deserialize)]
+pub(super) struct DifferenceQuery {
+    base: Option<String>,
+}
+
+/// From `base` to the version; rebuilds both, on another thread.
+pub(super) async fn changes(
+    State(state): State<AppState>,
+    Path(version): Path<String>,
+    Query(query): Query<DifferenceQuery>,
+) -> Result<Json<Difference>, Problem> {
+    let target = parsed(&version)?;
+    let Some(base) = query.base.as_deref().and_then(|base| base.parse().ok()) else {
+        return Err(Problem::invalid_query("base", "expected a version number"));
+    };
+    let publisher = state.publisher.clone();
+    let compared = move || {
+        let kept = |version| match publisher.kept(version) {
+            Ok(Some((_, state))) => Ok(state),
+            Ok(None) => Err(Problem::not_found(format!("version {version} is not kept"))),
+            Err(error) => {
+                tracing::error!(%error, "version {version} cannot be read");
+                Err(Problem::internal())
+            }
+        };
+        let (base_state, target_state) = (kept(Version(base))?, kept(target)?);
+        Ok(difference(
+            (Version(base), &base_state),
+            (target, &target_state),
+        ))
+    };
+    let compared = tokio::task::spawn_blocking(compared).await;
+    compared
+        .map(|found| found.map(Json))
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "comparing versions panicked");
+            Err(Problem::internal())
+        })
+}
+
+#[derive(Deserialize)]
+pub(super) struct GivenQuery {
+    by: Option<String>,
+}
+
+/// The body must be called `application/octet-stream`: a page of another origin cannot send that unasked.
+pub(super) async fn publish(
+    State(state): State<AppState>,
+    Query(GivenQuery { by }): Query<GivenQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Obeyed>, Problem> {
+    check_name(by.as_deref())?;
+    if headers
+        .get(header::CONTENT_TYPE)
+        .is_none_or(|found| found != GIVEN_TYPE)
+    {
+        let detail = format!("expected a snapshot as {GIVEN_TYPE}");
+        return Err(Problem::unsupported_media_type(detail));
+    }
+    let Some(operator) = &state.operator else {
+        return Err(Problem::unavailable("there is no trainer to give codes to"));
+    };
+    let decoded = tokio::task::spawn_blocking(move || decode_snapshot(&body)).await;
+    let decoded = decoded.map_err(|error| {
+        tracing::error!(%error, "decoding a snapshot panicked");
+        Problem::internal()
+    })?;
+    let (version, codes) = decoded.map_err(|error| {
+        Problem::malformed_body(BodyError {
+            pointer: String::new(),
+            detail: error.to_string(),
+        })
+    })?;
+    let given = GivenCodes {
+        version,
+        state: codes,
+    };
+    let answer = operator.publish_given(given, by).await;
+    answer.map(Json).map_err(problem_of)
+}
+
+fn parsed(version: &str) -> Result<Version, Problem> {
+    let number = version.parse().map(Version);
+    number.map_err(|_| Problem::not_found(format!("{version} is no version number"))) // the error says no more
+}
