@@ -52,7 +52,7 @@ impl Scene {
     async fn start_with(
         seed: u64,
         settings: &[(&str, &str)],
-        setup: Setup<'_'>,
+        setup: Setup<'_>,
     ) -> anyhow::Result<Self> {
         let mut world = World::new(seed);
         let mut people = world.people(20);
