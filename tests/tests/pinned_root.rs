@@ -104,7 +104,7 @@ async fn a_browser_page_follows_its_root_and_finds_out_that_everything_has_expir
     ensure!(connected["ok"] == true, "{connected}");
 
     let first = signer(&scene).await?;
-    root.ceremony(&["rotate", "--keep-secs", "0"], &scene.server.data_dir())?;
+    root.ceremony(&["rotate"], &scene.server.data_dir())?;
     is_signed_by_another(&scene, &first).await?;
     let version = scene.clicks(1).await?;
     page.has_version(version).await?;
