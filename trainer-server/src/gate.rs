@@ -1,10 +1,25 @@
 //! Publish gate, the cheap part: what every version passes before a page sees it.
 //!
-//! Finite scores; paired log loss against the live version on the events just scored, among the items that both
-//! know, since more items alone make every loss larger; agreement of the compressed with the f32 model in the top 10; the self-test, run again on an engine built from the
-//! codes alone. Not here: wasm run and canary of releases.
+//! ```text
+//! codes       every row is the live version's or what was trained               `codes`
+//! newest      paired log loss on the events just learned                        LogLoss
+//! earlier     the same on events of the batches before, one of each user        Earlier
+//! trained     all that was trained, sent or not, on those                       Trained
+//! lists       no item enters most lists that hardly anybody took                `intruder`
+//! agreement   compressed and trained model rank alike                           Agreement
+//! ```
+//! Scores are finite in all of them. Losses are compared among the items that both versions know, since more items
+//! alone make every loss larger. The newest events cannot judge alone: the candidate has just learned them, so a
+//! batch that teaches nonsense is what it is best at. What waits for a later version is judged too, because nothing
+//! would stop it later: a few rows at a time, no version would be much worse than the one before.
+//! The self-test of a manifest is made and run here as well. Not here: wasm run and canary of releases, and what
+//! creeps over many versions.
+
+pub mod codes;
+pub mod intruder;
 
 use serde::{Deserialize, Serialize};
+
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::{ReadyVersion, self_test, top_k};
 use shared_model::event::HistoryEvent;
@@ -14,11 +29,16 @@ use shared_model::model::scorer::{Query, ScoreError, Scorer};
 use shared_model::model::sequence::Sequence;
 
 use crate::train::host_log_sum_exp;
+use codes::CodesError;
+use intruder::{Entrant, Lists};
 
 /// Items compared for agreement.
 const AGREEMENT_K: usize = 10;
 /// Items in a self-test.
 const SELF_TEST_ITEMS: usize = 10;
+/// Earlier events from which on the bound of their rise holds as it is: the rise of a good version is the mean of so
+/// many, and spreads by one over the root of their number.
+const EARLIER_EVENTS_FULL: usize = 64;
 /// Largest difference of a self-test score between devices: f32 sums of a few hundred terms of order one
 /// differ by about 1e-4 between backends; 0.01 keeps a wide margin and is far below score gaps that matter.
 pub const SELF_TEST_TOLERANCE: f32 = 0.01;
@@ -29,17 +49,44 @@ pub enum GateError {
     /// A score is NaN or infinite, or the device failed.
     #[error("the candidate does not score: {0}")]
     Score(#[from] ScoreError),
+    /// Its codes are not what was trained.
+    #[error(transparent)]
+    Codes(#[from] CodesError),
     /// It is worse than the live version on the events just seen.
-    #[error(
-        "log loss is {candidate} where the live version has {live}, a rise of more than {rise_max}"
-    )]
+    #[error("log loss is {} where the live version has {}, a rise of more than {rise_max}", loss.candidate, loss.live)]
     LogLoss {
-        /// Of the candidate.
-        candidate: f32,
-        /// Of the live version.
-        live: f32,
+        /// Of candidate and live version.
+        loss: PairedLoss,
         /// Allowed rise, as a share.
         rise_max: f32,
+    },
+    /// It is worse than the live version on the events before those.
+    #[error(
+        "log loss on earlier events is {} where the live version has {}, a rise of more than {rise_max}",
+        loss.candidate, loss.live
+    )]
+    Earlier {
+        /// Of candidate and live version.
+        loss: PairedLoss,
+        /// Allowed rise, as a share.
+        rise_max: f32,
+    },
+    /// What is trained, and would go out over the next versions, is worse than the live version.
+    #[error(
+        "log loss of all that is trained is {} where the live version has {}, a rise of more than {rise_max}",
+        loss.candidate, loss.live
+    )]
+    Trained {
+        /// Of the trained weights and the live version.
+        loss: PairedLoss,
+        /// Allowed rise, as a share.
+        rise_max: f32,
+    },
+    /// An item that nobody asked for is in most lists at once.
+    #[error("item {} enters {} of the lists with one version, and {} of the events took it", entrant.item_idx, entrant.entered, entrant.asked)]
+    Intruder {
+        /// The item.
+        entrant: Entrant,
     },
     /// Compression changed the ranking.
     #[error(
@@ -56,35 +103,74 @@ pub enum GateError {
     SelfTest(String),
 }
 
-/// What the gate measured of a candidate.
+/// Mean log loss of two versions on the same events.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PairedLoss {
+    /// Of the candidate.
+    pub candidate: f32,
+    /// Of the live version.
+    pub live: f32,
+}
+
+impl PairedLoss {
+    /// What the candidate adds to the loss, as a share of it; below 0 where it is better.
+    #[must_use]
+    pub fn rise(&self) -> f32 {
+        (self.candidate - self.live) / self.live.max(f32::MIN_POSITIVE)
+    }
+
+    fn is_above(&self, rise_max: f32) -> bool {
+        self.candidate > self.live * (1.0 + rise_max)
+    }
+}
+
+/// What the gate measured of a candidate; `None` where there were no events to ask about, or where it was refused
+/// before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GateFigures {
-    /// Mean log loss of the candidate, in nats per event, where events could be compared.
+    /// Mean log loss of the candidate on the events just learned, in nats per event.
     pub log_loss: Option<f32>,
     /// Of the live version on the same events.
     pub live_log_loss: Option<f32>,
+    /// On the events before those.
+    pub earlier: Option<PairedLoss>,
+    /// Of all that is trained, on the events before.
+    pub trained: Option<PairedLoss>,
+    /// Largest share of lists that an item entered which hardly anybody took.
+    pub entered: Option<f32>,
     /// Share of common top-10 items of compressed and trained model.
     pub agreement: Option<f32>,
+}
+
+impl GateFigures {
+    /// On the events just learned.
+    #[must_use]
+    pub fn newest(&self) -> Option<PairedLoss> {
+        let (candidate, live) = self.log_loss.zip(self.live_log_loss)?;
+        Some(PairedLoss { candidate, live })
+    }
+
+    fn set_newest(&mut self, loss: Option<PairedLoss>) {
+        self.log_loss = loss.map(|loss| loss.candidate);
+        self.live_log_loss = loss.map(|loss| loss.live);
+    }
 }
 
 impl GateError {
     /// What was measured before the refusal, as far as that is known.
     #[must_use]
     pub fn figures(&self) -> Option<GateFigures> {
+        let mut figures = GateFigures::default();
         match self {
-            Self::LogLoss {
-                candidate, live, ..
-            } => Some(GateFigures {
-                log_loss: Some(*candidate),
-                live_log_loss: Some(*live),
-                agreement: None,
-            }),
-            Self::Agreement { agreement, .. } => Some(GateFigures {
-                agreement: Some(*agreement),
-                ..GateFigures::default()
-            }),
-            Self::Score(_) | Self::SelfTest(_) => None,
+            Self::LogLoss { loss, .. } => figures.set_newest(Some(*loss)),
+            Self::Earlier { loss, .. } => figures.earlier = Some(*loss),
+            Self::Trained { loss, .. } => figures.trained = Some(*loss),
+            Self::Intruder { entrant } => figures.entered = Some(entrant.entered),
+            Self::Agreement { agreement, .. } => figures.agreement = Some(*agreement),
+            Self::Score(_) | Self::Codes(_) | Self::SelfTest(_) => return None,
         }
+        Some(figures)
     }
 }
 
@@ -99,60 +185,113 @@ pub struct Probe<'a> {
     pub targets: &'a [u32],
     /// Scores of the live version, `[num_queries, num_items_live]`.
     pub live_scores: &'a [f32],
+    /// Queries whose lists are compared: one of each user.
+    pub votes: &'a [usize],
+}
+
+/// The trained weights behind a candidate, as f32.
+#[derive(Debug, Clone, Copy)]
+pub struct Twins<'a> {
+    /// What the candidate was compressed from: without the rows that wait for a later version.
+    pub sent: &'a Scorer,
+    /// With them.
+    pub whole: &'a Scorer,
 }
 
 /// Bounds of the gate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GateBounds {
-    /// Rise of log loss, as a share.
+    /// Rise of log loss on the newest events, as a share.
     pub log_loss_rise_max: f32,
+    /// The same on earlier events.
+    pub earlier_rise_max: f32,
     /// Share of common top-10 items.
     pub agreement_min: f32,
 }
 
-/// Lets a candidate pass, with what was measured, or says why not.
+/// Lets a candidate pass, with what was measured, or says why not. Its codes have been looked at.
 ///
 /// # Errors
 /// The first check that fails.
 pub async fn check(
     candidate: &Scorer,
-    trained: &Scorer,
-    probe: Probe<'_>,
+    twins: Twins<'_>,
+    newest: Probe<'_>,
+    earlier: Probe<'_>,
     bounds: GateBounds,
 ) -> Result<GateFigures, GateError> {
-    if probe.queries.is_empty() {
-        return Ok(GateFigures::default());
+    let mut figures = GateFigures::default();
+    let mut lists = Lists::default();
+    if !newest.queries.is_empty() {
+        let scores = candidate.score(newest.sequences, newest.queries).await?;
+        let loss = newest.paired(&scores, candidate.num_items());
+        figures.set_newest(loss);
+        newest.add_to(&mut lists, &scores, candidate.num_items());
+        let rise_max = bounds.log_loss_rise_max;
+        if let Some(loss) = loss.filter(|loss| loss.is_above(rise_max)) {
+            return Err(GateError::LogLoss { loss, rise_max });
+        }
+        let trained = twins.sent.score(newest.sequences, newest.queries).await?;
+        let agreement = mean_agreement(&scores, &trained, candidate.num_items());
+        figures.agreement = Some(agreement);
+        let agreement_min = bounds.agreement_min;
+        if agreement < agreement_min {
+            return Err(GateError::Agreement {
+                agreement,
+                agreement_min,
+            });
+        }
     }
-    let scores = candidate.score(probe.sequences, probe.queries).await?;
-    let num_items = candidate.num_items();
-    let num_live_items = probe.live_scores.len() / probe.queries.len();
-    let num_common = num_items.min(num_live_items);
-    let loss = |scores, num_items| mean_log_loss(scores, num_items, num_common, probe.targets);
-    let candidate_loss = loss(&scores, num_items);
-    let live_loss = loss(probe.live_scores, num_live_items);
-    let rise_max = bounds.log_loss_rise_max;
-    if let (Some(candidate), Some(live)) = (candidate_loss, live_loss)
-        && candidate > live * (1.0 + rise_max)
-    {
-        return Err(GateError::LogLoss {
-            candidate,
-            live,
-            rise_max,
-        });
+    if !earlier.queries.is_empty() {
+        let scores = candidate.score(earlier.sequences, earlier.queries).await?;
+        figures.earlier = earlier.paired(&scores, candidate.num_items());
+        earlier.add_to(&mut lists, &scores, candidate.num_items());
+        let share = EARLIER_EVENTS_FULL as f32 / earlier.queries.len() as f32; // some dozens
+        let rise_max = bounds.earlier_rise_max * share.sqrt().max(1.0);
+        if let Some(loss) = figures.earlier.filter(|loss| loss.is_above(rise_max)) {
+            return Err(GateError::Earlier { loss, rise_max });
+        }
+        let whole = twins
+            .whole
+            .score(earlier.sequences, earlier.queries)
+            .await?;
+        figures.trained = earlier.paired(&whole, twins.whole.num_items());
+        if let Some(loss) = figures.trained.filter(|loss| loss.is_above(rise_max)) {
+            return Err(GateError::Trained { loss, rise_max });
+        }
     }
-    let trained_scores = trained.score(probe.sequences, probe.queries).await?;
-    let agreement = mean_agreement(&scores, &trained_scores, num_items);
-    if agreement < bounds.agreement_min {
-        return Err(GateError::Agreement {
-            agreement,
-            agreement_min: bounds.agreement_min,
-        });
+    let entrant = lists.most_forward();
+    figures.entered = entrant.map(|entrant| entrant.entered);
+    match entrant.filter(Entrant::is_intruder) {
+        Some(entrant) => Err(GateError::Intruder { entrant }),
+        None => Ok(figures),
     }
-    Ok(GateFigures {
-        log_loss: candidate_loss,
-        live_log_loss: live_loss,
-        agreement: Some(agreement),
-    })
+}
+
+impl Probe<'_> {
+    fn num_live_items(&self) -> usize {
+        self.live_scores.len() / self.queries.len()
+    }
+
+    /// Losses among the items that both versions know; `None` where no target is among them.
+    fn paired(&self, scores: &[f32], num_items: usize) -> Option<PairedLoss> {
+        let num_live_items = self.num_live_items();
+        let num_common = num_items.min(num_live_items);
+        let loss = |scores, num_items| mean_log_loss(scores, num_items, num_common, self.targets);
+        Some(PairedLoss {
+            candidate: loss(scores, num_items)?,
+            live: loss(self.live_scores, num_live_items)?,
+        })
+    }
+
+    fn add_to(&self, lists: &mut Lists, scores: &[f32], num_items: usize) {
+        let num_live_items = self.num_live_items();
+        for vote in self.votes {
+            let row = &scores[vote * num_items..(vote + 1) * num_items];
+            let live_row = &self.live_scores[vote * num_live_items..(vote + 1) * num_live_items];
+            lists.add(row, live_row, self.targets[*vote]);
+        }
+    }
 }
 
 /// The self-test of a candidate: its own scores of the best items for one history.

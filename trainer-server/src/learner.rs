@@ -13,8 +13,7 @@ use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::neighbours::NEIGHBOUR_ITEMS_MAX;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::model::scorer::{Padding, Query, Scorer};
-use shared_model::model::sequence::Sequence;
+use shared_model::model::scorer::{Padding, Scorer};
 use shared_model::spec::TensorGroup;
 use shared_model::text::TextError;
 
@@ -42,14 +41,17 @@ mod step_config;
 mod text_tuning;
 mod trial;
 mod warm;
+mod watch;
 
 use asked::{Asked, prequential};
-use gating::RecentEvents;
+use gating::{EarlierEvents, Questions};
 use text_tuning::TextTuning;
+use watch::Watch;
 
 pub use release::ReleaseTraining;
 pub use restore::{RestoreError, with_items_of, with_weights_of};
 pub use text_tuning::TextTuningReport;
+pub use watch::WatchFigures;
 
 /// Why nothing could be learned.
 #[derive(Debug, thiserror::Error)]
@@ -90,10 +92,7 @@ pub struct LearnReport {
 /// What the last batch left for the gate.
 #[derive(Debug, Clone, Default)]
 struct LastBatch {
-    sequences: Vec<Sequence>,
-    queries: Vec<Query>,
-    targets: Vec<u32>,
-    live_scores: Vec<f32>,
+    questions: Questions,
     /// To take the step back.
     undo: Option<Undo>,
 }
@@ -128,7 +127,8 @@ pub struct Learner {
     /// Content vectors of the live slow weights, on the host.
     content: Vec<f32>,
     last: LastBatch,
-    recent: RecentEvents,
+    earlier: EarlierEvents,
+    watch: Option<Watch>,
     rng: StdRng,
     /// Releases started, to know when a refit is due.
     num_releases: u32,
@@ -160,7 +160,8 @@ impl Learner {
             live: None,
             content: Vec::new(),
             last: LastBatch::default(),
-            recent: RecentEvents::default(),
+            earlier: EarlierEvents::default(),
+            watch: None,
             rng,
             num_releases: 0,
         }
@@ -277,11 +278,11 @@ impl Learner {
         if asked.queries.is_empty() {
             return Ok(LearnReport::default());
         }
-        if let Some(release) = release.filter(|release| release.is_complete()) {
-            self.try_release(release, &asked).await?;
-        }
         let scorer = &live.ready.scorer;
         let scores = scorer.score(&asked.sequences, &asked.queries).await?;
+        if let Some(release) = release.filter(|release| release.is_complete()) {
+            self.try_release(release, &asked, &scores).await?;
+        }
         let users = scorer.user_vectors(&asked.sequences, &asked.queries);
         let step = self.optimizer.num_steps;
         let tastes = if self.parameters.spec.has_taste_weight {
@@ -297,6 +298,7 @@ impl Learner {
             tracing::warn!(%error, "a fast step was skipped");
             report.skipped = Some(error.to_string());
         }
+        self.watch(&asked, &events.scores, num_items).await;
         self.remember(asked, &events.scores, num_items);
         Ok(report)
     }

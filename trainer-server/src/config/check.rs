@@ -464,10 +464,30 @@ impl Config {
                 "0.5 to 16",
             ));
         }
-        if !(self.gate.log_loss_rise_max.is_finite() && self.gate.log_loss_rise_max >= 0.0) {
-            let actual = self.gate.log_loss_rise_max;
-            return Err(out_of_range("gate.log_loss_rise_max", &actual, "0 or more"));
+        let gate = &self.gate;
+        let rises = [
+            ("gate.log_loss_rise_max", gate.log_loss_rise_max),
+            ("gate.earlier_rise_max", gate.earlier_rise_max),
+            ("gate.trial_rise_max", gate.trial_rise_max),
+        ];
+        for (key, actual) in rises {
+            if !(actual.is_finite() && actual >= 0.0) {
+                return Err(out_of_range(key, &actual, "0 or more"));
+            }
         }
+        if !(0.0..1.0).contains(&gate.watch_margin) {
+            let actual = gate.watch_margin;
+            return Err(out_of_range(
+                "gate.watch_margin",
+                &actual,
+                "0 or more and below 1",
+            ));
+        }
+        if !(1e-12..=0.1).contains(&gate.watch_alpha) {
+            let actual = gate.watch_alpha;
+            return Err(out_of_range("gate.watch_alpha", &actual, "1e-12 to 0.1"));
+        }
+        in_range("gate.watch_events", gate.watch_events, 100..=1 << 40)?;
         let weights =
             shared_model::event::EventKind::ALL.map(|kind| self.labels.next_item_weight.of(kind));
         match weights

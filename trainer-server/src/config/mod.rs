@@ -342,7 +342,36 @@ pub struct PublishConfig {
 #[serde(deny_unknown_fields)]
 pub struct GateConfig {
     pub log_loss_rise_max: f32,
+    pub earlier_rise_max: f32,
+    pub trial_rise_max: f32,
     pub agreement_min: f32,
+    pub on_worse: WorseChoice,
+    pub watch_margin: f64,
+    pub watch_alpha: f64,
+    pub watch_events: u64,
+}
+
+/// What is done once versions have become worse than one before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorseChoice {
+    /// Return to that one.
+    Rollback,
+    /// Publish nothing until an operator unpins.
+    Pin,
+    /// Do not even look.
+    Off,
+}
+
+impl WorseChoice {
+    /// Whether versions are compared at all.
+    #[must_use]
+    pub fn is_watching(self) -> bool {
+        match self {
+            Self::Rollback | Self::Pin => true,
+            Self::Off => false,
+        }
+    }
 }
 
 /// `[rollout]`.

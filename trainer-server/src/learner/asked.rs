@@ -14,6 +14,8 @@ use crate::train::windows::Example;
 /// A batch as sequences and the positions whose next item is known.
 pub(super) struct Asked {
     pub(super) sequences: Vec<Sequence>,
+    /// Whose each sequence is.
+    pub(super) users: Vec<UserIdx>,
     pub(super) queries: Vec<Query>,
     pub(super) targets: Vec<u32>,
     pub(super) weights: Vec<f32>,
@@ -36,6 +38,7 @@ impl Asked {
         }
         let mut asked = Self {
             sequences: Vec::new(),
+            users: Vec::new(),
             queries: Vec::new(),
             targets: Vec::new(),
             weights: Vec::new(),
@@ -46,6 +49,7 @@ impl Asked {
             while first_new < timeline.len() {
                 let last_new = (first_new + (history_len / 2).max(1)).min(timeline.len());
                 asked.push(&timeline[..last_new], first_new, history_len, num_items);
+                asked.users.resize(asked.sequences.len(), user);
                 first_new = last_new;
             }
         }

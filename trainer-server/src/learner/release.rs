@@ -9,9 +9,11 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::ReadyVersion;
+use shared_model::manifest::VersionKind;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::TensorGroup;
 
+use super::gating::Source;
 use super::pseudo::PseudoLabels;
 use super::refit::Refit;
 use super::trial::Trial;
@@ -300,7 +302,8 @@ impl Learner {
         let chosen = training.trial.as_ref().and_then(Trial::chosen);
         if let Some(trial) = &training.trial {
             let (num_events, losses) = (trial.num_events(), trial.losses());
-            tracing::info!(num_events, chosen, ?losses, "a release was tried");
+            let live = trial.paired(1.0).map(|paired| paired.live);
+            tracing::info!(num_events, chosen, live, ?losses, "a release was tried");
         }
         training.share_kept = chosen.unwrap_or(untried);
         training.parameters = self.released(training, training.share_kept);
@@ -315,19 +318,37 @@ impl Learner {
         let Some(live) = &self.live else {
             return Err(GateError::SelfTest("nothing is live yet".to_owned()));
         };
+        let encoder_generation = fresh_generation.unwrap_or(live.state.encoder_generation);
         let (trained, items) = (&training.parameters, &self.items);
         let mut state =
             compress::release_state(&live.state, trained, self.counted(), items, &mut dirty);
-        state.encoder_generation = fresh_generation.unwrap_or(state.encoder_generation);
+        state.encoder_generation = encoder_generation;
         self.dirty_after = dirty;
         let ready = self.ready(&state);
         let slow = ready.scorer.with_slow_weights(&training.parameters);
         let trained = self.trained_twin(&state, &slow, &training.parameters);
-        let live = &live.ready.scorer;
-        let is_tried = chosen.is_some();
-        let checked = self.check_release(&ready, &trained, live, is_tried).await;
+        let source = Source {
+            kind: VersionKind::Release,
+            parameters: &training.parameters,
+            encoder_generation,
+        };
+        let tried = |share| {
+            training
+                .trial
+                .as_ref()
+                .and_then(|trial| trial.paired(share))
+        };
+        let judged = chosen.and_then(tried);
+        let checked = self
+            .check_release((&state, &ready), &trained, &source, judged)
+            .await;
         if checked.is_err() && training.carries_texts {
             self.take_back_texts();
+        }
+        let rise_max = self.config.gate.trial_rise_max;
+        if checked.is_err() && tried(1.0).is_some_and(|as_is| as_is.rise() > rise_max) {
+            tracing::warn!("the trained weights lose to the live version and are taken back");
+            self.return_to_live();
         }
         training.figures = Some(checked?);
         Ok((state, ready))

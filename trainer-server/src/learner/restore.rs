@@ -14,7 +14,7 @@ use shared_model::ids::ItemId;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::{ModelSpec, TensorGroup};
 
-use super::gating::RecentEvents;
+use super::gating::EarlierEvents;
 use super::text_tuning::TextTuning;
 use super::{LastBatch, Learner, padding_of};
 use crate::checkpoint::Checkpoint;
@@ -126,11 +126,12 @@ impl Learner {
         self.live = None;
         self.content = Vec::new();
         self.last = LastBatch::default();
-        self.recent = RecentEvents::default();
+        self.earlier = EarlierEvents::default();
+        self.watch = None;
     }
 
     /// Weights as published, with the residual of the checkpoint wherever it is below one code step.
-    fn take_weights(&mut self, state: &CodeState, checkpoint: Option<&Checkpoint>) {
+    pub(super) fn take_weights(&mut self, state: &CodeState, checkpoint: Option<&Checkpoint>) {
         let published = ParameterSet::from_state(state);
         for (idx, shape) in self.parameters.shapes().iter().enumerate() {
             let is_weight = shape.is_trained();

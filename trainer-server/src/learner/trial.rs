@@ -14,7 +14,7 @@ use shared_model::model::scorer::{FastWeights, ScoreError, Scorer};
 use super::Learner;
 use super::asked::Asked;
 use super::release::ReleaseTraining;
-use crate::gate::mean_log_loss;
+use crate::gate::{PairedLoss, mean_log_loss};
 
 /// Events below which a trial that ran out of time says nothing: the gate's old comparison stands then.
 const EVENTS_MIN: u64 = 64;
@@ -23,6 +23,8 @@ const EVENTS_MIN: u64 = 64;
 #[derive(Debug, Clone)]
 pub(super) struct Trial {
     candidates: Vec<Candidate>,
+    /// Sum of log losses of the live versions that met these events.
+    live_loss: f64,
     num_events: u64,
     num_events_wanted: u64,
 }
@@ -47,6 +49,7 @@ impl Trial {
         let candidate = |blend| Candidate { blend, loss: 0.0 };
         Self {
             candidates: candidates.into_iter().map(candidate).collect(),
+            live_loss: 0.0,
             num_events: 0,
             num_events_wanted,
         }
@@ -75,6 +78,17 @@ impl Trial {
             .map(|best| best.blend)
     }
 
+    /// Mean log loss of the candidate that keeps this share, and of the live versions; `None` where no event was asked
+    /// about.
+    pub(super) fn paired(&self, blend: f32) -> Option<PairedLoss> {
+        let candidate = self.candidates.iter().find(|known| known.blend == blend)?;
+        let num_events = self.num_events as f64; // exact below 2^53
+        (self.num_events > 0).then(|| PairedLoss {
+            candidate: (candidate.loss / num_events) as f32, // a loss of some nats
+            live: (self.live_loss / num_events) as f32,      // likewise
+        })
+    }
+
     /// Mean log loss of every candidate, by the share that it keeps, for the log.
     pub(super) fn losses(&self) -> Vec<(f32, f64)> {
         let num_events = self.num_events.max(1) as f64; // exact below 2^53
@@ -94,7 +108,8 @@ impl Learner {
         ready
     }
 
-    /// Asks the candidates of a release, whose steps are all taken, about a batch that nobody has learned.
+    /// Asks the candidates of a release, whose steps are all taken, about a batch that nobody has learned and of which
+    /// the live version says `live_scores`.
     ///
     /// # Errors
     /// The device failed; nothing of the batch is counted then.
@@ -102,6 +117,7 @@ impl Learner {
         &self,
         training: &mut ReleaseTraining,
         asked: &Asked,
+        live_scores: &[f32],
     ) -> Result<(), ScoreError> {
         let Some(live) = &self.live else {
             return Ok(());
@@ -115,13 +131,15 @@ impl Learner {
         };
         training.take_average();
         let num_events = asked.targets.len();
+        let mean_loss = |scores: &[f32]| {
+            mean_log_loss(scores, num_items, num_items, &asked.targets).map_or(0.0, f64::from)
+        };
         let mut losses = Vec::with_capacity(trial.candidates.len());
         for candidate in &trial.candidates {
             let parameters = self.released(training, candidate.blend);
             let scorer = with_weights(scorer, &parameters);
             let loss = match scorer.score(&asked.sequences, &asked.queries).await {
-                Ok(scores) => mean_log_loss(&scores, num_items, num_items, &asked.targets)
-                    .map_or(0.0, f64::from),
+                Ok(scores) => mean_loss(&scores),
                 Err(ScoreError::NotFinite { .. }) => f64::INFINITY, // never chosen
                 Err(error) => {
                     training.trial = Some(trial);
@@ -133,6 +151,7 @@ impl Learner {
         for (candidate, loss) in trial.candidates.iter_mut().zip(losses) {
             candidate.loss += loss;
         }
+        trial.live_loss += mean_loss(live_scores) * num_events as f64; // likewise
         trial.num_events += num_events as u64; // usize fits u64
         training.trial = Some(trial);
         Ok(())
@@ -171,5 +190,11 @@ mod tests {
         assert_eq!(trial.chosen(), Some(0.0));
         assert!(trial.is_complete());
         assert_eq!(trial.losses()[0], (1.0, 0.2));
+        trial.live_loss = 4.0;
+        let paired = trial.paired(1.0).expect("asked about");
+        assert_eq!(
+            (paired.candidate, paired.live, paired.rise()),
+            (0.2, 0.4, -0.5)
+        );
     }
 }

@@ -8,7 +8,7 @@ fn refusal(newest: u64) -> LedgerRow {
     let gate = Some(GateFigures {
         log_loss: Some(5.5),
         live_log_loss: Some(5.0),
-        agreement: None,
+        ..GateFigures::default()
     });
     LedgerRow::refused(
         Version(newest),

@@ -15,11 +15,12 @@ use shared_model::model::sequence::{Sequence, Token};
 
 use crate::config::{ClockMode, Config};
 use crate::explore;
+use crate::gate::GateError;
 use crate::http::{
     ExplainOrder, ExploreResponse, RecommendError, RecommendRequest, RecommendResponse,
     Recommender, ScoredItem,
 };
-use crate::learner::{LearnReport, LiveModel, TextTuningReport};
+use crate::learner::{LearnReport, LiveModel, TextTuningReport, WatchFigures};
 use crate::preprocess::{Preprocessor, UserIdx};
 use crate::train::windows::Example;
 
@@ -41,9 +42,20 @@ pub(super) struct TrainerStatus {
     pub(super) fast_steps: u64,
     pub(super) steps_refused: u64,
     pub(super) versions_refused: u64,
+    /// Why the last of them was.
+    pub(super) last_refusal: Option<String>,
+    /// Times that all learning since the live version was taken back, since even without the last batch the gate
+    /// refused it.
+    pub(super) learner_resets: u64,
     pub(super) releases: u64,
-    /// Ordered by an operator.
+    /// Ordered by an operator or by the watch.
     pub(super) rollbacks: u64,
+    /// Newest version against the anchor.
+    pub(super) watch: Option<WatchFigures>,
+    /// Times that the newest version was found worse.
+    pub(super) alarms: u64,
+    /// What the last of them said.
+    pub(super) last_alarm: Option<String>,
     /// Rise of log loss by the last release for users not seen lately.
     pub(super) last_release_forgetting: Option<f32>,
     /// Share of the weights before it that the last release kept; 1 where its trial went against it.
@@ -101,6 +113,13 @@ impl Serving {
         self.update(|status| {
             "stopped".clone_into(&mut status.phase);
             status.error = Some(error.to_owned());
+        });
+    }
+
+    pub(super) fn refused(&self, why: &GateError) {
+        self.update(|status| {
+            status.versions_refused += 1;
+            status.last_refusal = Some(why.to_string());
         });
     }
 

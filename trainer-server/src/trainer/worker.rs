@@ -2,6 +2,7 @@
 
 mod orders;
 mod texts;
+mod watch;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -32,6 +33,7 @@ use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
 use crate::preprocess::Batch;
 use crate::publish::{NewVersion, Publisher};
 use crate::rollout::{RolloutState, Waiting};
+use watch::Anchor;
 
 /// Longest wait for events in one round; bounds how late a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
@@ -73,6 +75,7 @@ pub(super) struct Worker {
     is_release_ordered: bool,
     /// The name that the operator gave who ordered the release.
     release_by: Option<String>,
+    anchor: Anchor,
 }
 
 impl Worker {
@@ -128,6 +131,7 @@ impl Worker {
             ledger: parts.ledger,
             is_release_ordered: false,
             release_by: None,
+            anchor: Anchor::default(),
         };
         worker.restore()?;
         Ok(worker)
@@ -208,6 +212,7 @@ impl Worker {
         self.resume_texts();
         self.committed = manifest.learned_through;
         self.share_live(manifest.version);
+        self.watch_from(manifest.version);
         tracing::info!(
             "restored version {} at log offset {}",
             manifest.version,
@@ -320,24 +325,31 @@ impl Worker {
             status.round_millis = round_millis;
             status.events_set_aside += batch.num_set_aside as u64; // usize fits
         });
-        Ok(())
+        self.heed_watch()
     }
 
-    /// A candidate that passed, without the newest learning where the gate refused that.
+    /// A candidate that passed; where the gate refused one, without the newest learning, then without all learning
+    /// that is not live.
     fn gated_candidate(
         &mut self,
         bytes_budget: usize,
     ) -> Option<(CodeState, ReadyVersion, GateFigures)> {
-        for attempt in 0..2 {
+        for attempt in 0..3 {
             let state = self.learner.candidate_within(bytes_budget);
             let ready = self.learner.ready(&state);
-            match pollster::block_on(self.learner.check(&state, &ready)) {
+            let error = match pollster::block_on(self.learner.check(&state, &ready)) {
                 Ok(figures) => return Some((state, ready, figures)),
-                Err(error) => {
-                    tracing::warn!(%error, attempt, "the gate refused a version");
-                    self.note_refusal(VersionKind::Fast, &error);
-                    self.learner.undo_last();
+                Err(error) => error,
+            };
+            tracing::warn!(%error, attempt, "the gate refused a version");
+            self.note_refusal(VersionKind::Fast, &error);
+            match attempt {
+                0 => self.learner.undo_last(),
+                1 => {
+                    self.learner.return_to_live();
+                    self.serving.update(|status| status.learner_resets += 1);
                 }
+                _ => {} // counts alone: the next events may judge them otherwise
             }
         }
         None
@@ -526,7 +538,11 @@ impl Worker {
         }
         let base = self.learner.live().map(|live| Arc::clone(&live.state));
         self.learner.went_live(Arc::clone(&state), ready);
-        self.share_live(published.manifest.version);
+        let version = published.manifest.version;
+        self.share_live(version);
+        if kind == VersionKind::Release || self.is_anchor_old() {
+            self.watch_from(version);
+        }
         if kind == VersionKind::Release {
             tracing::info!("published release version {}", published.manifest.version);
         }

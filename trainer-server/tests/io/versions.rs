@@ -25,6 +25,7 @@ fn publish(server: &TestServer, num_versions: i16) {
                 log_loss: Some(2.5),
                 live_log_loss: Some(2.75),
                 agreement: Some(1.0),
+                ..GateFigures::default()
             }),
         };
         let moved = movement(&state(step - 1), &state(step));

@@ -146,7 +146,7 @@ impl Worker {
     }
 
     /// Publishes the codes of an earlier version as a new one, then becomes what had learned just these.
-    fn roll_back(
+    pub(super) fn roll_back(
         &mut self,
         version: Version,
         newest: Version,
@@ -196,7 +196,7 @@ impl Worker {
 
     /// Counts a refusal and gives it a row.
     pub(super) fn note_refusal(&self, kind: VersionKind, error: &GateError) {
-        self.serving.update(|status| status.versions_refused += 1);
+        self.serving.refused(error);
         let newest = self.published_version().unwrap_or_default();
         let (reason, figures) = (error.to_string(), error.figures());
         let row = LedgerRow::refused(newest, kind, now_millis(), &reason, figures);
@@ -238,6 +238,7 @@ impl Worker {
             .unwrap_or_else(PoisonError::into_inner) = preprocessor;
         let version = latest.manifest.version;
         self.share_live(version);
+        self.watch_from(version);
         self.save_checkpoint(version)?;
         self.start_text_round();
         Ok(())
