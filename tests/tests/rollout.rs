@@ -236,7 +236,11 @@ async fn pinned_versions_stay_over_a_restart_and_what_waited_is_learned_after() 
 async fn codes_from_a_file_go_out_through_the_gate_and_the_ledger_says_by_whom()
 -> anyhow::Result<()> {
     let admin = free_address()?;
-    let settings = [("clock.mode", "event_time"), ("server.admin_bind", &*admin)];
+    let settings = [
+        ("clock.mode", "event_time"),
+        ("server.admin_bind", &*admin),
+        ("gate.log_loss_rise_max", "1.5"), // in a small world the newest events are learned by heart
+    ];
     let mut scene = Scene::start(8, &settings).await?;
     let (good, good_state) = scene.server.api.newest_version().await?;
     let dir = tempfile::tempdir()?;
@@ -261,6 +265,20 @@ async fn codes_from_a_file_go_out_through_the_gate_and_the_ledger_says_by_whom()
     );
     let (newest, _) = scene.server.api.newest_version().await?;
     assert_eq!(newest.version, before.version);
+
+    let mut damaged = std::fs::read(&good_file)?;
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    for bytes in [Vec::new(), b"FRSN".to_vec(), damaged] {
+        let file = path("damaged.snapshot");
+        std::fs::write(&file, bytes)?;
+        let refusal = order(&admin, &["publish", &file]).await;
+        let refusal = refusal.expect_err("no snapshot").to_string();
+        assert!(
+            refusal.contains("the body is not what was expected"),
+            "{refusal}"
+        );
+    }
 
     let obeyed = order(&admin, &["publish", &good_file, "--by", "Jörg"]).await?;
     let (given, state) = scene.server.api.newest_version().await?;
