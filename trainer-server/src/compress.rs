@@ -256,12 +256,13 @@ fn write_counts(state: &mut CodeState, item_idx: usize, counts: &DecayedCounts) 
         .copy_from_slice(&counts.codes(item_idx));
 }
 
-fn max_abs(values: &[f32]) -> f32 {
+/// Largest magnitude; 0 for none.
+pub(crate) fn max_abs(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |max, value| value.abs().max(max))
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::train::init::init_parameters;
     use shared_model::codec::state::{NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR};
@@ -270,7 +271,7 @@ mod tests {
         Counted { counts, neighbours }
     }
 
-    fn fixture() -> (ParameterSet, DecayedCounts, Vec<ItemView>) {
+    pub(crate) fn fixture() -> (ParameterSet, DecayedCounts, Vec<ItemView>) {
         let spec = ModelSpec {
             embedding_dim: 8,
             num_heads: 1,

@@ -17,7 +17,7 @@ use shared_model::manifest::VersionKind;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::{TensorGroup, TensorShape};
 
-use crate::compress::ItemView;
+use crate::compress::{ItemView, max_abs};
 use crate::train::counts::DecayedCounts;
 
 /// What a value may be beyond the dead zone of its code, in code steps: f32 divides by a power of two exactly, but
@@ -229,8 +229,7 @@ impl Compared<'_> {
     fn is_content(&self, row_idx: usize) -> bool {
         let row = self.trained_row(row_idx);
         let bits = self.shape.code_bits;
-        let max_abs = row.iter().fold(0.0_f32, |max, value| value.abs().max(max));
-        let exponent = exponent_for(max_abs, bits);
+        let exponent = exponent_for(max_abs(row), bits);
         let mut cells = row.iter().zip(self.candidate.row(row_idx));
         exponent == self.candidate.exponents[row_idx]
             && cells.all(|(value, code)| quantize(*value, exponent, bits) == *code)
@@ -240,11 +239,9 @@ impl Compared<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compress::tests::fixture;
     use crate::compress::{Counted, first_state};
-    use crate::train::init::init_parameters;
     use crate::train::neighbour_counts::NeighbourCounts;
-    use shared_model::ids::ItemId;
-    use shared_model::spec::ModelSpec;
 
     struct World {
         parameters: ParameterSet,
@@ -254,23 +251,7 @@ mod tests {
     }
 
     fn world() -> World {
-        let spec = ModelSpec {
-            embedding_dim: 8,
-            num_heads: 1,
-            text_dim: 4,
-            ..ModelSpec::default()
-        };
-        let mut parameters = init_parameters(&spec, 6, 1);
-        for (idx, value) in parameters.tensor_mut("item.id_rows").iter_mut().enumerate() {
-            *value = ((idx % 13) as f32 - 6.0) / 10.0;
-        }
-        let mut counts = DecayedCounts::new(spec.half_lives_secs.clone(), 0);
-        counts.grow(6);
-        let item = |idx| ItemView {
-            item_id: ItemId::new(format!("i{idx}")).expect("valid"),
-            available: true,
-        };
-        let items: Vec<ItemView> = (0..6).map(item).collect();
+        let (parameters, counts, items) = fixture();
         let counted = Counted {
             counts: &counts,
             neighbours: &NeighbourCounts::default(),
