@@ -4,4 +4,5 @@
 
 pub mod engine;
 pub mod explore;
+pub mod report;
 pub mod sync;

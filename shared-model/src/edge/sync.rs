@@ -363,6 +363,16 @@ impl EdgeSync {
         self.live.as_ref()
     }
 
+    /// The version that is being reached or waits for its self-test: whose failure the next failure is.
+    #[must_use]
+    pub fn version_under_way(&self) -> Option<Version> {
+        let candidate = self.candidate.as_ref().map(|one| one.manifest.version);
+        candidate.or_else(|| match &self.fetch {
+            Fetch::Steps(steps) => Some(steps.manifest.version),
+            Fetch::Idle | Fetch::PlanWanted | Fetch::PlanAsked => self.newest_version(),
+        })
+    }
+
     /// Newest version heard of; how far [`Self::live`] is behind it is the staleness.
     #[must_use]
     pub fn newest_version(&self) -> Option<Version> {

@@ -133,6 +133,29 @@ pub enum VersionKind {
     Release,
 }
 
+/// Who a version is for.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Channel {
+    /// Every page.
+    #[default]
+    Stable,
+    /// The cohort that tries a release before the others.
+    Canary,
+}
+
+impl Channel {
+    /// Keeps the JSON of a manifest for everyone as it was before there were channels.
+    fn is_stable(&self) -> bool {
+        *self == Self::Stable
+    }
+}
+
+/// Buckets that pages draw from, once each: 0 to 99.
+pub const NUM_BUCKETS: u8 = 100;
+
 /// A blob and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BlobRef {
@@ -177,6 +200,9 @@ pub struct Manifest {
     pub version: Version,
     /// How it came about.
     pub kind: VersionKind,
+    /// Who it is for.
+    #[serde(default, skip_serializing_if = "Channel::is_stable")]
+    pub channel: Channel,
     /// Hash of its code state.
     pub state: BlobId,
     /// Hash of its spec.

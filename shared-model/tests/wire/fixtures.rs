@@ -13,8 +13,8 @@ use shared_model::codec::state::{
 };
 use shared_model::ids::{BlobId, ItemId, LogOffset, Version};
 use shared_model::manifest::{
-    Announcement, BlobRef, DeltaRef, FORMAT_VERSION, Manifest, PlanStep, PlanStepKind, SelfTest,
-    UpdatePlan, VersionKind, sign,
+    Announcement, BlobRef, Channel, DeltaRef, FORMAT_VERSION, Manifest, PlanStep, PlanStepKind,
+    SelfTest, UpdatePlan, VersionKind, sign,
 };
 use shared_model::spec::{ModelSpec, TensorGroup};
 
@@ -354,6 +354,7 @@ pub(crate) fn manifest_of(
         previous: None,
         delta,
         snapshot: Some(blob_ref(snapshot)),
+        channel: Channel::Stable,
         key_set: None,
         learned_code_bytes: state.learned_code_bytes() as u64,
         self_test: SelfTest {

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use shared_model::ids::{BlobId, Version};
-use shared_model::manifest::{BlobRef, PlanStep, PlanStepKind};
+use shared_model::manifest::{BlobRef, Channel, PlanStep, PlanStepKind};
 use tokio::sync::watch;
 
 use super::graph::Edge;
@@ -44,16 +44,25 @@ pub(super) struct Composer {
 struct Desk {
     has_worker: bool,
     waiting: VecDeque<Order>,
-    current: Option<Version>,
+    current: Option<(Version, Channel)>,
     /// By target, then base.
     fruitless: BTreeSet<(Version, Version)>,
     made: BTreeMap<BlobId, Made>,
+}
+
+impl Desk {
+    fn is_pending(&self, base: Version, channel: Channel) -> bool {
+        let is_it = |order: &Order| (order.base, order.channel) == (base, channel);
+        self.current == Some((base, channel)) || self.waiting.iter().any(is_it)
+    }
 }
 
 /// A merged delta that is wanted.
 #[derive(Clone, Copy)]
 struct Order {
     base: Version,
+    /// Whose newest version it is to lead to.
+    channel: Channel,
     now_millis: i64,
 }
 
@@ -80,9 +89,8 @@ impl Composer {
     }
 
     /// Whether the merged delta from this base is being made or waits for its turn.
-    pub(super) fn is_pending(&self, base: Version) -> bool {
-        let desk = self.desk();
-        desk.current == Some(base) || desk.waiting.iter().any(|order| order.base == base)
+    pub(super) fn is_pending(&self, base: Version, channel: Channel) -> bool {
+        self.desk().is_pending(base, channel)
     }
 
     /// Number and bytes of the merged deltas that are kept.
@@ -105,7 +113,7 @@ impl Composer {
     fn next(&self) -> Option<Order> {
         let mut desk = self.desk();
         let order = desk.waiting.pop_front();
-        desk.current = order.map(|order| order.base);
+        desk.current = order.map(|order| (order.base, order.channel));
         desk.has_worker = order.is_some();
         order
     }
@@ -173,28 +181,29 @@ impl Shared {
     pub(super) fn order_for(
         self: &Arc<Self>,
         base: Option<Version>,
+        channel: Channel,
         now_millis: i64,
     ) -> Option<Version> {
         if let Some(base) = base
-            && self.order(base, now_millis)
+            && self.order(base, channel, now_millis)
         {
             return Some(base);
         }
-        let target = self.latest.borrow().as_ref()?.manifest.version;
+        let target = self.channels.newest(channel)?.manifest.version;
         let steps = self.graph().way(base, target, self.config.chain_len_max)?;
         let first = steps.first()?;
         let begins_anew = first.kind == PlanStepKind::Snapshot;
-        (begins_anew && self.order(first.target_version, now_millis))
+        (begins_anew && self.order(first.target_version, channel, now_millis))
             .then_some(first.target_version)
     }
 
     /// Asks for a merged delta from `base` where it may pay. Whether one is being made now.
-    fn order(self: &Arc<Self>, base: Version, now_millis: i64) -> bool {
-        let Some(latest) = self.latest.borrow().clone() else {
+    fn order(self: &Arc<Self>, base: Version, channel: Channel, now_millis: i64) -> bool {
+        let Some(latest) = self.channels.newest(channel) else {
             return false;
         };
         let target = latest.manifest.version;
-        if self.composer.is_pending(base) {
+        if self.composer.is_pending(base, channel) {
             return true;
         }
         if self.composer.is_fruitless(base, target)
@@ -206,9 +215,12 @@ impl Shared {
         if desk.waiting.len() >= WAITING_MAX {
             return false;
         }
-        let is_known = desk.waiting.iter().any(|order| order.base == base);
-        if !is_known && desk.current != Some(base) {
-            desk.waiting.push_back(Order { base, now_millis });
+        if !desk.is_pending(base, channel) {
+            desk.waiting.push_back(Order {
+                base,
+                channel,
+                now_millis,
+            });
         }
         if desk.has_worker {
             return true;
@@ -255,7 +267,7 @@ impl Shared {
     /// Makes, checks and keeps the delta from the base to the version that is the newest now.
     fn compose(&self, order: Order) -> Result<(), PublishError> {
         let base = order.base;
-        let Some(latest) = self.latest.borrow().clone() else {
+        let Some(latest) = self.channels.newest(order.channel) else {
             return Ok(());
         };
         let target = latest.manifest.version;

@@ -13,7 +13,7 @@
 //! The price of an edge is its bytes and, in bytes too, what any step costs: a round trip and a decode.
 //! Not here: encoding and files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared_model::ids::{BlobId, Version};
 use shared_model::manifest::{BlobRef, PlanStep, PlanStepKind};
@@ -32,6 +32,8 @@ pub(super) struct VersionGraph {
     edges: BTreeMap<Version, Vec<Edge>>,
     /// Times of publication, by the clock of whoever published.
     created: BTreeMap<Version, i64>,
+    /// Versions of the canary channel.
+    canaries: BTreeSet<Version>,
 }
 
 impl VersionGraph {
@@ -41,12 +43,18 @@ impl VersionGraph {
             step_cost_bytes,
             edges: BTreeMap::new(),
             created: BTreeMap::new(),
+            canaries: BTreeSet::new(),
         }
     }
 
     /// Notes when a version was published.
     pub(super) fn note_created(&mut self, version: Version, created_at: i64) {
         self.created.insert(version, created_at);
+    }
+
+    /// Notes that a version is of the canary channel.
+    pub(super) fn note_canary(&mut self, version: Version) {
+        self.canaries.insert(version);
     }
 
     /// The oldest version that was published after `at`.
@@ -89,6 +97,7 @@ impl VersionGraph {
     pub(super) fn remove(&mut self, version: Version) {
         self.edges.remove(&version);
         self.created.remove(&version);
+        self.canaries.remove(&version);
     }
 
     /// Removes every edge made of this blob.
@@ -103,6 +112,13 @@ impl VersionGraph {
         let has_snapshot = |edges: &[Edge]| edges.iter().any(|edge| edge.base.is_none());
         let with_snapshot = self.edges.iter().filter(|(_, edges)| has_snapshot(edges));
         with_snapshot.map(|(version, _)| *version).collect()
+    }
+
+    /// Versions of the stable channel with a snapshot, ascending.
+    pub(super) fn stable_snapshots(&self) -> Vec<Version> {
+        let mut snapshots = self.snapshots();
+        snapshots.retain(|version| !self.canaries.contains(version));
+        snapshots
     }
 
     /// Versions below `floor`, ascending.

@@ -12,6 +12,7 @@
 
 mod blob_store;
 pub mod ceremony;
+mod channels;
 mod compose;
 mod error;
 pub(crate) mod files;
@@ -33,12 +34,13 @@ use base64::Engine;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, LogOffset, Version};
 use shared_model::manifest::{
-    self, Announcement, DeltaRef, Manifest, SelfTest, UpdatePlan, VersionKind,
+    self, Announcement, Channel, DeltaRef, Manifest, SelfTest, UpdatePlan, VersionKind,
 };
 use tokio::sync::watch;
 
 use crate::config::PublishConfig;
 pub use blob_store::{BlobError, BlobStore};
+use channels::{Channels, again};
 use compose::{Composer, HandedOut};
 pub use error::PublishError;
 use graph::VersionGraph;
@@ -135,7 +137,7 @@ struct Shared {
     keyring: RwLock<Arc<Keyring>>,
     blobs: BlobStore,
     manifests: ManifestStore,
-    latest: watch::Sender<Option<Arc<Published>>>,
+    channels: Channels,
     graph: RwLock<VersionGraph>,
     counters: Mutex<PublishCounters>,
     composer: Composer,
@@ -220,7 +222,7 @@ impl Publisher {
             keyring: RwLock::new(Arc::new(keyring)),
             blobs,
             manifests,
-            latest: watch::Sender::new(recovered.published.map(Arc::new)),
+            channels: Channels::new(recovered.published.map(Arc::new)),
             graph: RwLock::new(recovered.graph),
             counters: Mutex::default(),
             composer: Composer::new(),
@@ -243,9 +245,17 @@ impl Publisher {
     /// The file system failed, the state cannot be encoded, or the offsets run backwards. Nothing is
     /// announced then, and the version before stays the newest.
     pub fn publish(&self, new: NewVersion) -> Result<Arc<Published>, PublishError> {
+        self.publish_to(Channel::Stable, new)
+    }
+
+    fn publish_to(
+        &self,
+        channel: Channel,
+        new: NewVersion,
+    ) -> Result<Arc<Published>, PublishError> {
         let shared = &self.shared;
         let mut press = shared.press.lock().unwrap_or_else(PoisonError::into_inner);
-        let previous = self.latest();
+        let previous = shared.channels.newest(channel);
         let version = press.next_version;
         check_offsets(version, &new, previous.as_deref())?;
 
@@ -257,7 +267,8 @@ impl Publisher {
             }),
             _ => None,
         };
-        let snapshot = if shared.needs_snapshot(version, new.kind, delta_ref.as_ref()) {
+        let is_due = shared.needs_snapshot(version, new.kind, channel, delta_ref.as_ref());
+        let snapshot = if is_due {
             Some(shared.put_snapshot(version, &new.state)?)
         } else {
             None
@@ -267,7 +278,8 @@ impl Publisher {
         // From here on the number may be on disk: it is used, whatever happens.
         press.next_version = version.next();
         let state = Arc::clone(&new.state);
-        let mut manifest = shared.manifest(version, new, delta_ref, snapshot, previous.as_deref());
+        let previous = previous.as_deref();
+        let mut manifest = shared.manifest(version, new, channel, delta_ref, snapshot, previous);
         manifest.key_set = keyring.number();
         manifest
             .check()
@@ -283,7 +295,9 @@ impl Publisher {
         let inline_delta = delta.filter(|bytes| bytes.len() <= inline_max);
         let published = Arc::new(Published::new(manifest, signed, state, inline_delta));
         shared.announce(&published);
-        shared.write_skips(&mut press, &published);
+        if channel == Channel::Stable {
+            shared.write_skips(&mut press, &published);
+        }
         shared.retire(version, published.manifest.created_at);
         Ok(published)
     }
@@ -304,28 +318,26 @@ impl Publisher {
         {
             return Ok(None);
         }
-        let renewed = self.publish(NewVersion {
-            kind: VersionKind::Fast,
-            state: Arc::clone(&latest.state),
-            learned_from: manifest.learned_through,
-            learned_through: manifest.learned_through,
-            event_time_millis: manifest.event_time_millis,
-            created_at,
-            self_test: manifest.self_test.clone(),
-        })?;
-        Ok(Some(renewed))
+        self.publish(again(&latest, created_at)).map(Some)
     }
 
-    /// The newest version.
+    /// The newest version for everyone.
     #[must_use]
     pub fn latest(&self) -> Option<Arc<Published>> {
-        self.shared.latest.borrow().clone()
+        self.newest(Channel::Stable)
     }
 
     /// Follows [`Self::latest`]; a slow reader sees only the newest.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Published>>> {
-        self.shared.latest.subscribe()
+        self.subscribe_to(Channel::Stable)
+    }
+
+    /// The number that the next version will have, of either channel.
+    #[must_use]
+    pub fn next_version(&self) -> Version {
+        let press = self.shared.press.lock();
+        press.unwrap_or_else(PoisonError::into_inner).next_version
     }
 
     /// As [`Self::plan`], for a page: where a delta merged on demand may save enough it is waited
@@ -336,15 +348,25 @@ impl Publisher {
         base: Option<Version>,
         now_millis: i64,
     ) -> Option<UpdatePlan> {
+        self.plan_for(Channel::Stable, base, now_millis).await
+    }
+
+    /// As [`Self::plan_for_page`], for a page of the channel.
+    pub async fn plan_for(
+        &self,
+        channel: Channel,
+        base: Option<Version>,
+        now_millis: i64,
+    ) -> Option<UpdatePlan> {
         let shared = &self.shared;
-        if let Some(base) = shared.order_for(base, now_millis) {
+        if let Some(base) = shared.order_for(base, channel, now_millis) {
             let wait = Duration::from_millis(shared.config.compose_wait_millis);
             let mut done = shared.composer.subscribe();
-            let made = done.wait_for(|()| !shared.composer.is_pending(base));
+            let made = done.wait_for(|()| !shared.composer.is_pending(base, channel));
             // Late or not: the answer is the cheapest way of then.
             drop(tokio::time::timeout(wait, made).await);
         }
-        let latest = self.latest()?;
+        let latest = self.newest(channel)?;
         let graph = shared.graph();
         let plan = self.plan_to(&latest, &graph, base)?;
         // Marked before the graph is let go, so that no blob is removed in between.

@@ -11,7 +11,7 @@ use shared_model::codec::delta::{apply_delta_to, encode_delta};
 use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, Version};
-use shared_model::manifest::{self, BlobRef, DeltaRef, Manifest, VersionKind};
+use shared_model::manifest::{self, BlobRef, Channel, DeltaRef, Manifest, VersionKind};
 
 use super::graph::{Edge, VersionGraph};
 use super::{NewVersion, Press, PublishError, Published, Shared};
@@ -36,6 +36,7 @@ impl Shared {
         &self,
         version: Version,
         kind: VersionKind,
+        channel: Channel,
         delta: Option<&DeltaRef>,
     ) -> bool {
         let Some(delta) = delta else { return true };
@@ -43,7 +44,11 @@ impl Shared {
             return true;
         }
         let graph = self.graph();
-        let Some(last) = graph.snapshots().last().copied() else {
+        let snapshots = match channel {
+            Channel::Stable => graph.stable_snapshots(),
+            Channel::Canary => graph.snapshots(),
+        };
+        let Some(last) = snapshots.last().copied() else {
             return true;
         };
         if version.0 - last.0 >= self.config.snapshot_every_versions {
@@ -68,6 +73,7 @@ impl Shared {
         &self,
         version: Version,
         new: NewVersion,
+        channel: Channel,
         delta: Option<DeltaRef>,
         snapshot: Option<BlobRef>,
         previous: Option<&Published>,
@@ -80,6 +86,7 @@ impl Shared {
             model: self.model.clone(),
             version,
             kind: new.kind,
+            channel,
             state: new.state.hash(),
             spec_hash: new.state.spec.spec_hash(),
             encoder_generation: new.state.encoder_generation,
@@ -102,13 +109,16 @@ impl Shared {
         let mut graph = self.graph_mut();
         graph.insert(manifest.version, edges_of(manifest));
         graph.note_created(manifest.version, manifest.created_at);
+        if manifest.channel == Channel::Canary {
+            graph.note_canary(manifest.version);
+        }
         drop(graph);
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.num_versions += 1;
         counters.delta_bytes += manifest.delta.as_ref().map_or(0, |delta| delta.blob.bytes);
         counters.snapshot_bytes += manifest.snapshot.as_ref().map_or(0, |blob| blob.bytes);
         drop(counters);
-        self.latest.send_replace(Some(Arc::clone(published)));
+        self.channels.announce(published);
     }
 
     /// Writes merged deltas over the strides that end in this version. Failing costs bytes only.
@@ -195,7 +205,7 @@ impl Shared {
         version: Version,
         now_millis: i64,
     ) -> Vec<Version> {
-        let snapshots = graph.snapshots();
+        let snapshots = graph.stable_snapshots();
         let Some(backup) = snapshots.iter().rev().nth(1).copied() else {
             return Vec::new();
         };
@@ -203,7 +213,9 @@ impl Shared {
         let keep_secs = i64::try_from(self.config.keep_secs_min).unwrap_or(i64::MAX);
         let since = now_millis.saturating_sub(keep_secs.saturating_mul(1000));
         let by_age = graph.first_after(since).unwrap_or(version);
-        graph.versions_below(backup.min(by_number).min(by_age))
+        // The snapshot that a running canary began with is what its new pages start from.
+        let by_canary = self.channels.canary_since().unwrap_or(version);
+        graph.versions_below(backup.min(by_number).min(by_age).min(by_canary))
     }
 
     fn remove_blob(&self, id: BlobId) {

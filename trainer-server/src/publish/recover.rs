@@ -12,7 +12,7 @@ use shared_model::codec::delta::{apply_delta_to, read_delta_header};
 use shared_model::codec::snapshot::decode_snapshot;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, Version};
-use shared_model::manifest::{self, Manifest, PlanStep, PlanStepKind};
+use shared_model::manifest::{self, Channel, Manifest, PlanStep, PlanStepKind};
 
 use super::graph::{Edge, VersionGraph};
 use super::manifest_store::ManifestStore;
@@ -85,6 +85,10 @@ pub(super) fn recover(
         let present: Vec<Edge> = edges.filter(|edge| blobs.contains(&edge.blob)).collect();
         graph.insert(version, present);
         graph.note_created(version, candidate.manifest.created_at);
+        if candidate.manifest.channel == Channel::Canary {
+            graph.note_canary(version);
+            continue; // pages may come from it, but no run goes on from it
+        }
         candidates.insert(version, candidate);
     }
     let mut published = None;
