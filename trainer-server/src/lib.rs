@@ -20,6 +20,7 @@ pub mod betting;
 pub mod compress;
 pub mod gate;
 
+pub mod canary;
 pub mod ledger;
 pub mod publish;
 pub mod rollout;

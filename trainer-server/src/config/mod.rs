@@ -378,6 +378,14 @@ impl WorseChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutConfig {
+    pub canary_share: u8,
+    pub canary_interval_millis: u64,
+    pub alpha: f32,
+    pub rise_max: f32,
+    pub difference_max: f32,
+    pub max_secs: u64,
+    pub faults_max: u64,
+    pub fault_share_max: f32,
     pub ledger_rows_max: usize,
 }
 
