@@ -333,14 +333,14 @@ pub async fn run_self_test(
         .map_err(|error| GateError::SelfTest(error.to_string()))
 }
 
-/// Mean of `ln Σ exp(scores) − score_target` over the first `num_compared` items of each row of `num_items`; `None`
-/// where no target is among them.
-pub(crate) fn mean_log_loss(
+/// `ln Σ exp(scores) − score_target` over the first `num_compared` items of each row of `num_items`, of the rows whose
+/// target is among them, in order.
+pub(crate) fn log_losses(
     scores: &[f32],
     num_items: usize,
     num_compared: usize,
     targets: &[u32],
-) -> Option<f32> {
+) -> Vec<f32> {
     let mut losses = Vec::new();
     for (row, target) in scores.chunks_exact(num_items).zip(targets) {
         let row = &row[..num_compared];
@@ -349,6 +349,18 @@ pub(crate) fn mean_log_loss(
         };
         losses.push(host_log_sum_exp(row) - target_score);
     }
+    losses
+}
+
+/// Mean of `ln Σ exp(scores) − score_target` over the first `num_compared` items of each row of `num_items`; `None`
+/// where no target is among them.
+pub(crate) fn mean_log_loss(
+    scores: &[f32],
+    num_items: usize,
+    num_compared: usize,
+    targets: &[u32],
+) -> Option<f32> {
+    let losses = log_losses(scores, num_items, num_compared, targets);
     (!losses.is_empty()).then(|| losses.iter().sum::<f32>() / losses.len() as f32)
 }
 

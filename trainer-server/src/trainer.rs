@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
 use crate::checkpoint::CheckpointError;
 use crate::config::Config;
@@ -41,6 +42,8 @@ pub struct TrainerParts {
     pub publisher: Publisher,
     /// Rows about versions, shared with HTTP.
     pub ledger: Ledger,
+    /// What pages say of versions, shared with HTTP.
+    pub reports: Reports,
     /// Known items, shared with HTTP.
     pub catalogue: Catalogue,
 }

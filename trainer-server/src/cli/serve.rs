@@ -13,6 +13,7 @@ use shared_model::manifest::Manifest;
 use tokio::sync::watch;
 
 use super::ConfigArgs;
+use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
 use crate::clock::now_millis;
 use crate::config::Config;
@@ -113,11 +114,14 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let rows_max = config.rollout.ledger_rows_max;
     let ledger = Ledger::open(data_dir, rows_max, &publisher.manifests()?)
         .with_context(|| format!("cannot open the ledger in {}", data_dir.display()))?;
+    take_back_canary(&publisher, &ledger)?;
+    let reports = Reports::default();
     let trainer = trainer::start(TrainerParts {
         config: Arc::clone(&config),
         log: log.clone(),
         publisher: publisher.clone(),
         ledger: ledger.clone(),
+        reports: reports.clone(),
         catalogue: catalogue.clone(),
     })?;
 
@@ -129,6 +133,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         publisher,
         recommender: trainer.recommender(),
         ledger,
+        reports,
         operator: Some(trainer.operator()),
         clock: now_millis,
         stopping,
@@ -144,6 +149,16 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     log.shutdown();
     tracing::info!("stopped");
     served
+}
+
+/// A canary that a stop or a crash cut off has nobody left who watches it, so its pages come back before they ask.
+fn take_back_canary(publisher: &Publisher, ledger: &Ledger) -> anyhow::Result<()> {
+    if let Some(published) = publisher.take_back_canary(now_millis())? {
+        let version = published.manifest.version;
+        tracing::warn!("a canary was cut off: taken back by version {version}");
+        note_again(ledger, &published.manifest, Origin::TakenBack);
+    }
+    Ok(())
 }
 
 struct Listeners {
@@ -242,7 +257,7 @@ async fn renew(
             }
             let renewed = publisher.renew(now_millis())?;
             if let Some(renewed) = &renewed {
-                note_renewal(&ledger, &renewed.manifest);
+                note_again(&ledger, &renewed.manifest, Origin::Renewed);
             }
             Ok::<_, PublishError>(renewed)
         };
@@ -258,9 +273,9 @@ async fn renew(
 }
 
 /// A row that cannot be written stops nothing: the next start fills it in.
-fn note_renewal(ledger: &Ledger, manifest: &Manifest) {
+fn note_again(ledger: &Ledger, manifest: &Manifest, origin: Origin) {
     let provenance = Provenance {
-        origin: Origin::Renewed,
+        origin,
         by: None,
         gate: None, // the codes are those of before
     };

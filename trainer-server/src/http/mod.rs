@@ -32,6 +32,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::EventLog;
@@ -45,7 +46,7 @@ pub use problem::{Problem, ProblemError};
 pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
 
 /// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 16] = [
+pub const ROUTES: [(&str, &[&str]); 17] = [
     ("/v1/events", &["post"]),
     ("/v1/items", &["put", "delete"]),
     ("/v1/recommend", &["post"]),
@@ -56,6 +57,7 @@ pub const ROUTES: [(&str, &[&str]); 16] = [
     ("/v1/models/{model}/plan", &["get"]),
     ("/v1/models/{model}/watch", &["get"]),
     ("/v1/models/{model}/keys", &["get"]),
+    ("/v1/models/{model}/reports", &["post"]),
     ("/v1/blobs/{hash}", &["get"]),
     ("/v1/status", &["get"]),
     ("/healthz", &["get"]),
@@ -93,6 +95,8 @@ pub struct AppParts {
     pub recommender: Arc<dyn Recommender>,
     /// Rows about versions.
     pub ledger: Ledger,
+    /// What pages say of versions.
+    pub reports: Reports,
     /// Who takes orders about versions, where there is a trainer.
     pub operator: Option<Operator>,
     /// Milliseconds since 1970-01-01 UTC.
@@ -132,6 +136,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models/{model}/plan", get(models::plan))
         .route("/v1/models/{model}/watch", get(models::watch))
         .route("/v1/models/{model}/keys", get(models::keys))
+        .route("/v1/models/{model}/reports", post(models::report))
         .route("/v1/blobs/{hash}", get(blobs::get))
         .route("/v1/status", get(ops::status))
         .route("/healthz", get(ops::healthz))

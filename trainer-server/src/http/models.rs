@@ -1,4 +1,4 @@
-//! `GET /v1/models/{model}/…`: what a page needs to follow a model.
+//! `/v1/models/{model}/…`: what a page needs to follow a model, and what it says of a version that it could not take.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,21 +10,31 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::Deserialize;
+use shared_model::edge::report::{FaultReport, REPORT_BYTES_MAX};
 use shared_model::ids::Version;
-use shared_model::manifest::{KeyList, UpdatePlan};
+use shared_model::manifest::{Channel, KeyList, NUM_BUCKETS, UpdatePlan};
 use tokio_stream::wrappers::WatchStream;
 
+use super::body::JsonBytes;
 use super::{AppState, Problem};
+use crate::ingest::BodyError;
+
+/// The bucket that the page drew, if it says so: it decides which of the channels it hears.
+#[derive(Deserialize)]
+pub(super) struct BucketQuery {
+    bucket: Option<String>,
+}
 
 pub(super) async fn manifest(
     State(state): State<AppState>,
     Path(model): Path<String>,
+    Query(query): Query<BucketQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     check_model(&state, &model)?;
     let latest = state
         .publisher
-        .latest()
+        .newest(channel(&state, query.bucket.as_deref())?)
         .ok_or_else(Problem::not_published)?;
     let etag = format!(
         "\"{}-{}\"",
@@ -47,6 +57,7 @@ pub(super) async fn manifest(
 #[derive(Deserialize)]
 pub(super) struct PlanQuery {
     base: Option<String>,
+    bucket: Option<String>,
 }
 
 pub(super) async fn plan(
@@ -62,9 +73,10 @@ pub(super) async fn plan(
             Err(_) => return Err(Problem::invalid_query("base", "expected a version number")),
         },
     };
+    let channel = channel(&state, query.bucket.as_deref())?;
     let plan = state
         .publisher
-        .plan_for_page(base, (state.clock)())
+        .plan_for(channel, base, (state.clock)())
         .await
         .ok_or_else(Problem::not_published)?;
     Ok((
@@ -78,14 +90,16 @@ pub(super) async fn plan(
 pub(super) async fn watch(
     State(state): State<AppState>,
     Path(model): Path<String>,
+    Query(query): Query<BucketQuery>,
 ) -> Result<Response, Problem> {
     check_model(&state, &model)?;
+    let channel = channel(&state, query.bucket.as_deref())?;
     let mut stopping = state.stopping.clone();
     let stopped = async move {
         // An error means that whoever could stop the server is gone: it has stopped.
         drop(stopping.wait_for(|stopping| *stopping).await);
     };
-    let versions = WatchStream::new(state.publisher.subscribe())
+    let versions = WatchStream::new(state.publisher.subscribe_to(channel))
         .filter_map(|published| async move { published })
         .map(|published| {
             let event = Event::default()
@@ -108,6 +122,53 @@ pub(super) async fn keys(
 ) -> Result<Json<KeyList>, Problem> {
     check_model(&state, &model)?;
     Ok(Json(state.publisher.keyring().key_list()))
+}
+
+/// A page could not take a version. What is not of this server's versions is counted nowhere.
+pub(super) async fn report(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+    body: JsonBytes,
+) -> Result<StatusCode, Problem> {
+    check_model(&state, &model)?;
+    if body.0.len() > REPORT_BYTES_MAX {
+        let detail = format!("a report has at most {REPORT_BYTES_MAX} bytes");
+        return Err(Problem::too_large(detail));
+    }
+    let report: FaultReport = serde_json::from_slice(&body.0).map_err(|error| {
+        Problem::malformed_body(BodyError {
+            pointer: String::new(),
+            detail: error.to_string(),
+        })
+    })?;
+    if report.bucket.is_some_and(|bucket| bucket >= NUM_BUCKETS) {
+        let pointer = "/bucket".to_owned();
+        let detail = format!("expected 0 to {}", NUM_BUCKETS - 1);
+        return Err(Problem::malformed_body(BodyError { pointer, detail }));
+    }
+    if report.version >= state.publisher.next_version() {
+        return Err(Problem::not_found("there is no such version"));
+    }
+    tracing::warn!(code = ?report.code, "a page could not take version {}", report.version);
+    state.reports.note(report);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which versions a page with this bucket is to have.
+fn channel(state: &AppState, bucket: Option<&str>) -> Result<Channel, Problem> {
+    let Some(text) = bucket else {
+        return Ok(Channel::Stable);
+    };
+    let bucket = text.parse::<u8>().ok();
+    let bucket = bucket.filter(|bucket| *bucket < NUM_BUCKETS);
+    let Some(bucket) = bucket else {
+        let detail = format!("expected 0 to {}, found {text}", NUM_BUCKETS - 1);
+        return Err(Problem::invalid_query("bucket", detail));
+    };
+    if bucket < state.config.rollout.canary_share {
+        return Ok(Channel::Canary);
+    }
+    Ok(Channel::Stable)
 }
 
 fn check_model(state: &AppState, model: &str) -> Result<(), Problem> {

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use shared_model::manifest::Channel;
 
 use super::{AppState, Problem};
 
@@ -45,6 +46,8 @@ pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
     let manifest = latest.as_ref().map(|latest| &latest.manifest);
     let trainer = state.recommender.status();
     let counters = state.publisher.counters();
+    let canary = state.publisher.newest(Channel::Canary);
+    let canary = canary.filter(|_| state.publisher.has_canary());
     Json(json!({
         "freshet": env!("CARGO_PKG_VERSION"),
         "model": state.publisher.model(),
@@ -68,6 +71,11 @@ pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
             "snapshot_bytes": counters.snapshot_bytes,
             "num_composed": counters.num_composed,
             "composed_bytes": counters.composed_bytes,
+        },
+        "canary": {
+            "version": canary.map(|canary| canary.manifest.version),
+            "num_pages": state.publisher.num_cohort_pages(),
+            "faults": state.reports.by_code(),
         },
         "trainer": trainer,
     }))
@@ -149,6 +157,21 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
     text.counter("composed_deltas_total", composed, published.num_composed);
     let composed = "Bytes of deltas merged on demand";
     text.counter("composed_bytes_total", composed, published.composed_bytes);
+    text.head(
+        "fault_reports_total",
+        "Reports of pages that could not take a version, by what failed",
+        "counter",
+    );
+    for (code, count) in state.reports.by_code() {
+        let code = code.as_str();
+        text.line(&format!("fault_reports_total{{code=\"{code}\"}}"), count);
+    }
+    let pages = state.publisher.num_cohort_pages() as u64; // usize fits u64
+    text.gauge(
+        "canary_pages",
+        "Pages of the canary's cohort that watch",
+        pages,
+    );
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text.0).into_response()
 }

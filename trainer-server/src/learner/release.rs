@@ -18,6 +18,7 @@ use super::pseudo::PseudoLabels;
 use super::refit::Refit;
 use super::trial::Trial;
 use super::{LastBatch, Learner, step_config};
+use crate::betting::MeanDifference;
 use crate::compress;
 use crate::config::ReplayChoice;
 use crate::cross_encoder::teacher::CrossTeacher;
@@ -66,6 +67,8 @@ pub struct ReleaseTraining {
     carries_texts: bool,
     /// What the gate measured when it let it pass.
     figures: Option<GateFigures>,
+    /// Present while a part of the pages tries it: the rise of log loss above what is live.
+    pub(super) rise: Option<MeanDifference>,
 }
 
 impl ReleaseTraining {
@@ -91,6 +94,18 @@ impl ReleaseTraining {
     #[must_use]
     pub fn share_kept(&self) -> f32 {
         self.share_kept
+    }
+
+    /// From now on every event is a bet on the rise of log loss with this share of the weights before kept.
+    pub fn begin_canary(&mut self, share_kept: f32, bets: MeanDifference) {
+        self.share_kept = share_kept;
+        self.rise = Some(bets);
+    }
+
+    /// The rise of log loss above what is live, while a part of the pages tries it.
+    #[must_use]
+    pub fn rise(&self) -> Option<&MeanDifference> {
+        self.rise.as_ref()
     }
 
     /// What the gate measured when it let it pass.
@@ -141,6 +156,7 @@ impl Learner {
                 share_kept: 0.0,
                 trial: trial(&[self.config.release.refit_blend, 0.0]),
                 figures: None,
+                rise: None,
             };
         }
         let (parameters, carries_texts) = self.shadow();
@@ -164,6 +180,7 @@ impl Learner {
             trial: trial(&[0.0]).filter(|_| moves || carries_texts),
             carries_texts,
             figures: None,
+            rise: None,
         }
     }
 

@@ -14,7 +14,8 @@ use shared_model::model::scorer::{FastWeights, ScoreError, Scorer};
 use super::Learner;
 use super::asked::Asked;
 use super::release::ReleaseTraining;
-use crate::gate::{PairedLoss, mean_log_loss};
+use crate::betting::MeanDifference;
+use crate::gate::{PairedLoss, log_losses, mean_log_loss};
 
 /// Events below which a trial that ran out of time says nothing: the gate's old comparison stands then.
 const EVENTS_MIN: u64 = 64;
@@ -126,10 +127,15 @@ impl Learner {
         if self.parameters.num_items != num_items {
             return Ok(()); // items that are not live yet: the next batch will do
         }
+        training.take_average();
+        if let Some(mut rise) = training.rise.take() {
+            let observed = self.observe_rise(training, asked, &mut rise).await;
+            training.rise = Some(rise);
+            return observed; // its trial is over
+        }
         let Some(mut trial) = training.trial.take() else {
             return Ok(());
         };
-        training.take_average();
         let num_events = asked.targets.len();
         let mean_loss = |scores: &[f32]| {
             mean_log_loss(scores, num_items, num_items, &asked.targets).map_or(0.0, f64::from)
@@ -154,6 +160,36 @@ impl Learner {
         trial.live_loss += mean_loss(live_scores) * num_events as f64; // likewise
         trial.num_events += num_events as u64; // usize fits u64
         training.trial = Some(trial);
+        Ok(())
+    }
+}
+
+impl Learner {
+    /// Bets on what the release adds to the log loss of each event, beside the weights as they are, both as f32.
+    async fn observe_rise(
+        &self,
+        training: &ReleaseTraining,
+        asked: &Asked,
+        rise: &mut MeanDifference,
+    ) -> Result<(), ScoreError> {
+        let Some(live) = &self.live else {
+            return Ok(());
+        };
+        let scorer = &live.ready.scorer;
+        let num_items = scorer.num_items();
+        let mut losses = Vec::with_capacity(2);
+        for blend in [training.share_kept(), 1.0] {
+            let scorer = with_weights(scorer, &self.released(training, blend));
+            losses.push(match scorer.score(&asked.sequences, &asked.queries).await {
+                Ok(scores) => log_losses(&scores, num_items, num_items, &asked.targets),
+                // Whatever it was asked, it has no answer; the bets take that for the largest loss.
+                Err(ScoreError::NotFinite { .. }) => vec![f32::NAN; asked.targets.len()],
+                Err(error) => return Err(error),
+            });
+        }
+        for (released, now) in losses[0].iter().zip(&losses[1]) {
+            rise.observe(f64::from(*released) - f64::from(*now));
+        }
         Ok(())
     }
 }

@@ -16,8 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use shared_model::ids::{LogOffset, Version};
-use shared_model::manifest::{Manifest, VersionKind};
+use shared_model::manifest::{Channel, Manifest, VersionKind};
 
+use crate::canary::{Evidence, Outcome, Reason};
 use crate::gate::GateFigures;
 use crate::publish::files::write_whole;
 use movement::Movement;
@@ -47,6 +48,8 @@ pub enum Origin {
     },
     /// The clock: the same codes under a manifest that expires later.
     Renewed,
+    /// The end of a canary: the codes that everyone has, for its cohort too.
+    TakenBack,
 }
 
 /// What is known of a version beyond its manifest.
@@ -92,6 +95,24 @@ pub enum LedgerRow {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         gate: Option<GateFigures>,
     },
+    /// A canary that has ended.
+    Canary {
+        /// Its first version.
+        first: Version,
+        /// Its last version.
+        newest: Version,
+        /// Milliseconds since 1970-01-01 UTC.
+        at: i64,
+        /// Promoted or taken back.
+        outcome: Outcome,
+        /// Why.
+        reason: Reason,
+        /// The name that the operator gave who decided.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// What was known.
+        evidence: Evidence,
+    },
 }
 
 /// The row of a version.
@@ -101,6 +122,9 @@ pub struct PublishedRow {
     pub version: Version,
     /// Fast or release.
     pub kind: VersionKind,
+    /// Who it is for.
+    #[serde(default)]
+    pub channel: Channel,
     /// Who let it out; unknown where a crash took the row.
     pub origin: Option<Origin>,
     /// The name that the operator gave.
@@ -137,6 +161,7 @@ impl PublishedRow {
         Self {
             version: manifest.version,
             kind: manifest.kind,
+            channel: manifest.channel,
             origin,
             by,
             gate,
@@ -173,7 +198,7 @@ impl LedgerRow {
     fn version(&self) -> Option<Version> {
         match self {
             Self::Published(row) => Some(row.version),
-            Self::Refused { .. } => None,
+            Self::Refused { .. } | Self::Canary { .. } => None,
         }
     }
 
@@ -181,7 +206,7 @@ impl LedgerRow {
     fn newest(&self) -> Version {
         match self {
             Self::Published(row) => row.version,
-            Self::Refused { newest, .. } => *newest,
+            Self::Refused { newest, .. } | Self::Canary { newest, .. } => *newest,
         }
     }
 }
@@ -336,7 +361,7 @@ fn read_rows(path: &Path, rows_max: usize) -> io::Result<Vec<LedgerRow>> {
 fn find(rows: &VecDeque<LedgerRow>, version: Version) -> Option<&PublishedRow> {
     rows.iter().rev().find_map(|row| match row {
         LedgerRow::Published(row) if row.version == version => Some(row),
-        LedgerRow::Published(_) | LedgerRow::Refused { .. } => None,
+        LedgerRow::Published(_) | LedgerRow::Refused { .. } | LedgerRow::Canary { .. } => None,
     })
 }
 

@@ -48,6 +48,10 @@ pub(super) struct TrainerStatus {
     /// refused it.
     pub(super) learner_resets: u64,
     pub(super) releases: u64,
+    /// Releases that a part of the pages tried, and then everyone had.
+    pub(super) canaries_promoted: u64,
+    /// Likewise, and then nobody.
+    pub(super) canaries_taken_back: u64,
     /// Ordered by an operator or by the watch.
     pub(super) rollbacks: u64,
     /// Newest version against the anchor.

@@ -1,7 +1,9 @@
 //! The rounds of the trainer thread.
 
+mod canary;
 mod orders;
 mod publishing;
+mod releases;
 mod texts;
 mod watch;
 
@@ -17,8 +19,10 @@ use shared_model::edge::engine::ReadyVersion;
 use shared_model::ids::{LogOffset, Version};
 use shared_model::manifest::VersionKind;
 
+use self::canary::Canary;
 use super::serving::Serving;
 use super::{BACKLOG_ROUNDS_MAX, TrainerError, TrainerParts};
+use crate::canary::reports::Reports;
 use crate::checkpoint;
 use crate::clock::now_millis;
 use crate::compress::allowance::ByteAllowance;
@@ -67,6 +71,9 @@ pub(super) struct Worker {
     orders: Receiver<Waiting>,
     rollout: RolloutState,
     ledger: Ledger,
+    reports: Reports,
+    /// A release that a part of the pages tries.
+    canary: Option<Canary>,
     /// Whether an operator wants a release before it is due.
     is_release_ordered: bool,
     /// The name that the operator gave who ordered the release.
@@ -125,6 +132,8 @@ impl Worker {
             orders,
             rollout,
             ledger: parts.ledger,
+            reports: parts.reports,
+            canary: None,
             is_release_ordered: false,
             release_by: None,
             anchor: Anchor::default(),
@@ -145,6 +154,7 @@ impl Worker {
                 self.wait_pinned()?;
                 continue;
             }
+            self.canary_slice()?;
             let interval = Duration::from_millis(self.config.train.fast_interval_millis);
             let is_due = self.last_publish.elapsed() >= interval;
             let has_events = self.log.end() > self.position;
@@ -306,7 +316,8 @@ impl Worker {
                 .preprocessor
                 .read()
                 .unwrap_or_else(PoisonError::into_inner);
-            let release = self.release.as_mut();
+            let tried = self.canary.as_mut().map(|canary| &mut canary.release);
+            let release = tried.or(self.release.as_mut());
             let learning = self.learner.learn(&preprocessor, &batch, release);
             let report = pollster::block_on(learning)?;
             self.events_since_release += report.num_learned as u64;
@@ -398,6 +409,9 @@ impl Worker {
 
     /// A step towards the next release where one is due; whether anything was done.
     fn release_slice(&mut self) -> Result<bool, TrainerError> {
+        if self.canary.is_some() {
+            return Ok(false); // one after the other
+        }
         let config = &self.config.release;
         let by_time = self.last_release.elapsed() >= Duration::from_secs(config.interval_secs);
         let by_events = self.events_since_release >= config.interval_events;

@@ -12,6 +12,7 @@ use shared_model::model::explain::{AverageParts, ScoreParts};
 use shared_model::spec::ModelSpec;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use trainer_server::canary::reports::Reports;
 use trainer_server::catalogue::Catalogue;
 use trainer_server::config::Config;
 use trainer_server::config::load::{Sources, load};
@@ -132,6 +133,7 @@ impl TestServer {
             publisher: publisher.clone(),
             recommender: Arc::new(ByLength),
             ledger: ledger.clone(),
+            reports: Reports::default(),
             operator: None,
             clock: || NOW_MILLIS,
             stopping: stopping.clone(),

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{LogOffset, Version};
-use shared_model::manifest::VersionKind;
+use shared_model::manifest::{Channel, VersionKind};
 
 use super::{CATCH_UP_RECORDS, IDLE_WAIT, Worker};
+use crate::canary::Reason;
 use crate::clock::now_millis;
 use crate::gate::GateError;
 use crate::learner::{with_items_of, with_weights_of};
@@ -68,6 +69,7 @@ impl Worker {
                 Err(error) => return Ok(Err(error)),
             },
             Order::Pin | Order::Unpin => {
+                self.take_back_canary(Reason::Operator, by)?; // what is undecided does not stay out
                 self.rollout.pin(order == Order::Pin)?;
                 self.serving.phase("learning"); // `wait_pinned` says otherwise
             }
@@ -75,6 +77,12 @@ impl Worker {
             Order::Publish => {
                 self.is_release_ordered = true;
                 self.release_by = by;
+            }
+            Order::Promote if self.canary.is_some() => {
+                self.promote_canary(Reason::Operator, by)?;
+                if self.canary_was_refused(newest) {
+                    return Ok(Err(OrderError::Refused));
+                }
             }
             Order::Promote => {
                 let release = self.release.as_ref();
@@ -124,6 +132,7 @@ impl Worker {
                 return Ok(Err(OrderError::GivenRefused { reason }));
             }
         };
+        self.take_back_canary(Reason::Operator, by.clone())?; // of weights that are to go
         let origin = Origin::Uploaded;
         let provenance = Provenance { origin, by, gate };
         self.publish(VersionKind::Release, provenance, state, ready)?;
@@ -155,7 +164,9 @@ impl Worker {
         let Some(live) = self.learner.live().filter(|_| version < newest) else {
             return Ok(Err(OrderError::NotKept { version, newest }));
         };
-        let Some((manifest, earlier)) = self.publisher.kept(version)? else {
+        let kept = self.publisher.kept(version)?;
+        let of_everyone = kept.filter(|(manifest, _)| manifest.channel == Channel::Stable);
+        let Some((manifest, earlier)) = of_everyone else {
             return Ok(Err(OrderError::NotKept { version, newest }));
         };
         let (actual, expected) = (earlier.encoder_generation, live.state.encoder_generation);
@@ -171,8 +182,9 @@ impl Worker {
         }
         let state = with_items_of(earlier, &live.state);
         let ready = self.learner.ready(&state);
+        self.take_back_canary(Reason::Operator, by.clone())?; // of weights that are to go
         let rollback = Rollback {
-            version: newest.next(),
+            version: self.publisher.next_version(),
             restored: version,
             from: manifest.learned_through,
             through: self.position,
@@ -192,6 +204,15 @@ impl Worker {
         self.read_log_again()?;
         self.serving.update(|status| status.rollbacks += 1);
         Ok(Ok(rollback))
+    }
+
+    /// Whether the newest version of everyone is no release that came after `newest`.
+    fn canary_was_refused(&self, newest: Version) -> bool {
+        let latest = self.publisher.latest();
+        !latest.is_some_and(|latest| {
+            let manifest = &latest.manifest;
+            manifest.version > newest && manifest.kind == VersionKind::Release
+        })
     }
 
     /// Counts a refusal and gives it a row.

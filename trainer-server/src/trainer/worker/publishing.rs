@@ -14,7 +14,7 @@ use crate::clock::now_millis;
 use crate::gate;
 use crate::learner::LiveModel;
 use crate::ledger::movement::movement;
-use crate::ledger::{LedgerRow, Origin, Provenance, PublishedRow};
+use crate::ledger::{LedgerRow, Provenance, PublishedRow};
 use crate::publish::NewVersion;
 use crate::trainer::TrainerError;
 
@@ -22,65 +22,6 @@ use crate::trainer::TrainerError;
 const SELF_TEST_EVENTS: usize = 5;
 
 impl Worker {
-    pub(super) fn publish_release(
-        &mut self,
-        origin: Origin,
-        by: Option<String>,
-    ) -> Result<(), TrainerError> {
-        let Some(mut release) = self.release.take() else {
-            return Ok(());
-        };
-        self.last_release = Instant::now();
-        self.events_since_release = 0;
-        self.is_release_ordered = false;
-        self.release_by = None;
-        match pollster::block_on(self.learner.finish_release(&mut release)) {
-            Ok((state, ready)) => {
-                let forgetting = self.forgetting(&ready);
-                let generation = self.learner.encoder_generation();
-                self.save_carried_texts(&release)?;
-                let gate = release.gate_figures();
-                let passed = Provenance { origin, by, gate };
-                self.publish(VersionKind::Release, passed, state, ready)?;
-                self.learner.release_went_live(&release);
-                self.forget_old_texts(generation);
-                tracing::info!(
-                    is_refit = release.is_refit(),
-                    share_kept = release.share_kept(),
-                    forgetting,
-                    "a release is live"
-                );
-                self.serving.update(|status| {
-                    status.releases += 1;
-                    status.last_release_forgetting = forgetting;
-                    status.last_release_share_kept = Some(release.share_kept());
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the gate refused a release; the slow weights stay as they are");
-                self.note_refusal(VersionKind::Release, &error);
-            }
-        }
-        self.start_text_round();
-        Ok(())
-    }
-
-    /// What a release costs users not seen lately; a failure to measure it stops nothing.
-    fn forgetting(&mut self, release: &ReadyVersion) -> Option<f32> {
-        let serving = Arc::clone(&self.serving);
-        let preprocessor = serving
-            .preprocessor
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        match pollster::block_on(self.learner.forgetting(&preprocessor, release)) {
-            Ok(forgetting) => forgetting,
-            Err(error) => {
-                tracing::warn!(%error, "the forgetting of a release could not be measured");
-                None
-            }
-        }
-    }
-
     pub(super) fn publish(
         &mut self,
         kind: VersionKind,
@@ -88,16 +29,7 @@ impl Worker {
         state: CodeState,
         ready: ReadyVersion,
     ) -> Result<(), TrainerError> {
-        let now = now_millis();
-        let watermark = {
-            let preprocessor = self
-                .serving
-                .preprocessor
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            preprocessor.watermark_millis()
-        };
-        let event_time_millis = watermark.unwrap_or(now);
+        let event_time_millis = self.event_time_millis();
         let next = self.published_version().unwrap_or_default().next();
         let history = self_test_history(&state, next, event_time_millis);
         let self_test = pollster::block_on(gate::make_self_test(
@@ -113,7 +45,7 @@ impl Worker {
             learned_from: self.committed,
             learned_through: self.position,
             event_time_millis,
-            created_at: now,
+            created_at: now_millis(),
             self_test,
         })?;
         self.committed = self.position;
@@ -139,6 +71,17 @@ impl Worker {
         Ok(())
     }
 
+    /// The newest event time, or that of the clock before there is one.
+    pub(super) fn event_time_millis(&self) -> i64 {
+        let preprocessor = self
+            .serving
+            .preprocessor
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let watermark = preprocessor.watermark_millis();
+        watermark.unwrap_or_else(now_millis)
+    }
+
     pub(super) fn share_live(&self, version: Version) {
         if let Some(LiveModel { state, ready }) = self.learner.live() {
             self.serving.set_live(
@@ -154,7 +97,7 @@ impl Worker {
 }
 
 /// A made-up history that walks through the catalogue with the version: real ones are nobody's business.
-fn self_test_history(state: &CodeState, version: Version, now_millis: i64) -> Vec<HistoryEvent> {
+pub(super) fn self_test_history(state: &CodeState, version: Version, now_millis: i64) -> Vec<HistoryEvent> {
     let num_items = state.items.len().max(1) as u64;
     let events = (0..SELF_TEST_EVENTS.min(state.items.len())).map(|idx| {
         let item_idx = (version.0 * 7_919 + idx as u64 * 104_729) % num_items; // two primes, so that the walk spreads

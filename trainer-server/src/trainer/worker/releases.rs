@@ -1,0 +1,105 @@
+//! The end of a release: through the gate, then to a part of the pages first or to all of them.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use shared_model::codec::state::CodeState;
+use shared_model::edge::engine::ReadyVersion;
+use shared_model::manifest::VersionKind;
+
+use super::Worker;
+use crate::learner::ReleaseTraining;
+use crate::ledger::{Origin, Provenance};
+use crate::trainer::TrainerError;
+
+impl Worker {
+    /// Ends the release in training, if there is one.
+    pub(super) fn publish_release(
+        &mut self,
+        origin: Origin,
+        by: Option<String>,
+    ) -> Result<(), TrainerError> {
+        let Some(release) = self.release.take() else {
+            return Ok(());
+        };
+        self.last_release = Instant::now();
+        self.events_since_release = 0;
+        self.is_release_ordered = false;
+        self.release_by = None;
+        let tries_canary = origin != Origin::Promoted && self.can_try(&release);
+        self.end_release(release, origin, by, tries_canary)
+    }
+
+    /// Lets the gate judge a release as it is now, and publishes it, to the cohort alone where `tries_canary`.
+    pub(super) fn end_release(
+        &mut self,
+        mut release: ReleaseTraining,
+        origin: Origin,
+        by: Option<String>,
+        tries_canary: bool,
+    ) -> Result<(), TrainerError> {
+        let untouched = tries_canary.then(|| release.clone()); // to be ended once more, by the weights of then
+        match pollster::block_on(self.learner.finish_release(&mut release)) {
+            Ok((state, ready)) => {
+                let gate = release.gate_figures();
+                let passed = Provenance { origin, by, gate };
+                let share_kept = release.share_kept();
+                // One that keeps all weights moves nothing that a part of the pages could find out about.
+                if let Some(untouched) = untouched.filter(|_| share_kept < 1.0) {
+                    self.begin_canary(untouched, share_kept, passed, state, ready)?;
+                } else {
+                    self.go_live(&release, passed, state, ready)?;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the gate refused a release; the slow weights stay as they are");
+                self.note_refusal(VersionKind::Release, &error);
+            }
+        }
+        self.start_text_round();
+        Ok(())
+    }
+
+    fn go_live(
+        &mut self,
+        release: &ReleaseTraining,
+        passed: Provenance,
+        state: CodeState,
+        ready: ReadyVersion,
+    ) -> Result<(), TrainerError> {
+        let forgetting = self.forgetting(&ready);
+        let generation = self.learner.encoder_generation();
+        self.save_carried_texts(release)?;
+        self.publish(VersionKind::Release, passed, state, ready)?;
+        self.learner.release_went_live(release);
+        self.forget_old_texts(generation);
+        tracing::info!(
+            is_refit = release.is_refit(),
+            share_kept = release.share_kept(),
+            forgetting,
+            "a release is live"
+        );
+        self.serving.update(|status| {
+            status.releases += 1;
+            status.last_release_forgetting = forgetting;
+            status.last_release_share_kept = Some(release.share_kept());
+        });
+        Ok(())
+    }
+
+    /// What a release costs users not seen lately; a failure to measure it stops nothing.
+    fn forgetting(&mut self, release: &ReadyVersion) -> Option<f32> {
+        let serving = Arc::clone(&self.serving);
+        let preprocessor = serving
+            .preprocessor
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        match pollster::block_on(self.learner.forgetting(&preprocessor, release)) {
+            Ok(forgetting) => forgetting,
+            Err(error) => {
+                tracing::warn!(%error, "the forgetting of a release could not be measured");
+                None
+            }
+        }
+    }
+}
