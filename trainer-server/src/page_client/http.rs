@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 use reqwest::{Response, StatusCode};
+use shared_model::edge::report::FaultReport;
 use shared_model::edge::sync::EdgeRequest;
+use shared_model::ids::Version;
 use shared_model::manifest::{KEY_LIST_BYTES_MAX, ManifestError, PLAN_BYTES_MAX, parse_key_list};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,8 +80,9 @@ pub(super) fn client() -> Result<reqwest::Client, PageError> {
 pub(super) async fn watch(
     http: &reqwest::Client,
     address: &ServerAddress,
+    bucket: Option<u8>,
 ) -> Result<Response, PageError> {
-    let url = address.model_path("/watch");
+    let url = address.model_path(&format!("/watch{}", query(None, bucket)));
     let response = http
         .get(&url)
         .header("accept", "text/event-stream")
@@ -92,19 +95,13 @@ pub(super) async fn fetch(
     http: &reqwest::Client,
     address: &ServerAddress,
     request: &EdgeRequest,
+    bucket: Option<u8>,
 ) -> Result<Vec<u8>, PageError> {
     match request {
         EdgeRequest::KeySet => get(http, address.model_path("/keys"), KEY_LIST_BYTES_MAX).await,
-        EdgeRequest::Plan { base: Some(base) } => {
-            get(
-                http,
-                address.model_path(&format!("/plan?base={base}")),
-                PLAN_BYTES_MAX,
-            )
-            .await
-        }
-        EdgeRequest::Plan { base: None } => {
-            get(http, address.model_path("/plan"), PLAN_BYTES_MAX).await
+        EdgeRequest::Plan { base } => {
+            let path = format!("/plan{}", query(*base, bucket));
+            get(http, address.model_path(&path), PLAN_BYTES_MAX).await
         }
         EdgeRequest::Blob { blob } => {
             let bytes_max = usize::try_from(blob.bytes).unwrap_or(usize::MAX); // the sync machine bounds it
@@ -115,6 +112,32 @@ pub(super) async fn fetch(
             )
             .await
         }
+    }
+}
+
+/// What a page says of itself: the version at hand, and its bucket.
+fn query(base: Option<Version>, bucket: Option<u8>) -> String {
+    let base = base.map(|base| format!("base={base}"));
+    let bucket = bucket.map(|bucket| format!("bucket={bucket}"));
+    let parts: Vec<String> = base.into_iter().chain(bucket).collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    format!("?{}", parts.join("&"))
+}
+
+/// Tells the server of a version that this page could not take.
+pub(super) async fn report(
+    http: &reqwest::Client,
+    address: &ServerAddress,
+    report: &FaultReport,
+) -> Result<(), PageError> {
+    let url = address.model_path("/reports");
+    let request = http.post(&url).timeout(FETCH_TIMEOUT).json(report);
+    let response = request.send().await?;
+    match response.status() {
+        status if status.is_success() => Ok(()),
+        status => Err(PageError::Status { status, url }),
     }
 }
 
@@ -162,5 +185,14 @@ mod tests {
             "http://127.0.0.1:1/v1/models/main/plan"
         );
         assert_eq!(address.path("/healthz"), "http://127.0.0.1:1/healthz");
+    }
+
+    #[test]
+    fn a_page_says_its_version_and_its_bucket_where_it_has_them() {
+        let version = Some(Version(7));
+        assert_eq!(query(None, None), "");
+        assert_eq!(query(version, None), "?base=7");
+        assert_eq!(query(None, Some(0)), "?bucket=0");
+        assert_eq!(query(version, Some(99)), "?base=7&bucket=99");
     }
 }

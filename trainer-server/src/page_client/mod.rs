@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use ed25519_dalek::VerifyingKey;
 use shared_model::edge::engine::EdgeEngine;
+use shared_model::edge::report::{FaultCode, FaultReport};
 use shared_model::edge::sync::{EdgeRequest, EdgeSync, Live, Trust};
 use shared_model::ids::{LogOffset, Version};
 use shared_model::manifest::{VersionKind, parse_announcement};
@@ -120,6 +121,10 @@ pub struct PageClient {
     heard: Option<Heard>,
     downloads: Downloads,
     troubles: Troubles,
+    /// Drawn once by a page in a browser; without one it hears what everyone hears.
+    bucket: Option<u8>,
+    /// Newest version that the server was told of as not to be taken.
+    reported: Option<Version>,
 }
 
 impl PageClient {
@@ -181,7 +186,16 @@ impl PageClient {
                 ..Downloads::default()
             },
             troubles: Troubles::default(),
+            bucket: None,
+            reported: None,
         }
+    }
+
+    /// The page says this bucket, 0 to 99: pages with a low one have releases before the others.
+    #[must_use]
+    pub fn with_bucket(mut self, bucket: u8) -> Self {
+        self.bucket = Some(bucket);
+        self
     }
 
     /// Follows the server until another version is live here. Never gives up: put a deadline around it.
@@ -244,13 +258,17 @@ impl PageClient {
                 sync.accept();
                 has_candidate
             }
-            PageModel::Ranking(engine) => match engine.settle().await {
-                Ok(is_live) => is_live,
-                Err(error) => {
-                    self.refused(error.to_string());
-                    false
+            PageModel::Ranking(engine) => {
+                let version = engine.sync().version_under_way();
+                match engine.settle().await {
+                    Ok(is_live) => is_live,
+                    Err(error) => {
+                        self.refused(error.to_string());
+                        self.report(version, error.fault()).await;
+                        false
+                    }
                 }
-            },
+            }
         };
         if !is_live {
             return None;
@@ -275,7 +293,7 @@ impl PageClient {
     }
 
     async fn fetch(&mut self, request: &EdgeRequest) {
-        let answer = http::fetch(&self.http, &self.address, request).await;
+        let answer = http::fetch(&self.http, &self.address, request, self.bucket).await;
         self.in_flight = None;
         let bytes = match answer {
             Ok(bytes) => bytes,
@@ -288,6 +306,7 @@ impl PageClient {
             }
         };
         let num_bytes = bytes.len() as u64; // usize fits u64
+        let version = self.sync_mut().version_under_way();
         let outcome = match request {
             EdgeRequest::KeySet => {
                 self.downloads.plan_bytes += num_bytes;
@@ -304,6 +323,7 @@ impl PageClient {
         };
         if let Err(error) = outcome {
             self.refused(error.to_string());
+            self.report(version, error.fault()).await;
             self.back_off().await;
         }
     }
@@ -331,14 +351,16 @@ impl PageClient {
         for event in events.iter().filter(|event| event.name == "version") {
             self.hear(&event.data);
             if let Err(error) = self.sync_mut().on_announcement(&event.data) {
+                let version = self.sync_mut().version_under_way();
                 self.refused(error.to_string());
+                self.report(version, error.fault()).await;
             }
         }
     }
 
     /// Opens the stream, which begins with the newest version: what was missed meanwhile shows then.
     async fn open_stream(&mut self) {
-        match http::watch(&self.http, &self.address).await {
+        match http::watch(&self.http, &self.address, self.bucket).await {
             Ok(response) => {
                 let (parser, heard_at) = (SseParser::default(), tokio::time::Instant::now());
                 self.stream = Some(WatchStream {
@@ -365,6 +387,26 @@ impl PageClient {
     fn refused(&mut self, reason: String) {
         self.troubles.num_refusals += 1;
         self.troubles.last = Some(reason);
+    }
+
+    /// Tells the server of a version that cannot be taken here, once; whether it hears of it is no matter of this page.
+    async fn report(&mut self, version: Option<Version>, fault: Option<FaultCode>) {
+        let (Some(version), Some(code)) = (version, fault) else {
+            return;
+        };
+        if self.reported >= Some(version) {
+            return;
+        }
+        self.reported = Some(version);
+        let bucket = self.bucket;
+        let report = FaultReport {
+            version,
+            code,
+            bucket,
+        };
+        if let Err(error) = http::report(&self.http, &self.address, &report).await {
+            tracing::debug!(%error, "a fault could not be reported");
+        }
     }
 
     async fn disconnected(&mut self, reason: &str) {
