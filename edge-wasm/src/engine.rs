@@ -164,6 +164,12 @@ impl Engine {
         Ok(to_json(&self.inner.explain(&request).await?))
     }
 
+    /// The version that is being reached or waits for its self-test: whose failure the last failure is.
+    pub fn version_under_way(&self) -> Option<f64> {
+        let version = self.inner.sync().version_under_way();
+        version.map(|version| version.0 as f64) // exact below 2^53
+    }
+
     /// What ranks now, as JSON.
     pub fn status(&self) -> String {
         to_json(&Status::of(self.inner.sync().live()))

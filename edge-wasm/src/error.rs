@@ -1,7 +1,8 @@
-//! Errors as they cross into the script: an `Error` with a stable `code`.
+//! Errors as they cross into the script: an `Error` with a stable `code`, and a `fault` where the server is to be told.
 
 use js_sys::{Error, Reflect};
 use shared_model::edge::engine::EngineError;
+use shared_model::edge::report::FaultCode;
 use shared_model::edge::sync::EdgeError;
 use wasm_bindgen::JsValue;
 
@@ -47,6 +48,15 @@ impl ShellError {
         }
     }
 
+    /// What the server is told of it, as it stands in a report; nothing where it says nothing of the version.
+    #[must_use]
+    pub fn fault(&self) -> Option<FaultCode> {
+        match self {
+            Self::Engine(error) => error.fault(),
+            Self::Argument { .. } | Self::Backend { .. } | Self::Export { .. } => None,
+        }
+    }
+
     /// A malformed argument.
     pub(crate) fn argument(argument: &'static str, reason: impl ToString) -> Self {
         Self::Argument {
@@ -67,6 +77,13 @@ impl From<ShellError> for JsValue {
         let thrown = Error::new(&error.to_string());
         // Setting a property of a new ordinary object cannot fail; the message is there in any case.
         drop(Reflect::set(&thrown, &"code".into(), &error.code().into()));
+        if let Some(fault) = error.fault() {
+            drop(Reflect::set(
+                &thrown,
+                &"fault".into(),
+                &fault.as_str().into(),
+            ));
+        }
         thrown.into()
     }
 }

@@ -17,6 +17,8 @@ export class Downloads {
   #onProgress;
   /** `Date` of the last answer about keys or plans, and when it came by a clock that nobody sets. */
   #serverTime;
+  /** Drawn once by the page, 0 to 99; pages with a low one have releases before the others. @type {number | undefined} */
+  #bucket;
   #bytesReceived = 0;
   #bytesExpected = 0;
   /** Blobs of the newest plan that are under way, by id. */
@@ -49,6 +51,36 @@ export class Downloads {
     this.#onProgress({ bytesReceived: this.#bytesReceived, bytesTotal });
   }
 
+  /** Says this bucket from now on. @param {number} bucket 0 to 99 */
+  sayBucket(bucket) {
+    this.#bucket = bucket;
+  }
+
+  watchUrl() {
+    return this.modelUrl(`watch${this.#query({})}`);
+  }
+
+  /**
+   * Tells the server of a version that this page could not take; whether it hears of it is no matter of the page.
+   * @param {number} version
+   * @param {string} code `self_test`, `apply` or `hash`
+   */
+  async report(version, code) {
+    const body = JSON.stringify({ version, code, bucket: this.#bucket });
+    const headers = { 'content-type': 'application/json' };
+    try {
+      await fetch(this.modelUrl('reports'), { method: 'POST', body, headers, signal: this.#signal, keepalive: true });
+    } catch {
+      // The server is away: it will be told of the next one.
+    }
+  }
+
+  /** @param {Record<string, number>} parts */
+  #query(parts) {
+    const query = new URLSearchParams(this.#bucket === undefined ? parts : { ...parts, bucket: this.#bucket });
+    return query.size > 0 ? `?${query}` : '';
+  }
+
   /** @param {string} rest of the path of this model */
   modelUrl(rest) {
     return `${this.#url}/v1/models/${encodeURIComponent(this.#model)}/${rest}`;
@@ -76,8 +108,8 @@ export class Downloads {
       const bytes = await this.#fetch(this.modelUrl('keys'), KEY_LIST_BYTES_MAX, 'no-store');
       await withEngine((engine) => engine.on_key_set(bytes));
     } else if (request.kind === 'plan') {
-      const base = request.base === null ? '' : `?base=${request.base}`;
-      const bytes = await this.#fetch(this.modelUrl(`plan${base}`), PLAN_BYTES_MAX);
+      const query = this.#query(request.base === null ? {} : { base: request.base });
+      const bytes = await this.#fetch(this.modelUrl(`plan${query}`), PLAN_BYTES_MAX);
       await withEngine((engine) => engine.on_plan(bytes));
       const plan = parse(bytes); // well-formed, or the engine had refused it
       this.#bytesExpected = this.#bytesReceived + plan.total_bytes;

@@ -5,12 +5,13 @@ export class FreshetError extends Error {
   /**
    * @param {string} code stable identifier
    * @param {string} message one sentence that a person understands
-   * @param {{cause?: unknown}} [options]
+   * @param {{cause?: unknown, fault?: string}} [options] `fault`: what the server is to be told of a version
    */
   constructor(code, message, options) {
-    super(message, options);
+    super(message, options?.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'FreshetError';
     this.code = code;
+    if (options?.fault !== undefined) this.fault = options.fault;
   }
 }
 
@@ -23,7 +24,7 @@ export function toFreshetError(thrown, code = 'internal') {
   if (thrown instanceof FreshetError) return thrown;
   const message = thrown instanceof Error ? thrown.message : String(thrown);
   const ownCode = typeof thrown?.code === 'string' ? thrown.code : code;
-  return new FreshetError(ownCode, message, { cause: thrown });
+  return new FreshetError(ownCode, message, { cause: thrown, fault: thrown?.fault });
 }
 
 /** An option that cannot be taken. @param {string} field @param {string} expected */

@@ -19,6 +19,8 @@ const PERSIST_INTERVAL_MILLIS = 300_000;
 const FIRST_PERSIST_MILLIS = 1_500;
 /** Under a pinned root, a page that hears nothing for so long still finds out that what it ranks with has expired. */
 const FRESHNESS_INTERVAL_MILLIS = 60_000;
+/** As in `shared_model::manifest`. */
+const NUM_BUCKETS = 100;
 /** Codes of what did not come at all. */
 const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
 
@@ -55,6 +57,8 @@ export class EngineHost {
   #isOnline;
   #hasPanicked = false;
   #persistedVersion = -1;
+  /** Newest version that the server was told of as not to be taken. */
+  #reportedVersion = -1;
   #persistTimer;
   #freshnessTimer;
   /** Code of what was wrong with the freshness when last looked; told once. @type {string | undefined} */
@@ -235,6 +239,7 @@ export class EngineHost {
   // ---- following the server ------------------------------------------------------------------
 
   async #follow() {
+    await this.#drawBucket();
     await this.#ensureKeys();
     if (this.#stop.signal.aborted) return;
     const signal = this.#stop.signal;
@@ -248,7 +253,7 @@ export class EngineHost {
         void this.#announced(text);
       };
       const onBytes = (numBytes) => this.#downloads.received(numBytes);
-      const options = { url: this.#downloads.modelUrl('watch'), signal, backoff: this.#watchBackoff };
+      const options = { url: this.#downloads.watchUrl(), signal, backoff: this.#watchBackoff };
       void watchVersions({ ...options, onVersion, onState, onBytes });
     };
     joinTabs({
@@ -259,6 +264,22 @@ export class EngineHost {
       onState: (isOnline) => this.#setOnline(isOnline, ''),
     });
     await this.#pump();
+  }
+
+  /** One of a hundred, drawn once per browser and model: all that the server hears of it. */
+  async #drawBucket() {
+    const drawn = Math.floor(Math.random() * NUM_BUCKETS);
+    const kept = this.#config.cache ? await this.#store.getOrPut(`bucket ${this.#cacheKey()}`, drawn) : drawn;
+    this.#downloads.sayBucket(kept);
+  }
+
+  /** Tells the server, once per version, of what says something of the version and not of this page. */
+  async #reportFault(error) {
+    if (error?.fault === undefined || this.#stop.signal.aborted) return;
+    const version = await this.#withEngine((engine) => engine.version_under_way());
+    if (version === undefined || version <= this.#reportedVersion) return;
+    this.#reportedVersion = version;
+    await this.#downloads.report(version, error.fault);
   }
 
   /**
@@ -317,6 +338,7 @@ export class EngineHost {
       await this.#settle();
     } catch (error) {
       this.#warn(error);
+      void this.#reportFault(error).catch(() => {}); // the engine has ended: it has told so itself
     }
     await this.#pump();
   }
@@ -356,6 +378,7 @@ export class EngineHost {
         await this.#withEngine((engine) => engine.on_failure(text));
         // What does not come is waited for; what came and was refused is told.
         if (!FETCH_FAILURES.has(error?.code)) this.#warn(error);
+        void this.#reportFault(error).catch(() => {}); // likewise
         await this.#waitAfter(error);
       }
     }
@@ -374,6 +397,7 @@ export class EngineHost {
       hasSwapped = await this.#withEngine((engine) => engine.settle());
     } catch (error) {
       this.#warn(error);
+      void this.#reportFault(error).catch(() => {}); // likewise
     }
     if (!hasSwapped) return;
     await this.#tellStatus('update');

@@ -75,6 +75,25 @@ export class Store {
     return this.#run('versions', 'readwrite', (store) => void store.put(version, key), undefined);
   }
 
+  /**
+   * What `key` has, or `value` where it had nothing and has this from now on. Whoever asks at the same time, in another
+   * tab, gets the same.
+   * @template T
+   * @param {string} key
+   * @param {T} value
+   * @returns {Promise<T>}
+   */
+  async getOrPut(key, value) {
+    const body = (store) => {
+      const found = store.get(key);
+      found.onsuccess = () => {
+        if (found.result === undefined) store.put(value, key);
+      };
+      return found;
+    };
+    return (await this.#run('versions', 'readwrite', body, undefined)) ?? value;
+  }
+
   /** @param {object[]} records each with its `key` */
   putEvents(records) {
     const body = (store) => records.forEach((record) => store.put(record));

@@ -53,6 +53,27 @@ test('the blobs of a plan are fetched ahead, each once, and counted in one total
   assert.equal(downloads.bytesReceived, JSON.stringify(PLAN).length + 8);
 });
 
+test('a bucket that was drawn is said with plan and watch, and with a report', async (t) => {
+  const { downloads, paths } = downloadsFrom(t, { '/v1/models/main/plan': () => Response.json(PLAN) });
+  assert.equal(downloads.watchUrl(), 'http://server/v1/models/main/watch');
+  downloads.sayBucket(7);
+  const { withEngine } = engine();
+  await downloads.perform({ kind: 'plan', base: null }, withEngine);
+  await downloads.perform({ kind: 'plan', base: 2 }, withEngine);
+  assert.equal(downloads.watchUrl(), 'http://server/v1/models/main/watch?bucket=7');
+  await downloads.report(3, 'self_test');
+  const asked = paths.filter((path) => !path.includes('blobs'));
+  const model = '/v1/models/main';
+  assert.deepEqual(asked, [`${model}/plan?bucket=7`, `${model}/plan?base=2&bucket=7`, `${model}/reports`]);
+});
+
+test('a report that does not arrive is no error', async (t) => {
+  t.mock.method(globalThis, 'fetch', () => Promise.reject(new TypeError('refused')));
+  const signal = new AbortController().signal;
+  const downloads = new Downloads({ url: 'http://server', model: 'main', signal, onProgress: () => {} });
+  await downloads.report(3, 'hash');
+});
+
 test('a blob longer than its name says is refused before it is held', async (t) => {
   const { downloads } = downloadsFrom(t, { '/v1/blobs/aa': () => new Response(new Uint8Array(5)) });
   const { told, withEngine } = engine();
