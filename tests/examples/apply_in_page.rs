@@ -21,8 +21,8 @@ use shared_model::codec::state::{CodeState, ItemEntry};
 use shared_model::edge::engine::ReadyVersion;
 use shared_model::ids::{BlobId, ItemId, LogOffset, Version};
 use shared_model::manifest::{
-    BlobRef, DeltaRef, FORMAT_VERSION, Manifest, PlanStep, PlanStepKind, UpdatePlan, VersionKind,
-    public_key_text, sign,
+    BlobRef, Channel, DeltaRef, FORMAT_VERSION, Manifest, PlanStep, PlanStepKind, UpdatePlan,
+    VersionKind, public_key_text, sign,
 };
 use shared_model::model::scorer::Padding;
 use shared_model::spec::ModelSpec;
@@ -205,6 +205,7 @@ async fn manifest(state: &CodeState, delta: Option<&[u8]>) -> anyhow::Result<Man
     Ok(Manifest {
         format_version: FORMAT_VERSION,
         model: "main".to_owned(),
+        channel: Channel::Stable,
         version,
         kind: VersionKind::Fast,
         state: state.hash(),

@@ -77,6 +77,8 @@ pub enum Reason {
     TimeIsUp,
     /// An operator decided, or gave another order that it stood in the way of.
     Operator,
+    /// The watch over everyone's versions raised an alarm and nothing is published until an operator has looked.
+    Watch,
     /// The gate refused what was to be published of it.
     Gate,
 }

@@ -118,9 +118,7 @@ impl Worker {
         let before = self.published_version();
         let origin = match reason {
             Reason::Operator => Origin::Promoted,
-            Reason::NoRise | Reason::Rise | Reason::Faults | Reason::TimeIsUp | Reason::Gate => {
-                canary.origin
-            }
+            _ => canary.origin,
         };
         let ordered_by = by.clone().or_else(|| canary.by.clone());
         self.publisher.close_canary();

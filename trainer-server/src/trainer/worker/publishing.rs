@@ -30,7 +30,7 @@ impl Worker {
         ready: ReadyVersion,
     ) -> Result<(), TrainerError> {
         let event_time_millis = self.event_time_millis();
-        let next = self.published_version().unwrap_or_default().next();
+        let next = self.publisher.next_version();
         let history = self_test_history(&state, next, event_time_millis);
         let self_test = pollster::block_on(gate::make_self_test(
             &ready,
@@ -97,7 +97,11 @@ impl Worker {
 }
 
 /// A made-up history that walks through the catalogue with the version: real ones are nobody's business.
-pub(super) fn self_test_history(state: &CodeState, version: Version, now_millis: i64) -> Vec<HistoryEvent> {
+pub(super) fn self_test_history(
+    state: &CodeState,
+    version: Version,
+    now_millis: i64,
+) -> Vec<HistoryEvent> {
     let num_items = state.items.len().max(1) as u64;
     let events = (0..SELF_TEST_EVENTS.min(state.items.len())).map(|idx| {
         let item_idx = (version.0 * 7_919 + idx as u64 * 104_729) % num_items; // two primes, so that the walk spreads

@@ -7,6 +7,7 @@
 use shared_model::ids::Version;
 
 use super::Worker;
+use crate::canary::Reason;
 use crate::config::WorseChoice;
 use crate::learner::WatchFigures;
 use crate::trainer::TrainerError;
@@ -71,6 +72,7 @@ impl Worker {
     fn hold(&mut self) -> Result<(), TrainerError> {
         let version = self.published_version().unwrap_or_default();
         self.watch_from(version); // an operator who unpins has looked
+        self.take_back_canary(Reason::Watch, None)?; // what is undecided does not stay out
         Ok(self.rollout.pin(true)?)
     }
 
