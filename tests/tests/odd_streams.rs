@@ -106,17 +106,10 @@ async fn course(
         let batch = learner.ingest(&mut preprocessor, &records(part, &format!("s{idx}-"))?)?;
         let report = learner.learn(&preprocessor, &batch, None).await?;
         course.num_skipped += usize::from(report.skipped.is_some());
-        let state = learner.candidate();
-        let ready = learner.ready(&state);
-        match learner.check(&state, &ready).await {
-            Ok(_figures) => {
-                learner.went_live(Arc::new(state), ready);
-                course.num_published += 1;
-            }
-            Err(_refused) => {
-                learner.undo_last();
-                course.num_refused += 1;
-            }
+        if publish_fast(&mut learner).await {
+            course.num_published += 1;
+        } else {
+            course.num_refused += 1;
         }
         look_at(&learner).await?;
     }
@@ -139,6 +132,19 @@ async fn course(
         look_at(&learner).await?;
     }
     Ok(course)
+}
+
+/// Lets the gate judge what was learned last, and takes it back where it refuses it; whether it is live.
+async fn publish_fast(learner: &mut Learner) -> bool {
+    let state = learner.candidate();
+    let ready = learner.ready(&state);
+    let is_passed = learner.check(&state, &ready).await.is_ok();
+    if is_passed {
+        learner.went_live(Arc::new(state), ready);
+    } else {
+        learner.undo_last();
+    }
+    is_passed
 }
 
 /// Whatever is live is finite: codes as weights, and scores of everybody's next item.
@@ -335,6 +341,7 @@ async fn share_kept(settings: &[(&str, &str)]) -> anyhow::Result<f32> {
         let batch = learner.ingest(&mut preprocessor, &records(part, &format!("n{idx}-"))?)?;
         let release = Some(&mut release);
         learner.learn(&preprocessor, &batch, release).await?;
+        publish_fast(&mut learner).await;
     }
     anyhow::ensure!(release.is_tried());
     let (state, ready) = learner.finish_release(&mut release).await?;
