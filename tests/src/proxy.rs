@@ -169,9 +169,10 @@ fn asked_path(path: &str, fault: Fault) -> String {
     let Some((before, base)) = path.split_once("/plan?base=") else {
         return path.to_owned();
     };
+    let (base, rest) = base.split_at(base.find('&').unwrap_or(base.len()));
     match (fault, base.parse::<u64>()) {
         (Fault::PlansOfAnotherBase, Ok(base)) => {
-            format!("{before}/plan?base={}", base.saturating_sub(1))
+            format!("{before}/plan?base={}{rest}", base.saturating_sub(1))
         }
         (_, _) => path.to_owned(),
     }

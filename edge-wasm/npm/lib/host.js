@@ -269,7 +269,7 @@ export class EngineHost {
   /** One of a hundred, drawn once per browser and model: all that the server hears of it. */
   async #drawBucket() {
     const drawn = Math.floor(Math.random() * NUM_BUCKETS);
-    const kept = this.#config.cache ? await this.#store.getOrPut(`bucket ${this.#cacheKey()}`, drawn) : drawn;
+    const kept = this.#config.cache ? await this.#store.drawnOnce(`bucket ${this.#cacheKey()}`, drawn) : drawn;
     this.#downloads.sayBucket(kept);
   }
 

@@ -1,10 +1,11 @@
-//! IndexedDB behind promises. Two stores: `versions` (the verified cache) and `events` (the feedback queue).
+//! IndexedDB behind promises. Three stores: `versions` (the verified cache), `events` (the feedback queue), and `drawn`
+//! (what is drawn by chance once and kept).
 //!
 //! Storage is only an optimisation: it can be missing, full or evicted at any time.
 //! So every failure here means "not stored" and is answered with the fallback, never thrown.
 
 const DATABASE = 'freshet';
-const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 2;
 
 /** @returns {Promise<IDBDatabase | undefined>} */
 function openDatabase() {
@@ -18,12 +19,18 @@ function openDatabase() {
     }
     request.onupgradeneeded = () => {
       const database = request.result;
-      if (!database.objectStoreNames.contains('versions')) database.createObjectStore('versions');
+      for (const name of ['versions', 'drawn']) {
+        if (!database.objectStoreNames.contains(name)) database.createObjectStore(name);
+      }
       if (!database.objectStoreNames.contains('events')) {
         database.createObjectStore('events', { keyPath: 'key' });
       }
     };
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      const database = request.result;
+      database.onversionchange = () => database.close(); // a page of a later release must not wait for this one
+      resolve(database);
+    };
     request.onerror = () => resolve(undefined);
     request.onblocked = () => resolve(undefined);
   });
@@ -36,7 +43,7 @@ export class Store {
   /**
    * Runs `body` in one transaction and answers with the result of the request that it returns.
    * @template T
-   * @param {'versions' | 'events'} storeName
+   * @param {'versions' | 'events' | 'drawn'} storeName
    * @param {IDBTransactionMode} mode
    * @param {(store: IDBObjectStore) => IDBRequest<T> | void} body
    * @param {T} fallback
@@ -76,14 +83,14 @@ export class Store {
   }
 
   /**
-   * What `key` has, or `value` where it had nothing and has this from now on. Whoever asks at the same time, in another
-   * tab, gets the same.
+   * What was drawn for `key` before, or `value`, which it has from now on. Whoever asks at the same time, in another tab,
+   * gets the same.
    * @template T
    * @param {string} key
    * @param {T} value
    * @returns {Promise<T>}
    */
-  async getOrPut(key, value) {
+  async drawnOnce(key, value) {
     const body = (store) => {
       const found = store.get(key);
       found.onsuccess = () => {
@@ -91,7 +98,7 @@ export class Store {
       };
       return found;
     };
-    return (await this.#run('versions', 'readwrite', body, undefined)) ?? value;
+    return (await this.#run('drawn', 'readwrite', body, undefined)) ?? value;
   }
 
   /** @param {object[]} records each with its `key` */
