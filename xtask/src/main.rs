@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod npm_package;
 mod process;
 mod setup;
@@ -49,6 +50,8 @@ enum Command {
     Test,
     /// Runs what CI runs: formatting, lints, all tests.
     Ci,
+    /// Feeds the formats that travel with inputs made to reach all of their code (libFuzzer); see docs/fuzzing.md.
+    Fuzz(fuzz::Options),
     /// Measures something and writes it as JSON.
     Bench {
         /// What to measure.
@@ -72,6 +75,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo(options) => demo::run(&workspace, &options),
         Command::Test => test::run(&workspace),
         Command::Ci => ci::run_all(&workspace),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Bench { name, json } => bench::run(&workspace, name, json.as_deref()),
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! `fixtures` makes states and publishes versions as a server would; `golden` pins the layouts;
 //! `properties` makes random states; `damage` breaks bytes; `following` drives the sync machine,
-//! `keys` attacks it where a root is pinned.
+//! `keys` attacks it where a root is pinned; `fuzzing` says what a fuzzer may claim.
 
 mod attacks;
 mod damage;
 mod fixtures;
 mod following;
+mod fuzzing;
 mod golden;
 mod keys;
 mod properties;

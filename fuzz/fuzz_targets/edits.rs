@@ -1,0 +1,6 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(
+    init: freshet_fuzz::write_seeds("edits"),
+    |bytes: &[u8]| freshet_fuzz::run("edits", bytes)
+);
