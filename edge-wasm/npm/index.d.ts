@@ -81,6 +81,8 @@ export declare class Freshet {
 
   /** Ends the worker, the stream and all listeners. May be called again; connecting anew is possible afterwards. */
   dispose(): Promise<void>;
+  [Symbol.dispose](): void;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 export interface ConnectOptions {
@@ -93,8 +95,16 @@ export interface ConnectOptions {
    * `'cpu'` never loads the WebGPU module; `'webgpu'` also takes a software adapter.
    */
   backend?: 'auto' | Backend;
-  /** Runs in a module worker, so that the page stays smooth. Default `true`; falls back to the page. */
-  worker?: boolean;
+  /**
+   * Runs in a module worker, so that the page stays smooth. Default `true`; falls back to the page.
+   * A function opens the worker of `freshet/worker` in a way of its own.
+   */
+  worker?: boolean | (() => Worker);
+  /**
+   * Address of a copy of this package, from which worker and modules are loaded: for bundlers that copy no files.
+   * Default: where the bundler has put them.
+   */
+  assets?: string;
   /**
    * The server's ed25519 key or keys in base64. With it, only models signed by them are taken, wherever the bytes
    * come from. Without it, the keys that the server names are trusted, so then https is what protects.
@@ -287,6 +297,8 @@ export interface FreshetStatus {
   backend: Backend | null;
   /** A sentence on why this backend is used. */
   backendReason: string;
+  /** Where the engine runs; `page` where workers are refused or not wanted; `null` before it has started. */
+  runsIn: 'worker' | 'page' | null;
   /** Whether the announcement stream is open (in this tab or in the one that holds it). */
   isOnline: boolean;
   /** Events before this offset of the server's log are learned. */

@@ -1,33 +1,7 @@
-//! The worker: an engine host behind messages. The page's side is `lib/link.js`.
-//!
-//! In: `{id, method, args}`. Out: `{id, result}` or `{id, error}`, and `{event, detail}`.
+//! The worker that `freshet` and `freshet/webgpu` start.
 
-import { EngineHost } from './lib/host.js';
-import { toFreshetError } from './lib/errors.js';
+import { CPU } from './lib/runtime-cpu.js';
+import { WEBGPU } from './lib/runtime-webgpu.js';
+import { serve } from './lib/serve.js';
 
-/** @type {EngineHost | undefined} */
-let host;
-
-const methods = {
-  start(config) {
-    host = new EngineHost(config, (event, detail) => self.postMessage({ event, detail }));
-    return host.start();
-  },
-  rank: (request) => host?.rank(request),
-  explain: (request) => host?.explain(request),
-  persist: () => host?.persist(),
-  wake: () => host?.wake(),
-  dispose: () => host?.dispose(),
-};
-
-self.onmessage = async ({ data: { id, method, args } }) => {
-  try {
-    const result = await methods[method](...args);
-    self.postMessage({ id, result });
-  } catch (thrown) {
-    const { code, message } = toFreshetError(thrown);
-    self.postMessage({ id, error: { code, message } });
-  }
-};
-
-self.postMessage({ event: 'loaded', detail: {} });
+serve({ cpu: CPU, webgpu: WEBGPU });

@@ -42,8 +42,9 @@ const [input, done] = arguments;
 const bytesOf = async (text) =>
   new Uint8Array(await (await fetch('data:application/octet-stream;base64,' + text)).arrayBuffer());
 const run = async () => {
-  const { default: init, Engine } = await import('/dist/freshet_cpu.js');
-  await init();
+  const { default: createModule } = await import('/dist/freshet_cpu.js');
+  const { init, Engine } = createModule();
+  await init({ module_or_path: fetch('/dist/freshet_cpu_bg.wasm') });
   const encoder = new TextEncoder();
   const snapshot = await bytesOf(input.snapshot);
   const delta = await bytesOf(input.delta);

@@ -105,9 +105,17 @@ impl Browser {
     /// # Errors
     /// The driver refuses.
     pub async fn open(&self, server: &str, query: &[(&str, &str)]) -> anyhow::Result<BrowserPage> {
+        self.open_url(&self.site.page_url(server, query)).await
+    }
+
+    /// Opens the page of any address in a new tab.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn open_url(&self, url: &str) -> anyhow::Result<BrowserPage> {
         let window = self.client.new_window(true).await?.handle;
         let page = BrowserPage::new(self.client.clone(), window);
-        page.load(&self.site.page_url(server, query)).await?;
+        page.load(url).await?;
         Ok(page)
     }
 
@@ -116,10 +124,7 @@ impl Browser {
     /// # Errors
     /// The driver refuses.
     pub async fn open_blank(&self) -> anyhow::Result<BrowserPage> {
-        let window = self.client.new_window(true).await?.handle;
-        let page = BrowserPage::new(self.client.clone(), window);
-        page.load(&self.site.url("package.json")).await?;
-        Ok(page)
+        self.open_url(&self.site.url("package.json")).await
     }
 
     /// Closes the browser in order, which writes nothing over a half-removed profile.

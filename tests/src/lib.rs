@@ -13,6 +13,7 @@ pub mod server;
 pub mod native_page;
 
 pub mod browser;
+pub mod bundled;
 pub mod proxy;
 pub mod site;
 

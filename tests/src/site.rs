@@ -3,7 +3,12 @@
 //! So a page can be loaded while the Freshet server is down.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_SECURITY_POLICY;
+use axum::middleware::map_response;
+use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower_http::services::ServeDir;
@@ -21,16 +26,41 @@ impl Site {
     /// # Errors
     /// No port is free.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::of(&workspace::root().join("edge-wasm/npm"), None).await
+    }
+
+    /// Serves another folder, under a content security policy where one is given.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn of(folder: &Path, policy: Option<&'static str>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let files = ServeDir::new(workspace::root().join("edge-wasm/npm"));
-        let router = axum::Router::new().fallback_service(files);
+        let files = ServeDir::new(folder);
+        let with_policy = move |mut response: Response| async move {
+            if let Some(policy) = policy {
+                let value = HeaderValue::from_static(policy);
+                response
+                    .headers_mut()
+                    .insert(CONTENT_SECURITY_POLICY, value);
+            }
+            response
+        };
+        let router = axum::Router::new()
+            .fallback_service(files)
+            .layer(map_response(with_policy));
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 eprintln!("the file server ended: {error}");
             }
         });
         Ok(Self { address, task })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Address of a file of the package.

@@ -18,14 +18,9 @@ const BINARYEN: &str = "binaryen@132";
 /// Higher levels make the modules smaller raw but larger compressed, and it is the compressed bytes that travel:
 /// the CPU module of 1,336,751 bytes (253,040 in brotli) becomes 251,972 with `-O1` and 275,147 with `-Oz`.
 const OPTIMIZATION: &str = "-O1";
-/// What is published beside the modules.
-const FILES: [&str; 5] = [
-    "package.json",
-    "README.md",
-    "index.js",
-    "index.d.ts",
-    "worker.js",
-];
+/// Endings of what is published beside the modules and `lib`.
+const SOURCE_ENDINGS: [&str; 3] = [".js", ".d.ts", "package.json"];
+const README: &str = "README.md";
 /// Named one by one: `--all-features` lets wasm-opt emit what browsers refuse.
 const WASM_FEATURES: [&str; 7] = [
     "--enable-simd",
@@ -50,17 +45,54 @@ pub(crate) fn pack(workspace: &Workspace) -> anyhow::Result<()> {
     for module in wasm::modules(false) {
         optimize(workspace, *module)?;
     }
+    wasm::glue::finish(&Profile::Npm.dist_dir(workspace), wasm::modules(false))?;
     let package_dir = workspace.package_dir();
-    for name in FILES {
-        site::copy_file(&workspace.npm_dir().join(name), &package_dir.join(name))?;
-    }
-    site::copy_dir(&workspace.npm_dir().join("lib"), &package_dir.join("lib"))?;
+    copy_sources(workspace, &package_dir)?;
     let mut npm_pack = Command::new("npm");
     npm_pack
         .args(["pack", "--pack-destination", ".."])
         .current_dir(&package_dir);
     step("packing the package", || run_to_end(&mut npm_pack))?;
+    tell_hashes(&package_dir.join("dist"))?;
     bench::run(workspace, bench::Name::Sizes, None)
+}
+
+/// Prints what a script tag names as `integrity`, for the notes of a release.
+fn tell_hashes(dist_dir: &Path) -> anyhow::Result<()> {
+    for entry in
+        fs::read_dir(dist_dir).with_context(|| format!("cannot list {}", dist_dir.display()))?
+    {
+        let path = entry?.path();
+        let is_served = path
+            .extension()
+            .is_some_and(|ending| ending == "js" || ending == "wasm");
+        if is_served {
+            let name = path.file_name().unwrap_or_default().display();
+            println!("{name}: {}", wasm::glue::integrity_of(&path)?);
+        }
+    }
+    Ok(())
+}
+
+/// Copies what the package has beside its modules.
+///
+/// # Errors
+/// A file cannot be copied.
+pub(crate) fn copy_sources(workspace: &Workspace, package_dir: &Path) -> anyhow::Result<()> {
+    let npm_dir = workspace.npm_dir();
+    fs::create_dir_all(package_dir)
+        .with_context(|| format!("cannot make {}", package_dir.display()))?;
+    let entries =
+        fs::read_dir(&npm_dir).with_context(|| format!("cannot list {}", npm_dir.display()))?;
+    for entry in entries {
+        let name = entry?.file_name();
+        let text = name.to_string_lossy();
+        let is_source = SOURCE_ENDINGS.iter().any(|ending| text.ends_with(ending));
+        if is_source || text == README {
+            site::copy_file(&npm_dir.join(&name), &package_dir.join(&name))?;
+        }
+    }
+    site::copy_dir(&npm_dir.join("lib"), &package_dir.join("lib"))
 }
 
 /// Runs wasm-opt on a module once; a mark beside the module remembers its size afterwards.

@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::npm_package;
 use crate::workspace::Workspace;
-
-/// What the package publishes; its tests and type declarations are not served.
-const PACKAGE_FILES: [&str; 2] = ["index.js", "worker.js"];
-const PACKAGE_DIRS: [&str; 2] = ["lib", "dist"];
 
 /// Fills `site_dir` anew.
 ///
@@ -26,22 +23,10 @@ pub(crate) fn assemble(
             .with_context(|| format!("cannot empty {}", site_dir.display()))?;
     }
     copy_dir(&workspace.path("web-demo/page"), site_dir)?;
-    copy_package(workspace, &site_dir.join("freshet"))?;
+    let package_dir = site_dir.join("freshet");
+    npm_package::copy_sources(workspace, &package_dir)?;
+    copy_dir(&workspace.dist_dir(), &package_dir.join("dist"))?;
     copy_file(items_json, &site_dir.join("items.json"))
-}
-
-/// Copies the built package to `package_dir`.
-fn copy_package(workspace: &Workspace, package_dir: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(package_dir)
-        .with_context(|| format!("cannot make {}", package_dir.display()))?;
-    let npm_dir = workspace.npm_dir();
-    for name in PACKAGE_FILES {
-        copy_file(&npm_dir.join(name), &package_dir.join(name))?;
-    }
-    for name in PACKAGE_DIRS {
-        copy_dir(&npm_dir.join(name), &package_dir.join(name))?;
-    }
-    Ok(())
 }
 
 /// Copies a folder with all that is in it.

@@ -3,6 +3,8 @@
 //! A module is rebuilt when something it is built from has changed. Cargo alone cannot tell, because both
 //! modules are one crate with different features and share one output file.
 
+pub(crate) mod glue;
+
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::Hasher;
@@ -47,6 +49,8 @@ impl Profile {
 pub(crate) struct Module {
     /// Name of the files, without ending.
     pub(crate) out_name: &'static str,
+    /// Its name in the page.
+    pub(crate) backend: &'static str,
     features: &'static [&'static str],
     /// Cargo profile of the published module.
     npm_profile: &'static str,
@@ -54,14 +58,19 @@ pub(crate) struct Module {
     first_build: &'static str,
 }
 
+/// Another one makes modules out of date that were built before.
+const GLUE_LAYOUT: &[u8] = b"factory";
+
 const CPU: Module = Module {
     out_name: "freshet_cpu",
+    backend: "cpu",
     features: &[],
     npm_profile: "npm",
     first_build: "about 4 minutes",
 };
 const WEBGPU: Module = Module {
     out_name: "freshet_webgpu",
+    backend: "webgpu",
     features: &["webgpu"],
     npm_profile: "npm-webgpu",
     first_build: "about 8 minutes",
@@ -123,7 +132,7 @@ pub(crate) fn build_all(
         fs::write(&stamp_path, inputs)
             .with_context(|| format!("cannot write {}", stamp_path.display()))?;
     }
-    Ok(())
+    glue::finish(&dist_dir, self::modules(false))
 }
 
 fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Result<()> {
@@ -157,11 +166,12 @@ fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Res
         .out_name(module.out_name)
         .web(true)?
         .typescript(false)
-        .omit_default_module_path(false)
+        .omit_default_module_path(true)
         .remove_name_section(true)
         .remove_producers_section(true)
         .generate(&dist_dir)
-        .with_context(|| format!("wasm-bindgen refused {}", built.display()))
+        .with_context(|| format!("wasm-bindgen refused {}", built.display()))?;
+    glue::make_factory(&module.js_path(&dist_dir))
 }
 
 /// A fingerprint of everything that a module is built from.
@@ -169,6 +179,7 @@ fn inputs_stamp(workspace: &Workspace, profile: Profile, module: Module) -> anyh
     let mut hasher = DefaultHasher::new();
     hasher.write(module.cargo_profile(profile).as_bytes());
     hasher.write(module.features.join(",").as_bytes());
+    hasher.write(GLUE_LAYOUT);
     let files = [
         "Cargo.toml",
         "Cargo.lock",

@@ -32,35 +32,47 @@ export async function probeWebGpu() {
 }
 
 /**
- * Loads and starts one wasm module. A panic poisons the instance, so it is reported through `onPanic`
- * and every later `attempt` gets a fresh instance.
- * @param {'cpu' | 'webgpu'} backend
- * @param {number} attempt
+ * @typedef {object} Runtime one wasm module
+ * @property {'cpu' | 'webgpu'} name
+ * @property {string} file its name
+ * @property {string} integrity its hash, as `fetch` takes it
+ * @property {() => URL} url where the package keeps it
+ * @property {() => Promise<any>} create a fresh instance of its glue
+ * @property {() => Promise<{default: string}>} [inlined] its bytes in base64, where they cannot be fetched
+ *
+ * @typedef {{cpu: Runtime, webgpu?: Runtime}} Runtimes
+ */
+
+/**
+ * Loads and starts a fresh instance of a wasm module. A panic poisons an instance, so it is reported through `onPanic`.
+ * @param {Runtime} runtime
+ * @param {string | undefined} assets address of a copy of the package, where the bundler makes none
  * @param {(message: string) => void} onPanic
  */
-export async function loadModule(backend, attempt, onPanic) {
-  let module;
+export async function loadModule(runtime, assets, onPanic) {
   try {
-    module = attempt === 0 ? await firstImport(backend) : await freshImport(backend, attempt);
-    await module.default();
+    const module = await runtime.create();
+    await module.init({ module_or_path: await bytesOf(runtime, assets) });
+    module.on_panic(onPanic);
+    return module;
   } catch (error) {
-    const message = `The ${backend} module could not be loaded: ${error?.message ?? error}`;
+    const message = `The ${runtime.name} module could not be loaded: ${error?.message ?? error}`;
     throw new FreshetError('module_load_failed', message, { cause: error });
   }
-  module.on_panic(onPanic);
-  return module;
 }
 
-/** Literal specifiers, so that bundlers find the modules. */
-function firstImport(backend) {
-  return backend === 'webgpu' ? import('../dist/freshet_webgpu.js') : import('../dist/freshet_cpu.js');
-}
-
-/** A query string makes the browser evaluate the module again. */
-function freshImport(backend, attempt) {
-  const url = new URL(`../dist/freshet_${backend}.js`, import.meta.url);
-  url.searchParams.set('attempt', String(attempt));
-  return import(/* @vite-ignore */ /* webpackIgnore: true */ url.href);
+/** A response, so that compiling begins while bytes arrive; the bytes themselves where there is no file to fetch. */
+async function bytesOf({ file, url, integrity, inlined }, assets) {
+  const address = assets ? new URL(`dist/${file}`, assets) : url();
+  try {
+    const response = await fetch(address, { integrity, credentials: 'same-origin' });
+    if (!response.ok) throw new Error(`${address} answered ${response.status}`);
+    return response;
+  } catch (error) {
+    if (!inlined) throw error;
+    const text = atob((await inlined()).default);
+    return Uint8Array.from(text, (character) => character.charCodeAt(0));
+  }
 }
 
 /**
@@ -81,14 +93,15 @@ function freshImport(backend, attempt) {
 /**
  * Opens an engine on the graphics adapter, if there is one worth using.
  * @param {object} options
+ * @param {Runtime} options.runtime
+ * @param {string} [options.assets]
  * @param {boolean} options.isSoftwareAllowed
- * @param {number} options.attempt
  * @param {(module: any) => Promise<any>} options.open
  * @param {(message: string) => void} options.onLatePanic
  * @returns {Promise<WebGpuEngine>}
  * @throws {FreshetError} the adapter is there but fails
  */
-export async function openWebGpu({ isSoftwareAllowed, attempt, open, onLatePanic }) {
+export async function openWebGpu({ runtime, assets, isSoftwareAllowed, open, onLatePanic }) {
   const probe = await probeWebGpu();
   if (!probe.isUsable) return { reason: probe.reason };
   if (probe.isSoftware && !isSoftwareAllowed) return { reason: probe.reason };
@@ -102,7 +115,7 @@ export async function openWebGpu({ isSoftwareAllowed, attempt, open, onLatePanic
     if (isTaken) onLatePanic(message);
     else fail(new FreshetError('panic', `The WebGPU module stopped: ${message}`));
   };
-  const module = await loadModule('webgpu', attempt, onPanic);
+  const module = await loadModule(runtime, assets, onPanic);
   const engine = await Promise.race([panic, open(module)]);
   const withEngine = (body) => Promise.race([panic, (async () => body(engine))()]);
   return {

@@ -32,11 +32,12 @@ const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
  * @property {string[]} publicKeys empty: those that the server names
  * @property {string} [rootKey] the pinned root; `publicKeys` are not looked at then
  * @property {boolean} cache
- * @property {number} attempt how many hosts of this page ended before this one
+ * @property {string} [assets] address of a copy of the package, where the bundler makes none
  */
 
 export class EngineHost {
   #config;
+  #runtimes;
   #emit;
   #store = new Store();
   #stop = new AbortController();
@@ -68,10 +69,12 @@ export class EngineHost {
 
   /**
    * @param {HostConfig} config
+   * @param {import('./backend.js').Runtimes} runtimes
    * @param {(name: string, detail: object) => void} emit
    */
-  constructor(config, emit) {
+  constructor(config, runtimes, emit) {
     this.#config = config;
+    this.#runtimes = runtimes;
     this.#emit = emit;
     const onProgress = (progress) => emit('progress', progress);
     this.#downloads = new Downloads({ ...config, signal: this.#stop.signal, onProgress });
@@ -80,7 +83,7 @@ export class EngineHost {
   /** Starts on the CPU with the cached version, and begins to follow the server in the background. */
   async start() {
     const cached = this.#config.cache ? await this.#store.get('versions', this.#cacheKey()) : undefined;
-    this.#module = await loadModule('cpu', this.#config.attempt, (message) => this.#panicked(message));
+    this.#module = await loadModule(this.#runtimes.cpu, this.#config.assets, (message) => this.#panicked(message));
     this.#keys = this.#config.publicKeys.length > 0 ? this.#config.publicKeys : (cached?.keys ?? []);
     this.#edgeState = this.#config.rootKey ? cached?.edgeState : undefined;
     this.#engine = await this.#open(this.#module, 'cpu');
@@ -445,7 +448,7 @@ export class EngineHost {
   // ---- WebGPU --------------------------------------------------------------------------------
 
   #considerWebGpu() {
-    if (this.#config.backend === 'cpu' || this.#upgrade) return;
+    if (!this.#runtimes.webgpu || this.#config.backend === 'cpu' || this.#upgrade) return;
     this.#upgrade = this.#tryWebGpu().catch((error) => {
       const { code, message } = toFreshetError(error);
       this.#backendReason = message;
@@ -462,7 +465,8 @@ export class EngineHost {
   async #tryWebGpu() {
     const opened = await openWebGpu({
       isSoftwareAllowed: this.#config.backend === 'webgpu',
-      attempt: this.#config.attempt,
+      runtime: this.#runtimes.webgpu,
+      assets: this.#config.assets,
       open: (module) => this.#open(module, 'webgpu'),
       onLatePanic: (message) => this.#panicked(message),
     });

@@ -13,9 +13,25 @@ const CALL_MILLIS_MAX = 30_000;
 /** Starting downloads the module, which a slow connection may take long for. */
 const START_MILLIS_MAX = 180_000;
 
+/**
+ * @typedef {(config: import('./host.js').HostConfig, emit: (name: string, detail: object) => void,
+ *   inlined: () => Promise<{default: string}>) => import('./host.js').EngineHost} OpenHost
+ *
+ * @typedef {object} Entry what an entry of the package brings
+ * @property {string[]} backends that may be asked for, the default first
+ * @property {string} backend the default
+ * @property {string} workerFile name of its worker in a copy of the package
+ * @property {() => Worker} openWorker
+ * @property {() => Promise<{openHost: OpenHost}>} loadHost for a page in which workers are refused
+ * @property {() => Promise<{default: string}>} inlined the CPU module as text
+ */
+
 export class EngineLink {
   #config;
+  #entry;
   #isWorkerWanted;
+  /** @type {'worker' | 'page' | null} */
+  #place = null;
   #emit;
   /** @type {{post: (message: object) => void, end: () => void} | undefined} */
   #transport;
@@ -27,12 +43,13 @@ export class EngineLink {
 
   /**
    * @param {import('./host.js').HostConfig} config
-   * @param {boolean} isWorkerWanted
+   * @param {Entry & {isWorkerWanted: boolean}} entry
    * @param {(name: string, detail: any) => void} emit
    */
-  constructor(config, isWorkerWanted, emit) {
+  constructor(config, entry, emit) {
     this.#config = config;
-    this.#isWorkerWanted = isWorkerWanted;
+    this.#entry = entry;
+    this.#isWorkerWanted = entry.isWorkerWanted;
     this.#emit = emit;
   }
 
@@ -50,6 +67,11 @@ export class EngineLink {
   async call(method, ...args) {
     await this.#started;
     return this.#send(method, args);
+  }
+
+  /** Where the host runs: in a worker, or in the page where workers are refused or not wanted. */
+  get place() {
+    return this.#place;
   }
 
   /** Ends the host. Waiting calls are rejected. */
@@ -70,19 +92,22 @@ export class EngineLink {
   async #connect() {
     if (this.#isWorkerWanted && typeof Worker !== 'undefined') {
       try {
-        return await this.#connectWorker();
+        const transport = await this.#connectWorker();
+        this.#place = 'worker';
+        return transport;
       } catch (error) {
         this.#isWorkerWanted = false;
         const message = `No worker is to be had here, so ranking runs in the page: ${error.message}`;
         this.#emit('error', { code: 'worker_refused', message });
       }
     }
+    this.#place = 'page';
     return this.#connectInline();
   }
 
   #connectWorker() {
     return new Promise((resolve, reject) => {
-      const worker = new Worker(new URL('../worker.js', import.meta.url), { type: 'module', name: 'freshet' });
+      const worker = this.#openWorker();
       let isLoaded = false;
       const refuse = (message) => {
         worker.terminate();
@@ -109,13 +134,19 @@ export class EngineLink {
     });
   }
 
+  #openWorker() {
+    const { assets } = this.#config;
+    if (!assets) return this.#entry.openWorker();
+    return new Worker(new URL(this.#entry.workerFile, assets), { type: 'module', name: 'freshet' });
+  }
+
   async #connectInline() {
-    const { EngineHost } = await import('./host.js');
+    const { openHost } = await this.#entry.loadHost();
     let host;
     const transport = {
       post: async ({ id, method, args }) => {
         try {
-          if (method === 'start') host = new EngineHost(args[0], (event, detail) => deliver({ event, detail }));
+          if (method === 'start') host = openHost(args[0], (event, detail) => deliver({ event, detail }), this.#entry.inlined);
           deliver({ id, result: await host[method](...(method === 'start' ? [] : args)) });
         } catch (thrown) {
           const { code, message } = toFreshetError(thrown);
@@ -180,7 +211,7 @@ export class EngineLink {
     }
     this.#numRestarts += 1;
     const nextBackend = diedOnWebGpu ? 'cpu' : this.#config.backend;
-    this.#config = { ...this.#config, backend: nextBackend, attempt: this.#numRestarts };
+    this.#config = { ...this.#config, backend: nextBackend };
     this.#emit('restart', { code, message, numRestarts: this.#numRestarts });
     this.start().catch((error) => this.#hostEnded({ code: error.code, message: error.message }));
     for (const call of waiting) this.#resend(call);
