@@ -25,7 +25,7 @@ use crate::ids::{BlobId, IdError, Version};
 use state::StateError;
 
 /// Version of the layout of deltas; a layout change needs a new number and new golden files.
-pub const DELTA_FORMAT_VERSION: u8 = 2;
+pub const DELTA_FORMAT_VERSION: u8 = 3;
 
 /// Version of the layout of snapshots; likewise.
 pub const SNAPSHOT_FORMAT_VERSION: u8 = 1;

@@ -60,16 +60,22 @@ impl Prob {
 
     /// Keeps the probability but believes in it less, before it meets decisions of another source.
     pub fn relax(&mut self) {
-        let count = (self.0 & COUNT_MAX).min(RELAXED_COUNT);
+        self.relax_to(RELAXED_COUNT);
+    }
+
+    /// [`Self::relax`] to at most `count_max` observations.
+    pub(super) fn relax_to(&mut self, count_max: u32) {
+        let count = (self.0 & COUNT_MAX).min(count_max);
         self.0 = self.0 & !COUNT_MAX | count;
     }
 
     /// In `1 ..= 2^16 − 1`.
-    fn p16(self) -> u32 {
+    pub(super) fn p16(self) -> u32 {
         (self.0 >> 16).clamp(1, (1 << PROB_BITS) - 1)
     }
 
-    fn update(&mut self, bit: bool) {
+    /// Learns one decision.
+    pub(super) fn update(&mut self, bit: bool) {
         let (p22, count) = (self.0 >> 10, self.0 & COUNT_MAX);
         let reciprocal = u64::from(RECIPROCALS[count as usize]);
         let moved = |distance: u32| (u64::from(distance) * reciprocal >> 16) as u32; // below 2^22, fits
@@ -86,8 +92,15 @@ impl Prob {
 ///
 /// The encoder writes the given decision and returns it; the decoder ignores it and returns the one it read.
 pub trait BinaryCoder {
+    /// One decision that is 1 with probability `p16 / 2^16`; `p16` in `1 ..= 2^16 − 1`.
+    fn decide(&mut self, p16: u32, bit: bool) -> bool;
+
     /// One decision with a learned probability.
-    fn bit(&mut self, prob: &mut Prob, bit: bool) -> bool;
+    fn bit(&mut self, prob: &mut Prob, bit: bool) -> bool {
+        let bit = self.decide(prob.p16(), bit);
+        prob.update(bit);
+        bit
+    }
 
     /// The low `num_bits` bits of `value`, at most 32, each with probability one half; highest first.
     fn raw_bits(&mut self, value: u32, num_bits: u32) -> u32;
@@ -173,15 +186,14 @@ impl Encoder {
 }
 
 impl BinaryCoder for Encoder {
-    fn bit(&mut self, prob: &mut Prob, bit: bool) -> bool {
-        let bound = split(self.range, *prob);
+    fn decide(&mut self, p16: u32, bit: bool) -> bool {
+        let bound = split(self.range, p16);
         if bit {
             self.range = bound;
         } else {
             self.low += u64::from(bound);
             self.range -= bound;
         }
-        prob.update(bit);
         self.normalize();
         bit
     }
@@ -256,8 +268,8 @@ impl<'a> Decoder<'a> {
 }
 
 impl BinaryCoder for Decoder<'_> {
-    fn bit(&mut self, prob: &mut Prob, _bit: bool) -> bool {
-        let bound = split(self.range, *prob);
+    fn decide(&mut self, p16: u32, _bit: bool) -> bool {
+        let bound = split(self.range, p16);
         let bit = self.code < bound;
         if bit {
             self.range = bound;
@@ -265,7 +277,6 @@ impl BinaryCoder for Decoder<'_> {
             self.code = self.code.wrapping_sub(bound);
             self.range -= bound;
         }
-        prob.update(bit);
         self.normalize();
         bit
     }
@@ -293,8 +304,8 @@ impl BinaryCoder for Decoder<'_> {
 }
 
 /// Size of the part of the range that means 1; at least 256 and less than the range.
-fn split(range: u32, prob: Prob) -> u32 {
-    (u64::from(range) * u64::from(prob.p16()) >> PROB_BITS) as u32 // below the range, fits
+fn split(range: u32, p16: u32) -> u32 {
+    (u64::from(range) * u64::from(p16) >> PROB_BITS) as u32 // below the range, fits
 }
 
 #[cfg(test)]

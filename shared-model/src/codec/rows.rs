@@ -11,19 +11,21 @@
 //!   zero flag, sign, magnitude. Contexts of the zero flag: before the first change of a row, how many columns are
 //!   left (the row was sent because something changed); after it, the share of columns changed so far and the last
 //!   two flags; in both, how often the same column has changed in the rows coded before, a fading share. Context of the magnitude:
-//!   the mean magnitude in the row so far.
+//!   the mean magnitude in the row so far. Id rows of items, which move whole and far, have a model of their own
+//!   in place of these contexts ([`moved`]): the columns before predict the difference and its size.
 //!
 //! The prediction is the base code, rescaled if the exponent changed. In `item.counts` it is at least the smallest
 //! code seen so far in the column: an item touched now has the count of one event now, or more.
 
 mod changed;
 mod fresh;
+mod moved;
 
 pub(super) use changed::ChangedRows;
 pub(super) use fresh::FreshRows;
 
 use super::CodecError;
-use super::state::{COUNTS_TENSOR, blank_row, code_range, is_exponent_valid};
+use super::state::{COUNTS_TENSOR, CodeTensor, blank_row, code_range, is_exponent_valid};
 use crate::spec::{TensorGroup, TensorShape};
 
 /// Tensors of at most this many columns get contexts per column, since their columns differ in meaning.
@@ -79,8 +81,11 @@ impl PerClass<FreshRows> {
 }
 
 impl PerClass<ChangedRows> {
-    pub(super) fn enter(&mut self, shape: &TensorShape) -> &mut ChangedRows {
-        self.of(Traits::new(shape), ChangedRows::new, ChangedRows::enter)
+    /// For a tensor whose rows of the base are known to both sides.
+    pub(super) fn enter(&mut self, shape: &TensorShape, base: &CodeTensor) -> &mut ChangedRows {
+        let rows = self.of(Traits::new(shape), ChangedRows::new, ChangedRows::enter);
+        rows.meet(base);
+        rows
     }
 }
 

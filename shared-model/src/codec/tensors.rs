@@ -70,7 +70,7 @@ pub(super) fn code_tensors<C: BinaryCoder>(
         check_limit("number of changed rows", num_changed, base_tensor.num_rows)?;
         if num_changed > 0 {
             let mut positions = Positions::new(&changed_rows, num_changed);
-            let rows = changed.enter(shape);
+            let rows = changed.enter(shape, base_tensor);
             code_changed_rows(coder, &mut positions, rows, base_tensor, target_tensor)?;
         }
         if base_tensor.num_rows == target_tensor.num_rows {

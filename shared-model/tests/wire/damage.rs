@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use rand::Rng;
-use shared_model::codec::CodecError;
 use shared_model::codec::delta::{apply_delta, encode_delta, read_delta_header};
 use shared_model::codec::snapshot::{decode_snapshot, encode_snapshot};
 use shared_model::codec::state::CodeState;
+use shared_model::codec::{CodecError, DELTA_FORMAT_VERSION};
 use shared_model::ids::Version;
 
 use crate::fixtures::{random_spec, random_state, random_successor, reseal, rng, tiny_spec};
@@ -164,13 +164,14 @@ fn other_formats_and_versions_are_named_in_the_refusal() {
             expected: "snapshot"
         })
     );
-    delta[4] = 3;
+    let next_version = DELTA_FORMAT_VERSION + 1;
+    delta[4] = next_version;
     snapshot[4] = 0;
     assert_eq!(
         read_delta_header(&delta),
         Err(CodecError::FormatVersion {
-            actual: 3,
-            expected: 2
+            actual: next_version,
+            expected: DELTA_FORMAT_VERSION
         })
     );
     assert_eq!(

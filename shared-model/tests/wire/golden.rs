@@ -120,18 +120,57 @@ fn delta_is_golden() {
 }
 
 #[test]
-fn deltas_of_the_first_layout_are_refused_by_name() {
-    for name in ["delta.v1.bin", "delta-neighbours.v1.bin"] {
+fn deltas_of_earlier_layouts_are_refused_by_name() {
+    for (actual, name) in [
+        (1, "delta.v1.bin"),
+        (1, "delta-neighbours.v1.bin"),
+        (2, "delta.v2.bin"),
+        (2, "delta-neighbours.v2.bin"),
+    ] {
         let refused = apply_delta(&base_state(), &golden(name));
         let expected = codec::DELTA_FORMAT_VERSION;
-        assert_eq!(
-            refused,
-            Err(CodecError::FormatVersion {
-                actual: 1,
-                expected
-            })
-        );
+        assert_eq!(refused, Err(CodecError::FormatVersion { actual, expected }));
     }
+}
+
+/// Id rows of twelve columns that hang together, and a version in which most of them moved whole.
+fn moved_states() -> (CodeState, CodeState) {
+    let mut base = CodeState::empty(ModelSpec {
+        embedding_dim: 12,
+        ..tiny_spec()
+    });
+    base.append_items((0..24).map(|item_idx| item(&format!("item-{item_idx}"), true)));
+    let step = |row_idx: usize, col_idx: usize| {
+        let common = (5 * row_idx % 23) as i16 - 11;
+        let own = ((7 * row_idx + 3 * col_idx) % 5) as i16 - 2;
+        common * (col_idx % 3 + 1) as i16 + own
+    };
+    let id_rows = base.tensor_mut("item.id_rows").expect("in the spec");
+    for row_idx in 0..24 {
+        for (col_idx, code) in id_rows.row_mut(row_idx).iter_mut().enumerate() {
+            *code = step(row_idx + 9, col_idx);
+        }
+    }
+    let mut target = base.clone();
+    let id_rows = target.tensor_mut("item.id_rows").expect("in the spec");
+    id_rows.exponents[3] += 1;
+    for row_idx in 1..22 {
+        for (col_idx, code) in id_rows.row_mut(row_idx).iter_mut().enumerate() {
+            *code = (*code + step(row_idx, col_idx)).clamp(-127, 127);
+        }
+    }
+    id_rows.row_mut(22).fill(127);
+    id_rows.row_mut(23).fill(-127);
+    (base, target)
+}
+
+#[test]
+fn rows_that_move_whole_are_golden() {
+    let (base, target) = moved_states();
+    let bytes = encode_delta(&base, Version(1), &target, Version(2)).expect("a successor");
+    let version = codec::DELTA_FORMAT_VERSION;
+    assert_golden(&format!("delta-moved.v{version}.bin"), &bytes);
+    assert_eq!(apply_delta(&base, &bytes), Ok(target));
 }
 
 #[test]

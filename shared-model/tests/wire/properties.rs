@@ -108,7 +108,7 @@ fn a_delta_of_one_row_stays_below_150_bytes() {
 }
 
 #[test]
-fn a_delta_of_100_rows_comes_close_to_its_entropy() {
+fn a_delta_of_100_rows_without_any_pattern_comes_close_to_its_entropy() {
     let rng = &mut rng(7);
     let base = large_state();
     let mut target = base.clone();

@@ -1,10 +1,11 @@
 //! Rows with a base, as differences to a prediction; see the parent module.
 
+use super::moved::MovedRows;
 use super::{NARROW_COLS_MAX, RowMut, Traits};
 use crate::codec::CodecError;
 use crate::codec::quantize::rescale_code;
 use crate::codec::range_coder::{BinaryCoder, Prob};
-use crate::codec::state::NEVER_CODE;
+use crate::codec::state::{CodeTensor, NEVER_CODE};
 use crate::codec::symbols::Number;
 
 /// Model of rows that differ from their base.
@@ -20,6 +21,8 @@ pub(in crate::codec) struct ChangedRows {
     activity: Vec<Activity>,
     /// `[num_cols]`, counts only: smallest code seen.
     smallest: Vec<i16>,
+    /// Instead of all that, but the exponents, where rows move whole.
+    moved: Option<MovedRows>,
 }
 
 /// Contexts of the differences.
@@ -80,9 +83,14 @@ impl Magnitude {
     }
 }
 
+/// Observations of flags that still count in the next tensor: rare changes take long to learn.
+const RELAXED_FLAG_COUNT: u32 = 511;
+
 /// Columns left, in bit lengths.
 const NUM_LEFT_CONTEXTS: usize = 13;
-const NUM_DENSITY_CONTEXTS: usize = 6;
+const NUM_DENSITY_CONTEXTS: usize = DENSITY_EDGES.len() + 1;
+/// Shares of changed columns at which the next context begins, in 1/64.
+const DENSITY_EDGES: [usize; 5] = [1, 2, 4, 8, 24];
 const NUM_FLAG_CONTEXTS: usize =
     NUM_ACTIVITY_LEVELS * (NUM_LEFT_CONTEXTS + 3 * NUM_DENSITY_CONTEXTS);
 const NUM_ACTIVITY_LEVELS: usize = 5;
@@ -121,7 +129,9 @@ impl Elements {
     }
 
     fn relax(&mut self) {
-        self.is_changed.iter_mut().for_each(Prob::relax);
+        for prob in &mut self.is_changed {
+            prob.relax_to(RELAXED_FLAG_COUNT);
+        }
         self.is_negative.iter_mut().for_each(Prob::relax);
         self.magnitude.iter_mut().for_each(Magnitude::relax);
     }
@@ -141,14 +151,10 @@ impl RowHistory {
             let num_left = num_cols - col_idx;
             ((usize::BITS - num_left.leading_zeros()) as usize).min(NUM_LEFT_CONTEXTS - 1) // at most 64
         } else {
-            let density = match 64 * self.num_changed / (col_idx + 1) {
-                0 => 0,
-                1 => 1,
-                2..=3 => 2,
-                4..=7 => 3,
-                8..=23 => 4,
-                _ => 5,
-            };
+            let num_of_64 = 64 * self.num_changed;
+            let num_seen = col_idx + 1;
+            // Compared, not divided: this is decided for every code.
+            let density = DENSITY_EDGES.partition_point(|edge| num_of_64 >= edge * num_seen);
             let num_last = usize::from(self.last_two[0]) + usize::from(self.last_two[1]);
             NUM_LEFT_CONTEXTS + 3 * density + num_last
         };
@@ -184,6 +190,7 @@ impl ChangedRows {
             elements: [Elements::new(), Elements::new()],
             activity: vec![Activity::default(); num_cols],
             smallest: vec![NEVER_CODE; num_smallest],
+            moved: None,
         }
     }
 
@@ -195,6 +202,11 @@ impl ChangedRows {
         self.traits = traits;
         self.has_new_exponent.relax();
         self.elements.iter_mut().for_each(Elements::relax);
+    }
+
+    /// Takes from the base of the tensor entered what its rows are like.
+    pub(super) fn meet(&mut self, base: &CodeTensor) {
+        self.moved = MovedRows::of(&self.traits, base);
     }
 
     /// Codes one row against its base. A decoder's row holds the base and becomes the target.
@@ -209,6 +221,9 @@ impl ChangedRows {
             *target.exponent = self.exponent(coder, base_exponent, *target.exponent)?;
         }
         let shift = *target.exponent - base_exponent; // both within EXPONENT_MIN to EXPONENT_MAX, fits
+        if let Some(moved) = &mut self.moved {
+            return moved.code(coder, &self.traits, (base_codes, shift), target.codes);
+        }
         let elements_idx = usize::from(shift != 0);
         let mut history = RowHistory::default();
         for (col_idx, (base_code, target_code)) in base_codes.iter().zip(target.codes).enumerate() {
