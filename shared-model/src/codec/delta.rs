@@ -14,7 +14,7 @@
 //!                  new items: number · per item: id · available?
 //!                  availability flips: number · gaps between the rows flipped
 //!                  per tensor of the spec:
-//!                    changed rows: number · per row: gap to the row before · exponent change · differences
+//!                    changed rows: as `tensors` says; per row: exponent change · differences
 //!                    rows of new items: as in a snapshot
 //! ```
 //! Numbers, ids and rows are coded as `symbols` and `rows` say. Spec, encoder generation and the items of the base
