@@ -96,6 +96,7 @@ pub trait BinaryCoder {
     fn decide(&mut self, p16: u32, bit: bool) -> bool;
 
     /// One decision with a learned probability.
+    #[inline(always)]
     fn bit(&mut self, prob: &mut Prob, bit: bool) -> bool {
         let bit = self.decide(prob.p16(), bit);
         prob.update(bit);
@@ -268,6 +269,7 @@ impl<'a> Decoder<'a> {
 }
 
 impl BinaryCoder for Decoder<'_> {
+    #[inline(always)]
     fn decide(&mut self, p16: u32, _bit: bool) -> bool {
         let bound = split(self.range, p16);
         let bit = self.code < bound;

@@ -154,26 +154,32 @@ impl RowHistory {
             let num_of_64 = 64 * self.num_changed;
             let num_seen = col_idx + 1;
             // Compared, not divided: this is decided for every code.
-            let density = DENSITY_EDGES.partition_point(|edge| num_of_64 >= edge * num_seen);
+            let density = DENSITY_EDGES
+                .iter()
+                .filter(|edge| num_of_64 >= **edge * num_seen)
+                .count();
             let num_last = usize::from(self.last_two[0]) + usize::from(self.last_two[1]);
             NUM_LEFT_CONTEXTS + 3 * density + num_last
         };
         NUM_ACTIVITY_LEVELS * context + activity.level()
     }
 
-    /// Bit length of one and a half times the mean magnitude; 0 before the first change.
+    /// Bit length of one and a half times the mean magnitude; 0 at the first change, which is counted already.
     fn magnitude_level(&self) -> usize {
-        if self.num_changed == 0 {
+        let num_before = self.num_changed as u64 - 1; // usize fits; called at a change
+        if num_before == 0 {
             return 0;
         }
-        let mean = 3 * u64::from(self.sum_of_magnitudes) / (2 * self.num_changed as u64); // usize fits
+        let mean = 3 * u64::from(self.sum_of_magnitudes) / (2 * num_before);
         ((u64::BITS - mean.leading_zeros()) as usize).min(NUM_MAGNITUDE_CONTEXTS - 1) // at most 64
     }
 
-    fn record(&mut self, magnitude: u32) {
-        let is_changed = magnitude > 0;
+    fn see_flag(&mut self, is_changed: bool) {
         self.num_changed += usize::from(is_changed);
         self.last_two = [is_changed, self.last_two[0]];
+    }
+
+    fn see_magnitude(&mut self, magnitude: u32) {
         self.sum_of_magnitudes = self.sum_of_magnitudes.saturating_add(magnitude);
     }
 }
@@ -229,23 +235,27 @@ impl ChangedRows {
         for (col_idx, (base_code, target_code)) in base_codes.iter().zip(target.codes).enumerate() {
             let predicted = self.predicted(col_idx, *base_code, shift);
             let given = i32::from(*target_code) - predicted;
-            let elements = &mut self.elements[elements_idx];
-
             let context = history.flag_context(col_idx, base_codes.len(), self.activity[col_idx]);
-            let is_changed = coder.bit(&mut elements.is_changed[context], given != 0);
+            let flag = &mut self.elements[elements_idx].is_changed[context];
+            let is_changed = coder.bit(flag, given != 0);
             self.activity[col_idx].see(is_changed);
+            history.see_flag(is_changed);
             let mut difference = 0;
             if is_changed {
+                let elements = &mut self.elements[elements_idx];
                 let context = self.traits.sign_context(col_idx, predicted);
                 let is_negative = coder.bit(&mut elements.is_negative[context], given < 0);
                 let context = self
                     .traits
                     .magnitude_context(col_idx, history.magnitude_level());
-                let magnitude =
-                    elements.magnitude[context].code(coder, given.unsigned_abs()) as i32; // below 2^17
-                difference = if is_negative { -magnitude } else { magnitude };
+                let magnitude = elements.magnitude[context].code(coder, given.unsigned_abs()); // below 2^17
+                history.see_magnitude(magnitude);
+                difference = if is_negative {
+                    -(magnitude as i32)
+                } else {
+                    magnitude as i32
+                };
             }
-            history.record(difference.unsigned_abs());
             *target_code = self
                 .traits
                 .checked_code(predicted.saturating_add(difference))?;

@@ -3,7 +3,7 @@
 //! `A = Σ x xᵀ` over rows `x` of equal length, starting from a sample of the base's rows, to which each coded row of
 //! differences is added. With `A = L D Lᵀ` (`L` unit lower triangular; Golub and Van Loan, "Matrix Computations" § 4.1)
 //! the deviations `e = L⁻¹ x` do not hang together, so `x[j]` is predicted as `Σ_{k<j} L[j,k] e[k]`, and `√D[j]` is how
-//! far it deviates. Factored anew each time the sum has grown by an eighth.
+//! far it deviates. Factored anew each time the sum has grown by a quarter.
 //!
 //! Fixed point throughout; every bound holds for any codes, so bytes that no encoder wrote predict badly, not wildly.
 
@@ -25,7 +25,7 @@ const PLAIN_WEIGHT: usize = 2;
 const WEIGHT_MAX: usize = 1024;
 
 /// Rows after which it is factored anew, at most.
-const REFRESH_ROWS_MAX: usize = 64;
+const REFRESH_ROWS_MAX: usize = 128;
 
 /// Bits after the point of the factors.
 const FACTOR_BITS: u32 = 12;
@@ -115,7 +115,7 @@ impl Covariance {
         if self.num_rows_until_refresh > 0 {
             return;
         }
-        self.num_rows_until_refresh = (self.weight / 8).clamp(1, REFRESH_ROWS_MAX);
+        self.num_rows_until_refresh = (self.weight / 4).clamp(1, REFRESH_ROWS_MAX);
         let deviations = self.factor();
         let mean = (deviations.iter().sum::<u32>() / self.num_cols as u32).max(1); // at most 128
         for (share, deviation) in self.shares.iter_mut().zip(deviations) {
