@@ -7,12 +7,18 @@ use shared_model::codec::snapshot::{decode_snapshot, encode_snapshot};
 use shared_model::codec::state::CodeState;
 use shared_model::codec::{CodecError, DELTA_FORMAT_VERSION};
 use shared_model::ids::Version;
+use shared_model::spec::ModelSpec;
 
 use crate::fixtures::{random_spec, random_state, random_successor, reseal, rng, tiny_spec};
 
 fn base_target_and_delta(seed: u64) -> (CodeState, CodeState, Vec<u8>) {
     let rng = &mut rng(seed);
-    let base = random_state(tiny_spec(), 8, rng);
+    // Wide enough for id rows to be coded as rows that move whole.
+    let spec = ModelSpec {
+        embedding_dim: 12,
+        ..tiny_spec()
+    };
+    let base = random_state(spec, 8, rng);
     let target = random_successor(&base, rng);
     let bytes = encode_delta(&base, Version(1), &target, Version(2)).expect("a successor");
     (base, target, bytes)

@@ -135,6 +135,51 @@ fn a_delta_of_100_rows_without_any_pattern_comes_close_to_its_entropy() {
     );
 }
 
+/// A row of 64 codes along four directions that all rows share, with the given weights, and a little of its own.
+fn along_directions(weights: [f64; 4], rng: &mut impl Rng) -> Vec<f64> {
+    let direction = |col_idx: usize, idx: usize| ((col_idx * (idx + 1)) as f64 * 0.7).sin();
+    (0..64)
+        .map(|col_idx| {
+            let along = (0..4).map(|idx| weights[idx] * direction(col_idx, idx));
+            along.sum::<f64>() + rng.random_range(-1.0..1.0)
+        })
+        .collect()
+}
+
+#[test]
+fn rows_that_move_along_few_directions_cost_half_of_their_entropy() {
+    let rng = &mut rng(11);
+    let mut base = large_state();
+    let weights = |length: f64, rng: &mut rand::rngs::StdRng| {
+        [(); 4].map(|()| rng.random_range(-length..length))
+    };
+    for row_idx in 0..3_851 {
+        let row = along_directions(weights(30.0, rng), rng);
+        for (code, value) in base.tensors[0].row_mut(row_idx).iter_mut().zip(row) {
+            *code = quantize(value as f32, 0, 8);
+        }
+    }
+    let mut target = base.clone();
+    let mut occurrences = std::collections::BTreeMap::<i16, u32>::new();
+    for row_idx in rand::seq::index::sample(rng, 3_851, 100) {
+        let step = along_directions(weights(6.0, rng), rng);
+        for (code, value) in target.tensors[0].row_mut(row_idx).iter_mut().zip(step) {
+            let moved = (*code + value.round() as i16).clamp(-127, 127);
+            *occurrences.entry(moved - *code).or_default() += 1;
+            *code = moved;
+        }
+    }
+    let entropy_bits: f64 = occurrences
+        .values()
+        .map(|count| f64::from(*count) * (6_400.0 / f64::from(*count)).log2())
+        .sum();
+    let bytes = encode_delta(&base, Version(1), &target, Version(2)).expect("a successor");
+    let share = (bytes.len() - DELTA_HEADER_BYTES) as f64 / (entropy_bits / 8.0);
+    println!("rows along four directions: {share:.3} of the entropy of their differences");
+    assert!(share < 0.5, "{share}");
+    assert_eq!(apply_delta(&base, &bytes), Ok(target));
+}
+
 #[test]
 fn a_snapshot_comes_close_to_the_order_0_entropy_of_its_codes() {
     let state = large_state();
