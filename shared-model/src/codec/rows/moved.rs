@@ -130,8 +130,8 @@ impl MovedRows {
             differences[col_idx] = difference as i16; // below 2^LEN_MAX, fits
             let deviation = STEPS_PER_CODE * difference - center; // at most 2^13 + 2^14
             deviations[col_idx] = deviation as i16; // fits
-            let deviation = deviation.unsigned_abs() * self.covariance.inverse_share(col_idx) >> 8;
-            seen.sum_of_deviations += deviation; // at most 128 · 2^15 · 2^4
+            let of_256 = deviation.unsigned_abs() * self.covariance.inverse_share(col_idx);
+            seen.sum_of_deviations += of_256 >> 8; // at most 128 · 2^15 · 2^4
         }
         self.covariance.see(&differences[..num_cols]);
         let mean = 16 * seen.sum_of_deviations / num_cols as u32; // at most 2^23
@@ -145,7 +145,7 @@ impl MovedRows {
         let prior = PRIOR_COLS as u32 * before / 16;
         let mean = (seen.sum_of_deviations + prior) / (col_idx + PRIOR_COLS) as u32; // at most 132
         let share = u64::from(self.covariance.share(col_idx));
-        let deviation = (u64::from(mean) * share >> 8) as u32; // at most 2^19 · 2^4
+        let deviation = ((u64::from(mean) * share) >> 8) as u32; // at most 2^19 · 2^4
         Expected {
             center,
             steepness: logistic::steepness(deviation.max(DEVIATION_MIN)),
@@ -217,7 +217,7 @@ fn lower_edge(value: i32) -> i32 {
 
 impl Expected {
     fn place(self, edge: i32) -> i64 {
-        i64::from(edge - self.center) * self.steepness >> 16
+        (i64::from(edge - self.center) * self.steepness) >> 16
     }
 
     fn mirrored(self) -> Self {

@@ -51,7 +51,7 @@ impl Logistic {
         let mut exponential = one;
         for _ in 0..NUM_PLACES {
             above.push(((exponential << 22) / ((one + exponential) >> 8)) as u32); // at most 2^29
-            exponential = exponential * STEP_FACTOR >> 24;
+            exponential = (exponential * STEP_FACTOR) >> 24;
         }
         let knot_places = knot_places(&above);
         Self { above, knot_places }
