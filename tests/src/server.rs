@@ -46,6 +46,7 @@ const SETTINGS: [(&str, &str); 9] = [
 /// How a server is set up.
 #[derive(Debug, Clone, Default)]
 pub struct Setup<'a> {
+    parent: Option<PathBuf>,
     settings: Vec<(String, String)>,
     root: Option<&'a Root>,
     items: Vec<Item>,
@@ -64,6 +65,13 @@ impl<'a> Setup<'a> {
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Keeps its folder below `parent`, for example on a disk of its own.
+    #[must_use]
+    pub fn in_dir(mut self, parent: &Path) -> Self {
+        self.parent = Some(parent.to_owned());
         self
     }
 
@@ -93,7 +101,12 @@ impl Server {
     /// # Errors
     /// It does not start; the error shows the end of its log.
     pub async fn start(setup: Setup<'_>) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("freshet-test-").tempdir()?;
+        let mut named = tempfile::Builder::new();
+        let named = named.prefix("freshet-test-");
+        let dir = match &setup.parent {
+            Some(parent) => named.tempdir_in(parent)?,
+            None => named.tempdir()?,
+        };
         if !setup.items.is_empty() {
             fill_log(&data_dir_in(dir.path()), &setup.items, &setup.events).await?;
         }

@@ -10,6 +10,7 @@ pub mod catalogue;
 pub mod event_log;
 pub mod import;
 pub mod ingest;
+pub mod reserve;
 
 pub mod cross_encoder;
 pub mod preprocess;

@@ -91,7 +91,7 @@ pub struct Obeyed {
     pub set_aside: Option<Rollback>,
 }
 
-/// Why an order was not obeyed; nothing has changed then.
+/// Why an order was not obeyed; but for [`Self::NotStored`], nothing has changed then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
     /// Too many orders wait, or the trainer did not come to this one.
@@ -148,6 +148,12 @@ pub enum OrderError {
         actual: ItemId,
         /// In the newest version, where it has so many.
         expected: Option<ItemId>,
+    },
+    /// It could not be written. No version came out, and of what was begun only the end of a canary stands.
+    #[error("the order could not be carried out: {detail}")]
+    NotStored {
+        /// Why not.
+        detail: String,
     },
     /// The list of rollbacks is full.
     #[error("{ROLLBACKS_MAX} rollbacks are kept aside already")]

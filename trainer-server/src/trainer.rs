@@ -6,6 +6,8 @@
 //! Overload (live clock only): when more waits than [`BACKLOG_ROUNDS_MAX`] rounds can take, the newest
 //! events are learned first; the older ones still enter histories and counts, and their offsets are
 //! written to `skipped.jsonl` for a later refit.
+//!
+//! A write that fails, as on a full disk, is no end: the trainer pauses and tries again (`worker::pause`).
 
 mod serving;
 mod worker;
@@ -96,6 +98,9 @@ pub enum TrainerError {
     /// A version could not be scored for its self-test.
     #[error(transparent)]
     Score(#[from] shared_model::model::scorer::ScoreError),
+    /// A rollback was published, but the log could not be read again; a restart goes on from it.
+    #[error("the log could not be read again after a rollback, start again: {0}")]
+    HalfRead(Box<TrainerError>),
     /// The list of skipped offsets could not be written.
     #[error("cannot record skipped offsets: {source}, {path}")]
     Skipped {
@@ -104,6 +109,29 @@ pub enum TrainerError {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl TrainerError {
+    /// Whether the same may work later, as when a disk was full.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Publish(error) => error.may_pass(),
+            Self::Log(error) => {
+                matches!(error, EventLogError::Storage(_) | EventLogError::Reopening)
+            }
+            Self::Checkpoint(error) => matches!(error, CheckpointError::Io { .. }),
+            Self::Rollout(_) | Self::Skipped { .. } => true,
+            Self::Thread(_)
+            | Self::Device(_)
+            | Self::TextSource(_)
+            | Self::Teacher(_)
+            | Self::TextBase { .. }
+            | Self::Learn(_)
+            | Self::Restore(_)
+            | Self::Score(_)
+            | Self::HalfRead(_) => false,
+        }
+    }
 }
 
 /// A running trainer.

@@ -1,7 +1,7 @@
 //! `freshet serve`: opens everything, runs until told to stop, closes everything within seconds.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -22,7 +22,9 @@ use crate::event_log::{EventLog, EventLogConfig};
 use crate::http::{self, AppParts, AppState};
 use crate::ledger::movement::Movement;
 use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
-use crate::publish::{PublishError, Publisher};
+use crate::publish::{PublishError, Publisher, StoreLimits};
+use crate::reserve::Reserve;
+use crate::rollout::RolloutState;
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
 
@@ -96,10 +98,18 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     // Taken first: a port in use should be heard of before a model is built.
     let listeners = Listeners::bind(&config)?;
     let data_dir = &config.server.data_dir;
-    let log = EventLog::open(data_dir, &EventLogConfig::from(&*config))
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    let reserve = Arc::new(Reserve::open(data_dir, config.store.reserve_bytes));
+    let log_config = EventLogConfig::from(&*config);
+    let log = EventLog::open_with(data_dir, &log_config, Some(Arc::clone(&reserve)))
         .with_context(|| format!("cannot open the event log in {}", data_dir.display()))?;
     let catalogue = Catalogue::from_log(&log)?;
-    let publisher = Publisher::open(data_dir, &config.model.name, &config.publish)?;
+    let limits = StoreLimits {
+        disk_bytes_max: config.store.disk_bytes_max,
+        reserve: Some(reserve),
+    };
+    let publisher = Publisher::open_within(data_dir, &config.model.name, &config.publish, limits)?;
     publisher
         .keyring()
         .check(now_millis())
@@ -114,7 +124,11 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let rows_max = config.rollout.ledger_rows_max;
     let ledger = Ledger::open(data_dir, rows_max, &publisher.manifests()?)
         .with_context(|| format!("cannot open the ledger in {}", data_dir.display()))?;
-    take_back_canary(&publisher, &ledger)?;
+    if let Err(error) = take_back_canary(data_dir, &publisher, &ledger) {
+        tracing::warn!(
+            "a canary that was cut off stays until the trainer can take it back: {error:#}"
+        );
+    }
     let reports = Reports::default();
     let trainer = trainer::start(TrainerParts {
         config: Arc::clone(&config),
@@ -152,7 +166,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 /// A canary that a stop or a crash cut off has nobody left who watches it, so its pages come back before they ask.
-fn take_back_canary(publisher: &Publisher, ledger: &Ledger) -> anyhow::Result<()> {
+fn take_back_canary(data_dir: &Path, publisher: &Publisher, ledger: &Ledger) -> anyhow::Result<()> {
+    let newest = publisher.latest().map(|latest| latest.manifest.version);
+    // A rollback that never came out must not be taken for the version that takes its number here.
+    RolloutState::open(data_dir)?.settle(newest.unwrap_or_default())?;
     if let Some(published) = publisher.take_back_canary(now_millis())? {
         let version = published.manifest.version;
         tracing::warn!("a canary was cut off: taken back by version {version}");

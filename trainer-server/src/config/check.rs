@@ -251,6 +251,12 @@ impl Config {
         compose::check(publish)?;
         rollout::check(&self.rollout)?;
         in_range(
+            "store.disk_bytes_max",
+            self.store.disk_bytes_max,
+            0..=1 << 50,
+        )?;
+        in_range("store.reserve_bytes", self.store.reserve_bytes, 0..=1 << 40)?;
+        in_range(
             "labels.burst_events_max",
             labels.burst_events_max as u64,
             0..=TIMELINE_LEN_MAX as u64,

@@ -44,6 +44,8 @@ pub struct Config {
     pub gate: GateConfig,
     /// How versions reach pages, and what is remembered of them.
     pub rollout: RolloutConfig,
+    /// How much of the disk versions may take.
+    pub store: StoreConfig,
     /// From events to training targets.
     pub labels: LabelsConfig,
     /// Raw files of purchases.
@@ -387,6 +389,14 @@ pub struct RolloutConfig {
     pub faults_max: u64,
     pub fault_share_max: f32,
     pub ledger_rows_max: usize,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    pub disk_bytes_max: u64,
+    pub reserve_bytes: u64,
 }
 
 /// `[labels]`.

@@ -9,8 +9,11 @@
 //!
 //! Invariants: offsets are dense and rise by one per accepted record; an outcome is sent only after
 //! the transaction that holds the record is synced; an event id is accepted once within
-//! [`EventLogConfig::id_memory_secs`]. Not here: whether an event makes sense (`http`, `preprocess`).
+//! [`EventLogConfig::id_memory_secs`]. On a full disk the writer gives up the reserve (`reserve`) and tries once more;
+//! what cannot be synced all the same is not acknowledged, and the log takes events again once there is room.
+//! Not here: whether an event makes sense (`http`, `preprocess`).
 
+mod store;
 mod tables;
 mod writer;
 
@@ -27,6 +30,8 @@ use shared_model::ids::{ItemId, LogOffset};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
+use crate::reserve::Reserve;
+use store::Store;
 use tables::EncodedRecord;
 use writer::AppendRequest;
 
@@ -112,6 +117,9 @@ pub enum EventLogError {
         /// What the system said.
         detail: String,
     },
+    /// The store failed a moment ago and is opened again.
+    #[error("the log's store is being opened again after a failure")]
+    Reopening,
     /// The store failed; shared by all senders of a group.
     #[error("the log's store failed: {0}")]
     Storage(Arc<redb::Error>),
@@ -128,6 +136,28 @@ pub struct EventLogConfig {
     pub id_memory_secs: u64,
     /// Page cache.
     pub cache_bytes: usize,
+}
+
+impl EventLogError {
+    /// Whether the disk was full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Storage(error) => matches!(&**error, redb::Error::Io(error) if is_full(error)),
+            Self::Backpressure { .. }
+            | Self::Closed
+            | Self::RecordTooLarge { .. }
+            | Self::Malformed { .. }
+            | Self::Format { .. }
+            | Self::Directory { .. }
+            | Self::Reopening => false,
+        }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 impl From<&Config> for EventLogConfig {
@@ -164,7 +194,7 @@ pub struct EventLog {
 }
 
 struct Shared {
-    database: Arc<redb::Database>,
+    store: Arc<Store>,
     progress: Arc<Progress>,
     queue_batches_max: usize,
     sender: RwLock<Option<SyncSender<AppendRequest>>>,
@@ -205,21 +235,44 @@ impl EventLog {
     /// # Errors
     /// The directory cannot be made, the file is in use, damaged, or of another format.
     pub fn open(data_dir: &Path, config: &EventLogConfig) -> Result<Self, EventLogError> {
+        Self::open_with(data_dir, config, None)
+    }
+
+    /// [`Self::open`] with a reserve to fall back on when the disk is full.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        data_dir: &Path,
+        config: &EventLogConfig,
+        reserve: Option<Arc<Reserve>>,
+    ) -> Result<Self, EventLogError> {
         let directory = |error: std::io::Error| EventLogError::Directory {
             path: data_dir.to_owned(),
             detail: error.to_string(),
         };
         std::fs::create_dir_all(data_dir).map_err(directory)?;
         let path = data_dir.join(LOG_FILE_NAME);
-        let database = Arc::new(tables::open(&path, config.cache_bytes)?);
+        let opened = Store::open(&path, config.cache_bytes);
+        let store = match opened {
+            // What a kill left is put in order first, and that takes room, too.
+            Err(error)
+                if error.is_disk_full() && reserve.as_ref().is_some_and(|one| one.give_up()) =>
+            {
+                Store::open(&path, config.cache_bytes)
+            }
+            opened => opened,
+        };
+        let store = Arc::new(store?);
         // The name of a new file must survive a power loss as well as its bytes.
         std::fs::File::open(data_dir)
             .and_then(|dir| dir.sync_all())
             .map_err(directory)?;
-        let progress = Arc::new(Progress::new(tables::end(&database)?));
+        let progress = Arc::new(Progress::new(tables::end(&*store.database()?)?));
         let (sender, receiver) = sync_channel(config.queue_batches_max);
         let writer = writer::Writer {
-            database: Arc::clone(&database),
+            store: Arc::clone(&store),
+            reserve,
             progress: Arc::clone(&progress),
             receiver,
             commit_records_max: config.commit_records_max,
@@ -232,7 +285,7 @@ impl EventLog {
             .spawn(move || writer.run())
             .map_err(|error| EventLogError::Storage(Arc::new(redb::Error::Io(error))))?;
         let shared = Shared {
-            database,
+            store,
             progress,
             queue_batches_max: config.queue_batches_max,
             sender: RwLock::new(Some(sender)),
@@ -292,7 +345,7 @@ impl EventLog {
         from: LogOffset,
         limit: usize,
     ) -> Result<Vec<(LogOffset, LogRecord)>, EventLogError> {
-        tables::read(&self.shared.database, from, limit)
+        tables::read(&*self.shared.store.wait_for_database()?, from, limit)
     }
 
     /// The items in the catalogue with the offset of their last put, in log order.
@@ -300,7 +353,7 @@ impl EventLog {
     /// # Errors
     /// The store failed or a record is malformed.
     pub fn items(&self) -> Result<Vec<(LogOffset, Item)>, EventLogError> {
-        tables::items(&self.shared.database)
+        tables::items(&*self.shared.store.database()?)
     }
 
     /// One past the last synced record.

@@ -192,7 +192,8 @@ async fn full_queue_is_backpressure_and_loses_nothing() {
     let dir = tempfile::tempdir().expect("temp dir");
     let log = open(&dir);
     // The store takes one writer at a time: while this one is open, the log's own has to wait.
-    let blocker = log.shared.database.begin_write().expect("begins");
+    let database = log.shared.store.database().expect("open");
+    let blocker = database.begin_write().expect("begins");
     let queue_batches_max = config().queue_batches_max as u64;
     let mut waiting = Vec::new();
     let refused = loop {
@@ -224,4 +225,23 @@ async fn full_queue_is_backpressure_and_loses_nothing() {
     assert_eq!(log.end(), LogOffset(refused));
     let outcomes = log.append(vec![event("late", 1)]).await.expect("written");
     assert_eq!(outcomes, [accepted(refused)]);
+}
+
+#[test]
+fn a_store_that_is_opened_again_holds_what_it_held_and_takes_more() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let log = open(&dir);
+    log.append_blocking(&[event("a", 1)]).expect("written");
+    log.shared.store.reopen().expect("nobody reads");
+    let outcomes = log
+        .append_blocking(&[event("a", 2), event("b", 2)])
+        .expect("written");
+    assert_eq!(
+        outcomes,
+        [
+            AppendOutcome::Duplicate(LogOffset(0)),
+            AppendOutcome::Accepted(LogOffset(1))
+        ]
+    );
+    assert_eq!(log.read(LogOffset(0), 9).expect("readable").len(), 2);
 }

@@ -1,15 +1,19 @@
 //! The one thread that writes the log: drains what waits into one transaction, syncs, replies.
+//!
+//! A transaction that failed is tried once more, after the reserve was given up and the store opened again: what it
+//! had written may be on disk, and then its events are found as duplicates.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 
-use redb::Database;
 use shared_model::ids::LogOffset;
 use tokio::sync::oneshot;
 
+use super::store::Store;
 use super::tables::{self, EncodedRecord};
 use super::{AppendOutcome, EventLogError, Progress};
+use crate::reserve::Reserve;
 
 /// A batch and where its outcomes go.
 pub(super) struct AppendRequest {
@@ -18,7 +22,8 @@ pub(super) struct AppendRequest {
 }
 
 pub(super) struct Writer {
-    pub(super) database: Arc<Database>,
+    pub(super) store: Arc<Store>,
+    pub(super) reserve: Option<Arc<Reserve>>,
     pub(super) progress: Arc<Progress>,
     pub(super) receiver: Receiver<AppendRequest>,
     pub(super) commit_records_max: usize,
@@ -53,7 +58,7 @@ impl Writer {
             .iter()
             .map(|request| request.records.as_slice())
             .collect();
-        match tables::commit(&self.database, &batches, start, self.id_memory_millis) {
+        match self.write(&batches, start) {
             Ok((outcomes, end)) => {
                 self.progress.is_writable.store(true, Ordering::Relaxed);
                 if end > start {
@@ -67,15 +72,70 @@ impl Writer {
             Err(error) => {
                 self.progress.is_writable.store(false, Ordering::Relaxed);
                 tracing::error!(%error, "the log cannot be written");
-                let error = EventLogError::from(error);
                 for request in group {
                     reply(request, Err(error.clone()));
                 }
-                start
+                self.end_on_disk(start)
             }
         }
     }
+
+    /// The end after a failure: what was written without being acknowledged counts, once it is there.
+    fn end_on_disk(&self, known: LogOffset) -> LogOffset {
+        let read = self
+            .store
+            .database()
+            .and_then(|database| tables::end(&database));
+        let end = read.unwrap_or(known); // cannot be read: the next batch opens the store again
+        if end > known {
+            self.progress.advance(end);
+        }
+        end
+    }
+
+    fn write(
+        &self,
+        batches: &[&[EncodedRecord]],
+        start: LogOffset,
+    ) -> Result<Written, EventLogError> {
+        let error = match self.try_write(batches, start) {
+            Ok(written) => return Ok(written),
+            Err(error) => error,
+        };
+        let has_made_room = error.is_disk_full()
+            && self
+                .reserve
+                .as_ref()
+                .is_some_and(|reserve| reserve.give_up());
+        if has_made_room {
+            tracing::warn!(
+                "the disk is full: the log goes on with its reserve, nothing is published"
+            );
+        }
+        // Without a store that is open again nothing more could be written or read.
+        self.store.reopen()?;
+        let was_broken_before = matches!(&error, EventLogError::Reopening)
+            || matches!(&error, EventLogError::Storage(error) if matches!(&**error, redb::Error::PreviousIo));
+        if has_made_room || was_broken_before {
+            let end = tables::end(&*self.store.database()?)?;
+            return self.try_write(batches, end);
+        }
+        Err(error)
+    }
+
+    fn try_write(
+        &self,
+        batches: &[&[EncodedRecord]],
+        start: LogOffset,
+    ) -> Result<Written, EventLogError> {
+        let database = self.store.database()?;
+        let written = tables::commit(&database, batches, start, self.id_memory_millis);
+        written.map_err(EventLogError::from)
+    }
 }
+
+/// Outcomes per batch, and the new end.
+type Written = (Vec<Vec<AppendOutcome>>, LogOffset);
 
 fn reply(request: AppendRequest, outcomes: Result<Vec<AppendOutcome>, EventLogError>) {
     // A sender that hung up no longer wants the outcome; its records are safe all the same.

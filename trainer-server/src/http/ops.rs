@@ -18,8 +18,9 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Events can be taken in, and there is a version or there cannot be one yet.
-pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str, Problem> {
+/// Events can be taken in, and there is a version or there cannot be one yet. A trainer that pauses is said, but a server
+/// that ranks and takes events is ready all the same.
+pub(super) async fn readyz(State(state): State<AppState>) -> Result<String, Problem> {
     if *state.stopping.borrow() {
         return Err(Problem::unavailable("the server is stopping"));
     }
@@ -27,7 +28,10 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str
         return Err(Problem::unavailable("the event log cannot be written"));
     }
     if state.publisher.latest().is_some() {
-        return Ok("ready\n");
+        return Ok(match state.recommender.status()["paused"].as_str() {
+            Some(why) => format!("ready, but nothing is published: {why}\n"),
+            None => "ready\n".to_owned(),
+        });
     }
     if let Some(error) = state.recommender.status()["error"].as_str() {
         let detail = format!("there is no version, and the trainer stopped: {error}");
@@ -38,7 +42,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str
             "the first version is not published yet",
         ));
     }
-    Ok("ready\n")
+    Ok("ready\n".to_owned())
 }
 
 pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
@@ -47,7 +51,8 @@ pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
     let trainer = state.recommender.status();
     let counters = state.publisher.counters();
     let canary = state.publisher.newest(Channel::Canary);
-    let canary = canary.filter(|_| state.publisher.has_canary());
+    let canary = canary.filter(|canary| canary.manifest.channel == Channel::Canary);
+    let store = state.publisher.store_use();
     Json(json!({
         "freshet": env!("CARGO_PKG_VERSION"),
         "model": state.publisher.model(),
@@ -76,6 +81,11 @@ pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
             "version": canary.map(|canary| canary.manifest.version),
             "num_pages": state.publisher.num_cohort_pages(),
             "faults": state.reports.by_code(),
+        },
+        "store": {
+            "used_bytes": store.used_bytes,
+            "disk_bytes_max": store.bytes_max,
+            "is_reserve_held": store.is_reserve_held,
         },
         "trainer": trainer,
     }))
@@ -140,6 +150,14 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
         let delta_bytes = manifest.delta.as_ref().map_or(0, |delta| delta.blob.bytes);
         text.gauge("last_delta_bytes", "Size of the newest delta", delta_bytes);
     }
+    let store = state.publisher.store_use();
+    let used = "Bytes of blobs and manifests";
+    text.gauge("store_bytes", used, store.used_bytes);
+    let held = "Whether the room that is kept free for the log is in place";
+    text.gauge("reserve_held", held, u64::from(store.is_reserve_held));
+    let is_paused = state.recommender.status()["paused"].is_string();
+    let paused = "Whether versions cannot be written at the moment";
+    text.gauge("publishing_paused", paused, u64::from(is_paused));
     let published = state.publisher.counters();
     text.counter(
         "versions_published_total",

@@ -158,6 +158,15 @@ impl Problem {
         problem
     }
 
+    /// Nothing of the request was stored.
+    fn storage_full() -> Self {
+        let (kind, title) = ("/problems/storage-full", "Storage full");
+        let detail = "the disk of the event log is full; nothing was stored, send again later";
+        let mut problem = Self::new(StatusCode::INSUFFICIENT_STORAGE, kind, title, detail);
+        problem.retry_after_secs = Some(10);
+        problem
+    }
+
     pub(super) fn internal() -> Self {
         let (kind, title) = ("/problems/internal", "Internal error");
         let detail = "the server failed; its log says why";
@@ -185,7 +194,12 @@ impl From<EventLogError> for Problem {
             EventLogError::RecordTooLarge { record_idx, actual } => {
                 Self::too_large(format!("element {record_idx} takes {actual} bytes"))
             }
+            EventLogError::Storage(_) if error.is_disk_full() => {
+                tracing::error!(%error, "the disk is full, the log refused a request");
+                Self::storage_full()
+            }
             EventLogError::Malformed { .. }
+            | EventLogError::Reopening
             | EventLogError::Format { .. }
             | EventLogError::Directory { .. }
             | EventLogError::Storage(_) => {

@@ -57,7 +57,9 @@ pub(super) fn check_name(by: Option<&str>) -> Result<(), Problem> {
 pub(super) fn problem_of(error: OrderError) -> Problem {
     let detail = error.to_string();
     match error {
-        OrderError::Busy | OrderError::Stopped => Problem::unavailable(detail),
+        OrderError::Busy | OrderError::Stopped | OrderError::NotStored { .. } => {
+            Problem::unavailable(detail)
+        }
         OrderError::NotPublished => Problem::not_published(),
         OrderError::NotKept { .. } => Problem::not_found(detail),
         OrderError::OtherEncoder { .. }

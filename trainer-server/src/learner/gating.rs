@@ -134,7 +134,7 @@ impl Learner {
 
     /// The gate over events of many batches, for a release: it changes every score a little, so that one event says
     /// nothing about it. Both versions score anew. The live version has learned these events, so its log loss on them
-    /// flatters it; where newer ones have tried the release, `tried` is what they have said.
+    /// flatters it; where newer ones have tried the release, `tried` is what they have said, with the rise that is allowed.
     ///
     /// # Errors
     /// The candidate must not be published.
@@ -143,7 +143,7 @@ impl Learner {
         (state, candidate): (&CodeState, &ReadyVersion),
         trained: &Scorer,
         source: &Source<'_>,
-        tried: Option<PairedLoss>,
+        tried: Option<(PairedLoss, f32)>,
     ) -> Result<GateFigures, GateError> {
         let Some(live) = &self.live else {
             return Err(GateError::SelfTest("nothing is live yet".to_owned()));
@@ -168,11 +168,10 @@ impl Learner {
         candidate: &ReadyVersion,
         trained: &Scorer,
         live: &LiveModel,
-        tried: Option<PairedLoss>,
+        tried: Option<(PairedLoss, f32)>,
     ) -> Result<GateFigures, GateError> {
         let mut bounds = self.bounds();
-        if let Some(loss) = tried {
-            let rise_max = self.config.gate.trial_rise_max;
+        if let Some((loss, rise_max)) = tried {
             if loss.rise() > rise_max {
                 return Err(GateError::LogLoss { loss, rise_max });
             }

@@ -349,26 +349,34 @@ impl Learner {
             parameters: &training.parameters,
             encoder_generation,
         };
+        let spread = training.trial.as_ref().map_or(1.0, Trial::spread);
+        let rise_max = spread * self.config.gate.trial_rise_max;
         let tried = |share| {
             training
                 .trial
                 .as_ref()
                 .and_then(|trial| trial.paired(share))
         };
-        let judged = chosen.and_then(tried);
+        let judged = chosen.and_then(tried).map(|loss| (loss, rise_max));
         let checked = self
             .check_release((&state, &ready), &trained, &source, judged)
             .await;
         if checked.is_err() && training.carries_texts {
             self.take_back_texts();
         }
-        let rise_max = self.config.gate.trial_rise_max;
         if checked.is_err() && tried(1.0).is_some_and(|as_is| as_is.rise() > rise_max) {
             tracing::warn!("the trained weights lose to the live version and are taken back");
             self.return_to_live();
         }
         training.figures = Some(checked?);
         Ok((state, ready))
+    }
+
+    /// Goes on without a release that could not be published.
+    pub fn release_was_dropped(&mut self, training: &ReleaseTraining) {
+        if training.carries_texts {
+            self.take_back_texts();
+        }
     }
 
     /// Takes over what a release has trained that was published.

@@ -20,6 +20,9 @@ use crate::gate::{PairedLoss, log_losses, mean_log_loss};
 /// Events below which a trial that ran out of time says nothing: the gate's old comparison stands then.
 const EVENTS_MIN: u64 = 64;
 
+/// Events from which on the bound of the rise over the live versions holds as it is.
+const EVENTS_FULL: f64 = 512.0;
+
 /// What the events so far say.
 #[derive(Debug, Clone)]
 pub(super) struct Trial {
@@ -88,6 +91,12 @@ impl Trial {
             candidate: (candidate.loss / num_events) as f32, // a loss of some nats
             live: (self.live_loss / num_events) as f32,      // likewise
         })
+    }
+
+    /// How much wider a mean over its events spreads than one over as many as [`EVENTS_FULL`]; at least 1.
+    pub(super) fn spread(&self) -> f32 {
+        let share = EVENTS_FULL / self.num_events.max(1) as f64; // exact below 2^53
+        share.sqrt().max(1.0) as f32 // at most some dozen
     }
 
     /// Mean log loss of every candidate, by the share that it keeps, for the log.
@@ -226,6 +235,7 @@ mod tests {
         assert_eq!(trial.chosen(), Some(0.0));
         assert!(trial.is_complete());
         assert_eq!(trial.losses()[0], (1.0, 0.2));
+        assert!((trial.spread() - 51.2_f32.sqrt()).abs() < 1e-5);
         trial.live_loss = 4.0;
         let paired = trial.paired(1.0).expect("asked about");
         assert_eq!(

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use shared_model::ids::BlobId;
 use shared_model::manifest::BlobRef;
@@ -35,6 +36,8 @@ pub enum BlobError {
 #[derive(Debug)]
 pub struct BlobStore {
     dir: PathBuf,
+    /// Bytes of all files.
+    bytes: AtomicU64,
 }
 
 impl BlobStore {
@@ -46,6 +49,7 @@ impl BlobStore {
         files::prepare_dir(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
+            bytes: AtomicU64::new(files::sum_of_lens(dir)?),
         })
     }
 
@@ -56,8 +60,11 @@ impl BlobStore {
     pub fn put(&self, bytes: &[u8]) -> Result<BlobRef, BlobError> {
         let id = BlobId::of(bytes);
         if !matches!(self.get(id), Ok(Some(_))) {
+            let replaced = files::len(&self.path(id)); // damaged
             files::write_whole(&self.dir, &id.to_hex(), bytes)
                 .map_err(|source| BlobError::Io { id, source })?;
+            self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed); // widening
+            self.bytes.fetch_sub(replaced, Ordering::Relaxed);
         }
         Ok(BlobRef {
             id,
@@ -96,7 +103,16 @@ impl BlobStore {
     /// # Errors
     /// The file system failed.
     pub fn remove(&self, id: BlobId) -> Result<(), BlobError> {
-        files::remove(&self.dir, &id.to_hex()).map_err(|source| BlobError::Io { id, source })
+        let removed = files::remove(&self.dir, &id.to_hex());
+        let bytes = removed.map_err(|source| BlobError::Io { id, source })?;
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Bytes of all blobs.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// All blobs in the folder, in order of their names.
@@ -129,6 +145,7 @@ mod tests {
         assert!(store.contains(&blob));
         assert!(matches!(store.get(blob.id), Err(BlobError::Damaged { .. })));
         store.put(b"freshet").expect("written");
+        assert_eq!(store.bytes(), 7);
         assert_eq!(
             store.get(blob.id).expect("read").as_deref(),
             Some(b"freshet".as_slice())
@@ -143,6 +160,7 @@ mod tests {
         std::fs::write(&torn, b"fres").expect("write");
         let store = BlobStore::open(dir.path()).expect("opens");
         assert!(!torn.exists());
+        assert_eq!(store.bytes(), 0);
         assert_eq!(store.list().expect("list"), []);
         assert_eq!(store.get(id).expect("read"), None);
     }

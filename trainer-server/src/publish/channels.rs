@@ -6,7 +6,8 @@
 //! ```
 //! Both channels take their numbers from one counter, so a page that changes channel never goes back in number:
 //! the cohort leaves the canary when a stable version comes out after it. While no canary runs, the cohort hears what
-//! everyone hears. Not here: who is of the cohort (`http`), and how long a canary runs (`canary`).
+//! everyone hears. A canary ends with the announcement that ends it and not before: where that version cannot be
+//! written, the cohort keeps what it has. Not here: who is of the cohort (`http`), and how long a canary runs (`canary`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +16,26 @@ use shared_model::manifest::{Channel, VersionKind};
 use tokio::sync::watch;
 
 use super::{NewVersion, PublishError, Published, Publisher};
+
+/// Whom a version reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Everyone but the cohort of a canary that runs.
+    Stable,
+    /// The cohort; the first begins a canary.
+    Canary,
+    /// Everyone: a canary that runs ends with it.
+    All,
+}
+
+impl Reach {
+    pub(super) fn channel(self) -> Channel {
+        match self {
+            Self::Stable | Self::All => Channel::Stable,
+            Self::Canary => Channel::Canary,
+        }
+    }
+}
 
 /// A watched newest version.
 type Newest = watch::Sender<Option<Arc<Published>>>;
@@ -28,11 +49,15 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    pub(super) fn new(newest: Option<Arc<Published>>) -> Self {
+    /// After a start. Where a number above the newest stable version was used, up to `highest`, pages may have a
+    /// canary that nobody watches any more: it counts as one that runs until it is taken back.
+    pub(super) fn new(newest: Option<Arc<Published>>, highest: Version) -> Self {
+        let version = newest.as_ref().map(|newest| newest.manifest.version);
+        let cut_off = version.filter(|version| *version < highest);
         Self {
             stable: watch::Sender::new(newest.clone()),
             cohort: watch::Sender::new(newest),
-            canary_since: Mutex::default(),
+            canary_since: Mutex::new(cut_off.map(Version::next)),
         }
     }
 
@@ -58,16 +83,12 @@ impl Channels {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the cohort hears what everyone hears, beginning with the next stable version.
-    pub(super) fn close_canary(&self) {
+    /// Ends the canary: the cohort is told of what everyone has already.
+    pub(super) fn join(&self, latest: &Arc<Published>) {
         *self
             .canary_since
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Tells the cohort of what everyone has already.
-    pub(super) fn join(&self, latest: &Arc<Published>) {
         let version = |published: &Published| published.manifest.version;
         self.cohort.send_if_modified(|newest| {
             let is_there = newest.as_deref().map(version) == Some(version(latest));
@@ -76,31 +97,23 @@ impl Channels {
         });
     }
 
-    /// Undoes [`Self::close_canary`], where nothing came out after it.
-    pub(super) fn reopen_canary(&self, since: Version) {
-        *self
-            .canary_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(since);
-    }
-
-    /// Tells of a version those it is for.
-    pub(super) fn announce(&self, published: &Arc<Published>) {
+    /// Tells of a version those it reaches.
+    pub(super) fn announce(&self, published: &Arc<Published>, reach: Reach) {
         let mut since = self
             .canary_since
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match published.manifest.channel {
-            Channel::Stable => {
-                self.stable.send_replace(Some(Arc::clone(published)));
-                if since.is_none() {
-                    self.cohort.send_replace(Some(Arc::clone(published)));
-                }
-            }
-            Channel::Canary => {
-                since.get_or_insert(published.manifest.version);
-                self.cohort.send_replace(Some(Arc::clone(published)));
-            }
+        match reach {
+            Reach::All => *since = None,
+            Reach::Canary => *since = since.or(Some(published.manifest.version)),
+            Reach::Stable => {}
+        }
+        let newest = || Some(Arc::clone(published));
+        if reach != Reach::Canary {
+            self.stable.send_replace(newest());
+        }
+        if reach != Reach::Stable || since.is_none() {
+            self.cohort.send_replace(newest());
         }
     }
 
@@ -118,12 +131,20 @@ impl Publisher {
     /// # Errors
     /// As [`Self::publish`].
     pub fn publish_canary(&self, new: NewVersion) -> Result<Arc<Published>, PublishError> {
-        self.publish_to(Channel::Canary, new)
+        self.publish_to(Reach::Canary, new)
+    }
+
+    /// Publishes a state for everyone. A canary that runs ends with it: for a release whose canary went well, and for
+    /// what must not be undecided.
+    ///
+    /// # Errors
+    /// As [`Self::publish`]; the cohort keeps the canary then.
+    pub fn publish_for_all(&self, new: NewVersion) -> Result<Arc<Published>, PublishError> {
+        self.publish_to(Reach::All, new)
     }
 
     /// Takes a canary back, of this run or of one that a crash ended: the newest stable codes under a number above its
-    /// versions, for everyone. `None` where the newest stable version is
-    /// the newer one already: the cohort is told of it.
+    /// versions, for everyone. `None` where the newest stable version is the newer one already: the cohort is told of it.
     ///
     /// # Errors
     /// As [`Self::publish`]; the cohort keeps the canary then.
@@ -135,28 +156,13 @@ impl Publisher {
             return Ok(None);
         };
         if self.next_version() == latest.manifest.version.next() {
-            self.close_canary();
             self.shared.channels.join(&latest);
             return Ok(None);
         }
-        let since = self.shared.channels.canary_since();
-        self.close_canary();
-        let published = self.publish(again(&latest, created_at));
-        if published.is_err()
-            && let Some(since) = since
-        {
-            self.shared.channels.reopen_canary(since);
-        }
-        published.map(Some)
+        self.publish_for_all(again(&latest, created_at)).map(Some)
     }
 
-    /// From now on the cohort hears what everyone hears, beginning with the next stable version: for a release whose
-    /// canary went well.
-    pub fn close_canary(&self) {
-        self.shared.channels.close_canary();
-    }
-
-    /// Whether the cohort has other versions than everyone.
+    /// Whether the cohort has other versions than everyone, or may have some of before the start.
     #[must_use]
     pub fn has_canary(&self) -> bool {
         self.shared.channels.canary_since().is_some()

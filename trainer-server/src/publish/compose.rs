@@ -334,7 +334,7 @@ impl Shared {
     fn keep_merged(&self, order: Order, target: Version, bytes: &[u8]) -> Result<(), PublishError> {
         let num_bytes = bytes.len() as u64; // widening
         let _tidy = self.tidy();
-        if !self.make_room(num_bytes, order.now_millis) {
+        if !self.make_room(num_bytes, order.now_millis) || !self.has_room_for(num_bytes) {
             return Ok(());
         }
         let blob = self.blobs.put(bytes)?;
@@ -361,33 +361,46 @@ impl Shared {
     /// Removes the merged deltas that were handed out longest ago until `bytes` fit; `false` where
     /// the rest may still be on the way to pages.
     fn make_room(&self, bytes: u64, now_millis: i64) -> bool {
-        let bytes_max = self.config.composed_bytes_max;
-        let grace_millis = self.grace_millis();
         loop {
             let (_, kept) = self.composer.kept();
-            if kept + bytes <= bytes_max {
+            if kept + bytes <= self.config.composed_bytes_max {
                 return true;
             }
-            let made = self.composer.desk().made.clone();
-            let last_use = |id: BlobId, made: &Made| self.handed.last(id).unwrap_or(made.made_at);
-            let oldest = made.iter().min_by_key(|(id, made)| last_use(**id, made));
-            let Some((id, made)) = oldest else {
-                return false; // larger than all room there is
-            };
-            let (id, made) = (*id, *made);
-            // Plans are marked under the graph's lock: none can name the blob from here on.
-            let mut graph = self.graph_mut();
-            let handed_at = self.handed.last(id);
-            if handed_at.is_some_and(|at| now_millis < at.saturating_add(grace_millis)) {
+            if !self.drop_oldest_merged(now_millis) {
                 return false;
             }
-            let is_still_named = graph.remove_edge(made.target, made.base, id);
-            drop(graph);
-            self.composer.desk().made.remove(&id);
-            if !is_still_named && let Err(error) = self.blobs.remove(id) {
-                tracing::warn!(%error, "cannot remove a merged delta");
-            }
         }
+    }
+
+    /// Removes all merged deltas that are not on their way to a page.
+    pub(super) fn drop_merged(&self, now_millis: i64) {
+        let _tidy = self.tidy();
+        while self.drop_oldest_merged(now_millis) {}
+    }
+
+    /// Removes the merged delta that was handed out longest ago; `false` where there is none, or it may still be on
+    /// its way to a page.
+    fn drop_oldest_merged(&self, now_millis: i64) -> bool {
+        let made = self.composer.desk().made.clone();
+        let last_use = |id: BlobId, made: &Made| self.handed.last(id).unwrap_or(made.made_at);
+        let oldest = made.iter().min_by_key(|(id, made)| last_use(**id, made));
+        let Some((id, made)) = oldest else {
+            return false;
+        };
+        let (id, made) = (*id, *made);
+        // Plans are marked under the graph's lock: none can name the blob from here on.
+        let mut graph = self.graph_mut();
+        let handed_at = self.handed.last(id);
+        if handed_at.is_some_and(|at| now_millis < at.saturating_add(self.grace_millis())) {
+            return false;
+        }
+        let is_still_named = graph.remove_edge(made.target, made.base, id);
+        drop(graph);
+        self.composer.desk().made.remove(&id);
+        if !is_still_named && let Err(error) = self.blobs.remove(id) {
+            tracing::warn!(%error, "cannot remove a merged delta");
+        }
+        true
     }
 }
 

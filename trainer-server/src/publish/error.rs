@@ -29,6 +29,24 @@ pub enum PublishError {
     /// A blob failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// What is published takes as much as it may.
+    #[error(
+        "blobs and manifests take {used_bytes} bytes, {needed_bytes} more are needed and store.disk_bytes_max is {bytes_max}"
+    )]
+    DiskLimit {
+        /// By blobs and manifests now.
+        used_bytes: u64,
+        /// By the version.
+        needed_bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// The log needed the room that is kept free for it.
+    #[error("the disk has no room for the reserve that the event log needed: {source}")]
+    NoReserve {
+        /// What the system said.
+        source: io::Error,
+    },
     /// A state could not be encoded.
     #[error("cannot encode version {version}: {source}")]
     Encode {
@@ -85,4 +103,24 @@ pub enum PublishError {
         /// Name in the configuration.
         expected: String,
     },
+}
+
+impl PublishError {
+    /// Whether the same version may go out later: room, a disk or a key is missing, and no rule is broken.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Io { .. }
+            | Self::Keys(_)
+            | Self::Blob(_)
+            | Self::DiskLimit { .. }
+            | Self::NoReserve { .. } => true,
+            Self::Encode { .. }
+            | Self::NotReproduced { .. }
+            | Self::Manifest { .. }
+            | Self::LearnedBackwards { .. }
+            | Self::NoState { .. }
+            | Self::OtherModel { .. } => false,
+        }
+    }
 }

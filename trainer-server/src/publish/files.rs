@@ -7,15 +7,22 @@ use std::path::Path;
 /// Start of the names of files that are not finished.
 const TEMP_PREFIX: &str = ".unfinished-";
 
-/// Writes `dir/name`: temporary file, sync, rename, sync of the directory.
+/// Writes `dir/name`: temporary file, sync, rename, sync of the directory. Where the temporary file cannot be
+/// finished it is removed: on a full disk half a file would keep room from what is smaller.
 pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temp = dir.join(format!("{TEMP_PREFIX}{name}"));
-    let mut file = File::create(&temp)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&temp, dir.join(name))?;
+    let written = write_synced(&temp, bytes).and_then(|()| fs::rename(&temp, dir.join(name)));
+    if written.is_err() {
+        fs::remove_file(&temp).ok(); // the error that is told is the first one
+    }
+    written?;
     sync_dir(dir)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Writes `dir/name` whole, where `is_secret` readable by its owner only; fails where it exists.
@@ -40,7 +47,7 @@ pub(super) fn write_new(dir: &Path, name: &str, bytes: &[u8], is_secret: bool) -
 }
 
 /// Makes renames and removals in `dir` survive a power loss.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
@@ -72,10 +79,24 @@ pub(super) fn list_names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes `dir/name`; a file that is not there is fine.
-pub(super) fn remove(dir: &Path, name: &str) -> io::Result<()> {
-    match fs::remove_file(dir.join(name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Removes `dir/name` and answers how large it was; a file that is not there is fine, and of 0 bytes.
+pub(super) fn remove(dir: &Path, name: &str) -> io::Result<u64> {
+    let path = dir.join(name);
+    let bytes = len(&path);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+        Ok(()) => Ok(bytes),
     }
+}
+
+/// Bytes of a file; 0 where there is none.
+pub(super) fn len(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| file.len())
+}
+
+/// Bytes of all finished files in `dir`.
+pub(super) fn sum_of_lens(dir: &Path) -> io::Result<u64> {
+    let names = list_names(dir)?;
+    Ok(names.iter().map(|name| len(&dir.join(name))).sum())
 }

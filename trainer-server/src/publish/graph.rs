@@ -65,6 +65,11 @@ impl VersionGraph {
             .map(|(version, _)| *version)
     }
 
+    /// The oldest version.
+    pub(super) fn first(&self) -> Option<Version> {
+        self.edges.keys().next().copied()
+    }
+
     pub(super) fn contains(&self, version: Version) -> bool {
         self.edges.contains_key(&version)
     }

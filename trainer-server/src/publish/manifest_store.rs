@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use shared_model::ids::Version;
 use shared_model::manifest::DeltaRef;
@@ -19,6 +20,8 @@ const BROKEN_SUFFIX: &str = ".broken";
 #[derive(Debug)]
 pub(super) struct ManifestStore {
     dir: PathBuf,
+    /// Bytes of all files.
+    bytes: AtomicU64,
 }
 
 impl ManifestStore {
@@ -27,6 +30,7 @@ impl ManifestStore {
         files::prepare_dir(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
+            bytes: AtomicU64::new(files::sum_of_lens(dir)?),
         })
     }
 
@@ -54,11 +58,24 @@ impl ManifestStore {
 
     /// Stores a signed manifest durably: the commit point of its version.
     pub(super) fn write(&self, version: Version, signed: &str) -> io::Result<()> {
-        files::write_whole(
-            &self.dir,
-            &file_name(version, MANIFEST_SUFFIX),
-            signed.as_bytes(),
-        )
+        self.write_file(&file_name(version, MANIFEST_SUFFIX), signed.as_bytes())
+    }
+
+    /// Bytes of all manifests and lists.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn write_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        files::write_whole(&self.dir, name, bytes)?;
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed); // widening
+        Ok(())
+    }
+
+    fn remove_file(&self, name: &str) -> io::Result<()> {
+        let bytes = files::remove(&self.dir, name)?;
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The merged deltas that end in a version; losing the list costs bytes, never correctness.
@@ -72,7 +89,7 @@ impl ManifestStore {
 
     pub(super) fn write_skips(&self, version: Version, skips: &[DeltaRef]) -> io::Result<()> {
         let bytes = serde_json::to_vec(skips).expect("plain values always serialize");
-        files::write_whole(&self.dir, &file_name(version, SKIPS_SUFFIX), &bytes)
+        self.write_file(&file_name(version, SKIPS_SUFFIX), &bytes)
     }
 
     /// Puts a manifest aside and keeps its number used.
@@ -85,10 +102,32 @@ impl ManifestStore {
         files::sync_dir(&self.dir)
     }
 
+    /// Removes a manifest whose write failed, wherever it came to, and makes that last.
+    pub(super) fn remove_unclear(&self, version: Version) -> io::Result<()> {
+        // It was not counted, so nothing is taken off.
+        files::remove(&self.dir, &file_name(version, MANIFEST_SUFFIX))?;
+        files::sync_dir(&self.dir)
+    }
+
+    /// Removes manifests that were put aside below `floor`, the oldest version that is kept: higher numbers than
+    /// theirs are in use, so theirs are never given again.
+    pub(super) fn prune_broken(&self, floor: Version) -> io::Result<()> {
+        for name in files::list_names(&self.dir)? {
+            let number = name
+                .split_at_checked(20)
+                .and_then(|(digits, _)| digits.parse().ok());
+            if name.ends_with(BROKEN_SUFFIX) && number.is_some_and(|number| Version(number) < floor)
+            {
+                self.remove_file(&name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes everything about a version.
     pub(super) fn remove(&self, version: Version) -> io::Result<()> {
-        files::remove(&self.dir, &file_name(version, SKIPS_SUFFIX))?;
-        files::remove(&self.dir, &file_name(version, MANIFEST_SUFFIX))
+        self.remove_file(&file_name(version, SKIPS_SUFFIX))?;
+        self.remove_file(&file_name(version, MANIFEST_SUFFIX))
     }
 }
 

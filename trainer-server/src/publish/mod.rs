@@ -21,6 +21,7 @@ pub mod keyring;
 mod manifest_store;
 mod press;
 mod recover;
+mod room;
 mod signing_key;
 mod states;
 
@@ -34,18 +35,19 @@ use base64::Engine;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, LogOffset, Version};
 use shared_model::manifest::{
-    self, Announcement, Channel, DeltaRef, Manifest, SelfTest, UpdatePlan, VersionKind,
+    self, Announcement, Channel, Manifest, SelfTest, UpdatePlan, VersionKind,
 };
 use tokio::sync::watch;
 
 use crate::config::PublishConfig;
 pub use blob_store::{BlobError, BlobStore};
-use channels::{Channels, again};
+use channels::{Channels, Reach, again};
 use compose::{Composer, HandedOut};
 pub use error::PublishError;
 use graph::VersionGraph;
 use keyring::Keyring;
 use manifest_store::ManifestStore;
+pub use room::{StoreLimits, StoreUse};
 use states::StateCache;
 
 /// A state to be published, with what its manifest has to say.
@@ -137,6 +139,7 @@ struct Shared {
     keyring: RwLock<Arc<Keyring>>,
     blobs: BlobStore,
     manifests: ManifestStore,
+    limits: StoreLimits,
     channels: Channels,
     graph: RwLock<VersionGraph>,
     counters: Mutex<PublishCounters>,
@@ -178,6 +181,9 @@ impl Shared {
 /// What only the publishing thread needs.
 struct Press {
     next_version: Version,
+    /// A version whose manifest could not be written but may lie on disk all the same: it is removed before another
+    /// is written, since nobody was told of it and what it learned is learned again.
+    unclear: Option<Version>,
     /// For each skip stride, the last version that is a multiple of it, and its state.
     anchors: Vec<Option<(Version, Arc<CodeState>)>>,
 }
@@ -192,6 +198,19 @@ impl Publisher {
         data_dir: &Path,
         model: &str,
         config: &PublishConfig,
+    ) -> Result<Self, PublishError> {
+        Self::open_within(data_dir, model, config, StoreLimits::default())
+    }
+
+    /// [`Self::open`] with limits on what is taken of the disk.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_within(
+        data_dir: &Path,
+        model: &str,
+        config: &PublishConfig,
+        limits: StoreLimits,
     ) -> Result<Self, PublishError> {
         let at = |action| {
             move |source| PublishError::Io {
@@ -222,7 +241,8 @@ impl Publisher {
             keyring: RwLock::new(Arc::new(keyring)),
             blobs,
             manifests,
-            channels: Channels::new(recovered.published.map(Arc::new)),
+            limits,
+            channels: Channels::new(recovered.published.map(Arc::new), recovered.highest),
             graph: RwLock::new(recovered.graph),
             counters: Mutex::default(),
             composer: Composer::new(),
@@ -231,6 +251,7 @@ impl Publisher {
             tidy: Mutex::default(),
             press: Mutex::new(Press {
                 next_version: recovered.highest.next(),
+                unclear: None,
                 anchors,
             }),
         };
@@ -242,64 +263,40 @@ impl Publisher {
     /// Publishes a state as the next version: blobs, then the manifest, then the announcement.
     ///
     /// # Errors
-    /// The file system failed, the state cannot be encoded, or the offsets run backwards. Nothing is
-    /// announced then, and the version before stays the newest.
+    /// The file system failed or has no room, the state cannot be encoded, or the offsets run backwards. Nothing is
+    /// announced then, nothing of it stays on disk, and the version before stays the newest.
     pub fn publish(&self, new: NewVersion) -> Result<Arc<Published>, PublishError> {
-        self.publish_to(Channel::Stable, new)
+        self.publish_to(Reach::Stable, new)
     }
 
-    fn publish_to(
-        &self,
-        channel: Channel,
-        new: NewVersion,
-    ) -> Result<Arc<Published>, PublishError> {
+    fn publish_to(&self, reach: Reach, new: NewVersion) -> Result<Arc<Published>, PublishError> {
         let shared = &self.shared;
         let mut press = shared.press.lock().unwrap_or_else(PoisonError::into_inner);
-        let previous = shared.channels.newest(channel);
-        let version = press.next_version;
-        check_offsets(version, &new, previous.as_deref())?;
-
-        let delta = shared.encode_delta(version, &new.state, previous.as_deref())?;
-        let delta_ref = match (&previous, &delta) {
-            (Some(previous), Some(bytes)) => Some(DeltaRef {
-                base_version: previous.manifest.version,
-                blob: shared.blobs.put(bytes)?,
-            }),
-            _ => None,
-        };
-        let is_due = shared.needs_snapshot(version, new.kind, channel, delta_ref.as_ref());
-        let snapshot = if is_due {
-            Some(shared.put_snapshot(version, &new.state)?)
-        } else {
-            None
-        };
-        let keyring = shared.keyring();
-        let key = keyring.signer(new.created_at)?;
-        // From here on the number may be on disk: it is used, whatever happens.
-        press.next_version = version.next();
-        let state = Arc::clone(&new.state);
-        let previous = previous.as_deref();
-        let mut manifest = shared.manifest(version, new, channel, delta_ref, snapshot, previous);
-        manifest.key_set = keyring.number();
-        manifest
-            .check()
-            .map_err(|source| PublishError::Manifest { version, source })?;
-        let signed = manifest::sign(&manifest, key);
-        let signed = String::from_utf8(signed).expect("a signed manifest is JSON");
-        shared
-            .manifests
-            .write(version, &signed)
-            .map_err(|source| shared.io("cannot write a manifest", source))?;
-
-        let inline_max = shared.config.inline_delta_bytes_max;
-        let inline_delta = delta.filter(|bytes| bytes.len() <= inline_max);
-        let published = Arc::new(Published::new(manifest, signed, state, inline_delta));
-        shared.announce(&published);
-        if channel == Channel::Stable {
+        shared.settle_unclear(&mut press)?;
+        let mut written = Vec::new();
+        let published = shared.press_version(&mut press, reach.channel(), new, &mut written);
+        let published = published.inspect_err(|_| shared.sweep(&written))?;
+        shared.announce(&published, reach);
+        if reach != Reach::Canary {
             shared.write_skips(&mut press, &published);
         }
-        shared.retire(version, published.manifest.created_at);
+        let manifest = &published.manifest;
+        shared.retire(manifest.version, manifest.created_at);
         Ok(published)
+    }
+
+    /// Whether there is room for a small version, after what may go has gone.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn check_room(&self, now_millis: i64) -> Result<(), PublishError> {
+        self.shared.check_room(now_millis)
+    }
+
+    /// What published versions take of the disk.
+    #[must_use]
+    pub fn store_use(&self) -> StoreUse {
+        self.shared.store_use()
     }
 
     /// Publishes the newest state again with a new expiry, once less than half of its time is left or there is another

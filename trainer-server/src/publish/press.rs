@@ -13,10 +13,88 @@ use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, Version};
 use shared_model::manifest::{self, BlobRef, Channel, DeltaRef, Manifest, VersionKind};
 
+use super::channels::Reach;
 use super::graph::{Edge, VersionGraph};
-use super::{NewVersion, Press, PublishError, Published, Shared};
+use super::{NewVersion, Press, PublishError, Published, Shared, StoreUse, check_offsets};
 
 impl Shared {
+    /// Writes blobs and manifest of the next version; `written` are its blobs so far, whatever happens.
+    pub(super) fn press_version(
+        &self,
+        press: &mut Press,
+        channel: Channel,
+        new: NewVersion,
+        written: &mut Vec<BlobId>,
+    ) -> Result<Arc<Published>, PublishError> {
+        let previous = self.channels.newest(channel);
+        let version = press.next_version;
+        check_offsets(version, &new, previous.as_deref())?;
+
+        let delta = self.encode_delta(version, &new.state, previous.as_deref())?;
+        let planned = previous
+            .as_ref()
+            .zip(delta.as_ref())
+            .map(|(previous, bytes)| DeltaRef {
+                base_version: previous.manifest.version,
+                blob: BlobRef {
+                    id: BlobId::of(bytes),
+                    bytes: bytes.len() as u64, // widening
+                },
+            });
+        let snapshot = if self.needs_snapshot(version, new.kind, channel, planned.as_ref()) {
+            let bytes = encode_snapshot(&new.state, version);
+            Some(bytes.map_err(|source| PublishError::Encode { version, source })?)
+        } else {
+            None
+        };
+        let num_bytes = [&delta, &snapshot]
+            .into_iter()
+            .flatten()
+            .map(Vec::len)
+            .sum::<usize>();
+        self.make_room_for(num_bytes as u64, new.created_at)?; // widening
+        let mut put = |bytes: &Vec<u8>| {
+            written.push(BlobId::of(bytes));
+            self.blobs.put(bytes)
+        };
+        if planned.is_some() {
+            delta.as_ref().map(&mut put).transpose()?;
+        }
+        let snapshot = snapshot.as_ref().map(&mut put).transpose()?;
+
+        let keyring = self.keyring();
+        let key = keyring.signer(new.created_at)?;
+        // From here on the number may be on disk: it is used, whatever happens.
+        press.next_version = version.next();
+        let state = Arc::clone(&new.state);
+        let previous = previous.as_deref();
+        let mut manifest = self.manifest(version, new, channel, planned, snapshot, previous);
+        manifest.key_set = keyring.number();
+        manifest
+            .check()
+            .map_err(|source| PublishError::Manifest { version, source })?;
+        let signed = manifest::sign(&manifest, key);
+        let signed = String::from_utf8(signed).expect("a signed manifest is JSON");
+        if let Err(source) = self.manifests.write(version, &signed) {
+            press.unclear = Some(version);
+            return Err(self.io("cannot write a manifest", source));
+        }
+        let inline_max = self.config.inline_delta_bytes_max;
+        let inline_delta = delta.filter(|bytes| bytes.len() <= inline_max);
+        let published = Published::new(manifest, signed, state, inline_delta);
+        Ok(Arc::new(published))
+    }
+
+    /// Removes a manifest of which it is not known whether it was written.
+    pub(super) fn settle_unclear(&self, press: &mut Press) -> Result<(), PublishError> {
+        if let Some(version) = press.unclear {
+            let removed = self.manifests.remove_unclear(version);
+            removed.map_err(|source| self.io("cannot remove a manifest that failed", source))?;
+            press.unclear = None;
+        }
+        Ok(())
+    }
+
     /// The delta from the version before, checked by applying it; `None` where no delta leads from
     /// there (no version, another spec, another encoder, another order of items).
     pub(super) fn encode_delta(
@@ -59,16 +137,6 @@ impl Shared {
         way.is_none_or(|steps| steps.len() >= steps_max)
     }
 
-    pub(super) fn put_snapshot(
-        &self,
-        version: Version,
-        state: &CodeState,
-    ) -> Result<BlobRef, PublishError> {
-        let bytes = encode_snapshot(state, version)
-            .map_err(|source| PublishError::Encode { version, source })?;
-        Ok(self.blobs.put(&bytes)?)
-    }
-
     pub(super) fn manifest(
         &self,
         version: Version,
@@ -104,7 +172,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn announce(&self, published: &Arc<Published>) {
+    pub(super) fn announce(&self, published: &Arc<Published>, reach: Reach) {
         let manifest = &published.manifest;
         let mut graph = self.graph_mut();
         graph.insert(manifest.version, edges_of(manifest));
@@ -118,7 +186,7 @@ impl Shared {
         counters.delta_bytes += manifest.delta.as_ref().map_or(0, |delta| delta.blob.bytes);
         counters.snapshot_bytes += manifest.snapshot.as_ref().map_or(0, |blob| blob.bytes);
         drop(counters);
-        self.channels.announce(published);
+        self.channels.announce(published, reach);
     }
 
     /// Writes merged deltas over the strides that end in this version. Failing costs bytes only.
@@ -149,7 +217,10 @@ impl Shared {
                 let mut graph = self.graph_mut();
                 graph.insert(version, skips.into_iter().map(skip_edge));
             }
-            Err(error) => tracing::warn!(%error, "cannot list merged deltas of version {version}"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot list merged deltas of version {version}");
+                self.remove_unnamed(skips.iter().map(|skip| skip.blob.id));
+            }
         }
     }
 
@@ -162,6 +233,19 @@ impl Shared {
         let version = published.manifest.version;
         let bytes = encode_delta(base, base_version, &published.state, version)
             .map_err(|source| PublishError::Encode { version, source })?;
+        let needed_bytes = bytes.len() as u64; // widening
+        if !self.has_room_for(needed_bytes) {
+            let StoreUse {
+                used_bytes,
+                bytes_max,
+                ..
+            } = self.store_use();
+            return Err(PublishError::DiskLimit {
+                used_bytes,
+                needed_bytes,
+                bytes_max,
+            });
+        }
         Ok(self.blobs.put(&bytes)?)
     }
 
@@ -218,7 +302,7 @@ impl Shared {
         graph.versions_below(backup.min(by_number).min(by_age).min(by_canary))
     }
 
-    fn remove_blob(&self, id: BlobId) {
+    pub(super) fn remove_blob(&self, id: BlobId) {
         if let Err(error) = self.blobs.remove(id) {
             tracing::warn!(%error, "cannot remove a blob");
         }

@@ -109,6 +109,9 @@ pub(super) fn recover(
         manifests.set_aside(version)?;
     }
     remove_orphans(blobs, &graph)?;
+    if let Some(oldest) = graph.first() {
+        manifests.prune_broken(oldest)?;
+    }
     Ok(Recovered {
         published,
         graph,

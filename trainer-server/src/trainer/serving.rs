@@ -34,6 +34,10 @@ pub(super) struct TrainerStatus {
     pub(super) text_encoder: String,
     pub(super) phase: String,
     pub(super) error: Option<String>,
+    /// Why nothing is published at the moment.
+    pub(super) paused: Option<String>,
+    /// Times that publishing paused.
+    pub(super) pauses: u64,
     pub(super) learned_through: u64,
     pub(super) events_trained: u64,
     pub(super) events_skipped: u64,
@@ -117,6 +121,21 @@ impl Serving {
         self.update(|status| {
             "stopped".clone_into(&mut status.phase);
             status.error = Some(error.to_owned());
+        });
+    }
+
+    pub(super) fn paused(&self, why: &str) {
+        self.update(|status| {
+            "paused".clone_into(&mut status.phase);
+            status.pauses += u64::from(status.paused.is_none());
+            status.paused = Some(why.to_owned());
+        });
+    }
+
+    pub(super) fn resumed(&self) {
+        self.update(|status| {
+            "learning".clone_into(&mut status.phase);
+            status.paused = None;
         });
     }
 

@@ -1,7 +1,10 @@
 //! The rounds of the trainer thread.
 
+mod beginning;
 mod canary;
+mod checkpoints;
 mod orders;
+mod pause;
 mod publishing;
 mod releases;
 mod texts;
@@ -19,11 +22,10 @@ use shared_model::edge::engine::ReadyVersion;
 use shared_model::ids::{LogOffset, Version};
 use shared_model::manifest::VersionKind;
 
-use self::canary::Canary;
+use self::canary::{Canary, Leaving};
 use super::serving::Serving;
 use super::{BACKLOG_ROUNDS_MAX, TrainerError, TrainerParts};
 use crate::canary::reports::Reports;
-use crate::checkpoint;
 use crate::clock::now_millis;
 use crate::compress::allowance::ByteAllowance;
 use crate::config::{ClockMode, Config};
@@ -36,16 +38,14 @@ use crate::ledger::{Ledger, Origin, Provenance};
 use crate::preprocess::Batch;
 use crate::publish::Publisher;
 use crate::rollout::{RolloutState, Waiting};
+use pause::Pause;
 use watch::Anchor;
 
 /// Longest wait for events in one round; bounds how late a stop is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 /// Records read at once when nothing is to be learned from them.
 const CATCH_UP_RECORDS: usize = 20_000;
-/// Time between checkpoints, at least.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(20);
-/// Steps between log lines of a warm fit.
-const WARM_FIT_LOG_STEPS: usize = 100;
+
 pub(super) struct Worker {
     config: Arc<Config>,
     log: EventLog,
@@ -74,11 +74,17 @@ pub(super) struct Worker {
     reports: Reports,
     /// A release that a part of the pages tries.
     canary: Option<Canary>,
+    /// One that is taken back as soon as that can be written.
+    leaving: Option<Leaving>,
     /// Whether an operator wants a release before it is due.
     is_release_ordered: bool,
     /// The name that the operator gave who ordered the release.
     release_by: Option<String>,
     anchor: Anchor,
+    /// While a version cannot be written.
+    pause: Option<Pause>,
+    /// Whether the warm fit before the first version is done.
+    is_fitted: bool,
 }
 
 impl Worker {
@@ -93,7 +99,7 @@ impl Worker {
         let latest = parts.publisher.latest();
         let newest = latest.as_ref().map(|latest| latest.manifest.version);
         let mut rollout = RolloutState::open(&parts.config.server.data_dir)?;
-        rollout.settle(newest.unwrap_or_default())?;
+        pause::settle_patiently(&mut rollout, newest.unwrap_or_default(), &serving, &stop);
         let published = latest.map(|latest| latest.manifest.encoder_generation);
         let encoder = texts::open_encoder(&parts.config, &chosen, published)?;
         let encoder_name = texts::encoder_name(&encoder);
@@ -134,53 +140,74 @@ impl Worker {
             ledger: parts.ledger,
             reports: parts.reports,
             canary: None,
+            leaving: None,
             is_release_ordered: false,
             release_by: None,
             anchor: Anchor::default(),
+            pause: None,
+            is_fitted: false,
         };
         worker.restore()?;
         Ok(worker)
     }
 
-    /// Rounds until told to stop.
+    /// Turns until told to stop. One that could not write is tried again later.
     pub(super) fn run(&mut self) -> Result<(), TrainerError> {
         while !self.is_stopped() {
-            self.obey_orders()?;
-            if self.learner.live().is_none() {
-                self.first_version()?;
-                continue;
+            let is_paused = self.is_paused();
+            let turned = if is_paused {
+                self.wait_paused()
+            } else {
+                self.turn()
+            };
+            match turned {
+                Ok(()) if is_paused => {}
+                Ok(()) => self.end_pause(),
+                Err(error) if error.may_pass() => self.begin_pause(&error),
+                Err(error) => return Err(error),
             }
-            if self.rollout.is_pinned() {
-                self.wait_pinned()?;
-                continue;
-            }
-            self.canary_slice()?;
-            let interval = Duration::from_millis(self.config.train.fast_interval_millis);
-            let is_due = self.last_publish.elapsed() >= interval;
-            let has_events = self.log.end() > self.position;
-            let bytes_budget = self.config.publish.delta_bytes_budget;
-            let granted = self.allowance.grant(now_millis(), bytes_budget);
-            if let Some(bytes_budget) = granted.filter(|_| has_events && is_due) {
-                self.round(bytes_budget)?;
-            } else if !self.release_slice()? && !self.text_slice()? {
-                let left = interval.saturating_sub(self.last_publish.elapsed());
-                if has_events && granted.is_none() {
-                    std::thread::sleep(IDLE_WAIT);
-                } else if has_events {
-                    std::thread::sleep(left.min(IDLE_WAIT));
-                } else {
-                    // The returned end is read again at the top.
-                    let _end = self.log.wait_beyond(self.position, IDLE_WAIT);
-                }
-            }
-            self.checkpoint_if_due()?;
         }
         if let Some(version) = self
             .published_version()
             .filter(|_| self.learner.live().is_some())
         {
-            self.save_checkpoint(version)?;
+            self.save_checkpoint(version);
         }
+        Ok(())
+    }
+
+    /// Orders, then a round, a slice of a canary, of a release or of texts, or a short wait.
+    fn turn(&mut self) -> Result<(), TrainerError> {
+        self.settle_rollout()?;
+        self.leave_canary()?;
+        self.catch_up_publishing()?;
+        self.obey_orders()?;
+        if self.learner.live().is_none() {
+            return self.first_version();
+        }
+        if self.rollout.is_pinned() {
+            return self.wait_pinned();
+        }
+        self.canary_slice()?;
+        let interval = Duration::from_millis(self.config.train.fast_interval_millis);
+        let is_due = self.last_publish.elapsed() >= interval;
+        let has_events = self.log.end() > self.position;
+        let bytes_budget = self.config.publish.delta_bytes_budget;
+        let granted = self.allowance.grant(now_millis(), bytes_budget);
+        if let Some(bytes_budget) = granted.filter(|_| has_events && is_due) {
+            self.round(bytes_budget)?;
+        } else if !self.release_slice()? && !self.text_slice()? {
+            let left = interval.saturating_sub(self.last_publish.elapsed());
+            if has_events && granted.is_none() {
+                std::thread::sleep(IDLE_WAIT);
+            } else if has_events {
+                std::thread::sleep(left.min(IDLE_WAIT));
+            } else {
+                // The returned end is read again at the top.
+                let _end = self.log.wait_beyond(self.position, IDLE_WAIT);
+            }
+        }
+        self.checkpoint_if_due();
         Ok(())
     }
 
@@ -192,39 +219,6 @@ impl Worker {
         self.publisher
             .latest()
             .map(|latest| latest.manifest.version)
-    }
-
-    /// Takes in the log up to the newest version without training, then takes its weights.
-    fn restore(&mut self) -> Result<(), TrainerError> {
-        let Some(latest) = self.publisher.latest() else {
-            return Ok(());
-        };
-        self.serving.phase("restoring");
-        let manifest = &latest.manifest;
-        self.catch_up(manifest.learned_through)?;
-        if self.is_stopped() {
-            return Ok(()); // nothing is live, so nothing will be written either
-        }
-        let saved = match checkpoint::load(&self.config.server.data_dir) {
-            Ok(saved) => saved,
-            Err(error) => {
-                tracing::warn!(%error, "going on without the checkpoint; residuals since the last version are lost");
-                None
-            }
-        };
-        let rolled_back = self.rollout.newest().map(|newest| newest.version);
-        let saved = saved.filter(|saved| rolled_back.is_none_or(|at| saved.version >= at)); // no residuals from before
-        self.learner.restore(Arc::clone(&latest.state), saved)?;
-        self.resume_texts();
-        self.committed = manifest.learned_through;
-        self.share_live(manifest.version);
-        self.watch_from(manifest.version);
-        tracing::info!(
-            "restored version {} at log offset {}",
-            manifest.version,
-            manifest.learned_through
-        );
-        Ok(())
     }
 
     /// Histories, counts and items up to `end`; nothing is trained.
@@ -251,55 +245,6 @@ impl Worker {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         Ok(self.learner.ingest(&mut preprocessor, &records)?)
-    }
-
-    /// Publishes the first version: after a warm fit where the log is long enough, else untrained.
-    fn first_version(&mut self) -> Result<(), TrainerError> {
-        self.serving.phase("waiting for items");
-        let end = self.log.wait_beyond(self.position, IDLE_WAIT);
-        let batches = self.catch_up(end)?;
-        let num_items = self.learner.parameters().num_items;
-        if num_items == 0 || (batches.is_empty() && self.position < end) {
-            return Ok(());
-        }
-        let serving = Arc::clone(&self.serving);
-        let preprocessor = serving
-            .preprocessor
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let num_events: usize = preprocessor.timelines().iter().map(Vec::len).sum();
-        if num_events >= self.config.train.warm_fit_min_events {
-            self.serving.phase("warm fit");
-            tracing::info!(num_events, num_items, "warm fit starts");
-            let (stop, started) = (Arc::clone(&self.stop), Instant::now());
-            let status = Arc::clone(&self.serving);
-            self.learner.warm_fit(&preprocessor, |progress| {
-                status.update(|status| {
-                    status.warm_fit_steps = progress.num_steps as u64;
-                    status.warm_fit_steps_total = progress.num_steps_total as u64;
-                });
-                if progress.num_steps % WARM_FIT_LOG_STEPS == 0 {
-                    let (done, total) = (progress.num_steps, progress.num_steps_total);
-                    tracing::info!(loss = progress.loss, "warm fit: step {done} of {total}");
-                }
-                !stop.load(Ordering::Relaxed)
-            })?;
-            tracing::info!(
-                duration_secs = started.elapsed().as_secs_f32(),
-                "warm fit is done"
-            );
-        }
-        drop(preprocessor);
-        if self.is_stopped() {
-            return Ok(());
-        }
-        let state = self.learner.candidate();
-        let ready = self.learner.ready(&state);
-        let first = Provenance::automatic(None);
-        self.publish(VersionKind::Release, first, state, ready)?;
-        self.last_release = Instant::now();
-        self.start_text_round();
-        Ok(())
     }
 
     /// One round: records → learn → candidate of so many bytes → gate → publish.
@@ -388,12 +333,6 @@ impl Worker {
             return Ok(());
         }
         let (from, through) = (self.position, LogOffset(self.log.end().0 - round_len));
-        self.catch_up(through)?;
-        tracing::warn!(
-            "overloaded: log offsets {from} to {through} are not learned before the next refit"
-        );
-        self.serving
-            .update(|status| status.events_skipped += through.0 - from.0);
         let path = self.config.server.data_dir.join("skipped.jsonl");
         let line = format!("{{\"from\":{from},\"through\":{through}}}\n");
         let appended = OpenOptions::new()
@@ -404,7 +343,14 @@ impl Worker {
                 file.write_all(line.as_bytes())?;
                 file.sync_all()
             });
-        appended.map_err(|source| TrainerError::Skipped { source, path })
+        appended.map_err(|source| TrainerError::Skipped { source, path })?;
+        self.catch_up(through)?;
+        tracing::warn!(
+            "overloaded: log offsets {from} to {through} are not learned before the next refit"
+        );
+        self.serving
+            .update(|status| status.events_skipped += through.0 - from.0);
+        Ok(())
     }
 
     /// A step towards the next release where one is due; whether anything was done.
@@ -447,24 +393,5 @@ impl Worker {
         let by = self.release_by.take();
         self.publish_release(origin, by)?;
         Ok(true)
-    }
-
-    fn checkpoint_if_due(&mut self) -> Result<(), TrainerError> {
-        let Some(version) = self.published_version() else {
-            return Ok(());
-        };
-        if self.last_checkpoint.elapsed() < CHECKPOINT_INTERVAL {
-            return Ok(());
-        }
-        self.save_checkpoint(version)?;
-        self.last_checkpoint = Instant::now();
-        Ok(())
-    }
-
-    fn save_checkpoint(&self, version: Version) -> Result<(), TrainerError> {
-        let learner = &self.learner;
-        let data_dir = &self.config.server.data_dir;
-        checkpoint::save(data_dir, version, learner.parameters(), learner.optimizer())?;
-        self.save_text_tuner()
     }
 }

@@ -148,9 +148,8 @@ async fn a_page_changes_channel_both_ways_and_never_goes_back_in_number() {
     let fresh = plan(Channel::Canary, None).await;
     assert_eq!(followed(&publisher, None, &fresh), *state(2));
 
-    publisher.close_canary();
     let promoted = publisher
-        .publish(new_version(VersionKind::Release, 5))
+        .publish_for_all(new_version(VersionKind::Release, 5))
         .expect("published");
     assert_eq!(promoted.manifest.version, Version(5));
     let back = plan(Channel::Canary, Some(Version(3))).await;

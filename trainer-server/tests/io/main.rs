@@ -6,6 +6,7 @@ mod events;
 mod harness;
 mod import;
 mod items;
+mod limits;
 mod models;
 mod process;
 mod publish;

@@ -1,8 +1,9 @@
 //! The canary of a release: begun, kept up with everyone's rows, judged, and ended.
 //!
 //! While it runs, everyone's fast versions go on as ever, and no other release is trained. Input: the release before it
-//! was ended, which its promotion ends once more by the weights of then. Not here: the verdict (`canary`), channels and
-//! numbers (`publish`).
+//! was ended, which its promotion ends once more by the weights of then. What cannot be written leaves it as it was:
+//! one that is to be promoted runs on, one that is taken back waits ([`Leaving`]) and goes before anything else is
+//! published. Not here: the verdict (`canary`), channels and numbers (`publish`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,6 +42,13 @@ pub(super) struct Canary {
     versions: BTreeSet<Version>,
     started: Instant,
     published: Instant,
+}
+
+/// A canary that is taken back, and why.
+pub(super) struct Leaving {
+    canary: Canary,
+    reason: Reason,
+    by: Option<String>,
 }
 
 impl Worker {
@@ -121,11 +129,16 @@ impl Worker {
             _ => canary.origin,
         };
         let ordered_by = by.clone().or_else(|| canary.by.clone());
-        self.publisher.close_canary();
-        self.end_release(canary.release.clone(), origin, ordered_by, false)?;
+        let ended = self.end_release(canary.release.clone(), origin, ordered_by, None);
+        if let Err(error) = ended {
+            self.canary = Some(canary); // its cohort has it still
+            return Err(error);
+        }
         self.last_release = Instant::now();
         if self.published_version() == before {
-            return self.leave_canary(&canary, Reason::Gate, None);
+            let (reason, by) = (Reason::Gate, None);
+            self.leaving = Some(Leaving { canary, reason, by });
+            return self.leave_canary();
         }
         self.note_end(&canary, Outcome::Promoted, reason, by);
         Ok(())
@@ -137,32 +150,41 @@ impl Worker {
         reason: Reason,
         by: Option<String>,
     ) -> Result<(), TrainerError> {
-        let Some(canary) = self.canary.take() else {
-            return Ok(());
-        };
-        self.last_release = Instant::now();
-        self.leave_canary(&canary, reason, by)
+        if let Some(canary) = self.canary.take() {
+            self.last_release = Instant::now();
+            self.leaving = Some(Leaving { canary, reason, by });
+        }
+        self.leave_canary()
     }
 
-    fn leave_canary(
-        &mut self,
-        canary: &Canary,
-        reason: Reason,
-        by: Option<String>,
-    ) -> Result<(), TrainerError> {
+    /// Brings the cohort back to what everyone has, where its canary is taken back or was cut off by the end of a run.
+    pub(super) fn leave_canary(&mut self) -> Result<(), TrainerError> {
+        let is_cut_off = self.canary.is_none() && self.publisher.has_canary();
+        if self.leaving.is_none() && !is_cut_off {
+            return Ok(());
+        }
         if let Some(published) = self.publisher.take_back_canary(now_millis())? {
             self.last_publish = Instant::now();
             self.share_live(published.manifest.version);
             let provenance = Provenance {
                 origin: Origin::TakenBack,
-                by: by.clone(),
+                by: self.leaving.as_ref().and_then(|one| one.by.clone()),
                 gate: None, // everyone has these codes
             };
             let row = PublishedRow::new(&published.manifest, Some(provenance), None);
             self.note(LedgerRow::Published(row));
         }
-        self.note_end(canary, Outcome::TakenBack, reason, by);
+        if let Some(Leaving { canary, reason, by }) = self.leaving.take() {
+            self.note_end(&canary, Outcome::TakenBack, reason, by);
+        }
         Ok(())
+    }
+
+    /// A pause that began at `paused` says nothing about a canary.
+    pub(super) fn delay_canary(&mut self, paused: Instant) {
+        if let Some(canary) = self.canary.as_mut().filter(|one| one.started < paused) {
+            canary.started += paused.elapsed();
+        }
     }
 
     /// A version of the canary with the rows of everyone's newest, not too often.

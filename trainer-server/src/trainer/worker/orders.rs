@@ -40,9 +40,17 @@ impl Worker {
         if reply.is_closed() {
             return Ok(()); // whoever sent it has been told that it will not be carried out
         }
-        let (order, outcome) = match wish {
-            Wish::Order(order) => (Some(order), self.carry_out(order, by)?),
-            Wish::Given(given) => (None, self.publish_given(*given, by)?), // no order: codes
+        let order = match &wish {
+            Wish::Order(order) => Some(*order),
+            Wish::Given(_) => None, // no order: codes
+        };
+        let outcome = match self.fulfil(wish, by) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let detail = error.to_string();
+                reply.send(Err(OrderError::NotStored { detail })).ok(); // the sender hung up; the log has it
+                return Err(error);
+            }
         };
         match &outcome {
             Ok(obeyed) => tracing::info!(?order, version = obeyed.version.0, "obeyed an order"),
@@ -52,7 +60,26 @@ impl Worker {
         Ok(())
     }
 
-    /// The inner error is the operator's, the outer one stops the trainer.
+    /// The inner error is the operator's, the outer one pauses or stops the trainer.
+    fn fulfil(
+        &mut self,
+        wish: Wish,
+        by: Option<String>,
+    ) -> Result<Result<Obeyed, OrderError>, TrainerError> {
+        self.settle_rollout()?;
+        match wish {
+            Wish::Order(order) => self.carry_out(order, by),
+            Wish::Given(given) => self.publish_given(*given, by),
+        }
+    }
+
+    /// Forgets a rollback that never came out, before another version takes the number that it was to have.
+    pub(super) fn settle_rollout(&mut self) -> Result<(), TrainerError> {
+        let newest = self.published_version().unwrap_or_default();
+        Ok(self.rollout.settle(newest)?)
+    }
+
+    /// The errors are as those of [`Self::fulfil`].
     fn carry_out(
         &mut self,
         order: Order,
@@ -69,9 +96,9 @@ impl Worker {
                 Err(error) => return Ok(Err(error)),
             },
             Order::Pin | Order::Unpin => {
-                self.take_back_canary(Reason::Operator, by)?; // what is undecided does not stay out
                 self.rollout.pin(order == Order::Pin)?;
                 self.serving.phase("learning"); // `wait_pinned` says otherwise
+                self.take_back_canary(Reason::Operator, by)?; // what is undecided does not stay out
             }
             Order::Publish | Order::Promote if is_pinned => return Ok(Err(OrderError::Pinned)),
             Order::Publish => {
@@ -107,7 +134,7 @@ impl Worker {
     }
 
     /// Publishes the trained codes that an operator gave, under the items, texts and counts of now, where the gate lets
-    /// them; the learner goes on from them. The errors are as those of [`Self::carry_out`].
+    /// them; the learner goes on from them. The errors are as those of [`Self::fulfil`].
     fn publish_given(
         &mut self,
         given: GivenCodes,
@@ -140,7 +167,7 @@ impl Worker {
         if let Some(latest) = self.publisher.latest() {
             self.learner.adopt(Arc::clone(&latest.state))?;
             self.share_live(latest.manifest.version);
-            self.save_checkpoint(latest.manifest.version)?; // the one at hand holds what was trained before
+            self.save_checkpoint(latest.manifest.version); // the one at hand holds what was trained before
         }
         Ok(Ok(self.obeyed(newest, None)))
     }
@@ -201,7 +228,8 @@ impl Worker {
             .settle(self.published_version().unwrap_or(newest))?;
         published?;
         self.drop_release();
-        self.read_log_again()?;
+        self.read_log_again()
+            .map_err(|error| TrainerError::HalfRead(Box::new(error)))?;
         self.serving.update(|status| status.rollbacks += 1);
         Ok(Ok(rollback))
     }
@@ -260,7 +288,7 @@ impl Worker {
         let version = latest.manifest.version;
         self.share_live(version);
         self.watch_from(version);
-        self.save_checkpoint(version)?;
+        self.save_checkpoint(version);
         self.start_text_round();
         Ok(())
     }

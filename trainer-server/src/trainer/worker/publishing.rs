@@ -39,7 +39,7 @@ impl Worker {
             event_time_millis,
         ))?;
         let state = Arc::new(state);
-        let published = self.publisher.publish(NewVersion {
+        let new = NewVersion {
             kind,
             state: Arc::clone(&state),
             learned_from: self.committed,
@@ -47,7 +47,12 @@ impl Worker {
             event_time_millis,
             created_at: now_millis(),
             self_test,
-        })?;
+        };
+        // A canary is of weights that a release replaces, its own promotion included.
+        let published = match kind {
+            VersionKind::Fast => self.publisher.publish(new)?,
+            VersionKind::Release => self.publisher.publish_for_all(new)?,
+        };
         self.committed = self.position;
         self.last_publish = Instant::now();
         if kind == VersionKind::Fast {

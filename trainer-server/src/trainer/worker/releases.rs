@@ -22,31 +22,49 @@ impl Worker {
         let Some(release) = self.release.take() else {
             return Ok(());
         };
+        let due = (
+            self.last_release,
+            self.events_since_release,
+            self.is_release_ordered,
+        );
         self.last_release = Instant::now();
         self.events_since_release = 0;
         self.is_release_ordered = false;
         self.release_by = None;
         let tries_canary = origin != Origin::Promoted && self.can_try(&release);
-        self.end_release(release, origin, by, tries_canary)
+        // What it was to give to the texts cannot be given twice.
+        let untouched = (!release.carries_texts()).then(|| release.clone());
+        let tried = untouched.as_ref().filter(|_| tries_canary);
+        let ended = self.end_release(release, origin, by.clone(), tried);
+        if ended.as_ref().is_err_and(TrainerError::may_pass) {
+            // It comes out as soon as it can be written, by the weights of then.
+            (
+                self.last_release,
+                self.events_since_release,
+                self.is_release_ordered,
+            ) = due;
+            (self.release, self.release_by) = (untouched, by);
+        }
+        ended
     }
 
-    /// Lets the gate judge a release as it is now, and publishes it, to the cohort alone where `tries_canary`.
+    /// Lets the gate judge a release as it is now, and publishes it: to the cohort alone where it is given once more,
+    /// `tried`, as it was before it was judged.
     pub(super) fn end_release(
         &mut self,
         mut release: ReleaseTraining,
         origin: Origin,
         by: Option<String>,
-        tries_canary: bool,
+        tried: Option<&ReleaseTraining>,
     ) -> Result<(), TrainerError> {
-        let untouched = tries_canary.then(|| release.clone()); // to be ended once more, by the weights of then
         match pollster::block_on(self.learner.finish_release(&mut release)) {
             Ok((state, ready)) => {
                 let gate = release.gate_figures();
                 let passed = Provenance { origin, by, gate };
                 let share_kept = release.share_kept();
                 // One that keeps all weights moves nothing that a part of the pages could find out about.
-                if let Some(untouched) = untouched.filter(|_| share_kept < 1.0) {
-                    self.begin_canary(untouched, share_kept, passed, state, ready)?;
+                if let Some(tried) = tried.filter(|_| share_kept < 1.0) {
+                    self.begin_canary(tried.clone(), share_kept, passed, state, ready)?;
                 } else {
                     self.go_live(&release, passed, state, ready)?;
                 }
@@ -69,8 +87,13 @@ impl Worker {
     ) -> Result<(), TrainerError> {
         let forgetting = self.forgetting(&ready);
         let generation = self.learner.encoder_generation();
-        self.save_carried_texts(release)?;
-        self.publish(VersionKind::Release, passed, state, ready)?;
+        let written = self
+            .save_carried_texts(release)
+            .and_then(|()| self.publish(VersionKind::Release, passed, state, ready));
+        if let Err(error) = written {
+            self.learner.release_was_dropped(release);
+            return Err(error);
+        }
         self.learner.release_went_live(release);
         self.forget_old_texts(generation);
         tracing::info!(

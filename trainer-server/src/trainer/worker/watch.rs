@@ -70,10 +70,10 @@ impl Worker {
     }
 
     fn hold(&mut self) -> Result<(), TrainerError> {
+        self.rollout.pin(true)?;
         let version = self.published_version().unwrap_or_default();
         self.watch_from(version); // an operator who unpins has looked
-        self.take_back_canary(Reason::Watch, None)?; // what is undecided does not stay out
-        Ok(self.rollout.pin(true)?)
+        self.take_back_canary(Reason::Watch, None) // what is undecided does not stay out
     }
 
     fn raise_alarm(&self, newest: Version, figures: WatchFigures) {
