@@ -3,14 +3,16 @@
 //! ```text
 //! codes       every row is the live version's or what was trained               `codes`
 //! newest      paired log loss on the events just learned                        LogLoss
-//! earlier     the same on events of the batches before, one of each user        Earlier
+//! earlier     the same on one event of each user, with the batches before       Earlier
 //! trained     all that was trained, sent or not, on those                       Trained
 //! lists       no item enters most lists that hardly anybody took                `intruder`
 //! agreement   compressed and trained model rank alike                           Agreement
 //! ```
 //! Scores are finite in all of them. Losses are compared among the items that both versions know, since more items
 //! alone make every loss larger. The newest events cannot judge alone: the candidate has just learned them, so a
-//! batch that teaches nonsense is what it is best at. What waits for a later version is judged too, because nothing
+//! batch that teaches nonsense is what it is best at. Earlier events alone cannot either, since tastes move: every user
+//! of this batch and of those before has one vote, so that a fashion is outvoted by nobody and a burst of few by all.
+//! What waits for a later version is judged too, because nothing
 //! would stop it later: a few rows at a time, no version would be much worse than the one before.
 //! The self-test of a manifest is made and run here as well. Not here: wasm run and canary of releases, and what
 //! creeps over many versions.
@@ -36,9 +38,9 @@ use intruder::{Entrant, Lists};
 const AGREEMENT_K: usize = 10;
 /// Items in a self-test.
 const SELF_TEST_ITEMS: usize = 10;
-/// Earlier events from which on the bound of their rise holds as it is: the rise of a good version is the mean of so
-/// many, and spreads by one over the root of their number.
-const EARLIER_EVENTS_FULL: usize = 64;
+/// Votes from which on the bound of their rise holds as it is: the rise of a good version is the mean of so many, and
+/// spreads by one over the root of their number.
+const VOTES_FULL: usize = 64;
 /// Largest difference of a self-test score between devices: f32 sums of a few hundred terms of order one
 /// differ by about 1e-4 between backends; 0.01 keeps a wide margin and is far below score gaps that matter.
 pub const SELF_TEST_TOLERANCE: f32 = 0.01;
@@ -60,9 +62,9 @@ pub enum GateError {
         /// Allowed rise, as a share.
         rise_max: f32,
     },
-    /// It is worse than the live version on the events before those.
+    /// It is worse than the live version for the users of this batch and of those before.
     #[error(
-        "log loss on earlier events is {} where the live version has {}, a rise of more than {rise_max}",
+        "log loss with earlier events is {} where the live version has {}, a rise of more than {rise_max}",
         loss.candidate, loss.live
     )]
     Earlier {
@@ -133,9 +135,9 @@ pub struct GateFigures {
     pub log_loss: Option<f32>,
     /// Of the live version on the same events.
     pub live_log_loss: Option<f32>,
-    /// On the events before those.
+    /// On one event of each user, of this batch and of those before.
     pub earlier: Option<PairedLoss>,
-    /// Of all that is trained, on the events before.
+    /// Of all that is trained, on those.
     pub trained: Option<PairedLoss>,
     /// Largest share of lists that an item entered which hardly anybody took.
     pub entered: Option<f32>,
@@ -203,7 +205,7 @@ pub struct Twins<'a> {
 pub struct GateBounds {
     /// Rise of log loss on the newest events, as a share.
     pub log_loss_rise_max: f32,
-    /// The same on earlier events.
+    /// The same on one event of each user, with earlier ones.
     pub earlier_rise_max: f32,
     /// Share of common top-10 items.
     pub agreement_min: f32,
@@ -222,17 +224,19 @@ pub async fn check(
 ) -> Result<GateFigures, GateError> {
     let mut figures = GateFigures::default();
     let mut lists = Lists::default();
+    let (mut sent_votes, mut whole_votes) = (Votes::default(), Votes::default());
+    let num_items = candidate.num_items();
     if !newest.queries.is_empty() {
         let scores = candidate.score(newest.sequences, newest.queries).await?;
-        let loss = newest.paired(&scores, candidate.num_items());
+        let loss = newest.paired(&scores, num_items);
         figures.set_newest(loss);
-        newest.add_to(&mut lists, &scores, candidate.num_items());
+        newest.add_to(&mut lists, &scores, num_items);
         let rise_max = bounds.log_loss_rise_max;
         if let Some(loss) = loss.filter(|loss| loss.is_above(rise_max)) {
             return Err(GateError::LogLoss { loss, rise_max });
         }
         let trained = twins.sent.score(newest.sequences, newest.queries).await?;
-        let agreement = mean_agreement(&scores, &trained, candidate.num_items());
+        let agreement = mean_agreement(&scores, &trained, num_items);
         figures.agreement = Some(agreement);
         let agreement_min = bounds.agreement_min;
         if agreement < agreement_min {
@@ -241,12 +245,15 @@ pub async fn check(
                 agreement_min,
             });
         }
+        newest.vote(&mut sent_votes, &scores, num_items);
+        newest.vote(&mut whole_votes, &trained, num_items);
     }
     if !earlier.queries.is_empty() {
         let scores = candidate.score(earlier.sequences, earlier.queries).await?;
-        figures.earlier = earlier.paired(&scores, candidate.num_items());
-        earlier.add_to(&mut lists, &scores, candidate.num_items());
-        let share = EARLIER_EVENTS_FULL as f32 / earlier.queries.len() as f32; // some dozens
+        earlier.add_to(&mut lists, &scores, num_items);
+        earlier.vote(&mut sent_votes, &scores, num_items);
+        figures.earlier = sent_votes.mean();
+        let share = VOTES_FULL as f32 / sent_votes.num_votes.max(1) as f32; // some dozens
         let rise_max = bounds.earlier_rise_max * share.sqrt().max(1.0);
         if let Some(loss) = figures.earlier.filter(|loss| loss.is_above(rise_max)) {
             return Err(GateError::Earlier { loss, rise_max });
@@ -255,7 +262,8 @@ pub async fn check(
             .whole
             .score(earlier.sequences, earlier.queries)
             .await?;
-        figures.trained = earlier.paired(&whole, twins.whole.num_items());
+        earlier.vote(&mut whole_votes, &whole, num_items);
+        figures.trained = whole_votes.mean();
         if let Some(loss) = figures.trained.filter(|loss| loss.is_above(rise_max)) {
             return Err(GateError::Trained { loss, rise_max });
         }
@@ -268,7 +276,43 @@ pub async fn check(
     }
 }
 
+/// Losses of one event of each user, added up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Votes {
+    candidate: f32,
+    live: f32,
+    num_votes: usize,
+}
+
+impl Votes {
+    fn mean(&self) -> Option<PairedLoss> {
+        let num_votes = self.num_votes as f32; // some dozens
+        (self.num_votes > 0).then(|| PairedLoss {
+            candidate: self.candidate / num_votes,
+            live: self.live / num_votes,
+        })
+    }
+}
+
 impl Probe<'_> {
+    /// Adds the losses of one event of each user.
+    fn vote(&self, votes: &mut Votes, scores: &[f32], num_items: usize) {
+        let num_live_items = self.num_live_items();
+        let num_common = num_items.min(num_live_items);
+        for vote in self.votes {
+            let row = &scores[vote * num_items..(vote + 1) * num_items];
+            let live_row = &self.live_scores[vote * num_live_items..(vote + 1) * num_live_items];
+            let target = &self.targets[*vote..=*vote];
+            let candidate = mean_log_loss(row, num_items, num_common, target);
+            let live = mean_log_loss(live_row, num_live_items, num_common, target);
+            if let (Some(candidate), Some(live)) = (candidate, live) {
+                votes.candidate += candidate;
+                votes.live += live;
+                votes.num_votes += 1;
+            }
+        }
+    }
+
     fn num_live_items(&self) -> usize {
         self.live_scores.len() / self.queries.len()
     }

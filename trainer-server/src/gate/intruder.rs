@@ -9,6 +9,9 @@ use shared_model::edge::engine::top_k;
 
 /// Length of the lists that are compared.
 const LIST_LEN: usize = 10;
+/// An item enters a list when it was no nearer to it than this: where popularity decides, lists are alike, and the
+/// tenth place changes hands in most of them at once.
+const FAR_LEN: usize = 100;
 /// Lists below which nothing is said.
 const LISTS_MIN: usize = 16;
 /// Share of the lists that an item may enter with one version.
@@ -21,7 +24,7 @@ const ASKED_SHARE_MIN: f32 = 0.02;
 pub struct Entrant {
     /// Its row.
     pub item_idx: u32,
-    /// Share of the lists that have it now and had not.
+    /// Share of the lists that have it now and had it far behind.
     pub entered: f32,
     /// Share of the events that took it.
     pub asked: f32,
@@ -49,10 +52,10 @@ impl Lists {
     /// # Shapes
     /// `candidate`: scores `[num_items]`; `live` likewise, with fewer items or as many.
     pub(super) fn add(&mut self, candidate: &[f32], live: &[f32], target: u32) {
-        let list = |row: &[f32]| top_k((0..row.len() as u32).collect(), row, LIST_LEN); // fits: NUM_ITEMS_MAX is 2^20
-        let known = list(live);
-        for item_idx in list(candidate) {
-            if !known.contains(&item_idx) {
+        let list = |row: &[f32], len| top_k((0..row.len() as u32).collect(), row, len); // fits: NUM_ITEMS_MAX is 2^20
+        let near = list(live, FAR_LEN);
+        for item_idx in list(candidate, LIST_LEN) {
+            if !near.contains(&item_idx) {
                 *self.entered.entry(item_idx).or_default() += 1;
             }
         }
@@ -81,7 +84,7 @@ impl Lists {
 mod tests {
     use super::*;
 
-    /// Lists of so many users before and after item 30 has come to the front.
+    /// Lists of so many users before and after item 130 has come to the front.
     fn lists(targets: &[u32]) -> Lists {
         let scores = |best: Option<u32>| -> Vec<f32> {
             let score = |item| {
@@ -91,9 +94,9 @@ mod tests {
                     -(item as f32)
                 }
             };
-            (0..40).map(score).collect()
+            (0..200).map(score).collect()
         };
-        let (live, candidate) = (scores(None), scores(Some(30)));
+        let (live, candidate) = (scores(None), scores(Some(130)));
         let mut lists = Lists::default();
         for target in targets {
             lists.add(&candidate, &live, *target);
@@ -104,11 +107,27 @@ mod tests {
     #[test]
     fn an_item_in_every_list_that_nobody_took_is_an_intruder_and_a_fashion_is_not() {
         let mut targets = [1; 20];
-        let found = lists(&targets).most_forward().expect("item 30 entered");
-        assert_eq!((found.item_idx, found.entered, found.asked), (30, 1.0, 0.0));
+        let found = lists(&targets).most_forward().expect("item 130 entered");
+        assert_eq!(
+            (found.item_idx, found.entered, found.asked),
+            (130, 1.0, 0.0)
+        );
         assert!(found.is_intruder());
-        targets[3] = 30;
+        targets[3] = 130;
         assert_eq!(lists(&targets).most_forward(), None);
+    }
+
+    #[test]
+    fn an_item_that_was_near_takes_the_last_place_as_it_likes() {
+        let scores = |best: u32| -> Vec<f32> {
+            let score = |item| if best == item { 9.0 } else { -(item as f32) };
+            (0..200).map(score).collect()
+        };
+        let mut lists = Lists::default();
+        for _ in 0..20 {
+            lists.add(&scores(30), &scores(0), 1);
+        }
+        assert_eq!(lists.most_forward(), None);
     }
 
     #[test]
