@@ -24,6 +24,8 @@ const NUM_PAGES: usize = 50;
 const NUM_PAGES_MIN: usize = NUM_PAGES * 95 / 100 + 1;
 const IN_TIME: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Batches within which a learner that goes astray is found out.
+const NUM_BATCHES_MAX: usize = 500;
 
 /// A port that was free a moment ago.
 fn free_address() -> anyhow::Result<String> {
@@ -369,5 +371,56 @@ async fn a_release_is_made_on_order_and_promoted_before_its_trial_ends() -> anyh
         (obeyed.version, VersionKind::Release)
     );
     assert!(release.version > first.version);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_that_goes_astray_returns_to_its_anchor_by_itself_and_then_waits_for_an_operator()
+-> anyhow::Result<()> {
+    let admin = free_address()?;
+    // Steps far too long, and a gate that lets everything through.
+    let settings = [
+        ("clock.mode", "event_time"),
+        ("server.admin_bind", &*admin),
+        ("train.fast_learning_rate", "10"),
+        ("train.fast_bias_learning_rate", "10"),
+        ("gate.log_loss_rise_max", "1000"),
+        ("gate.earlier_rise_max", "1000"),
+        ("gate.agreement_min", "0"),
+        ("gate.watch_alpha", "0.1"),
+    ];
+    let mut scene = Scene::start(6, &settings).await?;
+    let anchor = scene.server.api.newest_version().await?;
+    let mut last = Value::Null;
+    for _ in 0..NUM_BATCHES_MAX {
+        let people = scene.people.iter_mut();
+        let clicks: Vec<Event> = people
+            .map(|person| scene.world.next_click(person, NOW_MILLIS))
+            .collect();
+        scene.server.api.post_events(&clicks).await?;
+        let api = &scene.server.api;
+        let what = "the batch is learned, or nothing is any more";
+        last = wait::until(what, PATIENCE, async || {
+            let status = api.status().await?;
+            let is_pinned = status.trainer["phase"] == "pinned";
+            let has_learned = status.learned_through == Some(status.log_offset);
+            Ok((is_pinned || has_learned).then_some(status.trainer))
+        })
+        .await?;
+        if last["phase"] == "pinned" {
+            break;
+        }
+    }
+    println!("{}", last["last_alarm"]);
+    ensure!(last["phase"] == "pinned", "{last}");
+    ensure!(last["rollbacks"] == 1, "once by itself: {last}");
+    ensure!(last["alarms"] == 2, "the second time it waits: {last}");
+    let kept = std::fs::read(scene.server.data_dir().join("rollout.json"))?;
+    let kept: Value = serde_json::from_slice(&kept)?;
+    ensure!(
+        kept["rollbacks"][0]["restored"] == anchor.0.version.0,
+        "{kept}"
+    );
+    ensure!(!order(&admin, &["unpin"]).await?.is_pinned);
     Ok(())
 }
