@@ -3,6 +3,7 @@
 //! JSON Lines in `ledger.jsonl`, each row synced right after the manifest of its version. The manifests are the
 //! truth: at the start, versions that a crash left without a row get one from their manifest, and a torn last line
 //! is dropped. A version has one row, whoever adds it how often. Bounded by `rollout.ledger_rows_max`, oldest first.
+//! Rows that cannot be written, as on a full disk, stay in memory; the first that can be written brings them along.
 //! Not here: what is published (`publish`), who asks (`http`), how codes are compared ([`movement`]).
 
 pub mod difference;
@@ -235,13 +236,15 @@ struct Rows {
     first: u64,
     /// Oldest first.
     rows: VecDeque<LedgerRow>,
+    /// Whether the file lacks some of them, or ends within one.
+    is_file_behind: bool,
 }
 
 impl Ledger {
     /// Reads the rows of `data_dir` and adds those of `manifests` that are missing; keeps the newest `rows_max`.
     ///
     /// # Errors
-    /// The file system failed.
+    /// The file cannot be read. That it cannot be written now is no reason not to start.
     pub fn open(data_dir: &Path, rows_max: usize, manifests: &[Manifest]) -> io::Result<Self> {
         let mut rows = read_rows(&data_dir.join(FILE_NAME), rows_max)?;
         let known: BTreeSet<Version> = rows.iter().filter_map(LedgerRow::version).collect();
@@ -255,16 +258,19 @@ impl Ledger {
             rows: Arc::new(Mutex::new(Rows {
                 first: 0,
                 rows: rows.into(),
+                is_file_behind: false,
             })),
         };
-        ledger.rewrite(&mut ledger.lock())?;
+        if let Err(error) = ledger.rewrite(&mut ledger.lock()) {
+            tracing::warn!(%error, "the ledger cannot be written now");
+        }
         Ok(ledger)
     }
 
     /// Adds a row, durably; a version that has one keeps it.
     ///
     /// # Errors
-    /// The file system failed; the row is in memory alone then.
+    /// The file system failed; the row is in memory alone then, until one can be written.
     pub fn add(&self, row: LedgerRow) -> io::Result<()> {
         let mut kept = self.lock();
         let version = row.version();
@@ -274,12 +280,18 @@ impl Ledger {
         let mut line = serde_json::to_vec(&row).expect("plain values always serialize");
         line.push(b'\n');
         kept.rows.push_back(row);
-        if kept.rows.len() >= 2 * self.rows_max {
+        if kept.is_file_behind || kept.rows.len() >= 2 * self.rows_max {
             return self.rewrite(&mut kept);
         }
+        let appended = self.append(&line);
+        kept.is_file_behind = appended.is_err();
+        appended
+    }
+
+    fn append(&self, line: &[u8]) -> io::Result<()> {
         let path = self.dir.join(FILE_NAME);
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        file.write_all(&line)?;
+        file.write_all(line)?;
         file.sync_all()
     }
 
@@ -316,7 +328,9 @@ impl Ledger {
             serde_json::to_writer(&mut bytes, row)?;
             bytes.push(b'\n');
         }
-        write_whole(&self.dir, FILE_NAME, &bytes)
+        let written = write_whole(&self.dir, FILE_NAME, &bytes);
+        kept.is_file_behind = written.is_err();
+        written
     }
 
     fn lock(&self) -> MutexGuard<'_, Rows> {

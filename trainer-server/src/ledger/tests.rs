@@ -160,3 +160,38 @@ fn the_oldest_rows_go() {
     assert_eq!(newest(&ledger, 1), newest(&again, 1));
     assert_eq!(newest(&again, 1), [refusal(2 * ROWS_MAX as u64 - 1)]);
 }
+
+#[test]
+fn rows_that_could_not_be_written_come_with_the_first_that_can() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let ledger = open(dir.path(), &[]);
+    ledger.add(published(1)).expect("written");
+    let path = dir.path().join(FILE_NAME);
+    fs::remove_file(&path).expect("removed");
+    fs::create_dir(&path).expect("in the way");
+    for version in [2, 3] {
+        ledger.add(published(version)).expect_err("no file");
+    }
+    assert_eq!(newest(&ledger, 9).len(), 3, "they are shown all the same");
+    fs::remove_dir(&path).expect("out of the way");
+
+    ledger.add(published(4)).expect("written");
+
+    let again = open(dir.path(), &[]);
+    assert_eq!(newest(&again, 9), [4, 3, 2, 1].map(published));
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_opens_and_is_written_later() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let in_the_way = dir.path().join(format!(".unfinished-{FILE_NAME}"));
+    fs::create_dir(&in_the_way).expect("made");
+    let ledger = open(dir.path(), &[manifest(1), manifest(2)]);
+    assert_eq!(newest(&ledger, 9), [2, 1].map(published));
+    fs::remove_dir(&in_the_way).expect("removed");
+
+    ledger.add(published(3)).expect("written");
+
+    let again = open(dir.path(), &[]);
+    assert_eq!(newest(&again, 9), [3, 2, 1].map(published));
+}
