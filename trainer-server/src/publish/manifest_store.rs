@@ -109,15 +109,15 @@ impl ManifestStore {
         files::sync_dir(&self.dir)
     }
 
-    /// Removes manifests that were put aside below `floor`, the oldest version that is kept: higher numbers than
-    /// theirs are in use, so theirs are never given again.
-    pub(super) fn prune_broken(&self, floor: Version) -> io::Result<()> {
+    /// Removes what is left below `floor`, the oldest version that is kept: manifests that were put aside, and lists
+    /// of merged deltas whose manifest is gone. Higher numbers are in use, so theirs are never given again.
+    pub(super) fn prune(&self, floor: Version) -> io::Result<()> {
         for name in files::list_names(&self.dir)? {
-            let number = name
-                .split_at_checked(20)
-                .and_then(|(digits, _)| digits.parse().ok());
-            if name.ends_with(BROKEN_SUFFIX) && number.is_some_and(|number| Version(number) < floor)
-            {
+            let Some((digits, suffix)) = name.split_at_checked(20) else {
+                continue;
+            };
+            let is_below = digits.parse().is_ok_and(|number| Version(number) < floor);
+            if is_below && (suffix == SKIPS_SUFFIX || suffix.ends_with(BROKEN_SUFFIX)) {
                 self.remove_file(&name)?;
             }
         }

@@ -260,6 +260,9 @@ impl Shared {
         self.handed.forget_before(floor);
         let mut graph = self.graph_mut();
         let retired = self.due_to_retire(&graph, version, now_millis);
+        if retired.is_empty() && leaving.is_empty() {
+            return; // as after most versions: nothing below looks at all blobs for nothing
+        }
         let before: BTreeSet<_> = graph.blobs().collect();
         for version in &retired {
             graph.remove(*version);

@@ -110,7 +110,7 @@ pub(super) fn recover(
     }
     remove_orphans(blobs, &graph)?;
     if let Some(oldest) = graph.first() {
-        manifests.prune_broken(oldest)?;
+        manifests.prune(oldest)?;
     }
     Ok(Recovered {
         published,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use shared_model::ids::Version;
 use shared_model::manifest::VersionKind;
+use trainer_server::ledger::Ledger;
 use trainer_server::publish::{PublishError, Publisher, StoreLimits};
 use trainer_server::reserve::Reserve;
 
@@ -180,4 +181,45 @@ fn broken_manifests_below_all_that_is_kept_are_gone_after_a_start_and_no_number_
         publish(&publisher, 81, NOW_MILLIS + 900_000).expect("published"),
         Version(87)
     );
+}
+
+#[test]
+fn ten_thousand_versions_are_kept_found_again_at_the_start_and_gone_when_their_time_is_over() {
+    const NUM_VERSIONS: u64 = 10_000;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut settings = config(&SHORT_LIVED).publish;
+    settings.snapshot_every_versions = 200;
+    let open = || Publisher::open(dir.path(), "main", &settings).expect("opens");
+    let publisher = open();
+    let started = Instant::now();
+    for number in 1..=NUM_VERSIONS {
+        let step = i16::try_from(number).expect("fits");
+        publish(&publisher, step, NOW_MILLIS).expect("published");
+    }
+    println!("published in {:?}", started.elapsed());
+    drop(publisher);
+    let found = files(dir.path());
+    println!("{} files of {} bytes", found.len(), bytes(&found));
+
+    let started = Instant::now();
+    let publisher = open();
+    println!("opened in {:?}", started.elapsed());
+
+    let newest = publisher.latest().expect("restored").manifest.version;
+    assert_eq!(newest, Version(NUM_VERSIONS));
+    let started = Instant::now();
+    let manifests = publisher.manifests().expect("readable");
+    println!("manifests read in {:?}", started.elapsed());
+    assert_eq!(manifests.len() as u64, NUM_VERSIONS);
+    let ledger = Ledger::open(dir.path(), 10_000, &manifests).expect("opens");
+    assert!(ledger.of(newest).is_some());
+    println!("ledger opened in {:?}", started.elapsed());
+
+    publish(&publisher, 10_001, NOW_MILLIS + 31_000).expect("published");
+
+    let kept = publisher.manifests().expect("readable");
+    assert!(kept.len() <= 402, "{} manifests", kept.len()); // back to the last snapshot but one
+    assert!(files(dir.path()).len() < found.len() / 20);
+    assert!(ledger.of(Version(1)).is_some(), "the ledger remembers");
+    assert_eq!(publisher.store_use().used_bytes, bytes(&files(dir.path())));
 }
