@@ -129,16 +129,46 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Gives an order; the status of its answer.
+    async fn order(&self, word: &str) -> anyhow::Result<u16> {
+        let url = format!("http://{}/v1/rollout", self.admin);
+        let order = json!({ "order": word });
+        let response = reqwest::Client::new().post(url).json(&order).send().await?;
+        Ok(response.status().as_u16())
+    }
+
     /// Orders a release and waits until the cohort has it.
     async fn begin(&self) -> anyhow::Result<Had> {
-        let url = format!("http://{}/v1/rollout", self.admin);
-        let order = json!({ "order": "publish" });
-        let response = reqwest::Client::new().post(url).json(&order).send().await?;
-        ensure!(response.status() == 200, "{response:?}");
+        ensure!(self.order("publish").await? == 200);
+        self.has_canary().await
+    }
+
+    async fn has_canary(&self) -> anyhow::Result<Had> {
         let is_canary = |had: &Had| had.channel == Channel::Canary;
         self.cohort
             .has("the cohort has the canary", is_canary)
             .await
+    }
+
+    /// Takes the folder of the manifests away, so that no version can be written, or puts it back.
+    fn take_away_manifests(&self, is_away: bool) -> anyhow::Result<()> {
+        let dir = self.scene.server.data_dir();
+        let (there, away) = (dir.join("manifests"), dir.join("away"));
+        let (from, to) = if is_away {
+            (there, away)
+        } else {
+            (away, there)
+        };
+        Ok(std::fs::rename(from, to)?)
+    }
+
+    async fn is_paused(&self, is_wanted: bool) -> anyhow::Result<()> {
+        wait::until("publishing pauses or goes on", PATIENCE, async || {
+            let trainer = &status(&self.scene.server).await?["trainer"];
+            ensure!(trainer["phase"] != "stopped", "{trainer}");
+            Ok((trainer["paused"].is_string() == is_wanted).then_some(()))
+        })
+        .await
     }
 
     /// Events come in until the canary has ended; its row of the ledger.
@@ -343,5 +373,73 @@ async fn an_operator_promotes_a_canary_or_takes_it_back_by_a_pin() -> anyhow::Re
         assert_eq!(row["first"], canary.version.0);
         stage.comes_together().await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_cannot_be_written_pauses_and_is_neither_half_told_nor_lost()
+-> anyhow::Result<()> {
+    let stage = Stage::start(16, &[]).await?;
+    stage.take_away_manifests(true)?;
+    ensure!(stage.order("publish").await? == 200);
+    stage.is_paused(true).await?;
+    let cohort = stage.cohort.had();
+    assert!(cohort.iter().all(|had| had.channel == Channel::Stable));
+    let begun = status(&stage.scene.server).await?;
+    assert_eq!(begun["canary"]["version"], Value::Null);
+    stage.take_away_manifests(false)?;
+    let canary = stage.has_canary().await?; // the same release, without another order
+    stage.is_paused(false).await?;
+
+    stage.take_away_manifests(true)?;
+    let newest = stage.scene.server.api.newest_version().await?.0.version;
+    assert_eq!(
+        stage.order("promote").await?,
+        503,
+        "it could not be written"
+    );
+    stage.is_paused(true).await?;
+    let during = status(&stage.scene.server).await?;
+    assert_eq!(during["canary"]["version"], json!(canary.version));
+    assert_eq!(during["version"], json!(newest));
+    assert!(stage.ended().await?.is_none(), "it runs on");
+    stage.take_away_manifests(false)?;
+    stage.is_paused(false).await?;
+    assert!(stage.ended().await?.is_none(), "and still does");
+
+    stage.take_away_manifests(true)?;
+    assert_eq!(stage.order("pin").await?, 503);
+    stage.is_paused(true).await?;
+    assert!(stage.ended().await?.is_none(), "its cohort has it still");
+    stage.take_away_manifests(false)?;
+    let ended = async || stage.ended().await;
+    let row = wait::until("it is taken back", PATIENCE, ended).await?;
+    assert_eq!(
+        (&row["outcome"], &row["reason"]),
+        (&json!("taken_back"), &json!("operator")),
+        "{row}"
+    );
+    assert_eq!(row["first"], json!(canary.version));
+    stage.comes_together().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_was_cut_off_is_taken_back_by_the_trainer_where_the_start_cannot()
+-> anyhow::Result<()> {
+    let mut stage = Stage::start(17, &[]).await?;
+    let canary = stage.begin().await?;
+    stage.scene.server.kill9().await?;
+    let in_the_way = stage.scene.server.data_dir().join(".unfinished-reserve");
+    std::fs::remove_file(stage.scene.server.data_dir().join("reserve"))?;
+    std::fs::create_dir(&in_the_way)?;
+    stage.scene.server.restart().await?;
+    stage.is_paused(true).await?;
+    let newest = stage.scene.server.api.newest_version().await?.0.version;
+    assert!(newest < canary.version, "nothing could be written");
+    std::fs::remove_dir(&in_the_way)?;
+    let together = stage.comes_together().await?;
+    assert!(together.version > canary.version);
+    assert_ne!(slow(&together.state), slow(&canary.state));
     Ok(())
 }

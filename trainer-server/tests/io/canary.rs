@@ -1,5 +1,7 @@
 //! Claims about channels: who hears of which version, how a page changes channel, and what a crash leaves of a canary.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use shared_model::codec::delta::apply_delta;
 use shared_model::codec::snapshot::decode_snapshot;
@@ -296,4 +298,120 @@ async fn reports_are_counted_by_code_and_what_is_no_report_is_refused() {
         json!({ "self_test": 1, "hash": 2 })
     );
     server.stop().await;
+}
+
+/// While the folder of the manifests is elsewhere, none can be written.
+fn without_manifests(dir: &Path, act: impl FnOnce()) {
+    let (manifests, elsewhere) = (dir.join("manifests"), dir.join("elsewhere"));
+    std::fs::rename(&manifests, &elsewhere).expect("moved");
+    act();
+    std::fs::rename(&elsewhere, &manifests).expect("moved back");
+}
+
+#[test]
+fn a_canary_that_could_not_be_written_was_told_to_nobody() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let publisher = Publisher::open(dir.path(), "main", &config(&[]).publish).expect("opens");
+    publisher
+        .publish(new_version(VersionKind::Release, 1))
+        .expect("published");
+    without_manifests(dir.path(), || {
+        let refused = publisher.publish_canary(new_version(VersionKind::Release, 2));
+        assert!(refused.is_err_and(|error| error.may_pass()));
+    });
+    let told = |channel| {
+        publisher
+            .newest(channel)
+            .expect("published")
+            .manifest
+            .version
+    };
+    assert!(!publisher.has_canary());
+    assert_eq!(told(Channel::Canary), Version(1));
+
+    let canary = publisher.publish_canary(new_version(VersionKind::Release, 2));
+
+    let canary = canary.expect("published");
+    let delta = canary.manifest.delta.as_ref().expect("a way");
+    assert_eq!(delta.base_version, Version(1));
+    assert_eq!(told(Channel::Canary), Version(3));
+    assert_eq!(told(Channel::Stable), Version(1));
+}
+
+#[test]
+fn a_canary_whose_end_could_not_be_written_runs_on() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let settings = config(&[]).publish;
+    let publisher = Publisher::open(dir.path(), "main", &settings).expect("opens");
+    publisher
+        .publish(new_version(VersionKind::Release, 1))
+        .expect("published");
+    publisher
+        .publish_canary(new_version(VersionKind::Release, 2))
+        .expect("published");
+    let told = |channel| {
+        publisher
+            .newest(channel)
+            .expect("published")
+            .manifest
+            .version
+    };
+    without_manifests(dir.path(), || {
+        let promoted = publisher.publish_for_all(new_version(VersionKind::Release, 2));
+        assert!(promoted.is_err_and(|error| error.may_pass()));
+        assert!(publisher.take_back_canary(NOW_MILLIS).is_err());
+    });
+    assert!(publisher.has_canary());
+    assert_eq!(
+        (told(Channel::Stable), told(Channel::Canary)),
+        (Version(1), Version(2))
+    );
+    // What everyone learns meanwhile is not for the cohort.
+    publisher
+        .publish(new_version(VersionKind::Fast, 3))
+        .expect("published");
+    assert_eq!(told(Channel::Canary), Version(2));
+
+    let ended = publisher.publish_for_all(new_version(VersionKind::Release, 4));
+
+    let version = ended.expect("published").manifest.version;
+    assert!(!publisher.has_canary());
+    assert_eq!(
+        (told(Channel::Stable), told(Channel::Canary)),
+        (version, version)
+    );
+}
+
+#[test]
+fn a_canary_that_was_cut_off_counts_as_one_until_it_is_taken_back() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let settings = config(&[]).publish;
+    let open = || Publisher::open(dir.path(), "main", &settings).expect("opens");
+    {
+        let publisher = open();
+        publisher
+            .publish(new_version(VersionKind::Release, 1))
+            .expect("published");
+        assert!(!open().has_canary(), "there was none");
+        publisher
+            .publish_canary(new_version(VersionKind::Release, 2))
+            .expect("published");
+    }
+    let publisher = open();
+    without_manifests(dir.path(), || {
+        assert!(publisher.take_back_canary(NOW_MILLIS).is_err());
+    });
+    assert!(publisher.has_canary(), "its pages are still out there");
+
+    let again = publisher.take_back_canary(NOW_MILLIS).expect("published");
+
+    let again = again.expect("above the canary").manifest.version;
+    assert!(again > Version(2));
+    assert!(!publisher.has_canary());
+    assert_eq!(
+        publisher
+            .newest(Channel::Canary)
+            .map(|one| one.manifest.version),
+        Some(again)
+    );
 }
