@@ -239,6 +239,13 @@ async fn on_a_full_disk_acked_events_stay_the_last_version_stays_and_both_go_on_
     ensure!(full.version == before.version, "nothing was published");
 
     server.kill9().await?;
+    disk.fill()?; // what a kill has freed, too
+    server.restart().await?;
+    wait_until_paused(&server).await?;
+    ensure!(crowd.post(&server).await? == 507, "it starts all the same");
+    page.rank(&[], 5, START_MILLIS).await?;
+
+    server.kill9().await?;
     disk.free()?;
     server.restart().await?;
     ensure!(crowd.post(&server).await? == 200, "there is room again");

@@ -352,11 +352,13 @@ fn stop_trainer(trainer: TrainerHandle) {
     }
 }
 
+/// Lines that cannot be written, as into a file on a full disk, are lost, and nothing else is.
 fn start_logging() {
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()); // no or a bad RUST_LOG
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .log_internal_errors(false) // it would print them to where it could not write, and panic
         .init();
 }
