@@ -424,3 +424,41 @@ async fn a_learner_that_goes_astray_returns_to_its_anchor_by_itself_and_then_wai
     ensure!(!order(&admin, &["unpin"]).await?.is_pinned);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_cannot_be_written_sets_nothing_aside_and_learning_goes_on()
+-> anyhow::Result<()> {
+    let admin = free_address()?;
+    let settings = [("clock.mode", "event_time"), ("server.admin_bind", &*admin)];
+    let mut scene = Scene::start(8, &settings).await?;
+    let (good, _) = scene.server.api.newest_version().await?;
+    scene.clicks(2).await?;
+    scene.server.has_learned_all().await?;
+    let (before, _) = scene.server.api.newest_version().await?;
+    let dir = scene.server.data_dir();
+    let file = format!(".unfinished-{:020}.json", before.version.next().0);
+    let in_the_way = dir.join("manifests").join(file);
+    std::fs::create_dir(&in_the_way)?;
+
+    let answered = order(&admin, &["rollback", &good.version.to_string()]).await;
+
+    let said = answered
+        .expect_err("no version could be written")
+        .to_string();
+    ensure!(said.contains("could not be carried out"), "{said}");
+    scene.server.kill9().await?;
+    std::fs::remove_dir(&in_the_way)?;
+    scene.server.restart().await?;
+    let kept: Value = serde_json::from_slice(&std::fs::read(dir.join("rollout.json"))?)?;
+    ensure!(kept["rollbacks"] == json!([]), "{kept}");
+    let (newest, _) = scene.server.api.newest_version().await?;
+    ensure!(newest.learned_through == before.learned_through);
+    scene.clicks(2).await?;
+    scene.server.has_learned_all().await?;
+    let kept: Value = serde_json::from_slice(&std::fs::read(dir.join("rollout.json"))?)?;
+    ensure!(
+        kept["rollbacks"] == json!([]),
+        "its number came to another version: {kept}"
+    );
+    Ok(())
+}
