@@ -127,6 +127,40 @@ impl Crowd {
         }
         Ok(answer.status)
     }
+
+    /// Posts until nothing more is taken.
+    async fn use_up_reserve(&mut self, server: &Server) -> anyhow::Result<()> {
+        let mut num_posted = 0;
+        let refused = loop {
+            let status = self.post(server).await?;
+            if status != 200 {
+                break status;
+            }
+            num_posted += 1;
+            ensure!(num_posted < NUM_BATCHES_MAX, "the reserve has no end");
+        };
+        println!("{num_posted} batches of {BATCH_LEN} went into the reserve, then {refused}");
+        ensure!(refused == 507, "a full disk has a status of its own");
+        Ok(())
+    }
+}
+
+/// Each of `events` is in the log once.
+fn check_stored<'a>(
+    server: &Server,
+    events: impl Iterator<Item = &'a Event>,
+) -> anyhow::Result<()> {
+    let mut stored: BTreeMap<EventId, u32> = BTreeMap::new();
+    for record in server.log_records()? {
+        if let LogRecord::Event(event) = record {
+            *stored.entry(event.event.event_id).or_default() += 1;
+        }
+    }
+    for event in events {
+        let id = &event.event_id;
+        assert_eq!(stored.get(id), Some(&1), "{id:?}");
+    }
+    Ok(())
 }
 
 async fn why_paused(server: &Server) -> anyhow::Result<Option<String>> {
@@ -223,17 +257,7 @@ async fn on_a_full_disk_acked_events_stay_the_last_version_stays_and_both_go_on_
     println!("paused after kill -9: {why}");
     ensure!(server.api.newest_version().await?.0.version == before.version.unwrap_or_default());
 
-    let mut num_posted = 0;
-    let refused = loop {
-        let status = crowd.post(&server).await?;
-        if status != 200 {
-            break status;
-        }
-        num_posted += 1;
-        ensure!(num_posted < NUM_BATCHES_MAX, "the reserve has no end");
-    };
-    println!("{num_posted} batches of {BATCH_LEN} went into the reserve, then {refused}");
-    ensure!(refused == 507, "a full disk has a status of its own");
+    crowd.use_up_reserve(&server).await?;
     ensure!(crowd.post(&server).await? == 507, "and keeps it");
     let full = server.api.status().await?;
     ensure!(full.version == before.version, "nothing was published");
@@ -274,20 +298,7 @@ async fn on_a_full_disk_acked_events_stay_the_last_version_stays_and_both_go_on_
     }
 
     server.kill9().await?;
-    let mut stored: BTreeMap<EventId, u32> = BTreeMap::new();
-    for record in server.log_records()? {
-        if let LogRecord::Event(event) = record {
-            *stored.entry(event.event.event_id).or_default() += 1;
-        }
-    }
-    for event in past.iter().chain(&crowd.acked) {
-        assert_eq!(
-            stored.get(&event.event_id),
-            Some(&1),
-            "{:?}",
-            event.event_id
-        );
-    }
+    check_stored(&server, past.iter().chain(&crowd.acked))?;
     println!("{} acknowledged events are there once", crowd.acked.len());
     Ok(())
 }

@@ -331,7 +331,7 @@ async fn ask_versions(admin: &str) -> anyhow::Result<Vec<Value>> {
 async fn is_pinned(server: &Server) -> anyhow::Result<()> {
     wait::until("the trainer says that it is pinned", PATIENCE, async || {
         let phase = &server.api.status().await?.trainer["phase"];
-        Ok((*phase == Value::from("pinned")).then_some(()))
+        Ok((phase == "pinned").then_some(()))
     })
     .await
 }
