@@ -97,7 +97,7 @@ export interface ConnectOptions {
   backend?: 'auto' | Backend;
   /**
    * Runs in a module worker, so that the page stays smooth. Default `true`; falls back to the page.
-   * A function opens the worker of `freshet/worker` in a way of its own.
+   * A function opens the worker of `freshet/worker` (`freshet/worker-cpu` for `freshet/cpu`) in a way of its own.
    */
   worker?: boolean | (() => Worker);
   /**

@@ -85,7 +85,12 @@ export class EngineLink {
   }
 
   async #startHost() {
-    this.#transport = await this.#connect();
+    const transport = await this.#connect();
+    if (this.#isEnded) {
+      transport.end(); // disposed while it was being opened
+      throw new FreshetError('disposed', 'This Freshet was disposed.');
+    }
+    this.#transport = transport;
     await this.#send('start', [this.#config]);
   }
 

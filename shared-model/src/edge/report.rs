@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::EngineError;
 use super::sync::EdgeError;
+use crate::codec::CodecError;
 use crate::ids::Version;
 use crate::model::scorer::ScoreError;
 
@@ -56,6 +57,8 @@ impl EdgeError {
     #[must_use]
     pub fn fault(&self) -> Option<FaultCode> {
         match self {
+            // An older page beside a newer server: no fault of the version.
+            Self::Codec(CodecError::FormatVersion { .. }) => None,
             Self::Codec(_) | Self::InlineDelta => Some(FaultCode::Apply),
             Self::WrongState { .. } => Some(FaultCode::Hash),
             Self::Manifest(_)

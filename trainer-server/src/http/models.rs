@@ -149,7 +149,7 @@ pub(super) async fn report(
     if report.version >= state.publisher.next_version() {
         return Err(Problem::not_found("there is no such version"));
     }
-    tracing::warn!(code = ?report.code, "a page could not take version {}", report.version);
+    tracing::debug!(code = ?report.code, "a page could not take version {}", report.version);
     state.reports.note(report);
     Ok(StatusCode::NO_CONTENT)
 }

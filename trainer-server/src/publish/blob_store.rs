@@ -61,10 +61,12 @@ impl BlobStore {
         let id = BlobId::of(bytes);
         if !matches!(self.get(id), Ok(Some(_))) {
             let replaced = files::len(&self.path(id)); // damaged
-            files::write_whole(&self.dir, &id.to_hex(), bytes)
-                .map_err(|source| BlobError::Io { id, source })?;
-            self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed); // widening
+            let written = files::write_whole(&self.dir, &id.to_hex(), bytes);
+            // Also where it failed: the file may be there, and is taken off when it goes.
+            let present = files::len(&self.path(id));
+            self.bytes.fetch_add(present, Ordering::Relaxed);
             self.bytes.fetch_sub(replaced, Ordering::Relaxed);
+            written.map_err(|source| BlobError::Io { id, source })?;
         }
         Ok(BlobRef {
             id,

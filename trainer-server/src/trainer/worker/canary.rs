@@ -105,7 +105,8 @@ impl Worker {
         let Some(rise) = canary.release.rise() else {
             return Ok(()); // every canary has bets
         };
-        let elapsed_secs = canary.started.elapsed().as_secs_f64();
+        let elapsed = canary.started.elapsed().saturating_sub(self.paused_for());
+        let elapsed_secs = elapsed.as_secs_f64();
         let evidence = self.evidence(canary);
         match judge(rise, &evidence, elapsed_secs, &self.config.rollout) {
             Some((Outcome::Promoted, reason)) => self.promote_canary(reason, None),

@@ -224,9 +224,14 @@ impl Worker {
         };
         // Pages first: reading the log again takes longer.
         let published = self.publish(VersionKind::Release, provenance, state, ready);
-        self.rollout
-            .settle(self.published_version().unwrap_or(newest))?;
+        let settled = self
+            .rollout
+            .settle(self.published_version().unwrap_or(newest));
         published?;
+        if let Err(error) = settled {
+            // Pages have it, so the weights go back too; it is settled before the next order or version.
+            tracing::warn!(%error, "a rollback came out and is not settled yet");
+        }
         self.drop_release();
         self.read_log_again()
             .map_err(|error| TrainerError::HalfRead(Box::new(error)))?;

@@ -73,6 +73,9 @@ impl Worker {
             return Ok(());
         }
         self.publisher.check_room(now_millis())?;
+        if self.rollout.is_pinned() {
+            return Ok(()); // an operator has pinned meanwhile
+        }
         let bytes_budget = self.config.publish.delta_bytes_budget;
         if self.committed < self.position
             && self.learner.live().is_some()
@@ -82,6 +85,12 @@ impl Worker {
             self.publish(VersionKind::Fast, passed, state, ready)?;
         }
         Ok(())
+    }
+
+    /// How long a pause that has not ended yet has lasted.
+    pub(super) fn paused_for(&self) -> Duration {
+        self.pause
+            .map_or(Duration::ZERO, |pause| pause.began.elapsed())
     }
 
     /// Notes that everything is written.
