@@ -15,7 +15,7 @@ use shared_model::manifest::{self, BlobRef, Channel, DeltaRef, Manifest, Version
 
 use super::channels::Reach;
 use super::graph::{Edge, VersionGraph};
-use super::{NewVersion, Press, PublishError, Published, Shared, StoreUse, check_offsets};
+use super::{NewVersion, Press, PublishError, Published, Shared, check_offsets};
 
 impl Shared {
     /// Writes blobs and manifest of the next version; `written` are its blobs so far, whatever happens.
@@ -235,16 +235,7 @@ impl Shared {
             .map_err(|source| PublishError::Encode { version, source })?;
         let needed_bytes = bytes.len() as u64; // widening
         if !self.has_room_for(needed_bytes) {
-            let StoreUse {
-                used_bytes,
-                bytes_max,
-                ..
-            } = self.store_use();
-            return Err(PublishError::DiskLimit {
-                used_bytes,
-                needed_bytes,
-                bytes_max,
-            });
+            return Err(self.disk_limit(needed_bytes));
         }
         Ok(self.blobs.put(&bytes)?)
     }

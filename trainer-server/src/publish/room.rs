@@ -73,16 +73,21 @@ impl Shared {
         if self.has_room_for(needed_bytes) {
             return Ok(());
         }
+        Err(self.disk_limit(needed_bytes))
+    }
+
+    /// Why so many more bytes cannot be written.
+    pub(super) fn disk_limit(&self, needed_bytes: u64) -> PublishError {
         let StoreUse {
             used_bytes,
             bytes_max,
             ..
         } = self.store_use();
-        Err(PublishError::DiskLimit {
+        PublishError::DiskLimit {
             used_bytes,
             needed_bytes,
             bytes_max,
-        })
+        }
     }
 
     /// What [`Publisher::check_room`](super::Publisher::check_room) says.
