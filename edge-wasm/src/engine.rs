@@ -6,7 +6,7 @@
 use burn::tensor::Device;
 use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::edge::engine::{EdgeEngine, ExplainRequest, RankRequest};
-use shared_model::edge::sync::{EdgeClock, EdgeRequest, Live, Trust};
+use shared_model::edge::sync::{EdgeClock, EdgeError, EdgeRequest, EdgeSync, Live, Trust};
 use shared_model::ids::BlobId;
 use shared_model::model::scorer::Padding;
 use wasm_bindgen::prelude::*;
@@ -45,7 +45,9 @@ impl Engine {
     /// # Errors
     /// It is malformed, badly signed, or older than what is live.
     pub fn on_announcement(&mut self, json: &[u8]) -> Result<(), ShellError> {
-        Ok(self.inner.sync_mut().on_announcement(json)?)
+        let sync = self.inner.sync_mut();
+        let heard = sync.on_announcement(json);
+        heard.map_err(|error| ShellError::of_version(error, sync.version_under_way()))
     }
 
     /// The key sets that were asked for, where a root is pinned.
@@ -97,7 +99,7 @@ impl Engine {
     /// # Errors
     /// It is malformed or badly signed.
     pub fn on_plan(&mut self, json: &[u8]) -> Result<(), ShellError> {
-        Ok(self.inner.sync_mut().on_plan(json)?)
+        self.under_way(|sync| sync.on_plan(json))
     }
 
     /// The blob that was asked for, `id` in hexadecimal.
@@ -107,7 +109,7 @@ impl Engine {
     pub fn on_blob(&mut self, id: &str, bytes: &[u8]) -> Result<(), ShellError> {
         let id = BlobId::from_hex(id)
             .ok_or_else(|| ShellError::argument("id", "expected 64 hexadecimal digits"))?;
-        Ok(self.inner.sync_mut().on_blob(id, bytes)?)
+        self.under_way(|sync| sync.on_blob(id, bytes))
     }
 
     /// A request (as `next_request` gave it) could not be fetched; it will be asked for again.
@@ -126,7 +128,9 @@ impl Engine {
     /// # Errors
     /// The candidate is refused; the last good version stays live.
     pub async fn settle(&mut self) -> Result<bool, ShellError> {
-        Ok(self.inner.settle().await?)
+        let version = self.inner.sync().version_under_way();
+        let settled = self.inner.settle().await;
+        settled.map_err(|error| ShellError::of_version(error, version))
     }
 
     /// Ranks, best first or with places drawn by chance; takes and answers JSON.
@@ -164,12 +168,6 @@ impl Engine {
         Ok(to_json(&self.inner.explain(&request).await?))
     }
 
-    /// The version that is being reached or waits for its self-test: whose failure the last failure is.
-    pub fn version_under_way(&self) -> Option<f64> {
-        let version = self.inner.sync().version_under_way();
-        version.map(|version| version.0 as f64) // exact below 2^53
-    }
-
     /// What ranks now, as JSON.
     pub fn status(&self) -> String {
         to_json(&Status::of(self.inner.sync().live()))
@@ -200,6 +198,16 @@ impl Engine {
     /// Nothing is live yet.
     pub fn signed_manifest(&self) -> Result<Vec<u8>, ShellError> {
         Ok(self.live()?.signed_manifest.clone())
+    }
+
+    /// Runs what may fail on the way to a version. Which one that was is asked before: a failure ends it.
+    fn under_way(
+        &mut self,
+        call: impl FnOnce(&mut EdgeSync) -> Result<(), EdgeError>,
+    ) -> Result<(), ShellError> {
+        let sync = self.inner.sync_mut();
+        let version = sync.version_under_way();
+        call(sync).map_err(|error| ShellError::of_version(error, version))
     }
 
     fn live(&self) -> Result<&Live, ShellError> {

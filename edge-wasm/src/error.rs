@@ -1,17 +1,24 @@
-//! Errors as they cross into the script: an `Error` with a stable `code`, and a `fault` where the server is to be told.
+//! Errors as they cross into the script: an `Error` with a stable `code`, and a `fault` with its `version` where the
+//! server is to be told.
 
 use js_sys::{Error, Reflect};
 use shared_model::edge::engine::EngineError;
 use shared_model::edge::report::FaultCode;
 use shared_model::edge::sync::EdgeError;
+use shared_model::ids::Version;
 use wasm_bindgen::JsValue;
 
 /// Why a call of the shell failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ShellError {
     /// The engine refused or failed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
+    #[error("{error}")]
+    Engine {
+        /// Why.
+        error: EngineError,
+        /// The version that failed, where one did.
+        version: Option<Version>,
+    },
     /// What the script passed is not what the call takes.
     #[error("the argument {argument} is malformed: {reason}")]
     Argument {
@@ -41,7 +48,7 @@ impl ShellError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Engine(error) => error.code(),
+            Self::Engine { error, .. } => error.code(),
             Self::Argument { .. } => "invalid_argument",
             Self::Backend { .. } => "backend_unavailable",
             Self::Export { .. } => "export_failed",
@@ -52,7 +59,20 @@ impl ShellError {
     #[must_use]
     pub fn fault(&self) -> Option<FaultCode> {
         match self {
-            Self::Engine(error) => error.fault(),
+            Self::Engine { error, .. } => error.fault(),
+            Self::Argument { .. } | Self::Backend { .. } | Self::Export { .. } => None,
+        }
+    }
+
+    /// What failed because of a version, or on the way to it.
+    pub(crate) fn of_version(error: impl Into<EngineError>, version: Option<Version>) -> Self {
+        let error = error.into();
+        Self::Engine { error, version }
+    }
+
+    fn version(&self) -> Option<Version> {
+        match self {
+            Self::Engine { version, .. } => *version,
             Self::Argument { .. } | Self::Backend { .. } | Self::Export { .. } => None,
         }
     }
@@ -66,9 +86,15 @@ impl ShellError {
     }
 }
 
+impl From<EngineError> for ShellError {
+    fn from(error: EngineError) -> Self {
+        Self::of_version(error, None)
+    }
+}
+
 impl From<EdgeError> for ShellError {
     fn from(error: EdgeError) -> Self {
-        Self::Engine(EngineError::Sync(error))
+        Self::of_version(error, None)
     }
 }
 
@@ -76,13 +102,11 @@ impl From<ShellError> for JsValue {
     fn from(error: ShellError) -> Self {
         let thrown = Error::new(&error.to_string());
         // Setting a property of a new ordinary object cannot fail; the message is there in any case.
-        drop(Reflect::set(&thrown, &"code".into(), &error.code().into()));
-        if let Some(fault) = error.fault() {
-            drop(Reflect::set(
-                &thrown,
-                &"fault".into(),
-                &fault.as_str().into(),
-            ));
+        let set = |name: &str, value: Self| drop(Reflect::set(&thrown, &name.into(), &value));
+        set("code", error.code().into());
+        if let (Some(fault), Some(version)) = (error.fault(), error.version()) {
+            set("fault", fault.as_str().into());
+            set("version", (version.0 as f64).into()); // exact below 2^53
         }
         thrown.into()
     }

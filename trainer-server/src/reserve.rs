@@ -77,13 +77,16 @@ impl Reserve {
     pub fn take(&self) -> io::Result<()> {
         let times_given_up = {
             let mut state = self.state();
-            let has_file = || fs::metadata(self.dir.join(FILE_NAME));
-            if !state.is_held
-                && (self.bytes == 0 || has_file().is_ok_and(|file| file.len() == self.bytes))
-            {
-                state.is_held = true;
-            }
             if state.is_held {
+                return Ok(());
+            }
+            let path = self.dir.join(FILE_NAME);
+            let found = fs::metadata(&path).ok().map(|file| file.len());
+            if found.is_some_and(|bytes| bytes != self.bytes) {
+                fs::remove_file(&path)?; // of another setting: beside the new one it would take its room
+            }
+            if self.bytes == 0 || found == Some(self.bytes) {
+                state.is_held = true;
                 return Ok(());
             }
             state.times_given_up
@@ -145,6 +148,8 @@ mod tests {
             Reserve::open(dir.path(), bytes).is_held(),
             "found as it was left"
         );
+        assert!(Reserve::open(dir.path(), 7).is_held());
+        assert_eq!(len().expect("there"), 7, "made anew for another setting");
     }
 
     #[test]

@@ -5,13 +5,14 @@ export class FreshetError extends Error {
   /**
    * @param {string} code stable identifier
    * @param {string} message one sentence that a person understands
-   * @param {{cause?: unknown, fault?: string}} [options] `fault`: what the server is to be told of a version
+   * @param {{cause?: unknown, fault?: string, version?: number}} [options] `fault`: what the server is to be told of
+   *   `version`
    */
   constructor(code, message, options) {
     super(message, options?.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'FreshetError';
     this.code = code;
-    if (options?.fault !== undefined) this.fault = options.fault;
+    if (options?.fault !== undefined) [this.fault, this.version] = [options.fault, options.version];
   }
 }
 
@@ -24,7 +25,7 @@ export function toFreshetError(thrown, code = 'internal') {
   if (thrown instanceof FreshetError) return thrown;
   const message = thrown instanceof Error ? thrown.message : String(thrown);
   const ownCode = typeof thrown?.code === 'string' ? thrown.code : code;
-  return new FreshetError(ownCode, message, { cause: thrown, fault: thrown?.fault });
+  return new FreshetError(ownCode, message, { cause: thrown, fault: thrown?.fault, version: thrown?.version });
 }
 
 /** An option that cannot be taken. @param {string} field @param {string} expected */

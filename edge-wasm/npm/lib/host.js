@@ -279,10 +279,10 @@ export class EngineHost {
   /** Tells the server, once per version, of what says something of the version and not of this page. */
   async #reportFault(error) {
     if (error?.fault === undefined || this.#stop.signal.aborted) return;
-    const version = await this.#withEngine((engine) => engine.version_under_way());
+    const { fault, version } = error;
     if (version === undefined || version <= this.#reportedVersion) return;
     this.#reportedVersion = version;
-    await this.#downloads.report(version, error.fault);
+    await this.#downloads.report(version, fault);
   }
 
   /**
@@ -341,7 +341,7 @@ export class EngineHost {
       await this.#settle();
     } catch (error) {
       this.#warn(error);
-      void this.#reportFault(error).catch(() => {}); // the engine has ended: it has told so itself
+      void this.#reportFault(error);
     }
     await this.#pump();
   }
@@ -381,7 +381,7 @@ export class EngineHost {
         await this.#withEngine((engine) => engine.on_failure(text));
         // What does not come is waited for; what came and was refused is told.
         if (!FETCH_FAILURES.has(error?.code)) this.#warn(error);
-        void this.#reportFault(error).catch(() => {}); // likewise
+        void this.#reportFault(error);
         await this.#waitAfter(error);
       }
     }
@@ -400,7 +400,7 @@ export class EngineHost {
       hasSwapped = await this.#withEngine((engine) => engine.settle());
     } catch (error) {
       this.#warn(error);
-      void this.#reportFault(error).catch(() => {}); // likewise
+      void this.#reportFault(error);
     }
     if (!hasSwapped) return;
     await this.#tellStatus('update');

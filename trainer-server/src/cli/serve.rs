@@ -172,7 +172,10 @@ fn take_back_canary(data_dir: &Path, publisher: &Publisher, ledger: &Ledger) -> 
     RolloutState::open(data_dir)?.settle(newest.unwrap_or_default())?;
     if let Some(published) = publisher.take_back_canary(now_millis())? {
         let version = published.manifest.version;
-        tracing::warn!("a canary was cut off: taken back by version {version}");
+        tracing::warn!(
+            "pages may have a version above the newest whole one, a canary that was cut off or one that was put \
+             aside: version {version} brings them back"
+        );
         note_again(ledger, &published.manifest, Origin::TakenBack);
     }
     Ok(())

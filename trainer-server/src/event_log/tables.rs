@@ -114,8 +114,13 @@ impl From<redb::Error> for EventLogError {
 pub(super) fn end(database: &Database) -> Result<LogOffset, EventLogError> {
     let transaction = database.begin_read().map_err(storage)?;
     let records = open_records(&transaction)?;
-    let last = records.last().map_err(storage)?;
-    Ok(LogOffset(last.map_or(0, |(offset, _)| offset.value() + 1)))
+    end_of(&records).map(LogOffset).map_err(storage)
+}
+
+/// One past the last record.
+fn end_of(records: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, redb::StorageError> {
+    let last = records.last()?;
+    Ok(last.map_or(0, |(offset, _)| offset.value() + 1))
 }
 
 fn open_records(
@@ -176,41 +181,43 @@ pub(super) fn items(database: &Database) -> Result<Vec<(LogOffset, Item)>, Event
     Ok(list)
 }
 
-/// Writes all batches in one synced transaction; outcomes per batch, and the new end.
+/// Writes all batches in one synced transaction; outcomes per batch, and the new end. Where the log ends before is
+/// read from the table itself: what a writer remembers may be behind what a failed sync has left on disk.
 pub(super) fn commit(
     database: &Database,
     batches: &[&[EncodedRecord]],
-    start: LogOffset,
     id_memory_millis: i64,
 ) -> Result<(Vec<Vec<AppendOutcome>>, LogOffset), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     let mut outcomes = Vec::with_capacity(batches.len());
-    let end = {
+    let (start, end) = {
+        let records = transaction.open_table(RECORDS)?;
+        let start = end_of(&records)?;
         let mut group = Group {
-            records: transaction.open_table(RECORDS)?,
+            records,
             ids: transaction.open_table(IDS)?,
             items: transaction.open_table(ITEMS)?,
-            end: start.0,
+            end: start,
             newest_received_at: i64::MIN,
         };
         for batch in batches {
             let batch: Result<Vec<_>, _> = batch.iter().map(|record| group.add(record)).collect();
             outcomes.push(batch?);
         }
-        if group.end > start.0 {
+        if group.end > start {
             let mut meta = transaction.open_table(META)?;
             let pruned = meta.get(PRUNED_KEY)?.map_or(0, |guard| guard.value());
-            let budget = PRUNE_RECORDS_MIN + 2 * (group.end - start.0);
+            let budget = PRUNE_RECORDS_MIN + 2 * (group.end - start);
             let cutoff = group.newest_received_at.saturating_sub(id_memory_millis);
             let pruned_through = group.prune(pruned, budget, cutoff)?;
             if pruned_through != pruned {
                 meta.insert(PRUNED_KEY, pruned_through)?;
             }
         }
-        group.end
+        (start, group.end)
     };
-    if end == start.0 {
+    if end == start {
         transaction.abort()?; // all duplicates: nothing changed, so no sync is needed
     } else {
         transaction.commit()?;

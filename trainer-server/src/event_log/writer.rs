@@ -58,7 +58,7 @@ impl Writer {
             .iter()
             .map(|request| request.records.as_slice())
             .collect();
-        match self.write(&batches, start) {
+        match self.write(&batches) {
             Ok((outcomes, end)) => {
                 self.progress.is_writable.store(true, Ordering::Relaxed);
                 if end > start {
@@ -93,43 +93,43 @@ impl Writer {
         end
     }
 
-    fn write(
-        &self,
-        batches: &[&[EncodedRecord]],
-        start: LogOffset,
-    ) -> Result<Written, EventLogError> {
-        let error = match self.try_write(batches, start) {
+    fn write(&self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
+        let error = match self.try_write(batches) {
             Ok(written) => return Ok(written),
             Err(error) => error,
         };
-        let has_made_room = error.is_disk_full()
-            && self
-                .reserve
-                .as_ref()
-                .is_some_and(|reserve| reserve.give_up());
+        let mut has_made_room = self.makes_room_after(&error);
+        // Without a store that is open again nothing more could be written or read.
+        if let Err(error) = self.store.reopen() {
+            if !self.makes_room_after(&error) {
+                return Err(error);
+            }
+            has_made_room = true;
+            self.store.reopen()?;
+        }
+        let was_broken_before = matches!(&error, EventLogError::Reopening)
+            || matches!(&error, EventLogError::Storage(error) if matches!(&**error, redb::Error::PreviousIo));
+        if has_made_room || was_broken_before {
+            return self.try_write(batches);
+        }
+        Err(error)
+    }
+
+    /// Gives up the reserve where the disk was full; whether that made room.
+    fn makes_room_after(&self, error: &EventLogError) -> bool {
+        let reserve = self.reserve.as_ref().filter(|_| error.is_disk_full());
+        let has_made_room = reserve.is_some_and(|reserve| reserve.give_up());
         if has_made_room {
             tracing::warn!(
                 "the disk is full: the log goes on with its reserve, nothing is published"
             );
         }
-        // Without a store that is open again nothing more could be written or read.
-        self.store.reopen()?;
-        let was_broken_before = matches!(&error, EventLogError::Reopening)
-            || matches!(&error, EventLogError::Storage(error) if matches!(&**error, redb::Error::PreviousIo));
-        if has_made_room || was_broken_before {
-            let end = tables::end(&*self.store.database()?)?;
-            return self.try_write(batches, end);
-        }
-        Err(error)
+        has_made_room
     }
 
-    fn try_write(
-        &self,
-        batches: &[&[EncodedRecord]],
-        start: LogOffset,
-    ) -> Result<Written, EventLogError> {
+    fn try_write(&self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
         let database = self.store.database()?;
-        let written = tables::commit(&database, batches, start, self.id_memory_millis);
+        let written = tables::commit(&database, batches, self.id_memory_millis);
         written.map_err(EventLogError::from)
     }
 }

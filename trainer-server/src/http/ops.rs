@@ -19,7 +19,7 @@ pub(super) async fn healthz() -> &'static str {
 }
 
 /// Events can be taken in, and there is a version or there cannot be one yet. A trainer that pauses is said, but a server
-/// that ranks and takes events is ready all the same.
+/// that ranks and takes events is ready all the same. Why it pauses names files, and is for `/v1/status`.
 pub(super) async fn readyz(State(state): State<AppState>) -> Result<String, Problem> {
     if *state.stopping.borrow() {
         return Err(Problem::unavailable("the server is stopping"));
@@ -29,12 +29,12 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<String, Prob
     }
     if state.publisher.latest().is_some() {
         return Ok(match state.recommender.status()["paused"].as_str() {
-            Some(why) => format!("ready, but nothing is published: {why}\n"),
+            Some(_) => "ready, but nothing is published: no version can be written\n".to_owned(),
             None => "ready\n".to_owned(),
         });
     }
-    if let Some(error) = state.recommender.status()["error"].as_str() {
-        let detail = format!("there is no version, and the trainer stopped: {error}");
+    if state.recommender.status()["error"].is_string() {
+        let detail = "there is no version, and the trainer stopped";
         return Err(Problem::unavailable(detail));
     }
     if state.catalogue.num_items() > 0 {

@@ -28,6 +28,7 @@ mod states;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -152,6 +153,10 @@ struct Shared {
     tidy: Mutex<BTreeSet<BlobId>>,
     /// Held by whoever publishes; readers never wait for it.
     press: Mutex<Press>,
+    /// The number that the next version will have; changed under `press` alone.
+    next_version: AtomicU64,
+    /// Held while nothing may be renewed: see [`Publisher::hold_renewals`].
+    renewals: Mutex<()>,
 }
 
 impl Shared {
@@ -180,7 +185,6 @@ impl Shared {
 
 /// What only the publishing thread needs.
 struct Press {
-    next_version: Version,
     /// A version whose manifest could not be written but may lie on disk all the same: it is removed before another
     /// is written, since nobody was told of it and what it learned is learned again.
     unclear: Option<Version>,
@@ -250,10 +254,11 @@ impl Publisher {
             handed: HandedOut::default(),
             tidy: Mutex::default(),
             press: Mutex::new(Press {
-                next_version: recovered.highest.next(),
                 unclear: None,
                 anchors,
             }),
+            next_version: AtomicU64::new(recovered.highest.next().0),
+            renewals: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -275,7 +280,7 @@ impl Publisher {
         shared.settle_unclear(&mut press)?;
         let mut written = Vec::new();
         let published = shared.press_version(&mut press, reach.channel(), new, &mut written);
-        let published = published.inspect_err(|_| shared.sweep(&written))?;
+        let published = published.inspect_err(|_| shared.clear_up(&mut press, &written))?;
         shared.announce(&published, reach);
         if reach != Reach::Canary {
             shared.write_skips(&mut press, &published);
@@ -305,6 +310,7 @@ impl Publisher {
     /// # Errors
     /// As [`Self::publish`].
     pub fn renew(&self, created_at: i64) -> Result<Option<Arc<Published>>, PublishError> {
+        let _held = self.hold_renewals();
         let Some(latest) = self.latest() else {
             return Ok(None);
         };
@@ -333,8 +339,15 @@ impl Publisher {
     /// The number that the next version will have, of either channel.
     #[must_use]
     pub fn next_version(&self) -> Version {
-        let press = self.shared.press.lock();
-        press.unwrap_or_else(PoisonError::into_inner).next_version
+        Version(self.shared.next_version.load(Ordering::Acquire))
+    }
+
+    /// While this is held nothing is renewed, so that the only other publisher, the trainer, gets the number that
+    /// [`Self::next_version`] has told it.
+    #[must_use]
+    pub fn hold_renewals(&self) -> MutexGuard<'_, ()> {
+        let renewals = self.shared.renewals.lock();
+        renewals.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As [`Self::plan`], for a page: where a delta merged on demand may save enough it is waited

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use shared_model::codec::CodecError;
@@ -27,7 +28,7 @@ impl Shared {
         written: &mut Vec<BlobId>,
     ) -> Result<Arc<Published>, PublishError> {
         let previous = self.channels.newest(channel);
-        let version = press.next_version;
+        let version = Version(self.next_version.load(Ordering::Acquire));
         check_offsets(version, &new, previous.as_deref())?;
 
         let delta = self.encode_delta(version, &new.state, previous.as_deref())?;
@@ -65,7 +66,7 @@ impl Shared {
         let keyring = self.keyring();
         let key = keyring.signer(new.created_at)?;
         // From here on the number may be on disk: it is used, whatever happens.
-        press.next_version = version.next();
+        self.next_version.store(version.next().0, Ordering::Release);
         let state = Arc::clone(&new.state);
         let previous = previous.as_deref();
         let mut manifest = self.manifest(version, new, channel, planned, snapshot, previous);
@@ -83,6 +84,14 @@ impl Shared {
         let inline_delta = delta.filter(|bytes| bytes.len() <= inline_max);
         let published = Published::new(manifest, signed, state, inline_delta);
         Ok(Arc::new(published))
+    }
+
+    /// After a version that failed: what it wrote goes at once where it can, else before the next one is written.
+    pub(super) fn clear_up(&self, press: &mut Press, written: &[BlobId]) {
+        if let Err(error) = self.settle_unclear(press) {
+            tracing::warn!(%error, "it is removed before another version is written");
+        }
+        self.sweep(written);
     }
 
     /// Removes a manifest of which it is not known whether it was written.

@@ -7,11 +7,10 @@ mod orders;
 mod pause;
 mod publishing;
 mod releases;
+mod skipped;
 mod texts;
 mod watch;
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
@@ -99,7 +98,10 @@ impl Worker {
         let latest = parts.publisher.latest();
         let newest = latest.as_ref().map(|latest| latest.manifest.version);
         let mut rollout = RolloutState::open(&parts.config.server.data_dir)?;
-        pause::settle_patiently(&mut rollout, newest.unwrap_or_default(), &serving, &stop);
+        // Before anything is read or published: a rollback that never came out must set nothing aside.
+        pause::patiently(&serving, &stop, || {
+            Ok(rollout.settle(newest.unwrap_or_default())?)
+        })?;
         let published = latest.map(|latest| latest.manifest.encoder_generation);
         let encoder = texts::open_encoder(&parts.config, &chosen, published)?;
         let encoder_name = texts::encoder_name(&encoder);
@@ -147,7 +149,9 @@ impl Worker {
             pause: None,
             is_fitted: false,
         };
-        worker.restore()?;
+        // A log that cannot be read, as on a full disk, is read on from where it failed.
+        let (serving, stop) = (Arc::clone(&worker.serving), Arc::clone(&worker.stop));
+        pause::patiently(&serving, &stop, || worker.restore())?;
         Ok(worker)
     }
 
@@ -333,17 +337,7 @@ impl Worker {
             return Ok(());
         }
         let (from, through) = (self.position, LogOffset(self.log.end().0 - round_len));
-        let path = self.config.server.data_dir.join("skipped.jsonl");
-        let line = format!("{{\"from\":{from},\"through\":{through}}}\n");
-        let appended = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| {
-                file.write_all(line.as_bytes())?;
-                file.sync_all()
-            });
-        appended.map_err(|source| TrainerError::Skipped { source, path })?;
+        skipped::note(&self.config.server.data_dir, from, through)?;
         self.catch_up(through)?;
         tracing::warn!(
             "overloaded: log offsets {from} to {through} are not learned before the next refit"
@@ -390,8 +384,7 @@ impl Worker {
         } else {
             Origin::Automatic
         };
-        let by = self.release_by.take();
-        self.publish_release(origin, by)?;
+        self.publish_release(origin, None)?;
         Ok(true)
     }
 }

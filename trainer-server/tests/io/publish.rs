@@ -339,6 +339,35 @@ fn a_manifest_is_renewed_in_time_and_not_before() {
 }
 
 #[test]
+fn a_number_that_was_told_is_not_taken_by_a_renewal_meanwhile() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let publisher = open(dir.path());
+    publish_up_to(&publisher, 1);
+    let (started, has_started) = std::sync::mpsc::channel();
+    let held = publisher.hold_renewals();
+    let told = publisher.next_version();
+    let renewal = std::thread::spawn({
+        let publisher = publisher.clone();
+        move || {
+            started.send(()).expect("heard");
+            publisher.renew(NOW_MILLIS + 4 * 86_400_000)
+        }
+    });
+    has_started.recv().expect("it has begun");
+    std::thread::sleep(std::time::Duration::from_millis(20)); // so that a renewal that does not wait is there first
+    let published = publisher.publish(new_version(VersionKind::Fast, 2));
+    assert_eq!(published.expect("published").manifest.version, told);
+    drop(held);
+    let renewed = renewal.join().expect("no panic").expect("renewed");
+    let renewed = renewed.map(|renewed| renewed.manifest.version);
+    assert_eq!(
+        renewed,
+        Some(told.next()),
+        "it waited, and goes on from what is there now"
+    );
+}
+
+#[test]
 fn followers_see_only_the_newest_version() {
     let dir = tempfile::tempdir().expect("temp dir");
     let publisher = open(dir.path());

@@ -16,6 +16,7 @@ use shared_model::manifest::VersionKind;
 
 use super::Worker;
 use super::publishing::self_test_history;
+use super::releases::Ended;
 use crate::canary::composition::composed;
 use crate::canary::{Evidence, Outcome, Reason, bets, judge};
 use crate::clock::now_millis;
@@ -109,7 +110,7 @@ impl Worker {
         let elapsed_secs = elapsed.as_secs_f64();
         let evidence = self.evidence(canary);
         match judge(rise, &evidence, elapsed_secs, &self.config.rollout) {
-            Some((Outcome::Promoted, reason)) => self.promote_canary(reason, None),
+            Some((Outcome::Promoted, reason)) => self.promote_canary(reason, None).map(|_| ()),
             Some((Outcome::TakenBack, reason)) => self.take_back_canary(reason, None),
             None => self.follow_with_canary(),
         }
@@ -120,29 +121,31 @@ impl Worker {
         &mut self,
         reason: Reason,
         by: Option<String>,
-    ) -> Result<(), TrainerError> {
+    ) -> Result<Ended, TrainerError> {
         let Some(canary) = self.canary.take() else {
-            return Ok(());
+            return Ok(Ended::Refused);
         };
-        let before = self.published_version();
         let origin = match reason {
             Reason::Operator => Origin::Promoted,
             _ => canary.origin,
         };
         let ordered_by = by.clone().or_else(|| canary.by.clone());
-        let ended = self.end_release(canary.release.clone(), origin, ordered_by, None);
-        if let Err(error) = ended {
-            self.canary = Some(canary); // its cohort has it still
-            return Err(error);
-        }
+        let ended = match self.end_release(canary.release.clone(), origin, ordered_by, None) {
+            Ok(ended) => ended,
+            Err(error) => {
+                self.canary = Some(canary); // its cohort has it still
+                return Err(error);
+            }
+        };
         self.last_release = Instant::now();
-        if self.published_version() == before {
+        if ended == Ended::Live {
+            self.note_end(&canary, Outcome::Promoted, reason, by);
+        } else {
             let (reason, by) = (Reason::Gate, None);
             self.leaving = Some(Leaving { canary, reason, by });
-            return self.leave_canary();
+            self.leave_canary()?;
         }
-        self.note_end(&canary, Outcome::Promoted, reason, by);
-        Ok(())
+        Ok(ended)
     }
 
     /// Nobody gets the release of the canary; its cohort comes back to what everyone has.

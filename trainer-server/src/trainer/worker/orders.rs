@@ -7,6 +7,7 @@ use shared_model::codec::state::CodeState;
 use shared_model::ids::{LogOffset, Version};
 use shared_model::manifest::{Channel, VersionKind};
 
+use super::releases::Ended;
 use super::{CATCH_UP_RECORDS, IDLE_WAIT, Worker};
 use crate::canary::Reason;
 use crate::clock::now_millis;
@@ -98,7 +99,13 @@ impl Worker {
             Order::Pin | Order::Unpin => {
                 self.rollout.pin(order == Order::Pin)?;
                 self.serving.phase("learning"); // `wait_pinned` says otherwise
-                self.take_back_canary(Reason::Operator, by)?; // what is undecided does not stay out
+                // What is undecided does not stay out; where that cannot be written now, it goes before anything else.
+                match self.take_back_canary(Reason::Operator, by) {
+                    Err(error) if error.may_pass() => {
+                        tracing::warn!(%error, "the canary is taken back as soon as that can be written");
+                    }
+                    taken_back => taken_back?,
+                }
             }
             Order::Publish | Order::Promote if is_pinned => return Ok(Err(OrderError::Pinned)),
             Order::Publish => {
@@ -106,8 +113,7 @@ impl Worker {
                 self.release_by = by;
             }
             Order::Promote if self.canary.is_some() => {
-                self.promote_canary(Reason::Operator, by)?;
-                if self.canary_was_refused(newest) {
+                if self.promote_canary(Reason::Operator, by)? == Ended::Refused {
                     return Ok(Err(OrderError::Refused));
                 }
             }
@@ -116,8 +122,7 @@ impl Worker {
                 if !release.is_some_and(|release| release.is_complete()) {
                     return Ok(Err(OrderError::NoRelease));
                 }
-                self.publish_release(Origin::Promoted, by)?;
-                if self.published_version() == Some(newest) {
+                if self.publish_release(Origin::Promoted, by)? == Ended::Refused {
                     return Ok(Err(OrderError::Refused));
                 }
             }
@@ -210,6 +215,8 @@ impl Worker {
         let state = with_items_of(earlier, &live.state);
         let ready = self.learner.ready(&state);
         self.take_back_canary(Reason::Operator, by.clone())?; // of weights that are to go
+        let publisher = self.publisher.clone();
+        let held = publisher.hold_renewals(); // until the version that is announced now is out
         let rollback = Rollback {
             version: self.publisher.next_version(),
             restored: version,
@@ -224,6 +231,7 @@ impl Worker {
         };
         // Pages first: reading the log again takes longer.
         let published = self.publish(VersionKind::Release, provenance, state, ready);
+        drop(held);
         let settled = self
             .rollout
             .settle(self.published_version().unwrap_or(newest));
@@ -237,15 +245,6 @@ impl Worker {
             .map_err(|error| TrainerError::HalfRead(Box::new(error)))?;
         self.serving.update(|status| status.rollbacks += 1);
         Ok(Ok(rollback))
-    }
-
-    /// Whether the newest version of everyone is no release that came after `newest`.
-    fn canary_was_refused(&self, newest: Version) -> bool {
-        let latest = self.publisher.latest();
-        !latest.is_some_and(|latest| {
-            let manifest = &latest.manifest;
-            manifest.version > newest && manifest.kind == VersionKind::Release
-        })
     }
 
     /// Counts a refusal and gives it a row.

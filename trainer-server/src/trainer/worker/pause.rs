@@ -11,13 +11,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use shared_model::ids::Version;
 use shared_model::manifest::VersionKind;
 
 use super::{IDLE_WAIT, Worker};
 use crate::clock::now_millis;
 use crate::ledger::Provenance;
-use crate::rollout::RolloutState;
 use crate::trainer::TrainerError;
 use crate::trainer::serving::Serving;
 
@@ -103,30 +101,35 @@ impl Worker {
     }
 }
 
-/// Forgets a rollback that never came out, before anything is read or published by it: until that is written, nothing
-/// else can be done.
-pub(super) fn settle_patiently(
-    rollout: &mut RolloutState,
-    newest: Version,
+/// Does what a start cannot do without, and tries again as after a failed write for as long as that may help.
+///
+/// # Errors
+/// Trying again does not help.
+pub(super) fn patiently(
     serving: &Serving,
     stop: &AtomicBool,
-) {
+    mut step: impl FnMut() -> Result<(), TrainerError>,
+) -> Result<(), TrainerError> {
     let mut pause: Option<Pause> = None;
     while !stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         if pause.is_none_or(|pause| pause.retry_at <= now) {
-            let Err(error) = rollout.settle(newest) else {
-                break;
-            };
-            tracing::error!(%error, "the trainer cannot start yet");
-            serving.paused(&error.to_string());
-            pause = Some(Pause::after(pause, now));
+            match step() {
+                Ok(()) => break,
+                Err(error) if error.may_pass() => {
+                    tracing::error!(%error, "the trainer cannot start yet");
+                    serving.paused(&error.to_string());
+                    pause = Some(Pause::after(pause, now));
+                }
+                Err(error) => return Err(error),
+            }
         }
         std::thread::sleep(IDLE_WAIT);
     }
     if pause.is_some() {
         serving.resumed();
     }
+    Ok(())
 }
 
 #[cfg(test)]

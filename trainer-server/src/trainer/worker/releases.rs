@@ -12,30 +12,42 @@ use crate::learner::ReleaseTraining;
 use crate::ledger::{Origin, Provenance};
 use crate::trainer::TrainerError;
 
+/// What became of a release that was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Everyone has it.
+    Live,
+    /// A part of the pages tries it first.
+    OnTrial,
+    /// The gate refused it, or there was none.
+    Refused,
+}
+
 impl Worker {
-    /// Ends the release in training, if there is one.
+    /// Ends the release in training, if there is one. `by`: who promotes it, else who ordered it.
     pub(super) fn publish_release(
         &mut self,
         origin: Origin,
         by: Option<String>,
-    ) -> Result<(), TrainerError> {
+    ) -> Result<Ended, TrainerError> {
         let Some(release) = self.release.take() else {
-            return Ok(());
+            return Ok(Ended::Refused);
         };
         let due = (
             self.last_release,
             self.events_since_release,
             self.is_release_ordered,
         );
+        let ordered_by = self.release_by.take();
         self.last_release = Instant::now();
         self.events_since_release = 0;
         self.is_release_ordered = false;
-        self.release_by = None;
         let tries_canary = origin != Origin::Promoted && self.can_try(&release);
         // What it was to give to the texts cannot be given twice.
         let untouched = (!release.carries_texts()).then(|| release.clone());
         let tried = untouched.as_ref().filter(|_| tries_canary);
-        let ended = self.end_release(release, origin, by.clone(), tried);
+        let by = by.or_else(|| ordered_by.clone());
+        let ended = self.end_release(release, origin, by, tried);
         if ended.as_ref().is_err_and(TrainerError::may_pass) {
             // It comes out as soon as it can be written, by the weights of then.
             (
@@ -43,7 +55,7 @@ impl Worker {
                 self.events_since_release,
                 self.is_release_ordered,
             ) = due;
-            (self.release, self.release_by) = (untouched, by);
+            (self.release, self.release_by) = (untouched, ordered_by);
         }
         ended
     }
@@ -56,8 +68,8 @@ impl Worker {
         origin: Origin,
         by: Option<String>,
         tried: Option<&ReleaseTraining>,
-    ) -> Result<(), TrainerError> {
-        match pollster::block_on(self.learner.finish_release(&mut release)) {
+    ) -> Result<Ended, TrainerError> {
+        let ended = match pollster::block_on(self.learner.finish_release(&mut release)) {
             Ok((state, ready)) => {
                 let gate = release.gate_figures();
                 let passed = Provenance { origin, by, gate };
@@ -65,17 +77,20 @@ impl Worker {
                 // One that keeps all weights moves nothing that a part of the pages could find out about.
                 if let Some(tried) = tried.filter(|_| share_kept < 1.0) {
                     self.begin_canary(tried.clone(), share_kept, passed, state, ready)?;
+                    Ended::OnTrial
                 } else {
                     self.go_live(&release, passed, state, ready)?;
+                    Ended::Live
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "the gate refused a release; the slow weights stay as they are");
                 self.note_refusal(VersionKind::Release, &error);
+                Ended::Refused
             }
-        }
+        };
         self.start_text_round();
-        Ok(())
+        Ok(ended)
     }
 
     fn go_live(
