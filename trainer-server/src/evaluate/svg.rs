@@ -11,7 +11,7 @@ pub mod curves;
 
 const WIDTH: f64 = 760.0;
 const LABEL_WIDTH: f64 = 120.0;
-const RIGHT: f64 = 130.0;
+const RIGHT: f64 = 150.0;
 /// Steps between gridlines, at most.
 const TICKS_MAX: f64 = 6.0;
 
