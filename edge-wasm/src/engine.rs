@@ -5,14 +5,16 @@
 
 use burn::tensor::Device;
 use shared_model::codec::snapshot::encode_snapshot;
-use shared_model::edge::engine::{EdgeEngine, ExplainRequest, RankRequest};
+use shared_model::edge::engine::{
+    EdgeEngine, ExplainRequest, RankRequest, ShelfRequest, SimilarRequest,
+};
 use shared_model::edge::sync::{EdgeClock, EdgeError, EdgeRequest, EdgeSync, Live, Trust};
 use shared_model::ids::BlobId;
 use shared_model::model::scorer::Padding;
 use wasm_bindgen::prelude::*;
 
 use crate::error::ShellError;
-use crate::wire::{ExplainCall, RankCall, RequestForm, Status, read_trust};
+use crate::wire::{ExplainCall, RankCall, RequestForm, SimilarCall, Status, read_trust};
 
 /// Sync machine and scorer of one page.
 #[wasm_bindgen]
@@ -133,23 +135,47 @@ impl Engine {
         settled.map_err(|error| ShellError::of_version(error, version))
     }
 
-    /// Ranks, best first or with places drawn by chance; takes and answers JSON.
+    /// Ranks under rules, best first, or unlike each other, or with places drawn by chance; takes and answers JSON.
     ///
     /// # Errors
     /// `call` is malformed, no version is live yet, or the device failed.
     pub async fn rank(&mut self, call: String) -> Result<String, ShellError> {
-        let call: RankCall =
-            serde_json::from_str(&call).map_err(|error| ShellError::argument("call", error))?;
-        let request = RankRequest {
+        let call = RankCall::read(&call)?;
+        let rank = RankRequest {
             history: &call.history,
             candidates: call.candidates.as_deref(),
             options: &call.options,
             now_millis: call.now_millis,
         };
-        Ok(match &call.exploration {
-            None => to_json(&self.inner.rank(&request).await?),
-            Some(exploration) => to_json(&self.inner.rank_exploring(&request, exploration).await?),
-        })
+        let request = ShelfRequest {
+            rank,
+            rules: &call.rules,
+            diversity: call.diversity.as_ref(),
+            exploration: call.exploration.as_ref(),
+        };
+        Ok(to_json(&self.inner.shelf(&request).await?))
+    }
+
+    /// The items nearest to some items; takes and answers JSON.
+    ///
+    /// # Errors
+    /// `call` is malformed, no version is live yet, none of the items is known to it, or the device failed.
+    pub async fn similar(&mut self, call: String) -> Result<String, ShellError> {
+        let call = SimilarCall::read(&call)?;
+        let request = SimilarRequest {
+            item_ids: &call.item_ids,
+            candidates: call.candidates.as_deref(),
+            history: &call.history,
+            options: &call.options,
+        };
+        Ok(to_json(&self.inner.similar(&request).await?))
+    }
+
+    /// Ids of all items of the live version, as JSON; an empty list before the first.
+    pub fn item_ids(&self) -> String {
+        let live = self.inner.sync().live();
+        let items = live.map_or(&[][..], |live| &live.state.items);
+        to_json(&items.iter().map(|item| &item.item_id).collect::<Vec<_>>())
     }
 
     /// Explains the score of one item; takes and answers JSON.
@@ -157,8 +183,7 @@ impl Engine {
     /// # Errors
     /// `call` is malformed, no version is live yet, the item is unknown to it, or the device failed.
     pub async fn explain(&mut self, call: String) -> Result<String, ShellError> {
-        let call: ExplainCall =
-            serde_json::from_str(&call).map_err(|error| ShellError::argument("call", error))?;
+        let call = ExplainCall::read(&call)?;
         let request = ExplainRequest {
             history: &call.history,
             item_id: &call.item_id,

@@ -1,20 +1,24 @@
 //! JSON forms that the shell and the script exchange.
 
 use serde::{Deserialize, Serialize};
-use shared_model::edge::engine::RankOptions;
+use shared_model::edge::engine::{Diversity, EngineError, RankOptions, Rules, SIMILAR_TO_MAX};
 use shared_model::edge::explore::Exploration;
 use shared_model::edge::sync::{EdgeRequest, Live, Trust};
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{BlobId, ItemId, Version};
 use shared_model::manifest::{BlobRef, parse_public_key};
+use shared_model::spec::NUM_ITEMS_MAX;
 
 use crate::error::ShellError;
 
 /// More keys than a server ever publishes.
 const KEYS_MAX: usize = 32;
+/// Far more than any model attends to.
+const HISTORY_EVENTS_MAX: usize = 10_000;
 
 /// What to rank: `{"history": […], "candidates": […]?, "k": 10, "excludeSeen": true, "nowMillis": …}`,
-/// with `"exploration": {"temperature": 0.5, "seed": 7}` where places are drawn by chance.
+/// with `"rules": {…}` (see [`Rules`]), `"diversity": {"lambda": 0.7}`,
+/// and `"exploration": {"temperature": 0.5, "seed": 7}` where places are drawn by chance, each if wanted.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RankCall {
@@ -24,8 +28,25 @@ pub(crate) struct RankCall {
     #[serde(flatten)]
     pub(crate) options: RankOptions,
     #[serde(default)]
+    pub(crate) rules: Rules,
+    #[serde(default)]
+    pub(crate) diversity: Option<Diversity>,
+    #[serde(default)]
     pub(crate) exploration: Option<Exploration>,
     pub(crate) now_millis: i64,
+}
+
+/// What to find items like: `{"itemIds": ["…"], "candidates": […]?, "history": […], "k": 10, "excludeSeen": false}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SimilarCall {
+    pub(crate) item_ids: Vec<ItemId>,
+    #[serde(default)]
+    pub(crate) candidates: Option<Vec<ItemId>>,
+    #[serde(default)]
+    pub(crate) history: Vec<HistoryEvent>,
+    #[serde(flatten)]
+    pub(crate) options: RankOptions,
 }
 
 /// What to explain: `{"history": […], "itemId": "…", "k": 10, "nowMillis": …}`.
@@ -36,6 +57,64 @@ pub(crate) struct ExplainCall {
     pub(crate) item_id: ItemId,
     pub(crate) k: usize,
     pub(crate) now_millis: i64,
+}
+
+impl RankCall {
+    /// Reads a call. The text is in memory already, and lists grow as they are read, so a length that is only claimed
+    /// takes nothing.
+    ///
+    /// # Errors
+    /// It is malformed, or a list in it is too long.
+    pub(crate) fn read(json: &str) -> Result<Self, ShellError> {
+        let call: Self = parse(json)?;
+        within("candidates", call.candidates.as_deref(), NUM_ITEMS_MAX)?;
+        within("history", Some(&call.history), HISTORY_EVENTS_MAX)?;
+        Ok(call)
+    }
+}
+
+impl SimilarCall {
+    /// Likewise.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(crate) fn read(json: &str) -> Result<Self, ShellError> {
+        let call: Self = parse(json)?;
+        within("itemIds", Some(&call.item_ids), SIMILAR_TO_MAX)?;
+        within("candidates", call.candidates.as_deref(), NUM_ITEMS_MAX)?;
+        within("history", Some(&call.history), HISTORY_EVENTS_MAX)?;
+        Ok(call)
+    }
+}
+
+impl ExplainCall {
+    /// Likewise.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(crate) fn read(json: &str) -> Result<Self, ShellError> {
+        let call: Self = parse(json)?;
+        within("history", Some(&call.history), HISTORY_EVENTS_MAX)?;
+        Ok(call)
+    }
+}
+
+fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, ShellError> {
+    serde_json::from_str(json).map_err(|error| ShellError::argument("call", error))
+}
+
+/// # Errors
+/// The list is longer than `max`.
+fn within<T>(field: &'static str, list: Option<&[T]>, max: usize) -> Result<(), ShellError> {
+    let actual = list.map_or(0, <[T]>::len);
+    if actual <= max {
+        return Ok(());
+    }
+    Err(ShellError::Engine(EngineError::TooLong {
+        field,
+        actual,
+        max,
+    }))
 }
 
 /// Whom to trust, as the script says it.
@@ -168,6 +247,50 @@ mod tests {
             }
         );
         Ok(())
+    }
+
+    #[test]
+    fn rules_and_diversity_are_read_and_refused_by_name() {
+        let call = RankCall::read(
+            r#"{"history": [], "nowMillis": 5, "diversity": {"lambda": 0.5},
+                "rules": {"boost": [{"itemIds": ["a"], "points": 2}], "exclude": ["b"]}}"#,
+        );
+        let call = call.expect("well-formed");
+        assert_ne!(call.rules, Rules::default());
+        assert!(call.diversity.is_some());
+        for (text, part) in [
+            (
+                r#""rules": {"boost": [{"itemIds": [], "points": 101}]}"#,
+                "rules.boost[0].points is 101",
+            ),
+            (r#""diversity": {"lambda": 2}"#, "lambda is 2"),
+        ] {
+            let refused = RankCall::read(&format!(r#"{{"history": [], "nowMillis": 5, {text}}}"#));
+            let error = refused.expect_err("refused");
+            assert_eq!(error.code(), "invalid_argument");
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn lists_longer_than_a_call_may_bring_are_refused() {
+        let ids = |num: usize| vec![r#""a""#; num].join(",");
+        let ask = |num| format!(r#"{{"itemIds": [{}]}}"#, ids(num));
+        assert!(SimilarCall::read(&ask(SIMILAR_TO_MAX)).is_ok());
+        let error = SimilarCall::read(&ask(SIMILAR_TO_MAX + 1)).expect_err("one more");
+        assert_eq!(error.code(), "too_long");
+        assert!(
+            error.to_string().starts_with("itemIds is 1001 long"),
+            "{error}"
+        );
+        let event = r#"{"item_id": "a", "kind": "click", "occurred_at": 1}"#;
+        let history = vec![event; HISTORY_EVENTS_MAX + 1].join(",");
+        let ask = format!(r#"{{"history": [{history}], "nowMillis": 5}}"#);
+        let error = RankCall::read(&ask).expect_err("too long");
+        assert!(
+            error.to_string().starts_with("history is 10001 long"),
+            "{error}"
+        );
     }
 
     #[test]

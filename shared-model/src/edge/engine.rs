@@ -3,14 +3,20 @@
 //! A candidate becomes live only after it has reproduced the self-test of its manifest on this very
 //! device; until then, and if it fails, the last good version goes on ranking.
 
+mod diversity;
 mod explain;
+#[cfg(all(test, feature = "flex"))]
+mod made_up;
+mod rules;
+mod shelf;
+mod similar;
 
 use std::collections::HashMap;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::explore::{Exploration, ExploredItem, ExploredRanking};
+use super::explore::{Exploration, ExploredItem};
 use super::sync::{EdgeError, EdgeSync, Trust};
 use crate::codec::state::CodeState;
 use crate::event::HistoryEvent;
@@ -19,7 +25,12 @@ use crate::manifest::SelfTest;
 use crate::model::scorer::{Padding, Query, ScoreError, Scorer};
 use crate::model::sequence::{Sequence, Token};
 
+pub use diversity::{Diversity, DiversityError};
 pub use explain::{EventEffect, ExplainRequest, ItemExplanation};
+pub use rules::{POINTS_MAX, REQUIRED_MAX, RULE_ITEMS_MAX, RULES_MAX};
+pub use rules::{PointRule, Requirement, RuleError, Rules, RulesForm};
+pub use shelf::{Shelf, ShelfItem, ShelfRequest};
+pub use similar::{SIMILAR_TO_MAX, SimilarRequest};
 
 /// Most items one call may ask for.
 pub const K_MAX: usize = 10_000;
@@ -58,6 +69,16 @@ pub enum EngineError {
         /// Its id.
         item_id: ItemId,
     },
+    /// A list of a request is longer than one call may bring.
+    #[error("{field} is {actual} long, at most {max} are accepted")]
+    TooLong {
+        /// Which list.
+        field: &'static str,
+        /// Its length.
+        actual: usize,
+        /// The limit.
+        max: usize,
+    },
     /// The manifest's self-test names an item that the state does not hold.
     #[error("self-test of version {version} names the unknown item {item_id}")]
     SelfTestItem {
@@ -77,6 +98,7 @@ impl EngineError {
             Self::NoModel => "no_model",
             Self::Score(_) => "backend_failed",
             Self::UnknownItem { .. } => "unknown_item",
+            Self::TooLong { .. } => "too_long",
             Self::SelfTest { .. } | Self::SelfTestItem { .. } => "self_test_failed",
         }
     }
@@ -375,26 +397,6 @@ impl EdgeEngine {
         Ok(Ranking {
             model_version: live.manifest.version,
             items,
-        })
-    }
-
-    /// Ranks with the live version, with places drawn by chance.
-    ///
-    /// # Errors
-    /// Nothing is live yet, or the device failed.
-    pub async fn rank_exploring(
-        &mut self,
-        request: &RankRequest<'_>,
-        exploration: &Exploration,
-    ) -> Result<ExploredRanking, EngineError> {
-        self.revive();
-        let (Some((_, ready)), Some(live)) = (&self.ready, self.sync.live()) else {
-            return Err(EngineError::NoModel);
-        };
-        let items = ready.rank_exploring(&live.state, request, exploration);
-        Ok(ExploredRanking {
-            model_version: live.manifest.version,
-            items: items.await?,
         })
     }
 

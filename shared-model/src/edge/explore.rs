@@ -20,7 +20,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::engine::top_k;
-use crate::ids::{ItemId, Version};
+use crate::ids::ItemId;
 
 /// Largest pool.
 pub const POOL_MAX: usize = 1000;
@@ -126,6 +126,21 @@ impl Exploration {
         Ok(Self { policy, pool, seed })
     }
 
+    /// How many of the best items take part.
+    #[must_use]
+    pub fn pool(&self) -> usize {
+        self.pool
+    }
+
+    /// Begins to draw place by place.
+    #[must_use]
+    pub fn draws(&self) -> Draws {
+        Draws {
+            policy: self.policy,
+            random: SplitMix64(self.seed),
+        }
+    }
+
     /// Fills `k` places with items of `eligible`.
     #[must_use]
     pub fn draw(&self, eligible: Vec<u32>, scores: &[f32], k: usize) -> Vec<Placed> {
@@ -148,6 +163,55 @@ impl Exploration {
     }
 }
 
+/// Draws one place after another, where values change with every place.
+#[derive(Debug)]
+pub struct Draws {
+    policy: ExplorePolicy,
+    random: SplitMix64,
+}
+
+impl Draws {
+    /// Which of `values` takes the place, and the probability of that; the first of equal ones counts as the best.
+    /// `values` are scores, at least one.
+    #[must_use]
+    pub fn choose(&mut self, values: &[f64]) -> (usize, f64) {
+        let weights = self.probabilities(values);
+        let mut left = self.random.open_unit();
+        let mut chosen = 0;
+        for (value_idx, probability) in weights.iter().enumerate() {
+            if *probability > 0.0 {
+                chosen = value_idx; // also the last of them, where rounding leaves something over
+            }
+            left -= probability;
+            if left < 0.0 {
+                break;
+            }
+        }
+        (chosen, weights[chosen].clamp(f64::MIN_POSITIVE, 1.0))
+    }
+
+    fn probabilities(&self, values: &[f64]) -> Vec<f64> {
+        let (mut best, mut max) = (0, f64::NEG_INFINITY);
+        for (value_idx, value) in values.iter().enumerate() {
+            if *value > max {
+                (best, max) = (value_idx, *value);
+            }
+        }
+        match self.policy {
+            ExplorePolicy::Temperature(temperature) => {
+                let weight = |value: &f64| ((value - max) / temperature).exp();
+                let sum: f64 = values.iter().map(weight).sum();
+                values.iter().map(|value| weight(value) / sum).collect()
+            }
+            ExplorePolicy::Epsilon(epsilon) => {
+                let mut probabilities = vec![epsilon / values.len() as f64; values.len()]; // at most POOL_MAX
+                probabilities[best] += 1.0 - epsilon;
+                probabilities
+            }
+        }
+    }
+}
+
 /// An item at its place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placed {
@@ -166,15 +230,6 @@ pub struct ExploredItem {
     pub score: f32,
     /// See [`Placed::propensity`].
     pub propensity: f64,
-}
-
-/// An order drawn over the scores of one version.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ExploredRanking {
-    /// The version that scored.
-    pub model_version: Version,
-    /// First place first.
-    pub items: Vec<ExploredItem>,
 }
 
 /// Draws all places at once, first place first.
@@ -242,6 +297,7 @@ fn log_add_exp(a: f64, b: f64) -> f64 {
 
 /// Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators": a seed, a counter and a mixer,
 /// and so a hundred bytes in the page, where a generator for secrets would be kilobytes.
+#[derive(Debug)]
 struct SplitMix64(u64);
 
 impl SplitMix64 {

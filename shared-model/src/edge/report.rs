@@ -91,7 +91,8 @@ impl EngineError {
             | Self::SelfTestItem { .. }
             | Self::Score(ScoreError::NotFinite { .. }) => Some(FaultCode::SelfTest),
             // A device that fails says nothing of the version.
-            Self::Score(ScoreError::Device(_)) | Self::NoModel | Self::UnknownItem { .. } => None,
+            Self::Score(ScoreError::Device(_)) => None,
+            Self::NoModel | Self::UnknownItem { .. } | Self::TooLong { .. } => None,
         }
     }
 }

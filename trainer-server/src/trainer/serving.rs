@@ -261,6 +261,7 @@ impl Recommender for Serving {
             error @ (EngineError::Sync(_)
             | EngineError::NoModel
             | EngineError::Score(_)
+            | EngineError::TooLong { .. }
             | EngineError::SelfTest { .. }
             | EngineError::SelfTestItem { .. }) => RecommendError::Failed(error.to_string()),
         })
