@@ -1,3 +1,24 @@
+import type {
+  ConnectOptions,
+  Consent,
+  EventKind,
+  ExplainOptions,
+  Explanation,
+  ExportedHistory,
+  FeedbackEvent,
+  FeedbackReceipt,
+  FreshetErrorCode,
+  FreshetEvents,
+  FreshetStatus,
+  HistoryEvent,
+  RankOptions,
+  Ranking,
+  Similar,
+  SimilarOptions,
+} from './types.js';
+
+export type * from './types.js';
+
 /**
  * Freshet in the page: rank on the visitor's own device with a model that keeps learning on a server.
  *
@@ -23,6 +44,26 @@ export declare class Freshet {
    */
   static connect(options: ConnectOptions): Promise<Freshet>;
 
+  /**
+   * As `connect`, without waiting for anything: `feedback`, `history` and `on` work at once, so nothing that the visitor
+   * does before the model has come is lost. `rank`, `recommend`, `similar`, `explain` and `pin` wait for `ready`.
+   * If it does not get ready, feedback goes on, and so do attempts to reach the server. Aborting `signal` disposes it.
+   *
+   * @throws {FreshetError} `unsupported`, `invalid_option`, at once
+   * @example
+   * const freshet = Freshet.open({ url: 'https://shop.example' });
+   * freshet.feedback('view', 'item-17');
+   * const { items } = await freshet.recommend({ k: 12 });
+   */
+  static open(options: ConnectOptions): Freshet;
+
+  /**
+   * Resolves with this Freshet once this page can rank; rejects as `connect` does.
+   * @example
+   * Freshet.open({ url: '/' }).ready.catch(({ code, message }) => console.warn(code, message));
+   */
+  readonly ready: Promise<Freshet>;
+
   private constructor();
 
   /**
@@ -31,6 +72,17 @@ export declare class Freshet {
    * @throws {FreshetError} `no_model`, `aborted`, `disposed`, `invalid_option`, `engine_stopped`
    * @example
    * const { items } = await freshet.rank({ candidates: ['a', 'b', 'c'], k: 3 });
+   * @example
+   * const { items, missing } = await freshet.rank({
+   *   k: 12,
+   *   filter: (itemId) => catalogue.get(itemId)?.isForAdults !== true,
+   *   rules: {
+   *     require: [{ itemId: 'deal-of-the-day', position: 0 }],
+   *     boost: [{ itemIds: newArrivals, points: 0.7 }], // doubles their odds
+   *     exclude: ['recalled'],
+   *   },
+   *   diversity: { lambda: 0.7 },
+   * });
    */
   rank(options?: RankOptions): Promise<Ranking>;
 
@@ -39,7 +91,20 @@ export declare class Freshet {
    * @example
    * const { items, modelVersion } = await freshet.recommend({ k: 12 });
    */
-  recommend(options?: { k?: number; exploration?: Exploration; signal?: AbortSignal }): Promise<Ranking>;
+  recommend(options?: RankOptions): Promise<Ranking>;
+
+  /**
+   * The items that are most like an item, or like several taken together, by the vectors that the model ranks with:
+   * text, the operator's features, and what was learned of the item itself. Nothing is asked of a server.
+   * What is had together with an item, or wanted much, is not thereby like it.
+   *
+   * @throws {FreshetError} `unknown_item` (where none of them is known), `no_model`, `aborted`, `disposed`,
+   *   `invalid_option`, `engine_stopped`
+   * @example
+   * const { items } = await freshet.similar('item-17', { k: 6 });
+   * const likeTheCart = await freshet.similar(['item-17', 'item-4'], { excludeSeen: true });
+   */
+  similar(itemIds: string | string[], options?: SimilarOptions): Promise<Similar>;
 
   /**
    * Why an item has its score, computed on this device; nothing is asked of a server.
@@ -64,8 +129,42 @@ export declare class Freshet {
   feedback(kind: EventKind, itemId: string, more?: Partial<FeedbackEvent>): FeedbackReceipt;
   feedback(event: FeedbackEvent): FeedbackReceipt;
 
-  /** The history of this visitor. It never leaves the device. */
-  readonly history: { read(): HistoryEvent[]; clear(): void };
+  /**
+   * The history of this visitor. It never leaves the device, unless the page takes it out by `export`.
+   * @example
+   * const file = JSON.stringify(freshet.history.export());
+   * const numAdded = freshet.history.import(JSON.parse(file));
+   */
+  readonly history: {
+    /** Oldest first. */
+    read(): HistoryEvent[];
+    clear(): void;
+    /** Everything kept, for JSON. */
+    export(): ExportedHistory;
+    /**
+     * Adds what `export` gave, without what is there already; answers with how many events were new.
+     * The newest 200 are kept.
+     * @throws {FreshetError} `invalid_option`, naming what is malformed; nothing is added then
+     */
+    import(exported: ExportedHistory): number;
+  };
+
+  /**
+   * Holds this page at the version that ranks now, for example while someone pays or a test compares: nothing else is
+   * fetched or taken until `unpin`. Other tabs are not held, and after a reload this page is not either.
+   * An engine that is started again after a crash holds the version in the cache, which may be a newer one.
+   * A page that is held does not take the server's rollbacks either.
+   *
+   * @returns the version
+   * @throws {FreshetError} `no_model`, `aborted`, `disposed`
+   * @example
+   * const version = await freshet.pin();
+   * try { await checkout(); } finally { await freshet.unpin(); }
+   */
+  pin(options?: { signal?: AbortSignal }): Promise<number>;
+
+  /** Takes the newest version, and all that follow. */
+  unpin(options?: { signal?: AbortSignal }): Promise<void>;
 
   /** Calls `listener` at every occurrence of `name`; the answer removes it again. */
   on<Name extends keyof FreshetEvents>(name: Name, listener: (detail: FreshetEvents[Name]) => void): () => void;
@@ -73,299 +172,20 @@ export declare class Freshet {
   /** What this page ranks with now. */
   status(): FreshetStatus;
 
-  /** Changes consent. `'denied'` forgets the pseudonymous id and everything that was not sent yet. */
-  setConsent(consent: Consent): Promise<void>;
+  /**
+   * Changes consent. `'denied'` forgets the pseudonymous id and everything that was not sent yet.
+   * `signal` ends the waiting; the consent is changed at once.
+   */
+  setConsent(consent: Consent, options?: { signal?: AbortSignal }): Promise<void>;
 
-  /** Sends waiting feedback now instead of a moment later. */
-  flush(): Promise<void>;
+  /** Sends waiting feedback now instead of a moment later. `signal` ends the waiting only. */
+  flush(options?: { signal?: AbortSignal }): Promise<void>;
 
   /** Ends the worker, the stream and all listeners. May be called again; connecting anew is possible afterwards. */
   dispose(): Promise<void>;
   [Symbol.dispose](): void;
   [Symbol.asyncDispose](): Promise<void>;
 }
-
-export interface ConnectOptions {
-  /** Base address of the server, absolute or relative to the page. */
-  url: string;
-  /** Name of the model. Default `'main'`. */
-  model?: string;
-  /**
-   * `'auto'` (default) starts on the CPU and moves to WebGPU where a real graphics adapter is found and agrees.
-   * `'cpu'` never loads the WebGPU module; `'webgpu'` also takes a software adapter.
-   */
-  backend?: 'auto' | Backend;
-  /**
-   * Runs in a module worker, so that the page stays smooth. Default `true`; falls back to the page.
-   * A function opens the worker of `freshet/worker` (`freshet/worker-cpu` for `freshet/cpu`) in a way of its own.
-   */
-  worker?: boolean | (() => Worker);
-  /**
-   * Address of a copy of this package, from which worker and modules are loaded: for bundlers that copy no files.
-   * Default: where the bundler has put them.
-   */
-  assets?: string;
-  /**
-   * The server's ed25519 key or keys in base64. With it, only models signed by them are taken, wherever the bytes
-   * come from. Without it, the keys that the server names are trusted, so then https is what protects.
-   */
-  publicKey?: string | string[];
-  /**
-   * The server's root key in base64, as `freshet keys new-root` prints it. With it, only models signed by keys that
-   * this root has signed are taken, keys can be replaced and revoked without a new page, and nothing older than what
-   * this page has seen is taken after a reload. `publicKey` is not looked at then.
-   */
-  rootKey?: string;
-  /** Keeps the verified model in IndexedDB. Default `true`. */
-  cache?: boolean;
-  /** Whether feedback may be sent. Default `'auto'`: yes, unless the browser sends Global Privacy Control. */
-  consent?: Consent;
-  /** Pseudonymous id of the visitor. Default: a random one, made on first use. */
-  userId?: string;
-  /** Waits for a first version before resolving. Default `true`. */
-  waitForModel?: boolean;
-  /** How long to wait for a first version. Default 20 000. */
-  timeoutMillis?: number;
-  /** Aborts connecting. */
-  signal?: AbortSignal;
-  /** One total for everything downloaded of the model; only rises. */
-  onProgress?: (progress: Progress) => void;
-}
-
-export interface RankOptions {
-  /** Events of the visitor, oldest first. Default: the kept history. */
-  history?: HistoryEvent[];
-  /** Ids of the items to rank; unknown and unavailable ones are left out. Default: the whole catalogue. */
-  candidates?: string[];
-  /** How many to return. Default 10. */
-  k?: number;
-  /** Leaves out items of the history. Default `false`. */
-  excludeSeen?: boolean;
-  /** Draws places by chance. Default: best first. */
-  exploration?: Exploration;
-  /** The moment of ranking, milliseconds since 1970. Default: now. */
-  nowMillis?: number;
-  signal?: AbortSignal;
-}
-
-/** How places are drawn; exactly one of `temperature` and `epsilon`. */
-export interface Exploration {
-  /** Each place goes to an item in proportion to e^(score / temperature) among those not placed yet. 0.001 to 1000. */
-  temperature?: number;
-  /** Share of places that go to any item not placed yet, the others to the best of them. 0 to 1. */
-  epsilon?: number;
-  /** How many of the best items take part; those behind follow in order. Default 100, at most 1000. */
-  pool?: number;
-  /** The same seed draws the same list. Default: a random one for every call. */
-  seed?: number;
-}
-
-export interface ExplainOptions {
-  /** Events of the visitor, oldest first. Default: the kept history. */
-  history?: HistoryEvent[];
-  /** How many events to name at most. Default 10. */
-  k?: number;
-  /** The moment of ranking, milliseconds since 1970. Default: now. */
-  nowMillis?: number;
-  signal?: AbortSignal;
-}
-
-export interface Explanation {
-  /** Version that scored. */
-  modelVersion: number;
-  itemId: string;
-  /** The sum of `parts`. */
-  score: number;
-  parts: {
-    /** How well the item's text goes with the history. */
-    text: number;
-    /** The same of the operator's features. */
-    features: number;
-    /** The same of what was learned about this very item beyond text and features. */
-    idRow: number;
-    /** How much the item was wanted lately, by everybody. */
-    prior: number;
-    /** How often it was had together with items of the history. */
-    neighbours: number;
-    /** What was learned about it whatever the history. */
-    bias: number;
-  };
-  /** Means over all items for this history: hold the parts against these. `taste` is that of text, features and id row. */
-  average: { taste: number; prior: number; neighbours: number; bias: number };
-  /** The score minus the score of the same item without its text. */
-  textEffect: number;
-  /** Events that the model reads, largest effect first, whether it raised or lowered the score. */
-  events: EventEffect[];
-}
-
-export interface EventEffect extends HistoryEvent {
-  /** The score minus the score without this event: `taste + neighbours`. */
-  effect: number;
-  /** What of it went through the attention over the history. */
-  taste: number;
-  /** What of it went through the table of items that go together. */
-  neighbours: number;
-}
-
-export interface Ranking {
-  /** Version that scored. */
-  modelVersion: number;
-  /** Best first, or as drawn. */
-  items: RankedItem[];
-}
-
-export interface RankedItem {
-  itemId: string;
-  /** Higher is better; comparable within one ranking only. */
-  score: number;
-  /**
-   * Probability of standing at this place, given the places before; 1 without exploration.
-   * Pass it on with the impression, so that the server knows what was chosen by chance.
-   */
-  propensity: number;
-}
-
-export type EventKind =
-  | 'impression'
-  | 'view'
-  | 'click'
-  | 'add_to_cart'
-  | 'purchase'
-  | 'like'
-  | 'dislike'
-  | 'rating'
-  | 'skip'
-  | 'watch';
-
-export interface HistoryEvent {
-  itemId: string;
-  kind: EventKind;
-  /** Milliseconds since 1970. */
-  occurredAt: number;
-}
-
-export interface FeedbackEvent {
-  kind: EventKind;
-  itemId: string;
-  /** Default: now. */
-  occurredAt?: number;
-  /** Grade, share watched or amount. */
-  value?: number;
-  /** Default: a random id. The server learns from each id once. */
-  eventId?: string;
-  /** The impression that this event answers. */
-  impressionId?: string;
-  /** Zero-based position at which the item was shown. */
-  position?: number;
-  /** Probability with which it was shown there. */
-  propensity?: number;
-  /** Version that ranked the item. Default: the live one. */
-  modelVersion?: number;
-}
-
-export interface FeedbackReceipt {
-  eventId: string;
-  /** Settles when the server has answered for the event; never rejects. */
-  delivered: Promise<Delivery>;
-}
-
-export interface Delivery {
-  /**
-   * `accepted`: stored on disk by the server, at `offset` or before.
-   * `rejected`: refused, see `code`. `withheld`: consent is denied. `dropped`: the queue was full.
-   * `queued`: this Freshet was disposed before an answer came; the next page sends it.
-   */
-  status: 'accepted' | 'rejected' | 'withheld' | 'dropped' | 'queued';
-  /** End of the server's log after this event; learned once `learnedThrough` has reached it. */
-  offset?: number;
-  code?: string;
-  detail?: string;
-}
-
-export type Backend = 'cpu' | 'webgpu';
-export type Consent = 'granted' | 'denied' | 'auto';
-
-export interface Progress {
-  bytesReceived: number;
-  bytesTotal: number;
-}
-
-export interface FreshetStatus {
-  model: string;
-  /** Live version; `null` before the first. */
-  version: number | null;
-  backend: Backend | null;
-  /** A sentence on why this backend is used. */
-  backendReason: string;
-  /** Where the engine runs; `page` where workers are refused or not wanted; `null` before it has started. */
-  runsIn: 'worker' | 'page' | null;
-  /** Whether the announcement stream is open (in this tab or in the one that holds it). */
-  isOnline: boolean;
-  /** Events before this offset of the server's log are learned. */
-  learnedThrough: number | null;
-  /** BLAKE3 of the live codes, equal to the server's. */
-  stateHash: string | null;
-  numItems: number;
-  /** When the live version was made, milliseconds since 1970. */
-  createdAt: number | null;
-  ageMillis: number | null;
-  /** Bytes of model received by this page. */
-  bytesReceived: number;
-  /** Feedback not acknowledged yet. */
-  eventsWaiting: number;
-  consent: 'granted' | 'denied';
-}
-
-export interface FreshetEvents {
-  /** A new version ranks from now on. */
-  update: FreshetStatus;
-  /** The backend changed, or was decided. */
-  backend: FreshetStatus;
-  /** Something went wrong and was dealt with; ranking goes on where a version is live. */
-  error: { code: FreshetErrorCode; message: string; eventId?: string };
-  progress: Progress;
-  /** The announcement stream opened or broke. */
-  online: { isOnline: boolean; reason: string };
-  /** The server stored these events. */
-  delivered: { eventIds: string[]; offset: number };
-  /** The engine ended and a fresh one starts from the cache. */
-  restart: { code: FreshetErrorCode; message: string; numRestarts: number };
-}
-
-/** Stable codes; others may be added. */
-export type FreshetErrorCode =
-  | 'unreachable'
-  | 'server_error'
-  | 'no_model'
-  | 'aborted'
-  | 'disposed'
-  | 'unsupported'
-  | 'invalid_option'
-  | 'module_load_failed'
-  | 'worker_refused'
-  | 'worker_failed'
-  | 'engine_stopped'
-  | 'panic'
-  | 'hung'
-  | 'backend_failed'
-  | 'self_test_failed'
-  | 'unknown_item'
-  | 'too_long'
-  | 'identity_changed'
-  | 'expired'
-  /** The clock of this device is wrong; the last good model ranks on. */
-  | 'clock_skew'
-  | 'unknown_key'
-  | 'bad_signature'
-  | 'key_expired'
-  | 'unknown_root'
-  | 'no_key_set'
-  | 'stale_key_set'
-  | 'key_set_expired'
-  | 'stale'
-  | 'event_rejected'
-  | 'queue_full'
-  | (string & {});
 
 export declare class FreshetError extends Error {
   readonly code: FreshetErrorCode;

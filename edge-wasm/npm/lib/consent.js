@@ -30,13 +30,14 @@ export function readLocal(key) {
   }
 }
 
-/** Writes `key`, or removes it for `null`; does nothing where storage is forbidden or full. */
+/** Writes `key`, or removes it for `null`; does nothing where storage is forbidden or full. Answers whether it did. */
 export function writeLocal(key, text) {
   try {
     if (text === null) localStorage.removeItem(key);
     else localStorage.setItem(key, text);
+    return true;
   } catch {
-    // Storage is only an optimisation: the page goes on with what it has in memory.
+    return false; // storage is only an optimisation: the page goes on with what it has in memory
   }
 }
 

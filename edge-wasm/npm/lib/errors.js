@@ -42,3 +42,20 @@ export function throwIfAborted(signal) {
 export function abortError(signal) {
   return new FreshetError('aborted', 'The call was aborted.', { cause: signal.reason });
 }
+
+/**
+ * Waits for `promise` until `signal` is aborted. What the promise stands for goes on; only the waiting ends.
+ * @template T
+ * @param {Promise<T>} promise
+ * @param {AbortSignal | undefined} signal
+ * @returns {Promise<T>}
+ */
+export function abortable(promise, signal) {
+  if (!signal) return promise;
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) reject(abortError(signal));
+    const onAbort = () => reject(abortError(signal));
+    signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}

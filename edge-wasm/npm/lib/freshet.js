@@ -1,21 +1,25 @@
 //! Freshet in the page: rank on the visitor's own device, keep fresh, report feedback.
 //!
-//! Importing does nothing, on a server too; only `Freshet.connect` touches the browser.
+//! Importing does nothing, on a server too; only `Freshet.connect` and `Freshet.open` touch the browser.
 //! The engine runs behind `link.js`, in a worker by default. `index.js`, `cpu.js` and `webgpu.js` say which modules there are.
 
 import { forgetUserId, randomId, readLocal, resolveConsent, userId, writeLocal } from './consent.js';
 import { Emitter } from './emitter.js';
-import { FreshetError, abortError, invalid, throwIfAborted, toFreshetError } from './errors.js';
+import { FreshetError, abortError, abortable, invalid, throwIfAborted, toFreshetError } from './errors.js';
 import { FeedbackQueue } from './feedback.js';
 import { History, isEventKind, isHistoryEvent } from './history.js';
 import { EngineLink } from './link.js';
-import { explanationOf, explorationOf, rankingOf } from './ranking.js';
+import { checkedOptions } from './options.js';
+import { diversityOf, explanationOf, explorationOf, isListOfIds, rankingOf, rulesOf, similarOf } from './ranking.js';
 import { Store } from './store.js';
 
 const WEBGPU_FAILED_KEY = 'freshet:webgpu-failed';
 /** A failed graphics driver is tried again after a week. */
 const WEBGPU_RETRY_MILLIS = 7 * 24 * 3600 * 1000;
-const CONNECT_TIMEOUT_MILLIS = 20_000;
+/** As in the engine: a version holds no more items. */
+const CANDIDATES_MAX = 2 ** 20;
+/** As in the engine. */
+const SIMILAR_TO_MAX = 1000;
 
 export class Freshet {
   /** What a subclass brings: how its worker and its host in the page are opened. @type {import('./link.js').Entry} */
@@ -29,7 +33,11 @@ export class Freshet {
   #link;
   #consent;
   #memoryUserId;
-  #isDisposed = false;
+  /** @type {Promise<Freshet>} */
+  #ready;
+  #end = new AbortController();
+  /** Ids of the live version, for filters; items are only ever added. @type {string[]} */
+  #itemIds = [];
   #isOnline = false;
   #lastProblem;
   #version;
@@ -42,19 +50,40 @@ export class Freshet {
    * @returns {Promise<Freshet>}
    */
   static async connect(options) {
-    const checked = checkedOptions(options, this.entry);
-    throwIfAborted(checked.signal);
-    const freshet = new this(checked);
+    const freshet = this.open(options);
     try {
-      await freshet.#start();
+      return await freshet.#ready;
     } catch (error) {
       await freshet.dispose();
-      throw toFreshetError(error);
+      throw error;
     }
+  }
+
+  /**
+   * As `connect`, without waiting: feedback, history and listeners work at once, and what ranks waits for `ready`.
+   * @param {import('../index.d.ts').ConnectOptions} options
+   * @returns {Freshet}
+   */
+  static open(options) {
+    const freshet = new this(checkedOptions(options, this.entry));
+    const started = freshet.#start();
+    freshet.#ready = started.then(
+      () => freshet,
+      (error) => {
+        throw toFreshetError(error);
+      },
+    );
+    // Nobody need wait for it, and who aborts wants none.
+    freshet.#ready.catch(({ code }) => code === 'aborted' && freshet.dispose());
     return freshet;
   }
 
-  /** Use `Freshet.connect`. */
+  /** Resolves with this Freshet once this page can rank; rejects as `connect` does, and feedback goes on. */
+  get ready() {
+    return this.#ready;
+  }
+
+  /** Use `Freshet.connect` or `Freshet.open`. */
   constructor(options) {
     this.#options = options;
     this.#consent = resolveConsent(options.consent);
@@ -73,14 +102,44 @@ export class Freshet {
    * @returns {Promise<import('../index.d.ts').Ranking>}
    */
   async rank(options = {}) {
-    const { candidates, k = 10, excludeSeen = false, signal, nowMillis = Date.now() } = options;
+    const { k = 10, excludeSeen = false, signal, nowMillis = Date.now() } = options;
     const history = this.#wireHistory(options.history);
-    if (!Number.isInteger(k) || k < 0) throw invalid('k', 'a whole number from 0');
-    if (candidates !== undefined && !isListOfIds(candidates)) throw invalid('candidates', 'a list of item ids');
+    checkCount(k);
+    checkEligible(options);
+    const rules = rulesOf(options.rules);
+    const diversity = diversityOf(options.diversity);
     const exploration = explorationOf(options.exploration);
     throwIfAborted(signal);
-    const call = this.#call('rank', { history, candidates, k, excludeSeen, exploration, nowMillis });
-    return rankingOf(await abortable(call, signal));
+    const rank = async () => {
+      const { candidates, refused } = await this.#eligible(options, rules);
+      const allowed = refused.length === 0 ? rules : { ...rules, exclude: [...(rules.exclude ?? []), ...refused] };
+      const call = { history, candidates, k, excludeSeen, rules: allowed, diversity, exploration, nowMillis };
+      return rankingOf(await this.#call('rank', call));
+    };
+    return abortable(rank(), signal);
+  }
+
+  /**
+   * The items that are most like an item, or like several taken together.
+   * @param {string | string[]} itemIds
+   * @param {import('../index.d.ts').SimilarOptions} [options]
+   * @returns {Promise<import('../index.d.ts').Similar>}
+   */
+  async similar(itemIds, options = {}) {
+    const { k = 10, excludeSeen = false, signal } = options;
+    const asked = [itemIds].flat();
+    if (asked.length === 0 || !isListOfIds(asked, SIMILAR_TO_MAX)) {
+      throw invalid('itemIds', `the id of an item, or a list of 1 to ${SIMILAR_TO_MAX}`);
+    }
+    const history = excludeSeen ? this.#wireHistory(options.history) : [];
+    checkCount(k);
+    checkEligible(options);
+    throwIfAborted(signal);
+    const find = async () => {
+      const { candidates } = await this.#eligible(options);
+      return similarOf(await this.#call('similar', { itemIds: asked, candidates, history, k, excludeSeen }));
+    };
+    return abortable(find(), signal);
   }
 
   /**
@@ -93,7 +152,7 @@ export class Freshet {
     const { k = 10, signal, nowMillis = Date.now() } = options;
     const history = this.#wireHistory(options.history);
     if (typeof itemId !== 'string' || itemId === '') throw invalid('itemId', 'the id of an item');
-    if (!Number.isInteger(k) || k < 0) throw invalid('k', 'a whole number from 0');
+    checkCount(k);
     throwIfAborted(signal);
     const call = this.#call('explain', { history, itemId, k, nowMillis });
     return explanationOf(await abortable(call, signal));
@@ -101,10 +160,10 @@ export class Freshet {
 
   /**
    * The `k` best items for this visitor, without those already in the history.
-   * @param {{k?: number, exploration?: import('../index.d.ts').Exploration, signal?: AbortSignal}} [options]
+   * @param {import('../index.d.ts').RankOptions} [options]
    */
-  recommend({ k = 10, exploration, signal } = {}) {
-    return this.rank({ k, excludeSeen: true, exploration, signal });
+  recommend(options = {}) {
+    return this.rank({ excludeSeen: true, ...options });
   }
 
   /**
@@ -115,7 +174,7 @@ export class Freshet {
    * @returns {import('../index.d.ts').FeedbackReceipt}
    */
   feedback(kindOrEvent, itemId, more = {}) {
-    if (this.#isDisposed) throw new FreshetError('disposed', 'This Freshet was disposed.');
+    if (this.#isDisposed) throw disposedError();
     const event = typeof kindOrEvent === 'string' ? { ...more, kind: kindOrEvent, itemId } : { ...kindOrEvent };
     if (!isEventKind(event.kind)) throw invalid('kind', 'a known kind of event');
     if (typeof event.itemId !== 'string' || event.itemId === '') throw invalid('itemId', 'the id of an item');
@@ -131,7 +190,36 @@ export class Freshet {
   /** The history of this visitor, kept on this device only. */
   get history() {
     const history = this.#history;
-    return { read: () => history.read(), clear: () => history.clear() };
+    return {
+      read: () => history.read(),
+      clear: () => history.clear(),
+      export: () => history.export(),
+      import: (exported) => history.import(exported),
+    };
+  }
+
+  /**
+   * Holds this page at the version that ranks now: no other is taken until `unpin`, or until the page is loaded anew.
+   * @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<number>} the version
+   */
+  async pin({ signal } = {}) {
+    throwIfAborted(signal);
+    const pinned = this.#call('pin').then((version) => {
+      this.#link.configure({ isPinned: true }); // an engine that replaces this one is pinned too
+      return version;
+    });
+    return abortable(pinned, signal);
+  }
+
+  /**
+   * Takes new versions again, at once.
+   * @param {{signal?: AbortSignal}} [options]
+   */
+  async unpin({ signal } = {}) {
+    throwIfAborted(signal);
+    this.#link?.configure({ isPinned: false });
+    await abortable(this.#call('unpin'), signal);
   }
 
   /**
@@ -153,6 +241,7 @@ export class Freshet {
       backendReason: live?.backendReason ?? '',
       runsIn: this.#link?.place ?? null,
       isOnline: this.#isOnline,
+      isPinned: live?.isPinned ?? false,
       learnedThrough: live?.learned_through ?? null,
       stateHash: live?.state_hash ?? null,
       numItems: live?.num_items ?? 0,
@@ -164,26 +253,34 @@ export class Freshet {
     };
   }
 
-  /** @param {'granted' | 'denied' | 'auto'} consent */
-  async setConsent(consent) {
+  /**
+   * @param {'granted' | 'denied' | 'auto'} consent
+   * @param {{signal?: AbortSignal}} [options] ends the waiting; the consent is changed all the same
+   */
+  async setConsent(consent, { signal } = {}) {
+    throwIfAborted(signal);
     this.#consent = resolveConsent(consent);
     const isGranted = this.#consent === 'granted';
     this.#history.setStored(isGranted);
     if (isGranted) return;
     this.#memoryUserId = undefined;
     forgetUserId();
-    await this.#queue.clear();
+    await abortable(this.#queue.clear(), signal);
   }
 
-  /** Sends waiting feedback now. */
-  flush() {
-    return this.#queue.flush();
+  /**
+   * Sends waiting feedback now.
+   * @param {{signal?: AbortSignal}} [options] ends the waiting; what is on its way goes on
+   */
+  async flush({ signal } = {}) {
+    throwIfAborted(signal);
+    await abortable(this.#queue.flush(), signal);
   }
 
   /** Ends the worker, the stream and all listeners. May be called again. */
   async dispose() {
     if (this.#isDisposed) return;
-    this.#isDisposed = true;
+    this.#end.abort();
     for (const stop of this.#stopListening) stop();
     this.#queue.dispose();
     await this.#link?.dispose();
@@ -203,8 +300,13 @@ export class Freshet {
 
   // ---- inside --------------------------------------------------------------------------------
 
+  get #isDisposed() {
+    return this.#end.signal.aborted;
+  }
+
   async #start() {
     const { signal, timeoutMillis, waitForModel } = this.#options;
+    throwIfAborted(signal);
     this.#listen();
     const started = this.#startEngine();
     await abortable(started, signal);
@@ -235,9 +337,11 @@ export class Freshet {
       const finish = (settle, value) => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', onAbort);
+        this.#end.signal.removeEventListener('abort', onEnd);
         stop();
         settle(value);
       };
+      const onEnd = () => finish(reject, disposedError());
       const onAbort = () => finish(reject, abortError(signal));
       const onTimeout = () => {
         const { code = 'unreachable', message = 'The server did not answer.' } = this.#lastProblem ?? {};
@@ -246,12 +350,16 @@ export class Freshet {
       const timer = setTimeout(onTimeout, timeoutMillis);
       const stop = this.#emitter.on('update', () => finish(resolve));
       signal?.addEventListener('abort', onAbort);
+      this.#end.signal.addEventListener('abort', onEnd);
     });
   }
 
   #hostSaid(name, detail) {
     if (this.#isDisposed) return;
     switch (name) {
+      case 'pin':
+        this.#version = detail;
+        break;
       case 'update':
       case 'backend':
         this.#version = detail;
@@ -275,6 +383,7 @@ export class Freshet {
         break;
       default:
         if (name === 'error') this.#lastProblem = detail;
+        if (detail.code === 'identity_changed') this.#itemIds = [];
         this.#emitter.emit(name, detail);
     }
   }
@@ -320,8 +429,29 @@ export class Freshet {
     return history.map(({ itemId, kind, occurredAt }) => ({ item_id: itemId, kind, occurred_at: occurredAt }));
   }
 
+  /** Candidates that the page's filter lets through, and what of the required it does not. */
+  async #eligible({ candidates, filter }, { require = [] } = {}) {
+    if (!filter) return { candidates, refused: [] };
+    const itemIds = candidates ?? (await this.#liveItemIds());
+    const refused = require.map(({ itemId }) => itemId).filter((itemId) => !filter(itemId));
+    return { candidates: itemIds.filter((itemId) => filter(itemId)), refused };
+  }
+
+  async #liveItemIds() {
+    await this.#whenReady();
+    if (this.#itemIds.length !== this.#version?.num_items) this.#itemIds = await this.#call('itemIds');
+    return this.#itemIds;
+  }
+
+  /** Where it did not get ready, the call itself says why. */
+  async #whenReady() {
+    await this.#ready.catch(() => {});
+  }
+
   async #call(method, ...args) {
-    if (this.#isDisposed || !this.#link) throw new FreshetError('disposed', 'This Freshet was disposed.');
+    if (this.#isDisposed) throw disposedError();
+    await this.#whenReady();
+    if (this.#isDisposed || !this.#link) throw disposedError();
     return this.#link.call(method, ...args);
   }
 
@@ -331,36 +461,19 @@ export class Freshet {
   }
 }
 
-/**
- * @param {import('../index.d.ts').ConnectOptions} options
- * @param {import('./link.js').Entry} entry
- */
-function checkedOptions(options, entry) {
-  const { url, model = 'main', backend = entry.backend, timeoutMillis = CONNECT_TIMEOUT_MILLIS } = options ?? {};
-  if (typeof window === 'undefined' && typeof self === 'undefined') {
-    throw new FreshetError('unsupported', 'Freshet.connect works in a browser only.');
+function disposedError() {
+  return new FreshetError('disposed', 'This Freshet was disposed.');
+}
+
+function checkCount(k) {
+  if (!Number.isInteger(k) || k < 0) throw invalid('k', 'a whole number from 0');
+}
+
+function checkEligible({ candidates, filter }) {
+  if (candidates !== undefined && !isListOfIds(candidates, CANDIDATES_MAX)) {
+    throw invalid('candidates', `a list of at most ${CANDIDATES_MAX} item ids`);
   }
-  if (typeof WebAssembly === 'undefined') throw new FreshetError('unsupported', 'This browser has no WebAssembly.');
-  if (typeof url !== 'string') throw invalid('url', 'the address of a Freshet server');
-  if (typeof model !== 'string' || model === '') throw invalid('model', 'the name of a model');
-  if (!entry.backends.includes(backend)) throw invalid('backend', `one of ${entry.backends.join(', ')}`);
-  const base = globalThis.location?.href;
-  if (!URL.canParse(url, base)) throw invalid('url', 'the address of a Freshet server');
-  const absolute = new URL(url, base).href.replace(/\/+$/, '');
-  const { worker = true, cache = true, waitForModel = true } = options;
-  const assets = absoluteFolder(options.assets, base);
-  return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, timeoutMillis };
-}
-
-/** The address of a folder, with a slash at its end; nothing for nothing. */
-function absoluteFolder(folder, base) {
-  if (folder === undefined) return undefined;
-  if (typeof folder !== 'string' || !URL.canParse(folder, base)) throw invalid('assets', 'the address of a folder');
-  return new URL(folder.endsWith('/') ? folder : `${folder}/`, base).href;
-}
-
-function isListOfIds(candidates) {
-  return Array.isArray(candidates) && candidates.every((itemId) => typeof itemId === 'string');
+  if (filter !== undefined && typeof filter !== 'function') throw invalid('filter', 'a function of an item id');
 }
 
 /** The wire form; fields that are not there are left out. */
@@ -378,13 +491,4 @@ function wireEvent(event, user_id, liveVersion) {
     position,
     propensity,
   };
-}
-
-function abortable(promise, signal) {
-  if (!signal) return promise;
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(abortError(signal));
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

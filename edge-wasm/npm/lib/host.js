@@ -7,6 +7,7 @@ import { Backoff } from './backoff.js';
 import { expectedScores, loadModule, openWebGpu } from './backend.js';
 import { Downloads } from './downloads.js';
 import { FreshetError, toFreshetError } from './errors.js';
+import { Hold } from './hold.js';
 import { joinTabs } from './leader.js';
 import { Store } from './store.js';
 import { watchVersions } from './watch.js';
@@ -32,6 +33,7 @@ const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
  * @property {string[]} publicKeys empty: those that the server names
  * @property {string} [rootKey] the pinned root; `publicKeys` are not looked at then
  * @property {boolean} cache
+ * @property {boolean} [isPinned] whether no other version is taken than the first that ranks
  * @property {string} [assets] address of a copy of the package, where the bundler makes none
  */
 
@@ -42,6 +44,7 @@ export class EngineHost {
   #store = new Store();
   #stop = new AbortController();
   #downloads;
+  #hold;
   #backoff = new Backoff();
   #watchBackoff = new Backoff();
   #module;
@@ -76,6 +79,7 @@ export class EngineHost {
     this.#config = config;
     this.#runtimes = runtimes;
     this.#emit = emit;
+    this.#hold = new Hold(config.isPinned ?? false);
     const onProgress = (progress) => emit('progress', progress);
     this.#downloads = new Downloads({ ...config, signal: this.#stop.signal, onProgress });
   }
@@ -99,6 +103,39 @@ export class EngineHost {
     this.#lastRequest = request;
     const text = JSON.stringify(request);
     return JSON.parse(await this.#withEngine((engine) => engine.rank(text)));
+  }
+
+  /** @param {object} request as `similar` of the wasm engine takes it */
+  async similar(request) {
+    const text = JSON.stringify(request);
+    return JSON.parse(await this.#withEngine((engine) => engine.similar(text)));
+  }
+
+  /** Ids of all items of the live version. */
+  async itemIds() {
+    return JSON.parse(await this.#withEngine((engine) => engine.item_ids()));
+  }
+
+  /** Takes no other version than the one that ranks. Answers with its number. */
+  async pin() {
+    const version = await this.#withEngine((engine) => {
+      const { version } = JSON.parse(engine.status());
+      if (version === null) throw new FreshetError('no_model', 'There is no version yet that this page could be held at.');
+      this.#hold.pin();
+      this.#hold.ranks(true);
+      return version;
+    });
+    await this.#tellStatus('pin');
+    void this.persist().catch(() => {}); // the cache is only an optimisation: a fresh engine starts from it
+    return version;
+  }
+
+  /** Takes what came meanwhile, and whatever comes. */
+  async unpin() {
+    const missed = await this.#withEngine(() => this.#hold.release());
+    await this.#tellStatus('pin');
+    await this.#settle(); // what had been fetched before
+    void (missed === undefined ? this.#pump() : this.#announced(missed));
   }
 
   /** @param {object} request as `explain` of the wasm engine takes it */
@@ -231,8 +268,10 @@ export class EngineHost {
 
   async #tellStatus(name) {
     const status = JSON.parse(await this.#withEngine((engine) => engine.status()));
+    this.#hold.ranks(status.version !== null);
     this.#emit(name, {
       ...status,
+      isPinned: this.#hold.isPinned,
       backend: this.#engineBackend,
       backendReason: this.#backendReason,
       bytesReceived: this.#downloads.bytesReceived,
@@ -335,6 +374,7 @@ export class EngineHost {
   async #announced(text) {
     try {
       await this.#withEngine((engine) => {
+        if (this.#hold.isHeld) return this.#hold.miss(text);
         this.#tellTime(engine);
         engine.on_announcement(new TextEncoder().encode(text));
       });
@@ -365,7 +405,7 @@ export class EngineHost {
 
   async #fetchWanted() {
     for (;;) {
-      const text = await this.#withEngine((engine) => engine.next_request());
+      const text = await this.#withEngine((engine) => (this.#hold.isHeld ? undefined : engine.next_request()));
       if (text === undefined || this.#stop.signal.aborted) return;
       try {
         const withEngine = (body) =>
@@ -397,7 +437,11 @@ export class EngineHost {
   async #settle() {
     let hasSwapped = false;
     try {
-      hasSwapped = await this.#withEngine((engine) => engine.settle());
+      hasSwapped = await this.#withEngine(async (engine) => {
+        const hasSwapped = !this.#hold.isHeld && (await engine.settle());
+        if (hasSwapped) this.#hold.ranks(true);
+        return hasSwapped;
+      });
     } catch (error) {
       this.#warn(error);
       void this.#reportFault(error);
@@ -475,13 +519,19 @@ export class EngineHost {
     const request = { history: this.#lastRequest?.history ?? [], nowMillis: Date.now() };
     const expected = await this.#withEngine((cpu) => expectedScores(cpu, request));
     await opened.assertAgreement(expected);
-    await this.#catchUp(opened.withEngine);
-    await this.#withEngine((cpu) => {
-      this.#engine = opened.engine;
-      this.#engineBackend = 'webgpu';
-      opened.take();
-      cpu.free();
-    });
+    let isTaken = false;
+    while (!isTaken) {
+      await this.#hold.whenFree(); // catching up would leave the version that is held
+      await this.#catchUp(opened.withEngine);
+      isTaken = await this.#withEngine((cpu) => {
+        if (this.#hold.isHeld) return false;
+        this.#engine = opened.engine;
+        this.#engineBackend = 'webgpu';
+        opened.take();
+        cpu.free();
+        return true;
+      });
+    }
     void this.#pump();
   }
 

@@ -69,6 +69,11 @@ export class EngineLink {
     return this.#send(method, args);
   }
 
+  /** What the next host is to begin with. @param {Partial<import('./host.js').HostConfig>} changes */
+  configure(changes) {
+    this.#config = { ...this.#config, ...changes };
+  }
+
   /** Where the host runs: in a worker, or in the page where workers are refused or not wanted. */
   get place() {
     return this.#place;

@@ -7,6 +7,12 @@ import { invalid } from './errors.js';
 const TEMPERATURE_MIN = 0.001;
 const TEMPERATURE_MAX = 1000;
 const POOL_MAX = 1000;
+/** As in `rules` of the engine. */
+const RULES_MAX = 1000;
+const RULE_ITEMS_MAX = 100_000;
+const REQUIRED_MAX = 300;
+const POINTS_MAX = 100;
+const POSITION_MAX = 2 ** 32 - 1;
 
 const isBetween = (value, min, max) => typeof value === 'number' && value >= min && value <= max;
 
@@ -31,11 +37,93 @@ export function explorationOf(exploration) {
   return { temperature, epsilon, pool, seed };
 }
 
+/**
+ * The wish for diversity as the engine takes it.
+ * @param {import('../index.d.ts').Diversity | undefined} diversity
+ */
+export function diversityOf(diversity) {
+  if (diversity === undefined || diversity === null) return undefined;
+  const { lambda, pool } = diversity;
+  if (!isBetween(lambda, 0, 1)) throw invalid('diversity.lambda', 'a number from 0 to 1');
+  if (pool !== undefined && !(Number.isInteger(pool) && isBetween(pool, 1, POOL_MAX))) {
+    throw invalid('diversity.pool', `a whole number from 1 to ${POOL_MAX}`);
+  }
+  return { lambda, pool };
+}
+
+/**
+ * The rules as the engine takes them; what is not known is refused, so that a misspelt rule is not a missing one.
+ * @param {import('../index.d.ts').Rules | undefined} rules
+ */
+export function rulesOf(rules) {
+  if (rules === undefined || rules === null) return {};
+  for (const name of Object.keys(rules)) {
+    if (!['boost', 'bury', 'require', 'exclude'].includes(name)) {
+      throw invalid(`rules.${name}`, 'left out: rules are boost, bury, require and exclude');
+    }
+  }
+  const boost = pointRulesOf('boost', rules.boost ?? []);
+  const bury = pointRulesOf('bury', rules.bury ?? []);
+  const exclude = rules.exclude ?? [];
+  if (!isListOfIds(exclude, RULE_ITEMS_MAX)) throw invalid('rules.exclude', 'a list of item ids');
+  const numItems = [...boost, ...bury].reduce((sum, { itemIds }) => sum + itemIds.length, exclude.length);
+  if (numItems > RULE_ITEMS_MAX) throw invalid('rules', `at most ${RULE_ITEMS_MAX} ids in boost, bury and exclude together`);
+  return { boost, bury, require: requirementsOf(rules.require ?? []), exclude };
+}
+
+function pointRulesOf(name, rules) {
+  if (!Array.isArray(rules) || rules.length > RULES_MAX) throw invalid(`rules.${name}`, `a list of at most ${RULES_MAX} rules`);
+  return rules.map((rule, idx) => {
+    const { itemIds, points } = rule ?? {};
+    if (!isListOfIds(itemIds, RULE_ITEMS_MAX)) throw invalid(`rules.${name}[${idx}].itemIds`, 'a list of item ids');
+    if (!isBetween(points, 0, POINTS_MAX) || points === 0) {
+      throw invalid(`rules.${name}[${idx}].points`, `a number above 0, at most ${POINTS_MAX}`);
+    }
+    return { itemIds, points };
+  });
+}
+
+function requirementsOf(require) {
+  if (!Array.isArray(require) || require.length > REQUIRED_MAX) {
+    throw invalid('rules.require', `a list of at most ${REQUIRED_MAX} items with their positions`);
+  }
+  const [itemIds, positions] = [new Set(), new Set()];
+  return require.map((requirement, idx) => {
+    const { itemId, position } = requirement ?? {};
+    if (!isId(itemId) || itemIds.has(itemId)) throw invalid(`rules.require[${idx}].itemId`, 'the id of an item not required before');
+    const isPosition = Number.isInteger(position) && isBetween(position, 0, POSITION_MAX);
+    if (!isPosition || positions.has(position)) {
+      throw invalid(`rules.require[${idx}].position`, 'a whole number from 0 that no other item has');
+    }
+    itemIds.add(itemId);
+    positions.add(position);
+    return { itemId, position };
+  });
+}
+
+const isId = (itemId) => typeof itemId === 'string' && itemId !== '';
+
+/** @param {unknown} list @param {number} max */
+export function isListOfIds(list, max) {
+  return Array.isArray(list) && list.length <= max && list.every(isId);
+}
+
 /** @returns {import('../index.d.ts').Ranking} */
-export function rankingOf({ model_version, items }) {
-  // Without exploration the order is certain.
-  const ranked = items.map(({ item_id, score, propensity = 1 }) => ({ itemId: item_id, score, propensity }));
-  return { modelVersion: model_version, items: ranked };
+export function rankingOf({ model_version, items, missing }) {
+  const ranked = items.map(({ item_id, score, points, required, propensity }) => ({
+    itemId: item_id,
+    score,
+    points,
+    isRequired: required,
+    propensity,
+  }));
+  return { modelVersion: model_version, items: ranked, missing };
+}
+
+/** @returns {import('../index.d.ts').Similar} */
+export function similarOf({ model_version, items }) {
+  const nearest = items.map(({ item_id, score }) => ({ itemId: item_id, similarity: score }));
+  return { modelVersion: model_version, items: nearest };
 }
 
 /** @returns {import('../index.d.ts').Explanation} */

@@ -18,7 +18,11 @@ export function serve(runtimes) {
       return host.start();
     },
     rank: (request) => host?.rank(request),
+    similar: (request) => host?.similar(request),
     explain: (request) => host?.explain(request),
+    itemIds: () => host?.itemIds(),
+    pin: () => host?.pin(),
+    unpin: () => host?.unpin(),
     persist: () => host?.persist(),
     wake: () => host?.wake(),
     dispose: () => host?.dispose(),

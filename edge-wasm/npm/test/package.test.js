@@ -42,6 +42,60 @@ test('the history keeps actions only, oldest first, within its limit', () => {
   assert.deepEqual(history.read(), []);
 });
 
+test('where storage is forbidden the history lives in memory, else what is stored is the truth', (t) => {
+  const history = new History('main', true); // node has no local storage
+  history.add({ itemId: 'a', kind: 'click', occurredAt: 1 });
+  assert.deepEqual(history.read().map((event) => event.itemId), ['a']);
+  const stored = new Map();
+  t.after(() => delete globalThis.localStorage);
+  globalThis.localStorage = {
+    getItem: (key) => stored.get(key) ?? null,
+    setItem: (key, text) => stored.set(key, text),
+    removeItem: (key) => stored.delete(key),
+  };
+  const [first, second] = [new History('main', true), new History('main', true)];
+  first.add({ itemId: 'b', kind: 'click', occurredAt: 2 });
+  second.add({ itemId: 'c', kind: 'click', occurredAt: 3 });
+  assert.deepEqual(first.read().map((event) => event.itemId), ['b', 'c']);
+  second.clear();
+  assert.deepEqual(first.read(), []);
+});
+
+test('an exported history comes back elsewhere, once', () => {
+  const history = new History('main', false);
+  history.add({ itemId: 'a', kind: 'click', occurredAt: 10 });
+  history.add({ itemId: 'b', kind: 'purchase', occurredAt: 20 });
+  const exported = JSON.parse(JSON.stringify(history.export()));
+  assert.deepEqual([exported.format, exported.formatVersion, exported.model], ['freshet-history', 1, 'main']);
+  const other = new History('main', false);
+  other.add({ itemId: 'c', kind: 'click', occurredAt: 15 });
+  assert.equal(other.import(exported), 2);
+  assert.equal(other.import(exported), 0);
+  assert.deepEqual(other.read().map((event) => event.itemId), ['a', 'c', 'b']);
+});
+
+test('what is no exported history is refused by name, and nothing of it is taken', () => {
+  const history = new History('main', false);
+  const good = { itemId: 'a', kind: 'click', occurredAt: 1 };
+  const exported = (more) => ({ format: 'freshet-history', formatVersion: 1, model: 'main', events: [good], ...more });
+  for (const [broken, field] of [
+    [null, 'history.format'],
+    [exported({ format: 'history' }), 'history.format'],
+    [exported({ formatVersion: 2 }), 'history.formatVersion'],
+    [exported({ events: {} }), 'history.events'],
+    [exported({ events: Array(10_001).fill(good) }), 'history.events'],
+    [exported({ events: [good, { ...good, kind: 'sneeze' }] }), 'history.events[1]'],
+    [exported({ events: [good, { ...good, kind: 'impression' }] }), 'history.events[1]'],
+  ]) {
+    assert.throws(() => history.import(broken), (error) => error.code === 'invalid_option' && error.message.includes(`"${field}"`));
+  }
+  assert.deepEqual(history.read(), []);
+  const many = Array.from({ length: 300 }, (_, idx) => ({ ...good, occurredAt: idx }));
+  assert.equal(history.import(exported({ events: many })), 300);
+  assert.equal(history.read().length, 200);
+  assert.equal(history.read()[0].occurredAt, 100);
+});
+
 test('a listener that throws does not disturb the others', (t) => {
   t.mock.method(console, 'error', () => {});
   const emitter = new Emitter();

@@ -86,9 +86,16 @@ window.freshetTest = {
 
   rank: (options) => outcome(freshet.rank(options)),
   recommend: (options) => outcome(freshet.recommend(options)),
+  /** Ranks what is in `allowed` alone, by a filter. */
+  rankFiltered: (options, allowed) => outcome(freshet.rank({ ...options, filter: (itemId) => allowed.includes(itemId) })),
+  similar: (itemIds, options) => outcome(freshet.similar(itemIds, options)),
+  pin: () => outcome(freshet.pin().then((version) => ({ version }))),
+  unpin: () => outcome(freshet.unpin()),
   explain: (itemId, options) => outcome(freshet.explain(itemId, options)),
   history: () => freshet.history.read(),
   clearHistory: () => freshet.history.clear(),
+  exportHistory: () => freshet.history.export(),
+  importHistory: (exported) => outcome(Promise.resolve().then(() => ({ numAdded: freshet.history.import(exported) }))),
   setConsent: (consent) => outcome(freshet.setConsent(consent)),
 
   /** Sends one event and waits for the server's answer to it. */

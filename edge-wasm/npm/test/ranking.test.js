@@ -1,9 +1,9 @@
-//! What the package says about exploration and explanations, without an engine.
+//! What the package says about rankings, rules, exploration and explanations, without an engine.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { explanationOf, explorationOf, rankingOf } from '../lib/ranking.js';
+import { diversityOf, explanationOf, explorationOf, rankingOf, rulesOf, similarOf } from '../lib/ranking.js';
 
 test('exploring is off unless wished for, and then has a seed of its own', () => {
   assert.equal(explorationOf(undefined), undefined);
@@ -35,10 +35,62 @@ test('a wish that cannot be met names its field', () => {
   }
 });
 
-test('without exploration every place is certain', () => {
-  const items = [{ item_id: 'a', score: 2 }, { item_id: 'b', score: 1, propensity: 0.25 }];
-  const ranking = rankingOf({ model_version: 3, items });
-  assert.deepEqual(ranking.items.map((item) => item.propensity), [1, 0.25]);
+test('a ranking keeps what rules and chance did to each item, and what is missing', () => {
+  const item = { item_id: 'a', score: 2, points: -1.5, required: true, propensity: 0.25 };
+  assert.deepEqual(rankingOf({ model_version: 3, items: [item], missing: ['b'] }), {
+    modelVersion: 3,
+    items: [{ itemId: 'a', score: 2, points: -1.5, isRequired: true, propensity: 0.25 }],
+    missing: ['b'],
+  });
+  const nearest = similarOf({ model_version: 3, items: [{ item_id: 'a', score: 0.5 }] });
+  assert.deepEqual(nearest, { modelVersion: 3, items: [{ itemId: 'a', similarity: 0.5 }] });
+});
+
+test('rules are passed on whole, and without them there are none', () => {
+  assert.deepEqual(rulesOf(undefined), {});
+  const rules = {
+    boost: [{ itemIds: ['a', 'b'], points: 0.7 }],
+    bury: [{ itemIds: ['c'], points: 100 }],
+    require: [{ itemId: 'd', position: 0 }],
+    exclude: ['e'],
+  };
+  assert.deepEqual(rulesOf(rules), rules);
+});
+
+test('a rule that cannot be taken is named', () => {
+  const ids = (num) => Array.from({ length: num }, (_, idx) => `item-${idx}`);
+  const cases = [
+    [{ promote: [] }, 'rules.promote'],
+    [{ boost: [{ itemIds: ['a'], points: 1 }, { itemIds: ['a'] }] }, 'rules.boost[1].points'],
+    [{ boost: [{ itemIds: ['a'], points: 0 }] }, 'rules.boost[0].points'],
+    [{ bury: [{ itemIds: ['a'], points: 101 }] }, 'rules.bury[0].points'],
+    [{ bury: [{ itemIds: ['a'], points: Number.NaN }] }, 'rules.bury[0].points'],
+    [{ bury: [{ itemIds: 'a', points: 1 }] }, 'rules.bury[0].itemIds'],
+    [{ boost: [null] }, 'rules.boost[0].itemIds'],
+    [{ boost: Array(1001).fill({ itemIds: [], points: 1 }) }, 'rules.boost'],
+    [{ require: [{ itemId: 'a', position: -1 }] }, 'rules.require[0].position'],
+    [{ require: [{ itemId: 'a', position: 1 }, { itemId: 'b', position: 1 }] }, 'rules.require[1].position'],
+    [{ require: [{ itemId: 'a', position: 1 }, { itemId: 'a', position: 2 }] }, 'rules.require[1].itemId'],
+    [{ require: ids(301).map((itemId, position) => ({ itemId, position })) }, 'rules.require'],
+    [{ exclude: ['a', 7] }, 'rules.exclude'],
+    [{ exclude: ids(100_000), boost: [{ itemIds: ['a'], points: 1 }] }, 'rules'],
+  ];
+  for (const [rules, field] of cases) {
+    assert.throws(
+      () => rulesOf(rules),
+      (error) => error.code === 'invalid_option' && error.message.includes(`"${field}"`),
+      field,
+    );
+  }
+  assert.equal(rulesOf({ exclude: ids(100_000) }).exclude.length, 100_000);
+});
+
+test('diversity is a share of relevance over a pool', () => {
+  assert.equal(diversityOf(undefined), undefined);
+  assert.deepEqual(diversityOf({ lambda: 0, pool: 1000 }), { lambda: 0, pool: 1000 });
+  for (const [wish, field] of [[{}, 'lambda'], [{ lambda: 1.1 }, 'lambda'], [{ lambda: 1, pool: 1001 }, 'pool']]) {
+    assert.throws(() => diversityOf(wish), (error) => error.message.includes(`"diversity.${field}"`));
+  }
 });
 
 test('an explanation keeps every number under a name of its own', () => {

@@ -1,0 +1,33 @@
+//! The options of a connection, checked, with what is left out filled in.
+
+import { FreshetError, invalid } from './errors.js';
+
+const CONNECT_TIMEOUT_MILLIS = 20_000;
+
+/**
+ * @param {import('../index.d.ts').ConnectOptions} options
+ * @param {import('./link.js').Entry} entry
+ */
+export function checkedOptions(options, entry) {
+  const { url, model = 'main', backend = entry.backend, timeoutMillis = CONNECT_TIMEOUT_MILLIS } = options ?? {};
+  if (typeof window === 'undefined' && typeof self === 'undefined') {
+    throw new FreshetError('unsupported', 'Freshet.connect works in a browser only.');
+  }
+  if (typeof WebAssembly === 'undefined') throw new FreshetError('unsupported', 'This browser has no WebAssembly.');
+  if (typeof url !== 'string') throw invalid('url', 'the address of a Freshet server');
+  if (typeof model !== 'string' || model === '') throw invalid('model', 'the name of a model');
+  if (!entry.backends.includes(backend)) throw invalid('backend', `one of ${entry.backends.join(', ')}`);
+  const base = globalThis.location?.href;
+  if (!URL.canParse(url, base)) throw invalid('url', 'the address of a Freshet server');
+  const absolute = new URL(url, base).href.replace(/\/+$/, '');
+  const { worker = true, cache = true, waitForModel = true } = options;
+  const assets = absoluteFolder(options.assets, base);
+  return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, timeoutMillis };
+}
+
+/** The address of a folder, with a slash at its end; nothing for nothing. */
+function absoluteFolder(folder, base) {
+  if (folder === undefined) return undefined;
+  if (typeof folder !== 'string' || !URL.canParse(folder, base)) throw invalid('assets', 'the address of a folder');
+  return new URL(folder.endsWith('/') ? folder : `${folder}/`, base).href;
+}

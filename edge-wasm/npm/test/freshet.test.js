@@ -1,0 +1,199 @@
+//! What `Freshet` itself does between a page and an engine that is made up here.
+
+import assert from 'node:assert/strict';
+import test from 'node:test';
+
+import { Freshet as Base } from '../lib/freshet.js';
+import { Hold } from '../lib/hold.js';
+
+const STATUS = { version: 7, num_items: 3, backend: 'cpu' };
+const RANKING = { model_version: 7, items: [], missing: [] };
+
+/**
+ * A Freshet whose engine answers by `answers[method](...args)`; nothing for a method leaves the call open.
+ * `events` are what the feedback queue has sent.
+ */
+function freshetWith(t, answers = {}, options = {}) {
+  const calls = [];
+  const events = [];
+  let worker;
+  globalThis.self ??= globalThis;
+  class FakeWorker {
+    constructor() {
+      worker = this;
+      queueMicrotask(() => this.say('loaded', {}));
+    }
+    say(event, detail) {
+      this.onmessage({ data: { event, detail } });
+    }
+    postMessage({ id, method, args }) {
+      calls.push([method, ...args]);
+      const answer = method === 'start' || method === 'dispose' ? () => null : answers[method];
+      queueMicrotask(() => answer && this.onmessage({ data: { id, result: answer(...args) } }));
+    }
+    terminate() {}
+  }
+  globalThis.Worker = FakeWorker;
+  t.mock.method(globalThis, 'fetch', async (_url, { body }) => {
+    events.push(...JSON.parse(body).events);
+    return Response.json({ accepted: 1, duplicates: 0, rejected: [], offset: 9 });
+  });
+  class Freshet extends Base {
+    static entry = { backends: ['cpu'], backend: 'cpu', openWorker: () => new FakeWorker() };
+  }
+  const freshet = Freshet.open({ url: 'http://server', consent: 'granted', ...options });
+  t.after(() => freshet.dispose());
+  const update = (more) => worker.say('update', { ...STATUS, ...more });
+  const die = () => worker.say('fatal', { code: 'panic', message: 'boom' });
+  return { freshet, calls, events, Freshet, update, die };
+}
+
+/** The code with which a promise is rejected. */
+const codeOf = (promise) => promise.then(() => 'none', (error) => error.code);
+const turn = () => new Promise((resolve) => setTimeout(resolve, 1));
+
+test('what is done before there is a model is kept, sent, and ranked with', async (t) => {
+  const { freshet, calls, events, update } = freshetWith(t, { rank: () => RANKING });
+  const { delivered } = freshet.feedback('view', 'item-17');
+  const ranking = freshet.recommend({ k: 3 });
+  await turn();
+  assert.deepEqual(calls.map(([method]) => method), ['start'], 'ranking waits for a model');
+  update();
+  assert.equal((await ranking).modelVersion, 7);
+  assert.equal(await freshet.ready, freshet);
+  const [, request] = calls.at(-1);
+  assert.deepEqual(request.history.map((event) => event.item_id), ['item-17']);
+  assert.equal(request.excludeSeen, true);
+  assert.equal((await delivered).status, 'accepted');
+  assert.deepEqual(events.map((event) => event.item_id), ['item-17']);
+});
+
+test('what does not get ready rejects with a code, and takes feedback on', async (t) => {
+  const { freshet } = freshetWith(t, {}, { timeoutMillis: 20 });
+  assert.equal(await codeOf(freshet.ready), 'unreachable');
+  assert.equal((await freshet.feedback('view', 'item-17').delivered).status, 'accepted');
+});
+
+test('disposing ends all waiting', async (t) => {
+  const { freshet } = freshetWith(t);
+  const waiting = [freshet.ready, freshet.rank(), freshet.similar('a'), freshet.pin()].map(codeOf);
+  await freshet.dispose();
+  assert.deepEqual(await Promise.all(waiting), ['disposed', 'disposed', 'disposed', 'disposed']);
+  assert.throws(() => freshet.feedback('view', 'a'), { code: 'disposed' });
+});
+
+test('every call ends when its signal is aborted, before it and during it', async (t) => {
+  const { freshet, update, Freshet } = freshetWith(t);
+  await turn();
+  update();
+  await freshet.ready;
+  const signal = AbortSignal.abort();
+  const callsWith = (options) => [
+    freshet.rank(options),
+    freshet.recommend(options),
+    freshet.similar('a', options),
+    freshet.explain('a', options),
+    freshet.pin(options),
+    freshet.unpin(options),
+  ];
+  const before = [
+    ...callsWith({ signal }),
+    freshet.flush({ signal }),
+    freshet.setConsent('granted', { signal }),
+    Freshet.connect({ url: 'http://server', signal }),
+  ];
+  assert.deepEqual(await Promise.all(before.map(codeOf)), Array(9).fill('aborted'));
+  const controller = new AbortController();
+  const during = callsWith({ signal: controller.signal }).map(codeOf);
+  controller.abort();
+  assert.deepEqual(await Promise.all(during), Array(6).fill('aborted'));
+});
+
+test('an aborted start disposes what was opened', async (t) => {
+  const controller = new AbortController();
+  const { freshet } = freshetWith(t, {}, { signal: controller.signal });
+  await turn();
+  controller.abort();
+  assert.equal(await codeOf(freshet.ready), 'aborted');
+  await turn();
+  assert.throws(() => freshet.feedback('view', 'a'), { code: 'disposed' });
+});
+
+test('a filter decides on candidates, on the whole catalogue, and on what is required', async (t) => {
+  let asked = 0;
+  const itemIds = () => {
+    asked += 1;
+    return ['a', 'b', 'c'];
+  };
+  const answers = { rank: () => RANKING, similar: () => RANKING, itemIds };
+  const { freshet, calls, update } = freshetWith(t, answers);
+  await turn();
+  update();
+  const filter = (itemId) => itemId !== 'b';
+  const lastCall = () => calls.at(-1)[1];
+  await freshet.rank({ filter, candidates: ['b', 'c'] });
+  assert.deepEqual(lastCall().candidates, ['c']);
+  assert.deepEqual(lastCall().rules, {});
+  const require = [{ itemId: 'b', position: 0 }, { itemId: 'a', position: 1 }];
+  await freshet.rank({ filter, rules: { require, exclude: ['z'] } });
+  assert.deepEqual(lastCall().candidates, ['a', 'c']);
+  assert.deepEqual(lastCall().rules.exclude, ['z', 'b']);
+  await freshet.similar('a', { filter });
+  assert.deepEqual(lastCall().candidates, ['a', 'c']);
+  assert.equal(asked, 1, 'the catalogue is asked for once');
+  update({ num_items: 4 });
+  await freshet.rank({ filter });
+  assert.equal(asked, 2, 'and again when it has grown');
+  await freshet.rank({ candidates: ['a'] });
+  assert.deepEqual(lastCall().candidates, ['a']);
+});
+
+test('options of a wrong kind are refused by name before anything is asked', async (t) => {
+  const { freshet, calls } = freshetWith(t);
+  const refused = [
+    [freshet.rank({ filter: 'red' }), '"filter"'],
+    [freshet.rank({ candidates: ['a', 1] }), '"candidates"'],
+    [freshet.rank({ rules: { exclude: 'a' } }), '"rules.exclude"'],
+    [freshet.rank({ diversity: { lambda: 2 } }), '"diversity.lambda"'],
+    [freshet.similar([]), '"itemIds"'],
+    [freshet.similar(Array(1001).fill('a')), '"itemIds"'],
+    [freshet.similar('a', { k: -1 }), '"k"'],
+  ];
+  for (const [call, field] of refused) {
+    await assert.rejects(call, (error) => error.code === 'invalid_option' && error.message.includes(field), field);
+  }
+  assert.deepEqual(calls.filter(([method]) => method !== 'start'), []);
+});
+
+test('an engine that replaces a pinned one is pinned from its start', async (t) => {
+  const { freshet, calls, update, die } = freshetWith(t, { pin: () => 7, unpin: () => null, rank: () => RANKING });
+  await turn();
+  update();
+  assert.equal(await freshet.pin(), 7);
+  update({ isPinned: true });
+  assert.equal(freshet.status().isPinned, true);
+  die();
+  await freshet.rank();
+  await freshet.unpin();
+  die();
+  await freshet.rank();
+  const starts = calls.filter(([method]) => method === 'start').map(([, config]) => config.isPinned ?? false);
+  assert.deepEqual(starts, [false, true, false]);
+});
+
+test('a hold keeps the newest announcement, and lets go of it once', async () => {
+  const hold = new Hold(true);
+  assert.equal(hold.isHeld, false, 'a page without a version needs one');
+  hold.ranks(true);
+  assert.equal(hold.isHeld, true);
+  hold.miss('version 8');
+  hold.miss('version 9');
+  let isFree = false;
+  const free = hold.whenFree().then(() => (isFree = true));
+  await Promise.resolve();
+  assert.equal(isFree, false);
+  assert.equal(hold.release(), 'version 9');
+  await free;
+  assert.equal(hold.isHeld, false);
+  assert.equal(hold.release(), undefined);
+});

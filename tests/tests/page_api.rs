@@ -1,0 +1,244 @@
+//! Claims about what a page can ask for beyond a ranking, in Chromium: rules, diversity, similar items, pinning.
+//!
+//! Not here: what these mean (unit tests of `shared-model`), and what the script refuses (`edge-wasm/npm/test`).
+
+use anyhow::{Context, ensure};
+use burn::tensor::Device;
+use harness::browser::{Browser, BrowserPage};
+use harness::scene::{NOW_MILLIS, Scene};
+use serde_json::{Value, json};
+use shared_model::edge::engine::{
+    RankOptions, RankRequest, ReadyVersion, Rules, ShelfRequest, SimilarRequest,
+};
+use shared_model::event::HistoryEvent;
+use shared_model::ids::ItemId;
+use shared_model::model::scorer::Padding;
+
+/// Another CPU instruction set adds up in another order; see `parity.rs`.
+const TOLERANCE: f64 = 1e-5;
+
+/// A page of its own server, on its newest version.
+async fn connected(scene: &Scene, browser: &Browser) -> anyhow::Result<BrowserPage> {
+    let url = &scene.server.address().url;
+    let page = browser.open(url, &[("backend", "cpu")]).await?;
+    page.is_connected().await?;
+    Ok(page)
+}
+
+fn for_page(history: &[HistoryEvent]) -> Value {
+    let event = |event: &HistoryEvent| json!({ "itemId": event.item_id, "kind": event.kind, "occurredAt": event.occurred_at });
+    history.iter().map(event).collect()
+}
+
+fn close(expected: f64, actual: &Value) -> anyhow::Result<()> {
+    let actual = actual.as_f64().context("a number")?;
+    let is_close = (expected - actual).abs() <= TOLERANCE;
+    ensure!(is_close, "expected {expected}, the page says {actual}");
+    Ok(())
+}
+
+async fn called(page: &BrowserPage, name: &str, arguments: Value) -> anyhow::Result<Value> {
+    let outcome = page.call(name, arguments).await?;
+    ensure!(outcome["ok"] == true, "{name}: {outcome}");
+    Ok(outcome)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_makes_shelves_and_finds_similar_items_as_the_engine_does_here() -> anyhow::Result<()>
+{
+    let Some(browser) = Browser::start().await? else {
+        return Ok(());
+    };
+    let scene = Scene::start(31, &[]).await?;
+    let page = connected(&scene, &browser).await?;
+    let (manifest, state) = scene.server.api.newest_version().await?;
+    page.has_version(manifest.version).await?;
+    let ready = ReadyVersion::new(&state, &Device::flex(), Padding::Longest);
+    let id = |idx: usize| state.items[idx].item_id.clone();
+    let rules = json!({ "require": [{ "itemId": id(3), "position": 2 }, { "itemId": "gone", "position": 0 }],
+                        "boost": [{ "itemIds": [id(5), id(6)], "points": 1.5 }],
+                        "bury": [{ "itemIds": [id(6)], "points": 3 }], "exclude": [id(8)] });
+    let wishes = [
+        json!({}),
+        json!({ "diversity": { "lambda": 0.4, "pool": 25 } }),
+        json!({ "exploration": { "temperature": 0.8, "seed": 5 } }),
+        json!({ "diversity": { "lambda": 0.4 }, "exploration": { "epsilon": 0.3, "seed": 5 } }),
+    ];
+    for (person, wish) in scene.people.iter().zip(wishes) {
+        let options = RankOptions {
+            k: 12,
+            exclude_seen: true,
+        };
+        let (diversity, exploration) = (wish.get("diversity"), wish.get("exploration"));
+        let diversity = diversity.map(|form| serde_json::from_value(form.clone()));
+        let exploration = exploration.map(|form| serde_json::from_value(form.clone()));
+        let expected = ready.shelf(
+            &state,
+            manifest.version,
+            &ShelfRequest {
+                rank: RankRequest {
+                    history: &person.history,
+                    candidates: None,
+                    options: &options,
+                    now_millis: NOW_MILLIS,
+                },
+                rules: &serde_json::from_value::<Rules>(rules.clone())?,
+                diversity: diversity.transpose()?.as_ref(),
+                exploration: exploration.transpose()?.as_ref(),
+            },
+        );
+        let expected = expected.await?;
+        let mut ask = wish.clone();
+        ask["history"] = for_page(&person.history);
+        ask["rules"] = rules.clone();
+        ask["k"] = json!(12);
+        ask["excludeSeen"] = json!(true);
+        ask["nowMillis"] = json!(NOW_MILLIS);
+        let actual = called(&page, "rank", json!([ask])).await?;
+        assert_eq!(actual["missing"], json!(["gone"]), "{wish}");
+        assert_eq!(actual["items"][2]["itemId"], json!(id(3)), "{wish}");
+        assert_eq!(actual["items"][2]["isRequired"], json!(true));
+        for (place, item) in expected.items.iter().enumerate() {
+            let actual = &actual["items"][place];
+            assert_eq!(
+                actual["itemId"],
+                json!(item.item_id),
+                "{wish}, place {place}"
+            );
+            close(f64::from(item.score), &actual["score"])?;
+            close(item.points, &actual["points"])?;
+            close(item.propensity, &actual["propensity"])?;
+        }
+    }
+    similar_items_agree(&page, &ready, &state).await?;
+    only_what_the_filter_lets_through(&page, &state).await?;
+    assert_eq!(page.uncaught().await?, Vec::<String>::new());
+    browser.close().await
+}
+
+async fn similar_items_agree(
+    page: &BrowserPage,
+    ready: &ReadyVersion,
+    state: &shared_model::codec::state::CodeState,
+) -> anyhow::Result<()> {
+    let asked = [
+        state.items[3].item_id.clone(),
+        state.items[9].item_id.clone(),
+    ];
+    for asked in [&asked[..1], &asked[..]] {
+        let options = RankOptions {
+            k: 8,
+            exclude_seen: false,
+        };
+        let request = SimilarRequest {
+            item_ids: asked,
+            candidates: None,
+            history: &[],
+            options: &options,
+        };
+        let expected = ready.similar(state, &request).await?;
+        let actual = called(page, "similar", json!([asked, { "k": 8 }])).await?;
+        for (place, item) in expected.iter().enumerate() {
+            let actual = &actual["items"][place];
+            assert_eq!(actual["itemId"], json!(item.item_id));
+            close(f64::from(item.score), &actual["similarity"])?;
+        }
+    }
+    let refused = page.call("similar", json!(["gone", {}])).await?;
+    assert_eq!(refused["code"], json!("unknown_item"), "{refused}");
+    Ok(())
+}
+
+async fn only_what_the_filter_lets_through(
+    page: &BrowserPage,
+    state: &shared_model::codec::state::CodeState,
+) -> anyhow::Result<()> {
+    let allowed: Vec<&ItemId> = [2, 4, 7].map(|idx| &state.items[idx].item_id).to_vec();
+    let options =
+        json!({ "rules": { "require": [{ "itemId": state.items[1].item_id, "position": 0 }] } });
+    let actual = called(page, "rankFiltered", json!([options, allowed])).await?;
+    let listed = actual["items"].as_array().context("a list")?.iter();
+    let mut listed: Vec<&str> = listed.filter_map(|item| item["itemId"].as_str()).collect();
+    listed.sort_unstable();
+    let mut expected: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+    expected.sort_unstable();
+    assert_eq!(listed, expected);
+    assert_eq!(actual["missing"], json!([state.items[1].item_id]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_page_keeps_its_version_until_it_is_unpinned_or_loaded_anew() -> anyhow::Result<()>
+{
+    let Some(browser) = Browser::start().await? else {
+        return Ok(());
+    };
+    let mut scene = Scene::start(31, &[]).await?;
+    let page = connected(&scene, &browser).await?;
+    let other = connected(&scene, &browser).await?;
+    let pinned = called(&page, "pin", json!([])).await?["version"].clone();
+    let newest = scene.clicks(40).await?;
+    ensure!(
+        json!(newest) != pinned,
+        "there is something to be held from"
+    );
+    other.has_version(newest).await?;
+    let status = page.call("status", json!([])).await?;
+    assert_eq!(
+        (&status["version"], &status["isPinned"]),
+        (&pinned, &json!(true))
+    );
+    let ranked = called(&page, "rank", json!([{ "k": 3 }])).await?;
+    assert_eq!(ranked["modelVersion"], pinned);
+    assert_eq!(
+        other.call("status", json!([])).await?["isPinned"],
+        json!(false)
+    );
+
+    called(&page, "unpin", json!([])).await?;
+    page.has_version(newest).await?;
+    assert_eq!(
+        page.call("status", json!([])).await?["isPinned"],
+        json!(false)
+    );
+
+    called(&page, "pin", json!([])).await?;
+    let newest = scene.clicks(40).await?;
+    other.has_version(newest).await?;
+    page.reload().await?;
+    page.is_connected().await?;
+    page.has_version(newest).await?;
+    assert_eq!(
+        page.call("status", json!([])).await?["isPinned"],
+        json!(false)
+    );
+    assert_eq!(page.uncaught().await?, Vec::<String>::new());
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_moves_to_another_browser_by_export_and_import() -> anyhow::Result<()> {
+    let (Some(browser), Some(elsewhere)) = (Browser::start().await?, Browser::start().await?)
+    else {
+        return Ok(());
+    };
+    let scene = Scene::start(31, &[]).await?;
+    let page = connected(&scene, &browser).await?;
+    for item in &scene.world.items[..3] {
+        let event = json!({ "kind": "click", "itemId": item.item_id });
+        page.call("send", json!([event])).await?;
+    }
+    let exported = page.call("exportHistory", json!([])).await?;
+    let there = connected(&scene, &elsewhere).await?;
+    let imported = called(&there, "importHistory", json!([exported])).await?;
+    assert_eq!(imported["numAdded"], json!(3));
+    there.reload().await?;
+    there.is_connected().await?;
+    assert_eq!(there.call("history", json!([])).await?, exported["events"]);
+    let refused = there
+        .call("importHistory", json!([{ "format": "other" }]))
+        .await?;
+    assert_eq!(refused["code"], json!("invalid_option"));
+    elsewhere.close().await?;
+    browser.close().await
+}
