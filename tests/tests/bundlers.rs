@@ -113,6 +113,16 @@ async fn sveltekit_renders_on_the_server_and_ranks_in_the_browser() -> anyhow::R
     browser.close().await
 }
 
+/// React, Vue and Svelte themselves, in node: on a server, and with a document and an engine that are made up.
+#[tokio::test]
+async fn bindings_open_one_engine_after_rendering_and_rank_again_where_they_should()
+-> anyhow::Result<()> {
+    match Fixture::install("bindings").await? {
+        Some(fixture) => fixture.build().await,
+        None => Ok(()),
+    }
+}
+
 /// publint and attw find nothing to say, and a page in strict TypeScript compiles.
 #[tokio::test]
 async fn description_and_types_of_the_package_pass_the_checks_of_others() -> anyhow::Result<()> {

@@ -1,0 +1,42 @@
+// What the bindings have in common. Not an entry of its own.
+
+import type { Freshet, FreshetError } from './index.js';
+import type { ConnectOptions, RankOptions, RankedItem, SimilarOptions } from './types.js';
+
+/** How the shared Freshet is opened. Read once; a page with another server needs another provider. */
+export interface BindingOptions extends ConnectOptions {
+  /** The class to open, for example that of `freshet/cpu`. Default: that of `freshet`. */
+  Freshet?: { open(options: ConnectOptions): Freshet };
+}
+
+export interface Live {
+  /**
+   * Whether the list is ranked again when versions come, once a second at most. Default `false`: what someone is
+   * about to tap does not move.
+   */
+  live?: boolean;
+}
+
+export type ListOptions = Omit<RankOptions, 'signal'> & Live;
+export type SimilarListOptions = Omit<SimilarOptions, 'signal'> & Live;
+
+/** One state of a list. Items stay while it is ranked again, and after an error. */
+export interface ListState<Item = RankedItem> {
+  readonly items: readonly Item[];
+  /** Version that ranked; `null` before the first list. */
+  readonly modelVersion: number | null;
+  /** Required items that are not among them. */
+  readonly missing: readonly string[];
+  /** Why there is no newer list. It is ranked again when the next version comes. */
+  readonly error: FreshetError | null;
+  readonly isLoading: boolean;
+}
+
+export interface SimilarItem {
+  itemId: string;
+  /** Mean cosine with the items asked about, −1 to 1. */
+  similarity: number;
+}
+
+/** Ranks again; resolves when that is done, and never rejects. */
+export type Refresh = () => Promise<void>;
