@@ -251,7 +251,7 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
 /// The name is unknown, or the device cannot be had.
 async fn open_device(backend: &str) -> Result<(Device, Padding), ShellError> {
     match backend {
-        "cpu" => Ok((Device::flex(), Padding::Longest)),
+        "cpu" => Ok((Device::flex(), Padding::None)),
         "webgpu" => open_webgpu().await,
         _ => Err(ShellError::argument(
             "backend",

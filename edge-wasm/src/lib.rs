@@ -3,12 +3,22 @@
 //! JSON and bytes come in, JSON and bytes go out; the script fetches, stores and keeps the time.
 //! Not here: anything that the server's `replay` or the tests would need too (that is `shared_model::edge`).
 //!
-//! Built twice: without features for the CPU module, with `webgpu` for the other one.
+//! Built with `engine`, the default, for the CPU module, with `webgpu` for the one with WebGPU, and with `text` alone
+//! for the text encoder.
 
-mod engine;
 mod error;
 mod panic;
+
+#[cfg(feature = "engine")]
+mod engine;
+#[cfg(feature = "engine")]
 mod wire;
 
+#[cfg(feature = "text")]
+mod text;
+
+#[cfg(feature = "engine")]
 pub use engine::Engine;
 pub use panic::{on_panic, start};
+#[cfg(feature = "text")]
+pub use text::{Encoder, EncoderBuilder};

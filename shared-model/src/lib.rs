@@ -9,6 +9,7 @@ pub mod ids;
 pub mod spec;
 
 pub mod codec;
+pub mod kernels;
 pub mod manifest;
 pub mod model;
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::prior;
 use super::ranker::matrix;
-use super::scorer::{Padding, Query, ScoreError, Scorer};
+use super::scorer::{Padding, Query, ScoreError, Scorer, read};
 use super::sequence::{Sequence, Token};
 use crate::codec::state::{CodeState, CodeTensor};
 
@@ -261,7 +261,7 @@ async fn user_vectors(
 ) -> Result<Vec<f32>, ScoreError> {
     let num_positions = history_len + 1;
     let mut batch_len = (ATTENTION_SCORES_MAX / (num_positions * num_positions)).max(1);
-    if scorer.padding() == Padding::Longest {
+    if scorer.padding() != Padding::Full {
         batch_len = batch_len.min(sequences.len());
     } else {
         // Always the same shape, so that a GPU keeps its kernels and buffers.
@@ -306,9 +306,7 @@ async fn average(
     now_millis: i64,
 ) -> Result<AverageParts, ScoreError> {
     let num_items = scorer.num_items() as f32;
-    // A product that ranking computes too: a mean on the device would be another kernel in the page's module.
-    let user = matrix(user, 1, user.len(), scorer.ranker().device());
-    let tastes = read(user.matmul(scorer.item_vectors().clone().transpose())).await?;
+    let tastes = scorer.products_of(user).await?;
     let features = scorer.prior_features(now_millis);
     let priors = prior::scores(&features, &row(state, "prior.weights", 0));
     let bias = state.tensor("item.bias").map(CodeTensor::dequantize);
@@ -344,14 +342,6 @@ async fn read_or_zeros(tensor: Option<Tensor<2>>, len: usize) -> Result<Vec<f32>
         Some(tensor) => read(tensor).await,
         None => Ok(vec![0.0; len]),
     }
-}
-
-async fn read(tensor: Tensor<2>) -> Result<Vec<f32>, ScoreError> {
-    let values = tensor.into_data_async().await;
-    let values = values.map_err(|error| ScoreError::Device(format!("{error:?}")))?;
-    values
-        .try_into_vec::<f32>()
-        .map_err(|error| ScoreError::Device(format!("{error:?}")))
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -1,6 +1,7 @@
 //! The Ranker in burn: item vectors, causal attention over a history, item prior, heads.
 //!
-//! One spec runs on every burn device: flex on the server and in the page, wgpu on both.
+//! One spec runs on every burn device: flex on the server and for reference, wgpu on both sides. On the page's CPU it
+//! runs on the host (`host`, over `crate::kernels`), held to burn by tests.
 //! Not here: optimizers and losses (`trainer-server/train`), integer codes (`codec`).
 
 pub mod neighbours;
@@ -9,6 +10,8 @@ pub mod prior;
 pub mod sequence;
 
 pub mod ranker;
+
+pub mod host;
 pub mod scorer;
 
 pub mod explain;

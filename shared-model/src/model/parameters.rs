@@ -47,6 +47,22 @@ impl ParameterSet {
         }
     }
 
+    /// The same without items: a set for `num_items` 0, for whoever wants the weights that all items share.
+    #[must_use]
+    pub fn shared_from_state(state: &CodeState) -> Self {
+        let shapes = state.spec.tensor_shapes(0);
+        let pairs = shapes.iter().zip(&state.tensors);
+        let tensors = pairs.map(|(shape, tensor)| match shape.per_item {
+            true => Vec::new(),
+            false => tensor.dequantize(),
+        });
+        Self {
+            spec: state.spec.clone(),
+            num_items: 0,
+            tensors: tensors.collect(),
+        }
+    }
+
     /// Names and shapes, parallel to `tensors`.
     #[must_use]
     pub fn shapes(&self) -> Vec<TensorShape> {

@@ -20,9 +20,9 @@ use super::parameters::ParameterSet;
 use super::sequence::SequenceBatch;
 use crate::spec::{ModelSpec, TensorGroup};
 
-const LAYER_NORM_EPSILON: f64 = 1e-5;
+pub(super) const LAYER_NORM_EPSILON: f64 = 1e-5;
 /// Added under the root of a vector's squared length, so that a zero vector stays finite.
-const NORM_EPSILON: f64 = 1e-12;
+pub(crate) const NORM_EPSILON: f64 = 1e-12;
 /// Attention score of a future position; finite, so that softmax has no NaN on any backend.
 const MASKED_SCORE: f32 = -1.0e9;
 const TENSORS_PER_LAYER: usize = 11;
@@ -113,6 +113,12 @@ impl Ranker {
     #[must_use]
     pub fn weights(&self) -> &[Option<Tensor<2>>] {
         &self.weights
+    }
+
+    /// Width of item and user vectors.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.spec.embedding_dim as usize
     }
 
     /// The device the weights live on.

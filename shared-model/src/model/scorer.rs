@@ -4,6 +4,8 @@
 //! is computed again: a fast version keeps the content vectors and the slow weights.
 //! Scores leave the device; choosing the best of them is the engine's work on the host.
 
+mod taste;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,10 +14,13 @@ use burn::tensor::{Device, Tensor};
 use super::neighbours::Neighbours;
 use super::parameters::ParameterSet;
 use super::prior;
-use super::ranker::{Dropout, Ranker, ints, item_vectors, matrix};
-use super::sequence::{Sequence, SequenceBatch};
+use super::ranker::Ranker;
+use super::sequence::Sequence;
 use crate::codec::state::{CodeState, CodeTensor};
 use crate::spec::{ModelSpec, TASTE_WEIGHT, TensorGroup};
+use taste::Taste;
+
+pub(super) use taste::read;
 
 /// Why scores could not be read back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,10 +36,13 @@ pub enum ScoreError {
     },
 }
 
-/// Whether sequences are padded to one length, so that a GPU compiles its kernels once.
+/// How sequences become batches of one length, and so which executor runs them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
-    /// As short as the longest sequence allows: for CPUs.
+    /// Not at all: the host executor (`model::host`) runs one sequence after another, the device has nothing to do.
+    /// For the page's CPU.
+    None,
+    /// As short as the longest sequence allows: for burn on CPUs.
     Longest,
     /// Always `history_len` events: for GPUs.
     Full,
@@ -73,8 +81,7 @@ pub struct Scorer {
     padding: Padding,
     num_items: usize,
     ranker: Ranker,
-    content: Option<Tensor<2>>,
-    item_vectors: Tensor<2>,
+    taste: Taste,
     bias: Vec<f32>,
     count_codes: Vec<i16>,
     prior_weights: Vec<f32>,
@@ -88,11 +95,14 @@ impl Scorer {
     /// Builds everything from codes.
     #[must_use]
     pub fn new(state: &CodeState, device: &Device, padding: Padding) -> Self {
-        let parameters = ParameterSet::from_state(state);
+        let parameters = ParameterSet::shared_from_state(state);
         let ranker = Ranker::init(&parameters, device);
-        let content = content_rows(&ranker, state, 0);
+        let taste = match padding {
+            Padding::None => Taste::on_host(&ranker, &parameters, state),
+            Padding::Longest | Padding::Full => Taste::on_device(&ranker, state),
+        };
         let neighbours = Neighbours::from_state(state).map(Arc::new);
-        Self::assemble(state, ranker, content, neighbours, padding)
+        Self::assemble(state, ranker, taste, neighbours, padding)
     }
 
     /// The scorer of `target`, reusing what `self`, built from `base`, has in common with it.
@@ -108,15 +118,6 @@ impl Scorer {
             return Self::new(target, self.ranker.device(), self.padding);
         }
         let num_known = base.items.len();
-        let content = if target.items.len() == num_known {
-            self.content.clone()
-        } else {
-            let appended = content_rows(&self.ranker, target, num_known);
-            match (self.content.clone(), appended) {
-                (Some(known), Some(appended)) => Some(Tensor::cat(vec![known, appended], 0)),
-                (known, appended) => known.or(appended),
-            }
-        };
         let has_same_neighbours = target.items.len() == num_known
             && groups_equal(base, target, TensorGroup::Neighbours, num_known);
         let neighbours = if has_same_neighbours {
@@ -124,13 +125,9 @@ impl Scorer {
         } else {
             Neighbours::from_state(target).map(Arc::new)
         };
-        Self::assemble(
-            target,
-            self.ranker.clone(),
-            content,
-            neighbours,
-            self.padding,
-        )
+        let ranker = self.ranker.clone();
+        let taste = self.taste.updated(&ranker, target);
+        Self::assemble(target, ranker, taste, neighbours, self.padding)
     }
 
     /// Scores of all items at every query.
@@ -148,15 +145,11 @@ impl Scorer {
         if queries.is_empty() || self.num_items == 0 {
             return Ok(Vec::new());
         }
-        let users = self.user_vectors(sequences, queries);
-        let scores = users.matmul(self.item_vectors.clone().transpose());
-        let scores = scores
-            .into_data_async()
-            .await
-            .map_err(|error| ScoreError::Device(format!("{error:?}")))?;
-        let mut scores = scores
-            .try_into_vec::<f32>()
-            .map_err(|error| ScoreError::Device(format!("{error:?}")))?;
+        let num_events_min = self.num_events_min();
+        let products = self
+            .taste
+            .products(&self.ranker, sequences, queries, num_events_min);
+        let mut scores = products.await?;
         self.add_bias_and_prior(&mut scores, queries);
         self.add_neighbours(&mut scores, sequences, queries);
         match scores.iter().position(|score| !score.is_finite()) {
@@ -171,34 +164,32 @@ impl Scorer {
     /// → `[queries.len(), embedding_dim]`
     #[must_use]
     pub fn user_vectors(&self, sequences: &[Sequence], queries: &[Query]) -> Tensor<2> {
-        let num_events_min = match self.padding {
-            Padding::Longest => 0,
-            Padding::Full => self.spec.history_len as usize,
-        };
-        let batch = SequenceBatch::new(sequences, num_events_min);
-        let hidden = self
-            .ranker
-            .forward(&self.item_vectors, &batch, Dropout::NONE);
-        let [num_sequences, num_positions, dim] = hidden.dims();
-        let rows: Vec<i32> = queries
-            .iter()
-            .map(|query| (query.sequence_idx * num_positions + query.num_known) as i32) // fits: a batch is small
-            .collect();
-        hidden
-            .reshape([num_sequences * num_positions, dim])
-            .select(0, ints(&rows, self.ranker.device()))
+        let num_events_min = self.num_events_min();
+        self.taste
+            .user_vectors(&self.ranker, sequences, queries, num_events_min)
     }
 
-    /// Item vectors `[num_items, embedding_dim]` on the device.
+    /// Products of one vector with all item vectors: taste, before its weight.
+    ///
+    /// # Shapes
+    /// `vector`: `[embedding_dim]` → `[num_items]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn products_of(&self, vector: &[f32]) -> Result<Vec<f32>, ScoreError> {
+        self.taste.products_of(&self.ranker, vector).await
+    }
+
+    /// Item vectors `[num_items, embedding_dim]` on the device; the host executor copies them there at the first call.
     #[must_use]
     pub fn item_vectors(&self) -> &Tensor<2> {
-        &self.item_vectors
+        &self.taste.tensors().item_vectors
     }
 
     /// Content part of the item vectors `[num_items, embedding_dim]`, absent without texts and features.
     #[must_use]
     pub fn content(&self) -> Option<&Tensor<2>> {
-        self.content.as_ref()
+        self.taste.tensors().content.as_ref()
     }
 
     /// Weight of taste in its scores.
@@ -238,25 +229,16 @@ impl Scorer {
     fn assemble(
         state: &CodeState,
         ranker: Ranker,
-        content: Option<Tensor<2>>,
+        taste: Taste,
         neighbours: Option<Arc<Neighbours>>,
         padding: Padding,
     ) -> Self {
-        let num_items = state.items.len();
-        let dim = state.spec.embedding_dim as usize;
-        let id_rows = matrix(
-            &named(state, "item.id_rows").dequantize(),
-            num_items,
-            dim,
-            ranker.device(),
-        );
         Self {
             spec: state.spec.clone(),
             padding,
-            num_items,
-            item_vectors: item_vectors(content.clone(), id_rows),
+            num_items: state.items.len(),
             ranker,
-            content,
+            taste,
             bias: named(state, "item.bias").dequantize(),
             count_codes: named(state, "item.counts").codes.clone(),
             prior_weights: named(state, "prior.weights").dequantize(),
@@ -274,10 +256,8 @@ impl Scorer {
     /// The same version with other fast weights, as f32 before any code: what the trainer holds.
     #[must_use]
     pub fn with_fast_weights(&self, weights: FastWeights<'_>) -> Self {
-        let dim = self.spec.embedding_dim as usize;
-        let id_rows = matrix(weights.id_rows, self.num_items, dim, self.ranker.device());
         Self {
-            item_vectors: item_vectors(self.content.clone(), id_rows),
+            taste: self.taste.with_id_rows(&self.ranker, weights.id_rows),
             bias: weights.bias.to_vec(),
             prior_weights: weights.prior.to_vec(),
             neighbour_weight: weights.neighbour_weight,
@@ -302,20 +282,10 @@ impl Scorer {
     /// The same version with the slow weights of `parameters` as f32.
     #[must_use]
     pub fn with_slow_weights(&self, parameters: &ParameterSet) -> Self {
-        let device = self.ranker.device().clone();
-        let ranker = Ranker::init(parameters, &device);
-        let rows = |name: &str, num_cols: u32| {
-            let num_cols = num_cols as usize;
-            (num_cols > 0)
-                .then(|| matrix(parameters.tensor(name), self.num_items, num_cols, &device))
-        };
-        let content = ranker.content_vectors(
-            rows("item.text", self.spec.text_dim),
-            rows("item.features", self.spec.feature_dim),
-        );
+        let ranker = Ranker::init(parameters, self.ranker.device());
         Self {
+            taste: self.taste.with_slow_weights(&ranker, parameters),
             ranker,
-            content,
             ..self.clone()
         }
     }
@@ -348,6 +318,13 @@ impl Scorer {
         queries.iter().map(gains).collect()
     }
 
+    fn num_events_min(&self) -> usize {
+        match self.padding {
+            Padding::None | Padding::Longest => 0,
+            Padding::Full => self.spec.history_len as usize,
+        }
+    }
+
     fn add_neighbours(&self, scores: &mut [f32], sequences: &[Sequence], queries: &[Query]) {
         let gains = self.neighbour_gains(sequences, queries);
         for (row, gains) in scores.chunks_exact_mut(self.num_items).zip(gains) {
@@ -368,23 +345,6 @@ impl Scorer {
             }
         }
     }
-}
-
-/// Content vectors of the items from `first_item` on.
-fn content_rows(ranker: &Ranker, state: &CodeState, first_item: usize) -> Option<Tensor<2>> {
-    let num_rows = state.items.len() - first_item;
-    let rows = |name| {
-        let tensor = named(state, name);
-        if tensor.num_cols == 0 || num_rows == 0 {
-            return None;
-        }
-        let mut values = Vec::with_capacity(num_rows * tensor.num_cols);
-        for row_idx in first_item..state.items.len() {
-            values.extend(tensor.dequantize_row(row_idx));
-        }
-        Some(matrix(&values, num_rows, tensor.num_cols, ranker.device()))
-    };
-    ranker.content_vectors(rows("item.text"), rows("item.features"))
 }
 
 /// Whether all tensors of a group agree in the rows that `base` has.

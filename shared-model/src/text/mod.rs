@@ -3,6 +3,7 @@
 //! Two encoders stand behind [`AnyTextEncoder`]: a BERT-family network with pretrained weights
 //! (`config`, `tokenizer`, `batch` → `bert` ← `parameters`; `encoder` puts them together) and
 //! `small`, which hashes words and needs no weights. Both run on the server and in the page.
+//! `host` is the same network in int8 for the page's CPU.
 //! `low_rank` is what the server teaches the pretrained one.
 //! `cross_encoder` reads two texts together (`pairs`) and says how well they go together; it runs on the server.
 //! Not here: reading or downloading files and caching rows (the server's `text_source`), and the
@@ -17,6 +18,7 @@ pub mod bert;
 pub mod parameters;
 
 pub mod encoder;
+pub mod host;
 pub mod low_rank;
 pub mod small;
 
@@ -30,6 +32,7 @@ pub use batch::{BatchLimits, TokenizedText};
 pub use config::BertConfig;
 pub use cross_encoder::{CrossEncoder, CrossEncoderConfig};
 pub use encoder::{BertTextEncoder, TextEncoder};
+pub use host::HostTextEncoder;
 pub use low_rank::LowRankChange;
 pub use pairs::PairTokenizer;
 pub use parameters::NamedTensor;

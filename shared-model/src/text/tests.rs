@@ -6,8 +6,10 @@ use super::batch::{BatchLimits, TokenizedText};
 use super::config::BertConfig;
 use super::config::tests::tiny;
 use super::encoder::TextEncoder;
+use super::host::HostTextEncoder;
 use super::parameters::NamedTensor;
 use super::{AnyTextEncoder, TextError};
+use crate::kernels::Form;
 
 /// Padding changes the order of f32 sums and nothing else.
 const PADDING_TOLERANCE: f32 = 1e-5;
@@ -256,4 +258,63 @@ fn another_weight_is_another_fingerprint() {
 fn encoders_can_be_shared_between_threads() {
     fn assert_shareable<T: Send + Sync>() {}
     assert_shareable::<AnyTextEncoder>();
+}
+
+/// Cosines of the host's embeddings with burn's.
+fn cosines(form: Form, texts: &[TokenizedText]) -> Vec<f32> {
+    let burn = build(checkpoint(&tiny())).expect("complete");
+    let host = HostTextEncoder::in_form(form, tiny(), checkpoint(&tiny())).expect("complete");
+    let (burn, host) = (burn.encode(texts), host.encode(texts));
+    let (burn, host) = (burn.expect("encodes"), host.expect("encodes"));
+    let dim = tiny().hidden_size;
+    let pairs = burn.chunks_exact(dim).zip(host.chunks_exact(dim));
+    pairs
+        .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum())
+        .collect()
+}
+
+#[test]
+fn the_host_embeds_as_burn_does_but_for_rounding() {
+    let texts = [
+        text(&[1, 2, 3]),
+        text(&[4]),
+        text(&[1, 5, 6, 7, 8, 9, 10, 11]),
+    ];
+    for form in [Form::Pairs, Form::Fours] {
+        for cosine in cosines(form, &texts) {
+            assert!(cosine > 0.999, "{form:?}: {cosine}");
+        }
+    }
+}
+
+#[test]
+fn the_host_refuses_what_burn_refuses() {
+    let host = |tensors| HostTextEncoder::from_named(tiny(), tensors).map(|_| ());
+    let burn = |tensors| build(tensors).map(|_| ());
+    let mut broken = Vec::new();
+    let mut missing = checkpoint(&tiny());
+    missing.pop();
+    broken.push(missing);
+    let mut reshaped = checkpoint(&tiny());
+    find(&mut reshaped, "intermediate.dense.weight")
+        .shape
+        .reverse();
+    broken.push(reshaped);
+    let mut unexpected = checkpoint(&tiny());
+    unexpected[0].name = "embeddings.other.weight".to_owned();
+    unexpected.push(checkpoint(&tiny()).swap_remove(0));
+    broken.push(unexpected);
+    let mut infinite = checkpoint(&tiny());
+    find(&mut infinite, "output.dense.bias").values[0] = f32::INFINITY;
+    broken.push(infinite);
+    for tensors in broken {
+        let refused = burn(tensors.clone());
+        assert!(refused.is_err());
+        assert_eq!(host(tensors), refused);
+    }
+    let encoder = HostTextEncoder::from_named(tiny(), checkpoint(&tiny())).expect("complete");
+    let too_long = vec![1; tiny().max_position_embeddings + 1];
+    for token_ids in [Vec::new(), vec![tiny().vocab_size as u32], too_long] {
+        assert!(encoder.encode(&[TokenizedText { token_ids }]).is_err());
+    }
 }

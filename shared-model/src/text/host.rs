@@ -1,0 +1,275 @@
+//! The BERT network on the host, for the page's CPU: int8 weights, everything between the products in f32.
+//!
+//! The network is that of `bert`, one text at a time and so without padding. Weights of linear layers have a scale per
+//! output and word embeddings one per word; activations are quantized row by row when they meet weights
+//! (`kernels::int8`). Attention itself, norms and gelu stay in f32. The tests hold the embeddings to burn's by cosine.
+//! Not here: tokenizing, and changes that the server teaches (they are merged before weights come here).
+
+use std::collections::BTreeMap;
+
+use super::TextError;
+use super::batch::TokenizedText;
+use super::config::BertConfig;
+use super::encoder::check_tokens;
+use super::parameters::{NamedTensor, by_name};
+use crate::kernels::elementwise::dot;
+use crate::kernels::{Form, Int8Panels, Int8Rows, Norm, Panels, gelu, softmax};
+use crate::model::ranker::NORM_EPSILON;
+
+/// Network with quantized weights.
+#[derive(Debug, Clone)]
+pub struct HostTextEncoder {
+    config: BertConfig,
+    words: Int8Rows,
+    /// Position and type 0 together, `[max_position_embeddings, hidden_size]`.
+    places: Vec<f32>,
+    norm: Norm,
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug, Clone)]
+struct Layer {
+    num_heads: usize,
+    /// Queries, keys and values, side by side.
+    projection: Linear,
+    attention_output: Linear,
+    attention_norm: Norm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: Norm,
+}
+
+#[derive(Debug, Clone)]
+struct Linear {
+    weights: Int8Panels,
+    bias: Vec<f32>,
+}
+
+impl HostTextEncoder {
+    /// Quantizes the tensors of a weights file for the instructions that this is built for.
+    ///
+    /// # Errors
+    /// As [`super::TextEncoder::from_named`].
+    pub fn from_named(config: BertConfig, tensors: Vec<NamedTensor>) -> Result<Self, TextError> {
+        Self::in_form(Form::OF_TARGET, config, tensors)
+    }
+
+    /// The same with activations in a form of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`super::TextEncoder::from_named`].
+    pub fn in_form(
+        form: Form,
+        config: BertConfig,
+        tensors: Vec<NamedTensor>,
+    ) -> Result<Self, TextError> {
+        config.check()?;
+        let mut weights = Weights {
+            form,
+            tensors: by_name(tensors)?,
+            epsilon: config.layer_norm_eps as f32, // what a config holds has a near f32
+        };
+        let dim = config.hidden_size;
+        let words = weights.take(
+            "embeddings.word_embeddings.weight",
+            &[config.vocab_size, dim],
+        )?;
+        let words = Int8Rows::new(&words, dim);
+        let len_max = config.max_position_embeddings;
+        let mut places = weights.take("embeddings.position_embeddings.weight", &[len_max, dim])?;
+        let types = [config.type_vocab_size, dim];
+        let types = weights.take("embeddings.token_type_embeddings.weight", &types)?;
+        for place in places.chunks_exact_mut(dim) {
+            add(place, &types[..dim]);
+        }
+        let norm = weights.norm("embeddings.LayerNorm", dim)?;
+        let layers =
+            (0..config.num_hidden_layers).map(|layer| Layer::take(&mut weights, layer, &config));
+        let layers = layers.collect::<Result<_, _>>()?;
+        match weights.tensors.into_keys().next() {
+            Some(tensor) => Err(TextError::TensorUnexpected { tensor }),
+            None => Ok(Self {
+                config,
+                words,
+                places,
+                norm,
+                layers,
+            }),
+        }
+    }
+
+    /// Width of an embedding.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    /// Embeddings of token sequences, as unit vectors in the order given.
+    ///
+    /// # Shapes
+    /// → `[texts.len(), dim]`, row-major.
+    ///
+    /// # Errors
+    /// A sequence is too long, a token unknown, or an embedding is not finite.
+    pub fn encode(&self, texts: &[TokenizedText]) -> Result<Vec<f32>, TextError> {
+        check_tokens(texts, &self.config)?;
+        let mut embeddings = Vec::with_capacity(texts.len() * self.dim());
+        for (text_idx, text) in texts.iter().enumerate() {
+            let embedding = unit_mean(&self.forward(&text.token_ids), self.dim());
+            if embedding.iter().any(|value| !value.is_finite()) {
+                return Err(TextError::EmbeddingNotFinite { text_idx });
+            }
+            embeddings.extend(embedding);
+        }
+        Ok(embeddings)
+    }
+
+    /// Hidden states of the last layer, `[token_ids.len(), hidden_size]`.
+    fn forward(&self, token_ids: &[u32]) -> Vec<f32> {
+        let dim = self.dim();
+        let mut hidden = self.places[..token_ids.len() * dim].to_vec();
+        for (token_id, place) in token_ids.iter().zip(hidden.chunks_exact_mut(dim)) {
+            self.words.add_row(*token_id as usize, place);
+        }
+        self.norm.apply(&mut hidden);
+        for layer in &self.layers {
+            layer.forward(&mut hidden);
+        }
+        hidden
+    }
+}
+
+impl Layer {
+    fn take(weights: &mut Weights, layer: usize, config: &BertConfig) -> Result<Self, TextError> {
+        let (dim, inner_dim) = (config.hidden_size, config.intermediate_size);
+        let name = |part: &str| format!("encoder.layer.{layer}.{part}");
+        let parts = ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}")));
+        Ok(Self {
+            num_heads: config.num_attention_heads,
+            projection: weights.linear(&parts, dim, dim)?,
+            attention_output: weights.linear(&[name("attention.output.dense")], dim, dim)?,
+            attention_norm: weights.norm(&name("attention.output.LayerNorm"), dim)?,
+            intermediate: weights.linear(&[name("intermediate.dense")], dim, inner_dim)?,
+            output: weights.linear(&[name("output.dense")], inner_dim, dim)?,
+            output_norm: weights.norm(&name("output.LayerNorm"), dim)?,
+        })
+    }
+
+    /// # Shapes
+    /// `hidden`: `[len, hidden_size]`, in place.
+    fn forward(&self, hidden: &mut [f32]) {
+        let mixed = self.attention(&self.projection.forward(hidden));
+        add(hidden, &self.attention_output.forward(&mixed));
+        self.attention_norm.apply(hidden);
+
+        let mut inner = self.intermediate.forward(hidden);
+        gelu(&mut inner);
+        add(hidden, &self.output.forward(&inner));
+        self.output_norm.apply(hidden);
+    }
+
+    /// Every token looks at every one; a head at a time.
+    ///
+    /// # Shapes
+    /// `projected`: `[len, 3 · hidden_size]`, queries, keys, values → `[len, hidden_size]`.
+    fn attention(&self, projected: &[f32]) -> Vec<f32> {
+        let dim = self.attention_norm.gamma.len();
+        let head_dim = dim / self.num_heads;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let rows = || projected.chunks_exact(3 * dim);
+        let len = rows().len();
+        let mut mixed = vec![0.0; len * dim];
+        let (mut queries, mut values) = (Vec::new(), Vec::new());
+        for first in (0..dim).step_by(head_dim) {
+            queries.clear();
+            values.clear();
+            let mut keys = Panels::zeros(head_dim, len);
+            for (position, row) in rows().enumerate() {
+                queries.extend(row[first..][..head_dim].iter().map(|x| x * scale));
+                keys.set_column(position, &row[dim + first..][..head_dim]);
+                values.extend_from_slice(&row[2 * dim + first..][..head_dim]);
+            }
+            let mut attention = keys.product(&queries, None);
+            for row in attention.chunks_exact_mut(len) {
+                softmax(row);
+            }
+            let head = Panels::new(len, &[&values]).product(&attention, None);
+            for (row, mixed) in head.chunks_exact(head_dim).zip(mixed.chunks_exact_mut(dim)) {
+                mixed[first..][..head_dim].copy_from_slice(row);
+            }
+        }
+        mixed
+    }
+}
+
+impl Linear {
+    fn forward(&self, input: &[f32]) -> Vec<f32> {
+        self.weights.product(input, &self.bias)
+    }
+}
+
+/// Tensors by name, each to be taken once.
+struct Weights {
+    form: Form,
+    tensors: BTreeMap<String, NamedTensor>,
+    epsilon: f32,
+}
+
+impl Weights {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TextError> {
+        let Some(tensor) = self.tensors.remove(name) else {
+            let tensor = name.to_owned();
+            return Err(TextError::TensorMissing { tensor });
+        };
+        if tensor.shape != shape {
+            return Err(TextError::ShapeMismatch {
+                tensor: tensor.name,
+                expected: shape.to_vec(),
+                actual: tensor.shape,
+            });
+        }
+        Ok(tensor.values)
+    }
+
+    /// Linear layers of the same input, their outputs side by side.
+    fn linear(&mut self, names: &[String], d_in: usize, d_out: usize) -> Result<Linear, TextError> {
+        let (mut parts, mut bias) = (Vec::new(), Vec::new());
+        for name in names {
+            parts.push(self.take(&format!("{name}.weight"), &[d_out, d_in])?);
+            bias.extend(self.take(&format!("{name}.bias"), &[d_out])?);
+        }
+        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        let weights = Int8Panels::new(self.form, d_in, &parts);
+        Ok(Linear { weights, bias })
+    }
+
+    fn norm(&mut self, name: &str, dim: usize) -> Result<Norm, TextError> {
+        Ok(Norm {
+            gamma: self.take(&format!("{name}.weight"), &[dim])?,
+            beta: self.take(&format!("{name}.bias"), &[dim])?,
+            epsilon: self.epsilon,
+        })
+    }
+}
+
+/// Mean of rows, scaled to length 1 as burn does it.
+///
+/// # Shapes
+/// `hidden`: `[len, dim]` → `[dim]`.
+fn unit_mean(hidden: &[f32], dim: usize) -> Vec<f32> {
+    let mut mean = vec![0.0; dim];
+    for row in hidden.chunks_exact(dim) {
+        add(&mut mean, row);
+    }
+    let len = (hidden.len() / dim) as f32;
+    mean.iter_mut().for_each(|x| *x /= len);
+    let length = (dot(&mean, &mean) + NORM_EPSILON as f32).sqrt(); // 1e-12 has a near f32
+    mean.iter_mut().for_each(|x| *x /= length);
+    mean
+}
+
+fn add(sums: &mut [f32], values: &[f32]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += value;
+    }
+}
