@@ -8,9 +8,9 @@
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use burn::tensor::Device;
 use ed25519_dalek::SigningKey;
 use harness::browser::Browser;
+use harness::signed::{manifest, plan, signed_text};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -18,15 +18,9 @@ use shared_model::codec::delta::encode_delta;
 use shared_model::codec::quantize::code_max;
 use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::codec::state::{CodeState, ItemEntry};
-use shared_model::edge::engine::ReadyVersion;
-use shared_model::ids::{BlobId, ItemId, LogOffset, Version};
-use shared_model::manifest::{
-    BlobRef, Channel, DeltaRef, FORMAT_VERSION, Manifest, PlanStep, PlanStepKind, UpdatePlan,
-    VersionKind, public_key_text, sign,
-};
-use shared_model::model::scorer::Padding;
+use shared_model::ids::{ItemId, Version};
+use shared_model::manifest::{Manifest, public_key_text};
 use shared_model::spec::ModelSpec;
-use trainer_server::gate::make_self_test;
 
 /// With texts of 384 and ids of 64 codes: 10 MB.
 const NUM_ITEMS: usize = 22_000;
@@ -86,27 +80,16 @@ async fn main() -> anyhow::Result<()> {
     let key = SigningKey::from_bytes(&[9; 32]);
     let base = base_state();
     let snapshot = encode_snapshot(&base, Version(1))?;
-    let first = manifest(&base, None).await?;
+    let first = manifest(&base, None, NOW_MILLIS).await?;
     let trust = json!([public_key_text(&key.verifying_key())]).to_string();
     for (name, target) in cases(&base) {
         let delta = encode_delta(&base, Version(1), &target, Version(2))?;
-        let second = manifest(&target, Some(&delta)).await?;
-        let blob = blob_ref(&delta);
-        let plan = UpdatePlan {
-            target_version: Version(2),
-            manifest: String::from_utf8(sign(&second, &key))?,
-            steps: vec![PlanStep {
-                kind: PlanStepKind::Delta,
-                blob,
-                target_version: Version(2),
-            }],
-            total_bytes: blob.bytes,
-        };
+        let second = manifest(&target, Some(&delta), NOW_MILLIS).await?;
         let input = json!({
             "trust": trust,
-            "manifest": String::from_utf8(sign(&first, &key))?,
+            "manifest": signed_text(&first, &key)?,
             "snapshot": STANDARD.encode(&snapshot),
-            "plan": serde_json::to_string(&plan)?,
+            "plan": plan(&second, &delta, &key)?,
             "delta": STANDARD.encode(&delta),
             "num_runs": NUM_RUNS,
         });
@@ -197,43 +180,6 @@ fn cases(base: &CodeState) -> Vec<(&'static str, CodeState)> {
         all.push((name, target));
     }
     all
-}
-
-async fn manifest(state: &CodeState, delta: Option<&[u8]>) -> anyhow::Result<Manifest> {
-    let version = Version(if delta.is_some() { 2 } else { 1 });
-    let ready = ReadyVersion::new(state, &Device::flex(), Padding::Longest);
-    let self_test = make_self_test(&ready, state, Vec::new(), NOW_MILLIS).await?;
-    Ok(Manifest {
-        format_version: FORMAT_VERSION,
-        model: "main".to_owned(),
-        channel: Channel::Stable,
-        version,
-        kind: VersionKind::Fast,
-        state: state.hash(),
-        spec_hash: state.spec.spec_hash(),
-        encoder_generation: state.encoder_generation,
-        learned_from: LogOffset(10 * version.0 - 10),
-        learned_through: LogOffset(10 * version.0),
-        event_time_millis: NOW_MILLIS,
-        created_at: NOW_MILLIS,
-        expires_at: NOW_MILLIS + 1_000_000_000_000,
-        previous: None,
-        delta: delta.map(|bytes| DeltaRef {
-            base_version: Version(1),
-            blob: blob_ref(bytes),
-        }),
-        snapshot: None,
-        key_set: None,
-        learned_code_bytes: state.learned_code_bytes() as u64, // usize fits u64
-        self_test,
-    })
-}
-
-fn blob_ref(bytes: &[u8]) -> BlobRef {
-    BlobRef {
-        id: BlobId::of(bytes),
-        bytes: bytes.len() as u64, // usize fits u64
-    }
 }
 
 /// Bytes of all codes as the hash covers them.

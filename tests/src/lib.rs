@@ -20,6 +20,7 @@ pub mod site;
 pub mod people;
 pub mod ranking;
 pub mod scene;
+pub mod signed;
 pub mod tiny_encoder;
 
 pub mod workspace;

@@ -5,8 +5,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use axum::http::HeaderValue;
 use axum::http::header::CONTENT_SECURITY_POLICY;
+use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::map_response;
 use axum::response::Response;
 use tokio::net::TcpListener;
@@ -34,21 +34,38 @@ impl Site {
     /// # Errors
     /// No port is free.
     pub async fn of(folder: &Path, policy: Option<&'static str>) -> anyhow::Result<Self> {
+        let policy = policy.map(|policy| (CONTENT_SECURITY_POLICY, policy));
+        Self::with_headers(folder, policy.into_iter().collect()).await
+    }
+
+    /// Serves another folder to pages that are isolated from other origins, where clocks are finer.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn isolated(folder: &Path) -> anyhow::Result<Self> {
+        let opener = HeaderName::from_static("cross-origin-opener-policy");
+        let embedder = HeaderName::from_static("cross-origin-embedder-policy");
+        let headers = vec![(opener, "same-origin"), (embedder, "require-corp")];
+        Self::with_headers(folder, headers).await
+    }
+
+    async fn with_headers(
+        folder: &Path,
+        headers: Vec<(HeaderName, &'static str)>,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let files = ServeDir::new(folder);
-        let with_policy = move |mut response: Response| async move {
-            if let Some(policy) = policy {
-                let value = HeaderValue::from_static(policy);
-                response
-                    .headers_mut()
-                    .insert(CONTENT_SECURITY_POLICY, value);
+        let with_headers = move |mut response: Response| {
+            for (name, value) in &headers {
+                let value = HeaderValue::from_static(value);
+                response.headers_mut().insert(name, value);
             }
-            response
+            std::future::ready(response)
         };
         let router = axum::Router::new()
             .fallback_service(files)
-            .layer(map_response(with_policy));
+            .layer(map_response(with_headers));
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 eprintln!("the file server ended: {error}");

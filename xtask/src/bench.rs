@@ -1,6 +1,7 @@
 //! Benchmarks by name, each written as JSON beside the command, commit and machine that made it.
 
 mod delta;
+mod edge;
 mod inputs;
 mod leave_one_out;
 mod page;
@@ -26,6 +27,8 @@ pub(crate) enum Name {
     Delta,
     /// Applying and verifying deltas in a page of Chromium, on a code state of 10 MB.
     Page,
+    /// Ranking and encoding in a page of Chromium beside onnxruntime-web, which is installed under target.
+    Edge,
     /// The training step beside the same model in PyTorch, which is installed under target.
     Train,
     /// Leave-one-out beside RecBole's SASRec, which is installed under target; for hours.
@@ -49,6 +52,7 @@ pub(crate) fn run(
         Name::Sizes => sizes(workspace)?,
         Name::Delta => delta::measure(workspace)?,
         Name::Page => page::measure(workspace)?,
+        Name::Edge => edge::measure(workspace)?,
         Name::Train => train::measure(workspace)?,
         Name::LeaveOneOut => leave_one_out::measure(workspace)?,
     };

@@ -52,6 +52,8 @@ pub(crate) struct Module {
     /// Its name in the page.
     pub(crate) backend: &'static str,
     features: &'static [&'static str],
+    /// Instructions that it is built with; other modules leave them to `.cargo/config.toml`.
+    target_features: Option<&'static str>,
     /// Cargo profile of the published module.
     npm_profile: &'static str,
     /// What to tell someone who waits for the first build.
@@ -64,7 +66,8 @@ const GLUE_LAYOUT: &[u8] = b"factory";
 const CPU: Module = Module {
     out_name: "freshet_cpu",
     backend: "cpu",
-    features: &[],
+    features: &["engine"],
+    target_features: None,
     npm_profile: "npm",
     first_build: "about 4 minutes",
 };
@@ -72,11 +75,32 @@ const WEBGPU: Module = Module {
     out_name: "freshet_webgpu",
     backend: "webgpu",
     features: &["webgpu"],
+    target_features: None,
     npm_profile: "npm-webgpu",
     first_build: "about 8 minutes",
 };
 
-/// All modules, the quickest first.
+/// The text encoder: for browsers with SIMD128, and for those with relaxed SIMD, whose module the others refuse.
+pub(crate) const TEXT: [Module; 2] = [
+    Module {
+        out_name: "freshet_text",
+        backend: "text",
+        features: &["text"],
+        target_features: None,
+        npm_profile: "npm",
+        first_build: "about 2 minutes",
+    },
+    Module {
+        out_name: "freshet_text_relaxed",
+        backend: "text_relaxed",
+        features: &["text"],
+        target_features: Some("+simd128,+relaxed-simd"),
+        npm_profile: "npm",
+        first_build: "about 4 minutes",
+    },
+];
+
+/// All modules that are published, the quickest first.
 pub(crate) fn modules(is_cpu_only: bool) -> &'static [Module] {
     if is_cpu_only { &[CPU] } else { &[CPU, WEBGPU] }
 }
@@ -148,14 +172,24 @@ fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Res
     command
         .args(["--profile", module.cargo_profile(profile)])
         .current_dir(workspace.root());
-    if !module.features.is_empty() {
-        command.args(["--features", &module.features.join(",")]);
+    command.args([
+        "--no-default-features",
+        "--features",
+        &module.features.join(","),
+    ]);
+    let mut target_dir = workspace.target_dir();
+    if let Some(target_features) = module.target_features {
+        // In a folder of its own: other flags would build everything anew there and back.
+        target_dir = target_dir.join(module.out_name);
+        command.arg("--target-dir").arg(&target_dir).env(
+            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
+            format!("-C target-feature={target_features}"),
+        );
     }
     // The native compiler's flags do not belong into the browser.
     run_to_end(command.env_remove("RUSTFLAGS"))?;
 
-    let built = workspace
-        .target_dir()
+    let built = target_dir
         .join("wasm32-unknown-unknown")
         .join(module.cargo_profile(profile))
         .join("edge_wasm.wasm");
@@ -179,6 +213,7 @@ fn inputs_stamp(workspace: &Workspace, profile: Profile, module: Module) -> anyh
     let mut hasher = DefaultHasher::new();
     hasher.write(module.cargo_profile(profile).as_bytes());
     hasher.write(module.features.join(",").as_bytes());
+    hasher.write(module.target_features.unwrap_or_default().as_bytes());
     hasher.write(GLUE_LAYOUT);
     let files = [
         "Cargo.toml",
