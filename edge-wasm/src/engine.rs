@@ -251,13 +251,23 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
 /// The name is unknown, or the device cannot be had.
 async fn open_device(backend: &str) -> Result<(Device, Padding), ShellError> {
     match backend {
-        "cpu" => Ok((Device::flex(), Padding::None)),
+        "cpu" => open_cpu(),
         "webgpu" => open_webgpu().await,
         _ => Err(ShellError::argument(
             "backend",
             "expected `cpu` or `webgpu`",
         )),
     }
+}
+
+#[cfg(feature = "cpu")]
+fn open_cpu() -> Result<(Device, Padding), ShellError> {
+    Ok((Device::flex(), Padding::None))
+}
+
+#[cfg(not(feature = "cpu"))]
+fn open_cpu() -> Result<(Device, Padding), ShellError> {
+    Err(not_built("cpu"))
 }
 
 /// Once per page: a second start of the same adapter fails, so the script keeps the engine.
@@ -277,9 +287,11 @@ async fn open_webgpu() -> Result<(Device, Padding), ShellError> {
     reason = "the twin with WebGPU waits for the device"
 )]
 async fn open_webgpu() -> Result<(Device, Padding), ShellError> {
+    Err(not_built("webgpu"))
+}
+
+#[cfg(not(all(feature = "cpu", feature = "webgpu")))]
+fn not_built(backend: &'static str) -> ShellError {
     let reason = "this module was built without it".to_owned();
-    Err(ShellError::Backend {
-        backend: "webgpu",
-        reason,
-    })
+    ShellError::Backend { backend, reason }
 }

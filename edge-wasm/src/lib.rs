@@ -3,8 +3,7 @@
 //! JSON and bytes come in, JSON and bytes go out; the script fetches, stores and keeps the time.
 //! Not here: anything that the server's `replay` or the tests would need too (that is `shared_model::edge`).
 //!
-//! Built with `engine`, the default, for the CPU module, with `webgpu` for the one with WebGPU, and with `text` alone
-//! for the text encoder.
+//! Built three times, with one feature each: `cpu`, the default, `webgpu`, and `text` for the text encoder.
 
 mod error;
 mod panic;

@@ -130,6 +130,16 @@ fn the_codec_and_the_manifest_do_not_see_burn() -> anyhow::Result<()> {
 }
 
 #[test]
+fn the_kernels_see_arrays_only_and_need_no_unsafe() -> anyhow::Result<()> {
+    let files = sources("shared-model/src/kernels")?;
+    assert_eq!(
+        lines_with(&files, &["burn::", "crate::", "unsafe"]),
+        Vec::<String>::new()
+    );
+    Ok(())
+}
+
+#[test]
 fn what_both_sides_share_has_no_io_no_clock_and_no_thread() -> anyhow::Result<()> {
     let forbidden = [
         "std::fs",

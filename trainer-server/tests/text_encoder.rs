@@ -12,15 +12,24 @@ use burn::tensor::Device;
 use indicatif::ProgressBar;
 use redb::ReadableTable;
 use serde::Deserialize;
-use shared_model::text::{AnyTextEncoder, TextError};
+use shared_model::kernels::Form;
+use shared_model::text::parameters::is_unused;
+use shared_model::text::{
+    AnyTextEncoder, BertConfig, HostTextEncoder, TextEncoder, TextError, TextTokenizer,
+    TokenizedText,
+};
 use trainer_server::config::TextEncoderChoice;
 use trainer_server::text_source::{
     CachedTextEncoder, EmbeddingCache, TextSource, TextSourceError, default_cache_dir,
-    fetch_pretrained, load,
+    fetch_pretrained, load, read_encoder_files,
 };
 
 /// Unit vectors of 384 values from six layers in f32, summed in another order than the reference.
 const GOLDEN_TOLERANCE: f32 = 1e-4;
+/// Of embeddings with weights and activations in integers, to those in f32.
+const HOST_COSINE_MIN: f32 = 0.999;
+/// Every so many items of a catalogue are embedded: some sixty.
+const ITEM_STEP: usize = 60;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -299,4 +308,44 @@ fn known_texts_come_from_the_cache_after_a_restart_and_a_damaged_file_is_replace
 
     fs::write(&file, b"not a database").expect("write");
     assert_eq!(restart().embed(&texts), Ok(expected));
+}
+
+/// The least cosine of the host's embeddings of `texts` with burn's, in each form.
+fn least_cosines(dir: &Path, texts: &[TokenizedText]) -> Vec<(Form, f32)> {
+    let files = || read_encoder_files(dir, |name| !is_unused(name)).expect("fetched weights load");
+    let config = || BertConfig::from_json(&files().config_json).expect("a BERT config");
+    let burn = TextEncoder::from_named(config(), files().tensors, &Device::flex());
+    let burn = burn.expect("complete").encode(texts).expect("encodes");
+    let mut least = Vec::new();
+    for form in [Form::Pairs, Form::Fours] {
+        let host = HostTextEncoder::in_form(form, config(), files().tensors).expect("complete");
+        let embeddings = host.encode(texts).expect("encodes");
+        let pairs = embeddings.chunks(host.dim()).zip(burn.chunks(host.dim()));
+        let cosines = pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>());
+        least.push((form, cosines.fold(f32::INFINITY, f32::min)));
+    }
+    least
+}
+
+#[test]
+fn the_pages_int8_encoder_stays_near_f32_on_real_item_texts() {
+    let (Some(dir), Some(items)) = (weights_dir(), dataset_path("online-retail/items.tsv")) else {
+        return;
+    };
+    let tokenizer = fs::read(dir.join("tokenizer.json")).expect("fetched");
+    let tokenizer = TextTokenizer::from_bytes(&tokenizer, 512).expect("as published");
+    let items = fs::read_to_string(items).expect("readable");
+    let titles = items.lines().skip(1).step_by(ITEM_STEP);
+    let titles = titles.filter_map(|line| line.split('\t').nth(1));
+    let texts: Vec<TokenizedText> = titles
+        .map(|title| tokenizer.tokenize(title).expect("tokenizes"))
+        .collect();
+    assert!(texts.len() > 60, "{} texts", texts.len());
+    for (form, cosine) in least_cosines(dir, &texts) {
+        println!(
+            "{form:?}: least cosine {cosine} of {} item texts",
+            texts.len()
+        );
+        assert!(cosine >= HOST_COSINE_MIN, "{form:?}: {cosine}");
+    }
 }

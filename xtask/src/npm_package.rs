@@ -54,7 +54,8 @@ pub(crate) fn pack(workspace: &Workspace) -> anyhow::Result<()> {
         .current_dir(&package_dir);
     step("packing the package", || run_to_end(&mut npm_pack))?;
     tell_hashes(&package_dir.join("dist"))?;
-    bench::run(workspace, bench::Name::Sizes, None)
+    bench::run(workspace, bench::Name::Sizes, None)?;
+    bench::sizes::hold(workspace, Profile::Npm)
 }
 
 /// Prints what a script tag names as `integrity`, for the notes of a release.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::ensure;
 
+use crate::bench::sizes;
 use crate::process::{cargo, find_program, run_lines, step};
 use crate::setup;
 use crate::wasm::{self, Profile};
@@ -34,6 +35,9 @@ impl Tally {
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     setup::for_tests(workspace)?;
     wasm::build_all(workspace, Profile::Wasm, wasm::modules(false))?;
+    step("weighing the browser modules", || {
+        sizes::hold(workspace, Profile::Wasm)
+    })?;
 
     let mut tally = Tally::default();
     let scripts_ok = step("testing the package's scripts", || {

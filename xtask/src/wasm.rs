@@ -66,7 +66,7 @@ const GLUE_LAYOUT: &[u8] = b"factory";
 const CPU: Module = Module {
     out_name: "freshet_cpu",
     backend: "cpu",
-    features: &["engine"],
+    features: &["cpu"],
     target_features: None,
     npm_profile: "npm",
     first_build: "about 4 minutes",

@@ -19,6 +19,7 @@
 mod lanes;
 
 use super::elementwise::max;
+use super::panels::put;
 use lanes::{COLS, Sums};
 
 /// Rows of a block: sums of four rows and one group of weights fit the registers.
@@ -53,14 +54,6 @@ impl Form {
         match self {
             Self::Pairs => 2,
             Self::Fours => 4,
-        }
-    }
-
-    /// Rows of integers for one row of activations.
-    const fn num_parts(self) -> usize {
-        match self {
-            Self::Pairs => 1,
-            Self::Fours => 2,
         }
     }
 }
@@ -146,35 +139,37 @@ impl Int8Panels {
         self.num_cols
     }
 
-    /// `a·b + bias`.
+    /// `out = a·b + bias`; `out` keeps its memory from one product to the next.
     ///
     /// # Shapes
-    /// `a`: `[num_a_rows, num_rows]`, row-major; `bias`: `[num_cols]` → `[num_a_rows, num_cols]`, row-major.
+    /// `a`: `[num_a_rows, num_rows]`, row-major; `bias`: `[num_cols]`; `out` becomes `[num_a_rows, num_cols]`, row-major.
     ///
     /// # Panics
     /// If `a` does not consist of whole rows, or there are more or fewer biases than columns.
-    #[must_use]
-    pub fn product(&self, a: &[f32], bias: &[f32]) -> Vec<f32> {
+    pub fn product(&self, a: &[f32], bias: &[f32], out: &mut Vec<f32>) {
         assert!(a.len().is_multiple_of(self.num_rows), "whole rows");
         assert_eq!(bias.len(), self.num_cols, "a bias per column");
         match self.form {
-            Form::Pairs => self.multiply(&pairs(a, &self.balance), bias, Sums::add_pairs),
-            Form::Fours => self.multiply(&fours(a, &self.balance), bias, Sums::add_fours),
+            Form::Pairs => {
+                self.multiply::<1, _>(&pairs(a, &self.balance), bias, out, Sums::add_pairs)
+            }
+            Form::Fours => {
+                self.multiply::<2, _>(&fours(a, &self.balance), bias, out, Sums::add_fours)
+            }
         }
     }
 
-    /// `GROUP_BYTES` are the weights of a group in a panel.
+    /// `PARTS` rows of integers stand for one row of activations; `GROUP_BYTES` are the weights of a group in a panel.
     #[inline]
-    fn multiply<const GROUP_BYTES: usize>(
+    fn multiply<const PARTS: usize, const GROUP_BYTES: usize>(
         &self,
         a: &Quantized,
         bias: &[f32],
+        out: &mut Vec<f32>,
         add: impl Fn(&mut Sums, i32, &[i8; GROUP_BYTES]) + Copy,
-    ) -> Vec<f32> {
+    ) {
         let num_groups = self.num_rows.div_ceil(self.form.group());
-        let num_parts = self.form.num_parts();
-        let num_a_rows = a.scales.len();
-        let mut out = vec![0.0; num_a_rows * self.num_cols];
+        out.resize(a.scales.len() * self.num_cols, 0.0); // every value is written below
         let (groups, _) = self.codes.as_chunks::<GROUP_BYTES>();
         for (panel_idx, panel) in groups.chunks_exact(num_groups).enumerate() {
             let first_col = panel_idx * COLS;
@@ -182,7 +177,7 @@ impl Int8Panels {
             let (scales, code_sums) = (self.scales[panel_idx], self.code_sums[panel_idx]);
             let mut biases = [0.0; COLS];
             biases[..width].copy_from_slice(&bias[first_col..][..width]);
-            let mut write = |row_idx: usize, parts: &[[i32; COLS]]| {
+            let mut write = |row_idx: usize, parts: &[[i32; COLS]; PARTS]| {
                 let (scale, zero_point) = (a.scales[row_idx], a.zero_points[row_idx]);
                 let value = |col: usize| {
                     let mut sum = 0.0;
@@ -192,27 +187,26 @@ impl Int8Panels {
                     scale * scales[col] * (sum - zero_point * code_sums[col]) + biases[col]
                 };
                 let values: [f32; COLS] = std::array::from_fn(value);
-                let out = &mut out[row_idx * self.num_cols + first_col..][..width];
-                out.copy_from_slice(&values[..width]);
+                put(
+                    &mut out[row_idx * self.num_cols + first_col..],
+                    values,
+                    width,
+                );
             };
             let blocks = a.groups.chunks_exact(BLOCK_ROWS * num_groups);
-            let rest = blocks.remainder();
-            let num_whole = blocks.len() * BLOCK_ROWS / num_parts;
+            let rest = blocks.remainder().chunks_exact(PARTS * num_groups);
+            let num_whole = blocks.len() * BLOCK_ROWS / PARTS;
             for (block_idx, block) in blocks.enumerate() {
                 let sums = block_product::<BLOCK_ROWS, GROUP_BYTES>(block, panel, add);
-                for (row, parts) in sums.chunks_exact(num_parts).enumerate() {
-                    write(block_idx * BLOCK_ROWS / num_parts + row, parts);
+                for (row, parts) in sums.as_chunks::<PARTS>().0.iter().enumerate() {
+                    write(block_idx * BLOCK_ROWS / PARTS + row, parts);
                 }
             }
-            for (row, block) in rest.chunks_exact(num_parts * num_groups).enumerate() {
-                let mut sums = [[0; COLS]; 2]; // as many parts as there can be
-                for (sums, part) in sums.iter_mut().zip(block.chunks_exact(num_groups)) {
-                    [*sums] = block_product::<1, GROUP_BYTES>(part, panel, add);
-                }
-                write(num_whole + row, &sums[..num_parts]);
+            for (row, block) in rest.enumerate() {
+                let parts = block_product::<PARTS, GROUP_BYTES>(block, panel, add);
+                write(num_whole + row, &parts);
             }
         }
-        out
     }
 }
 
@@ -383,6 +377,12 @@ impl Quantized {
 mod tests {
     use super::*;
 
+    fn product(panels: &Int8Panels, a: &[f32], bias: &[f32]) -> Vec<f32> {
+        let mut out = vec![f32::NAN; 3]; // memory of an earlier product
+        panels.product(a, bias, &mut out);
+        out
+    }
+
     fn values(len: usize, step: usize) -> Vec<f32> {
         (0..len)
             .map(|idx| ((idx * step) % 101) as f32 / 50.0 - 0.7)
@@ -411,7 +411,7 @@ mod tests {
             for (m, k, n) in [(1, 1, 1), (3, 7, 8), (4, 6, 9), (5, 64, 16), (9, 33, 17)] {
                 let (a, weights, bias) = (values(m * k, 7), values(n * k, 5), values(n, 3));
                 let panels = Int8Panels::new(form, k, &[&weights]);
-                let product = panels.product(&a, &bias);
+                let product = product(&panels, &a, &bias);
                 for (actual, expected) in product.iter().zip(exact(&a, &weights, &bias, k)) {
                     let error = (f64::from(*actual) - expected).abs() / (k as f64);
                     assert!(
@@ -428,7 +428,7 @@ mod tests {
         for form in [Form::Pairs, Form::Fours] {
             for (k, sign) in [(1536, 1.0), (1536, -1.0), (16_384, 1.0)] {
                 let panels = Int8Panels::new(form, k, &[&vec![sign; k]]);
-                let product = panels.product(&vec![1.0; k], &[0.0])[0];
+                let product = product(&panels, &vec![1.0; k], &[0.0])[0];
                 assert!(
                     (product - sign * k as f32).abs() < 1e-3 * k as f32,
                     "{form:?}: {product}"
@@ -442,8 +442,11 @@ mod tests {
         for form in [Form::Pairs, Form::Fours] {
             let panels = Int8Panels::new(form, 3, &[&[1.0, 0.0, 0.0], &[0.0; 3], &[0.0, 0.0, 2.0]]);
             assert_eq!(panels.num_cols(), 3);
-            assert_eq!(panels.product(&[0.0; 3], &[1.0, 2.0, 3.0]), [1.0, 2.0, 3.0]);
-            let product = panels.product(&[1.0, 0.0, -1.0], &[0.0; 3]);
+            assert_eq!(
+                product(&panels, &[0.0; 3], &[1.0, 2.0, 3.0]),
+                [1.0, 2.0, 3.0]
+            );
+            let product = product(&panels, &[1.0, 0.0, -1.0], &[0.0; 3]);
             for (actual, expected) in product.iter().zip([1.0, 0.0, -2.0]) {
                 assert!((actual - expected).abs() < 0.03, "{form:?}: {product:?}");
             }

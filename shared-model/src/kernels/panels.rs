@@ -35,9 +35,7 @@ impl Panels {
         for (part, width) in parts.iter().zip(widths) {
             assert_eq!(part.len(), num_rows * width, "whole rows");
             for (row_idx, row) in part.chunks_exact(width.max(1)).enumerate() {
-                for (col_idx, value) in row.iter().enumerate() {
-                    *panels.cell(row_idx, first_col + col_idx) = *value;
-                }
+                panels.put_row(row_idx, first_col, row);
             }
             first_col += width;
         }
@@ -107,20 +105,20 @@ impl Panels {
                 start[..width].copy_from_slice(&bias[first_col..][..width]);
             }
             let panel = self.panel(panel_idx);
-            let mut write = |row_idx: usize, sums: &[f32; PANEL_COLS]| {
-                out[row_idx * self.num_cols + first_col..][..width].copy_from_slice(&sums[..width]);
+            let mut write = |row_idx: usize, sums: [f32; PANEL_COLS]| {
+                put(&mut out[row_idx * self.num_cols + first_col..], sums, width);
             };
             let blocks = a.chunks_exact(BLOCK_ROWS * self.num_rows);
             let num_rest = blocks.remainder().len() / self.num_rows;
             for (block_idx, block) in blocks.enumerate() {
                 let sums = block_product::<BLOCK_ROWS>(block, panel, start);
-                for (row, sums) in sums.iter().enumerate() {
+                for (row, sums) in sums.into_iter().enumerate() {
                     write(block_idx * BLOCK_ROWS + row, sums);
                 }
             }
             for row_idx in num_a_rows - num_rest..num_a_rows {
                 let row = &a[row_idx * self.num_rows..][..self.num_rows];
-                write(row_idx, &block_product::<1>(row, panel, start)[0]);
+                write(row_idx, block_product::<1>(row, panel, start)[0]);
             }
         }
         out
@@ -130,9 +128,33 @@ impl Panels {
         &self.values[panel_idx * self.num_rows..][..self.num_rows]
     }
 
-    fn cell(&mut self, row_idx: usize, col_idx: usize) -> &mut f32 {
-        let panel = col_idx / PANEL_COLS * self.num_rows;
-        &mut self.values[panel + row_idx][col_idx % PANEL_COLS]
+    /// Writes values of one row from a column on, a panel at a time.
+    fn put_row(&mut self, row_idx: usize, first_col: usize, row: &[f32]) {
+        let lane = first_col % PANEL_COLS;
+        let num_before = (PANEL_COLS - lane) % PANEL_COLS; // values that fill up a panel begun
+        let (before, rest) = row.split_at(num_before.min(row.len()));
+        let mut at = first_col / PANEL_COLS * self.num_rows + row_idx;
+        if !before.is_empty() {
+            self.values[at][lane..][..before.len()].copy_from_slice(before);
+            at += self.num_rows;
+        }
+        let (whole, after) = rest.as_chunks::<PANEL_COLS>();
+        for values in whole {
+            self.values[at] = *values;
+            at += self.num_rows;
+        }
+        if !after.is_empty() {
+            self.values[at][..after.len()].copy_from_slice(after);
+        }
+    }
+}
+
+/// Writes the first `width` values to the front of `out`; whole panels without a call to copy memory.
+#[inline]
+pub(super) fn put<const COLS: usize>(out: &mut [f32], values: [f32; COLS], width: usize) {
+    match out.first_chunk_mut::<COLS>() {
+        Some(whole) if width == COLS => *whole = values,
+        Some(_) | None => out[..width].copy_from_slice(&values[..width]),
     }
 }
 

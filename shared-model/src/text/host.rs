@@ -45,6 +45,13 @@ struct Linear {
     bias: Vec<f32>,
 }
 
+/// Memory that layers use one after another: outputs wider than hidden states, and outputs as wide as these.
+#[derive(Debug, Default)]
+struct Scratch {
+    wide: Vec<f32>,
+    narrow: Vec<f32>,
+}
+
 impl HostTextEncoder {
     /// Quantizes the tensors of a weights file for the instructions that this is built for.
     ///
@@ -132,8 +139,9 @@ impl HostTextEncoder {
             self.words.add_row(*token_id as usize, place);
         }
         self.norm.apply(&mut hidden);
+        let mut scratch = Scratch::default();
         for layer in &self.layers {
-            layer.forward(&mut hidden);
+            layer.forward(&mut hidden, &mut scratch);
         }
         hidden
     }
@@ -157,14 +165,18 @@ impl Layer {
 
     /// # Shapes
     /// `hidden`: `[len, hidden_size]`, in place.
-    fn forward(&self, hidden: &mut [f32]) {
-        let mixed = self.attention(&self.projection.forward(hidden));
-        add(hidden, &self.attention_output.forward(&mixed));
+    fn forward(&self, hidden: &mut [f32], scratch: &mut Scratch) {
+        let Scratch { wide, narrow } = scratch;
+        self.projection.forward(hidden, wide);
+        let mixed = self.attention(wide);
+        self.attention_output.forward(&mixed, narrow);
+        add(hidden, narrow);
         self.attention_norm.apply(hidden);
 
-        let mut inner = self.intermediate.forward(hidden);
-        gelu(&mut inner);
-        add(hidden, &self.output.forward(&inner));
+        self.intermediate.forward(hidden, wide);
+        gelu(wide);
+        self.output.forward(wide, narrow);
+        add(hidden, narrow);
         self.output_norm.apply(hidden);
     }
 
@@ -203,8 +215,8 @@ impl Layer {
 }
 
 impl Linear {
-    fn forward(&self, input: &[f32]) -> Vec<f32> {
-        self.weights.product(input, &self.bias)
+    fn forward(&self, input: &[f32], output: &mut Vec<f32>) {
+        self.weights.product(input, &self.bias, output);
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
     ensure!(output.status.success(), "edge_speed: {}", output.status);
     let measured: Vec<serde_json::Map<String, Value>> = serde_json::from_slice(&output.stdout)?;
     let mut numbers = Value::Object(measured.into_iter().flatten().collect());
-    let sizes = sizes(workspace)?;
+    let sizes = sizes::measure(workspace)?;
     numbers["cpu_bytes_brotli"] = sizes["freshet_cpu"]["total_brotli_with_package_js"].clone();
     numbers["webgpu_bytes_brotli"] =
         sizes["freshet_webgpu"]["total_brotli_with_package_js"].clone();

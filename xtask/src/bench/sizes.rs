@@ -1,0 +1,152 @@
+//! What a page has to load: bytes of modules and scripts, raw and in brotli, and what they may weigh at most.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use crate::wasm::{self, Module, Profile};
+use crate::workspace::Workspace;
+
+/// Brotli as a server with precompressed files sends it.
+const BROTLI_QUALITY: i32 = 11;
+const BROTLI_WINDOW_BITS: i32 = 24;
+
+/// Most bytes of a published module, its glue and the package's scripts together, in brotli.
+const BUDGETS: [(&str, usize); 2] = [("freshet_cpu", 350_000), ("freshet_webgpu", 1_500_000)];
+/// The quick profile of tests and demo has no link-time optimisation, without which the CPU module is a quarter larger.
+const QUICK_PROFILE_PERCENT: usize = 125;
+
+/// Of the package where it was built, else of the modules of tests and demo.
+///
+/// # Errors
+/// Something cannot be read.
+pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
+    let is_packed = wasm::modules(false).iter().all(|module| {
+        module
+            .wasm_path(&Profile::Npm.dist_dir(workspace))
+            .is_file()
+    });
+    let profile = if is_packed {
+        Profile::Npm
+    } else {
+        Profile::Wasm
+    };
+    let dist_dir = profile.dist_dir(workspace);
+    let mut numbers = serde_json::Map::new();
+    numbers.insert("profile".into(), json!(profile.name()));
+    let package_js = package_js_bytes(workspace)?;
+    numbers.insert("package_js".into(), measured(&package_js)?);
+    for module in wasm::modules(false) {
+        let wasm_path = module.wasm_path(&dist_dir);
+        if !wasm_path.is_file() {
+            eprintln!(
+                "{} is not built; `cargo xtask wasm` builds it",
+                module.out_name
+            );
+            continue;
+        }
+        let module_sizes = json!({
+            "wasm": measured(&read(&wasm_path)?)?,
+            "js": measured(&read(&module.js_path(&dist_dir))?)?,
+            "total_brotli_with_package_js": total_brotli_bytes(*module, &dist_dir, &package_js)?,
+            "budget": budget_bytes(*module, profile),
+        });
+        numbers.insert(module.out_name.into(), module_sizes);
+    }
+    Ok(Value::Object(numbers))
+}
+
+/// Refuses modules that outgrew their budget; all must be built.
+///
+/// # Errors
+/// One is too large, or something cannot be read.
+pub(crate) fn hold(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
+    let dist_dir = profile.dist_dir(workspace);
+    let package_js = package_js_bytes(workspace)?;
+    for module in wasm::modules(false) {
+        let Some(budget) = budget_bytes(*module, profile) else {
+            continue;
+        };
+        let actual = total_brotli_bytes(*module, &dist_dir, &package_js)?;
+        ensure!(
+            actual <= budget,
+            "{} with its scripts is {actual} bytes in brotli, at most {budget} are allowed",
+            module.out_name
+        );
+        eprintln!("✔ {}: {actual} of {budget} bytes", module.out_name);
+    }
+    Ok(())
+}
+
+fn budget_bytes(module: Module, profile: Profile) -> Option<usize> {
+    let (_, published) = BUDGETS
+        .into_iter()
+        .find(|(name, _)| *name == module.out_name)?;
+    Some(match profile {
+        Profile::Npm => published,
+        Profile::Wasm => published * QUICK_PROFILE_PERCENT / 100,
+    })
+}
+
+/// A module, its glue and the package's scripts: what a page loads before it ranks.
+fn total_brotli_bytes(module: Module, dist_dir: &Path, package_js: &[u8]) -> anyhow::Result<usize> {
+    let wasm_bytes = brotli_bytes(&read(&module.wasm_path(dist_dir))?)?;
+    let js_bytes = brotli_bytes(&read(&module.js_path(dist_dir))?)?;
+    Ok(wasm_bytes + js_bytes + brotli_bytes(package_js)?)
+}
+
+/// All scripts that a page loads beside a module, one after another.
+fn package_js_bytes(workspace: &Workspace) -> anyhow::Result<Vec<u8>> {
+    let npm_dir = workspace.npm_dir();
+    let mut bytes = read(&npm_dir.join("index.js"))?;
+    bytes.extend(read(&npm_dir.join("worker.js"))?);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(npm_dir.join("lib"))? {
+        paths.push(entry?.path());
+    }
+    paths.sort();
+    for path in paths {
+        bytes.extend(read(&path)?);
+    }
+    Ok(bytes)
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn measured(bytes: &[u8]) -> anyhow::Result<Value> {
+    Ok(json!({ "raw_bytes": bytes.len(), "brotli_bytes": brotli_bytes(bytes)? }))
+}
+
+fn brotli_bytes(mut bytes: &[u8]) -> anyhow::Result<usize> {
+    let mut compressed = Vec::new();
+    let params = brotli::enc::BrotliEncoderParams {
+        quality: BROTLI_QUALITY,
+        lgwin: BROTLI_WINDOW_BITS,
+        ..Default::default()
+    };
+    brotli::BrotliCompress(&mut bytes, &mut compressed, &params)?;
+    Ok(compressed.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_bytes_compress() -> anyhow::Result<()> {
+        assert!(brotli_bytes(&[7; 10_000])? < 100);
+        Ok(())
+    }
+
+    #[test]
+    fn every_published_module_has_a_budget_and_the_quick_profile_a_larger_one() {
+        for module in wasm::modules(false) {
+            let published = budget_bytes(*module, Profile::Npm).expect("a budget");
+            assert!(budget_bytes(*module, Profile::Wasm) > Some(published));
+        }
+    }
+}
