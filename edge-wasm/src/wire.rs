@@ -110,11 +110,8 @@ fn within<T>(field: &'static str, list: Option<&[T]>, max: usize) -> Result<(), 
     if actual <= max {
         return Ok(());
     }
-    Err(ShellError::Engine(EngineError::TooLong {
-        field,
-        actual,
-        max,
-    }))
+    let too_long = EngineError::TooLong { field, actual, max };
+    Err(too_long.into())
 }
 
 /// Whom to trust, as the script says it.
