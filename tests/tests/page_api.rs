@@ -5,13 +5,16 @@
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use harness::browser::{Browser, BrowserPage};
+use harness::people::Person;
 use harness::scene::{NOW_MILLIS, Scene};
 use serde_json::{Value, json};
+use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::{
-    RankOptions, RankRequest, ReadyVersion, Rules, ShelfRequest, SimilarRequest,
+    Diversity, RankOptions, RankRequest, ReadyVersion, Rules, Shelf, ShelfRequest, SimilarRequest,
 };
+use shared_model::edge::explore::Exploration;
 use shared_model::event::HistoryEvent;
-use shared_model::ids::ItemId;
+use shared_model::ids::{ItemId, Version};
 use shared_model::model::scorer::Padding;
 
 /// Another CPU instruction set adds up in another order; see `parity.rs`.
@@ -65,29 +68,7 @@ async fn a_page_makes_shelves_and_finds_similar_items_as_the_engine_does_here() 
         json!({ "diversity": { "lambda": 0.4 }, "exploration": { "epsilon": 0.3, "seed": 5 } }),
     ];
     for (person, wish) in scene.people.iter().zip(wishes) {
-        let options = RankOptions {
-            k: 12,
-            exclude_seen: true,
-        };
-        let (diversity, exploration) = (wish.get("diversity"), wish.get("exploration"));
-        let diversity = diversity.map(|form| serde_json::from_value(form.clone()));
-        let exploration = exploration.map(|form| serde_json::from_value(form.clone()));
-        let expected = ready.shelf(
-            &state,
-            manifest.version,
-            &ShelfRequest {
-                rank: RankRequest {
-                    history: &person.history,
-                    candidates: None,
-                    options: &options,
-                    now_millis: NOW_MILLIS,
-                },
-                rules: &serde_json::from_value::<Rules>(rules.clone())?,
-                diversity: diversity.transpose()?.as_ref(),
-                exploration: exploration.transpose()?.as_ref(),
-            },
-        );
-        let expected = expected.await?;
+        let expected = shelf_here(&ready, &state, person, &rules, &wish).await?;
         let mut ask = wish.clone();
         ask["history"] = for_page(&person.history);
         ask["rules"] = rules.clone();
@@ -116,10 +97,40 @@ async fn a_page_makes_shelves_and_finds_similar_items_as_the_engine_does_here() 
     browser.close().await
 }
 
+/// A shelf of twelve unseen items, made here from what the page is asked.
+async fn shelf_here(
+    ready: &ReadyVersion,
+    state: &CodeState,
+    person: &Person,
+    rules: &Value,
+    wish: &Value,
+) -> anyhow::Result<Shelf> {
+    let rules: Rules = serde_json::from_value(rules.clone())?;
+    let diversity: Option<Diversity> = serde_json::from_value(wish["diversity"].clone())?;
+    let exploration: Option<Exploration> = serde_json::from_value(wish["exploration"].clone())?;
+    let options = RankOptions {
+        k: 12,
+        exclude_seen: true,
+    };
+    let rank = RankRequest {
+        history: &person.history,
+        candidates: None,
+        options: &options,
+        now_millis: NOW_MILLIS,
+    };
+    let request = ShelfRequest {
+        rank,
+        rules: &rules,
+        diversity: diversity.as_ref(),
+        exploration: exploration.as_ref(),
+    };
+    Ok(ready.shelf(state, Version(0), &request).await?)
+}
+
 async fn similar_items_agree(
     page: &BrowserPage,
     ready: &ReadyVersion,
-    state: &shared_model::codec::state::CodeState,
+    state: &CodeState,
 ) -> anyhow::Result<()> {
     let asked = [
         state.items[3].item_id.clone(),
@@ -151,7 +162,7 @@ async fn similar_items_agree(
 
 async fn only_what_the_filter_lets_through(
     page: &BrowserPage,
-    state: &shared_model::codec::state::CodeState,
+    state: &CodeState,
 ) -> anyhow::Result<()> {
     let allowed: Vec<&ItemId> = [2, 4, 7].map(|idx| &state.items[idx].item_id).to_vec();
     let options =
@@ -217,9 +228,8 @@ async fn a_pinned_page_keeps_its_version_until_it_is_unpinned_or_loaded_anew() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_history_moves_to_another_browser_by_export_and_import() -> anyhow::Result<()> {
-    let (Some(browser), Some(elsewhere)) = (Browser::start().await?, Browser::start().await?)
-    else {
+async fn an_exported_history_comes_back_by_import_and_stays() -> anyhow::Result<()> {
+    let Some(browser) = Browser::start().await? else {
         return Ok(());
     };
     let scene = Scene::start(31, &[]).await?;
@@ -229,16 +239,17 @@ async fn a_history_moves_to_another_browser_by_export_and_import() -> anyhow::Re
         page.call("send", json!([event])).await?;
     }
     let exported = page.call("exportHistory", json!([])).await?;
-    let there = connected(&scene, &elsewhere).await?;
-    let imported = called(&there, "importHistory", json!([exported])).await?;
+    page.call("clearHistory", json!([])).await?;
+    assert_eq!(page.call("history", json!([])).await?, json!([]));
+    let imported = called(&page, "importHistory", json!([exported])).await?;
     assert_eq!(imported["numAdded"], json!(3));
-    there.reload().await?;
-    there.is_connected().await?;
-    assert_eq!(there.call("history", json!([])).await?, exported["events"]);
-    let refused = there
-        .call("importHistory", json!([{ "format": "other" }]))
-        .await?;
+    page.reload().await?;
+    page.is_connected().await?;
+    let kept = page.call("history", json!([])).await?;
+    assert_eq!(kept, exported["events"]);
+    assert_eq!(kept.as_array().map(Vec::len), Some(3));
+    let other = json!([{ "format": "other" }]);
+    let refused = page.call("importHistory", other).await?;
     assert_eq!(refused["code"], json!("invalid_option"));
-    elsewhere.close().await?;
     browser.close().await
 }
