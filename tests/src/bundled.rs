@@ -62,7 +62,8 @@ impl Fixture {
             npm(&dir, &["ci"], INSTALL_PATIENCE).await?;
         }
         let tarball = format!("./{TARBALL}");
-        let ask = ["install", "--no-save", "--no-package-lock", &tarball];
+        // Saved, as people do: plugins of bundlers look at what the page depends on.
+        let ask = ["install", "--no-package-lock", &tarball];
         npm(&dir, &ask, INSTALL_PATIENCE).await?;
         std::fs::write(&installed, &lock)?;
         Ok(Some(Self { dir }))
