@@ -117,6 +117,49 @@ pub fn features_of_codes(
     features
 }
 
+/// [`scores`] of [`features_of_codes`] in one pass, which is what ranking asks for.
+///
+/// # Shapes
+/// `codes`: `[num_items, num_half_lives]`, row-major → `[num_items]`.
+#[must_use]
+pub fn scores_of_codes(
+    codes: &[i16],
+    half_lives_secs: &[u32],
+    weights: &[f32],
+    landmark_millis: i64,
+    now_millis: i64,
+) -> Vec<f32> {
+    let num_half_lives = half_lives_secs.len();
+    let ages: Vec<f32> = half_lives_secs
+        .iter()
+        .map(|half_life| age_in_half_lives(now_millis, landmark_millis, *half_life) as f32)
+        .collect();
+    let highest = codes.iter().max().copied().unwrap_or(NEVER_CODE);
+    // One below "never" is the largest of all codes, so that it is not the lowest.
+    let below_lowest = codes.iter().map(|code| code.wrapping_sub(1)).min();
+    let lowest = i32::from(below_lowest.unwrap_or_default()) + 1;
+    let num_codes = usize::try_from(i32::from(highest) - lowest + 1).unwrap_or(0); // none was counted
+    let mut known = vec![f32::NAN; num_codes * num_half_lives];
+    let mut scores = Vec::with_capacity(codes.len() / num_half_lives);
+    for row in codes.chunks_exact(num_half_lives) {
+        let mut score = 0.0;
+        for (column, code) in row.iter().enumerate() {
+            if *code == NEVER_CODE {
+                continue; // log2(1 + 0) is 0
+            }
+            let place = (i32::from(*code) - lowest) as usize; // not below the lowest
+            let known = &mut known[place * num_half_lives + column];
+            if known.is_nan() {
+                let feature = log2_one_plus_exp2(log2_sum_from_code(*code) - ages[column]);
+                *known = feature * weights[column];
+            }
+            score += *known;
+        }
+        scores.push(score);
+    }
+    scores
+}
+
 /// `Σ_h w_h · feature_ih` for all items: `[num_items]`.
 #[must_use]
 pub fn scores(features: &[f32], weights: &[f32]) -> Vec<f32> {
@@ -182,12 +225,24 @@ mod tests {
         let extremes = [
             NEVER_CODE, -32_767, 32_767, 0, -1, 17, NEVER_CODE, 1_000, 17, 17,
         ];
-        for codes in [&extremes[..], &extremes[6..8], &[NEVER_CODE, 5], &[]] {
+        for codes in [
+            &extremes[..],
+            &extremes[6..8],
+            &[NEVER_CODE, 5],
+            &[NEVER_CODE; 2],
+            &[],
+        ] {
             for now_millis in [-90_000, 0, 86_400_000] {
                 let sums: Vec<f32> = codes.iter().map(|code| log2_sum_from_code(*code)).collect();
+                let features = features(&sums, &half_lives, 1_000, now_millis);
                 assert_eq!(
                     features_of_codes(codes, &half_lives, 1_000, now_millis),
-                    features(&sums, &half_lives, 1_000, now_millis)
+                    features
+                );
+                let weights = [0.7, -1.3];
+                assert_eq!(
+                    scores_of_codes(codes, &half_lives, &weights, 1_000, now_millis),
+                    scores(&features, &weights)
                 );
             }
         }

@@ -219,7 +219,13 @@ impl Scorer {
     /// Item prior and bias of all items at `now`: what does not depend on the user.
     #[must_use]
     pub fn base_scores(&self, now_millis: i64) -> Vec<f32> {
-        let mut scores = prior::scores(&self.prior_features(now_millis), &self.prior_weights);
+        let mut scores = prior::scores_of_codes(
+            &self.count_codes,
+            &self.spec.half_lives_secs,
+            &self.prior_weights,
+            self.landmark_millis,
+            now_millis,
+        );
         for (score, bias) in scores.iter_mut().zip(&self.bias) {
             *score += bias;
         }

@@ -58,7 +58,7 @@ const run = async () => {
   const { init, Engine } = createModule();
   await init({ module_or_path: fetch('/dist/freshet_cpu_bg.wasm') });
   const snapshot = await bytesOf(input.snapshot);
-  const measured = { ours: [], theirs: [], answers: [], rebuilds: [[], []], first_settles: [], clock_step: clockStep() };
+  const measured = { ours: [], scored: [], theirs: [], answers: [], rebuilds: [[], []], first_settles: [], clock_step: clockStep() };
   for (let count = 0; count < input.num_rebuilds; count += 1) {
     for (const [kind, update] of input.updates.entries()) {
       const { engine, settled } = await openEngine(Engine, snapshot);
@@ -70,8 +70,9 @@ const run = async () => {
   const { engine } = await openEngine(Engine, snapshot);
   const rankOrt = await openOrt();
   const big = (numbers) => BigInt64Array.from(numbers, BigInt);
-  const calls = input.calls.map(({ ours, theirs }) => ({
+  const calls = input.calls.map(({ ours, scored, theirs }) => ({
     ours,
+    scored,
     theirs: {
       rows: big(theirs.rows),
       kinds: big(theirs.kinds),
@@ -87,10 +88,13 @@ const run = async () => {
     const between = performance.now();
     const theirs = await rankOrt(call.theirs);
     const end = performance.now();
+    await engine.rank(call.scored);
+    const scored = performance.now() - end;
     if (count + input.num_warm_up_calls < calls.length) measured.answers.push({ ours, theirs });
     if (count < 0) continue;
     measured.ours.push(between - start);
     measured.theirs.push(end - between);
+    measured.scored.push(scored);
   }
   return measured;
 };
