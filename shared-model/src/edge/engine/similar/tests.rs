@@ -93,7 +93,7 @@ fn unknown_items_are_passed_over_unless_none_is_known() {
     let alone = similar(&state, &ids(&state, &[4]), None);
     assert_eq!(similar(&state, &both, None), alone);
     assert_eq!(
-        similar(&state, &[unknown.clone()], None),
+        similar(&state, std::slice::from_ref(&unknown), None),
         Err(EngineError::UnknownItem { item_id: unknown })
     );
     assert_eq!(similar(&state, &[], None), Ok(vec![]));
