@@ -1,7 +1,8 @@
 //! What a page has to load: bytes of modules and scripts, raw and in brotli, and what they may weigh at most.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -36,8 +37,6 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
     let dist_dir = profile.dist_dir(workspace);
     let mut numbers = serde_json::Map::new();
     numbers.insert("profile".into(), json!(profile.name()));
-    let package_js = package_js_bytes(workspace)?;
-    numbers.insert("package_js".into(), measured(&package_js)?);
     for module in wasm::modules(false) {
         let wasm_path = module.wasm_path(&dist_dir);
         if !wasm_path.is_file() {
@@ -47,9 +46,11 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
             );
             continue;
         }
+        let package_js = package_js_bytes(workspace, *module)?;
         let module_sizes = json!({
             "wasm": measured(&read(&wasm_path)?)?,
             "js": measured(&read(&module.js_path(&dist_dir))?)?,
+            "package_js": measured(&package_js)?,
             "total_brotli_with_package_js": total_brotli_bytes(*module, &dist_dir, &package_js)?,
             "budget": budget_bytes(*module, profile),
         });
@@ -64,11 +65,11 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
 /// One is too large, or something cannot be read.
 pub(crate) fn hold(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
     let dist_dir = profile.dist_dir(workspace);
-    let package_js = package_js_bytes(workspace)?;
     for module in wasm::modules(false) {
         let Some(budget) = budget_bytes(*module, profile) else {
             continue;
         };
+        let package_js = package_js_bytes(workspace, *module)?;
         let actual = total_brotli_bytes(*module, &dist_dir, &package_js)?;
         ensure!(
             actual <= budget,
@@ -97,20 +98,42 @@ fn total_brotli_bytes(module: Module, dist_dir: &Path, package_js: &[u8]) -> any
     Ok(wasm_bytes + js_bytes + brotli_bytes(package_js)?)
 }
 
-/// All scripts that a page loads beside a module, one after another.
-fn package_js_bytes(workspace: &Workspace) -> anyhow::Result<Vec<u8>> {
+/// All scripts that a page loads beside a module, one after another: what its entry and its worker import, and what
+/// these import. Bindings of frameworks, and what the other entry brings, are not among them.
+fn package_js_bytes(workspace: &Workspace, module: Module) -> anyhow::Result<Vec<u8>> {
+    let entries: &[&str] = match module.out_name {
+        "freshet_cpu" => &["cpu.js", "worker-cpu.js"],
+        _ => &["index.js", "worker.js"],
+    };
     let npm_dir = workspace.npm_dir();
-    let mut bytes = read(&npm_dir.join("index.js"))?;
-    bytes.extend(read(&npm_dir.join("worker.js"))?);
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(npm_dir.join("lib"))? {
-        paths.push(entry?.path());
-    }
-    paths.sort();
-    for path in paths {
-        bytes.extend(read(&path)?);
+    let mut waiting: Vec<PathBuf> = entries.iter().map(|name| npm_dir.join(name)).collect();
+    let mut loaded = BTreeSet::new();
+    let mut bytes = Vec::new();
+    while let Some(path) = waiting.pop() {
+        if !loaded.insert(path.clone()) {
+            continue;
+        }
+        let script =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        waiting.extend(imported(&script, &path));
+        bytes.extend(script.into_bytes());
     }
     Ok(bytes)
+}
+
+/// The scripts of the package that a script names by their place: `'./x.js'` and `'../x.js'`. Modules and their glue,
+/// in `dist`, are weighed by themselves.
+fn imported(script: &str, path: &Path) -> Vec<PathBuf> {
+    let folder = path.parent().unwrap_or(path);
+    let names = script.split('\'').filter(|text| {
+        let is_place = text.starts_with("./") || text.starts_with("../");
+        is_place && text.ends_with(".js") && !text.contains("dist/")
+    });
+    let place = |name: &str| match name.strip_prefix("../") {
+        Some(rest) => folder.parent().unwrap_or(folder).join(rest),
+        None => folder.join(name.trim_start_matches("./")),
+    };
+    names.map(place).collect()
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
