@@ -91,7 +91,8 @@ pub fn rotate(
     Ok(set)
 }
 
-/// Takes a key out of the set; where none is left that is valid, a new one is made.
+/// Takes a key out of the set; where it was the one that signs, or none is left that is valid, a new one is made: keys
+/// that a rotation has left behind are still believed for a while, and sign nothing again.
 ///
 /// # Errors
 /// There is no such key, the root may not sign, or a file cannot be written.
@@ -103,12 +104,13 @@ pub fn revoke(
 ) -> Result<KeySet, KeyringError> {
     let mut set = next_set(data_dir, root, term)?;
     let num_keys = set.keys.len();
+    let is_signer = set.keys.last().is_some_and(|key| key.key_id == id);
     set.keys.retain(|key| key.key_id != id);
     if set.keys.len() == num_keys {
         let (number, key_id) = (set.number - 1, id.to_owned());
         return Err(KeyringError::UnknownKey { number, key_id });
     }
-    if !set.keys.iter().any(|key| key.is_valid_at(term.now_millis)) {
+    if is_signer || !set.keys.iter().any(|key| key.is_valid_at(term.now_millis)) {
         set.keys.push(new_online(data_dir, term)?);
     }
     commit(data_dir, &set, &[root])?;
@@ -245,7 +247,13 @@ mod tests {
         assert_eq!(second.keys[0].expires_at, later(1).now_millis + 3_600_000);
         let third = revoke(&data_dir, &root, newest, later(2)).expect("signed");
         follow(3);
-        assert_ne!(&signer_at(&data_dir, later(2).now_millis), newest);
+        let made = third.keys.last().expect("one is made in its place");
+        assert_eq!(signer_at(&data_dir, later(2).now_millis), made.key_id);
+        assert_eq!(
+            made.expires_at,
+            later(2).expires_at(),
+            "it signs for a whole term"
+        );
         assert!(third.keys.iter().all(|key| &key.key_id != newest));
         let new_root = make_secret(&dir.path().join("root-2.key")).expect("made");
         rotate_root(&data_dir, &root, &new_root, later(3)).expect("signed");
@@ -258,6 +266,25 @@ mod tests {
         );
         let own = Keyring::open(&data_dir).expect("sound keys").own_keys();
         assert_eq!(own.len(), 4, "what revoked keys signed stays readable here");
+    }
+
+    #[test]
+    fn one_that_leaks_soon_after_a_rotation_leaves_a_signer_for_a_whole_term() {
+        let (dir, root) = scene();
+        let data_dir = dir.path().join("data");
+        let first = init(&data_dir, &root, TERM).expect("signed");
+        let second = rotate(&data_dir, &root, 7 * 86_400, later(1)).expect("signed");
+        let third = revoke(&data_dir, &root, &second.keys[1].key_id, later(2)).expect("signed");
+        let made = third.keys.last().expect("one is made in its place");
+        assert_ne!(
+            made.key_id, first.keys[0].key_id,
+            "that one is only still believed"
+        );
+        assert_eq!(signer_at(&data_dir, later(2).now_millis), made.key_id);
+        assert_eq!(signer_at(&data_dir, later(30).now_millis), made.key_id);
+        assert_eq!(made.expires_at, later(2).expires_at());
+        let fourth = revoke(&data_dir, &root, &first.keys[0].key_id, later(3)).expect("signed");
+        assert_eq!(fourth.keys.len(), 1, "the signer stays, no other is needed");
     }
 
     #[test]
