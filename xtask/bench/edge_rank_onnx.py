@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from safetensors.numpy import load_file
+
+from onnx_graph import Graph
 
 LAYER_NORM_EPSILON = 1e-5
 NORM_EPSILON = 1e-12
@@ -23,32 +25,12 @@ NEVER_SUM = -1024.0  # the dequantized code of an item that nobody has touched
 NUM_BEST = 10
 
 
-class Graph:
-    """Nodes and constants in the order in which they are asked for."""
-
-    def __init__(self):
-        self.nodes, self.constants = [], []
-
-    def constant(self, values, dtype=np.float32):
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), name))
-        return name
-
-    def op(self, kind, *inputs, **attributes):
-        name = f"n{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
+class RankerGraph(Graph):
     def shaped(self, value, *dims):
         return self.op("Reshape", value, self.constant(dims, np.int64))
 
-    def linear(self, value, weights, bias=None):
-        product = self.op("MatMul", value, self.constant(weights))
-        return product if bias is None else self.op("Add", product, self.constant(bias))
-
-    def norm(self, value, weights):
-        gamma, beta = self.constant(weights[0]), self.constant(weights[1])
-        return self.op("LayerNormalization", value, gamma, beta, axis=-1, epsilon=LAYER_NORM_EPSILON)
+    def layer_norm(self, value, weights):
+        return self.norm(value, weights[0], weights[1], LAYER_NORM_EPSILON)
 
 
 def user_vector(graph, weights, spec, item_vectors):
@@ -66,7 +48,7 @@ def user_vector(graph, weights, spec, item_vectors):
     assert spec["num_layers"] == 1, "with one layer only the last position is wanted"
     layer = {name.removeprefix("layers.0."): value for name, value in weights.items()}
     bias = layer["attention_bias"]
-    normed = graph.norm(hidden, layer["norm_1"])
+    normed = graph.layer_norm(hidden, layer["norm_1"])
     query = graph.linear(graph.op("Gather", normed, last, axis=0), layer["query"], bias[0])
     key = graph.linear(normed, layer["key"], bias[1])
     value = graph.linear(normed, layer["value"], bias[2])
@@ -78,10 +60,10 @@ def user_vector(graph, weights, spec, item_vectors):
     mixed = graph.shaped(graph.op("Transpose", mixed, perm=[1, 0, 2]), 1, dim)
     hidden = graph.op("Gather", hidden, last, axis=0)
     hidden = graph.op("Add", hidden, graph.linear(mixed, layer["output"], bias[3]))
-    inner = graph.linear(graph.norm(hidden, layer["norm_2"]), layer["ff_in"], layer["ff_in_bias"][0])
+    inner = graph.linear(graph.layer_norm(hidden, layer["norm_2"]), layer["ff_in"], layer["ff_in_bias"][0])
     inner = graph.op("Gelu", inner)
     hidden = graph.op("Add", hidden, graph.linear(inner, layer["ff_out"], layer["ff_out_bias"][0]))
-    return graph.norm(hidden, weights["final_norm"])
+    return graph.layer_norm(hidden, weights["final_norm"])
 
 
 def base_scores(graph, weights):
@@ -112,7 +94,7 @@ def with_neighbours(graph, weights, scores, num_items):
 
 
 def build(weights, spec):
-    graph = Graph()
+    graph = RankerGraph()
     raw = weights["item.text"] @ weights["text.projection"] + weights["item.id_rows"]
     item_vectors = raw / np.sqrt((raw * raw).sum(1, keepdims=True) + NORM_EPSILON)
     num_items = len(item_vectors)
@@ -132,10 +114,7 @@ def build(weights, spec):
     inputs = [whole(name, spec["history_len"]) for name in ("rows", "kinds", "gaps")]
     inputs += [whole("recent", "num_recent"), real("ages", len(spec["half_lives_secs"]))]
     outputs = [real("scores", NUM_BEST), whole("items", NUM_BEST)]
-    body = helper.make_graph(graph.nodes, "ranker", inputs, outputs, graph.constants)
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return graph.model("ranker", inputs, outputs)
 
 
 def main():
