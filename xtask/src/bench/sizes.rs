@@ -46,12 +46,12 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
             );
             continue;
         }
-        let package_js = package_js_bytes(workspace, *module)?;
+        let weight = Weight::of(workspace, *module, &dist_dir)?;
         let module_sizes = json!({
-            "wasm": measured(&read(&wasm_path)?)?,
-            "js": measured(&read(&module.js_path(&dist_dir))?)?,
-            "package_js": measured(&package_js)?,
-            "total_brotli_with_package_js": total_brotli_bytes(*module, &dist_dir, &package_js)?,
+            "wasm": weight.wasm.json(),
+            "js": weight.js.json(),
+            "package_js": weight.package_js.json(),
+            "total_brotli_with_package_js": weight.brotli_bytes(),
             "budget": budget_bytes(*module, profile),
         });
         numbers.insert(module.out_name.into(), module_sizes);
@@ -69,8 +69,7 @@ pub(crate) fn hold(workspace: &Workspace, profile: Profile) -> anyhow::Result<()
         let Some(budget) = budget_bytes(*module, profile) else {
             continue;
         };
-        let package_js = package_js_bytes(workspace, *module)?;
-        let actual = total_brotli_bytes(*module, &dist_dir, &package_js)?;
+        let actual = Weight::of(workspace, *module, &dist_dir)?.brotli_bytes();
         ensure!(
             actual <= budget,
             "{} with its scripts is {actual} bytes in brotli, at most {budget} are allowed",
@@ -92,10 +91,42 @@ fn budget_bytes(module: Module, profile: Profile) -> Option<usize> {
 }
 
 /// A module, its glue and the package's scripts: what a page loads before it ranks.
-fn total_brotli_bytes(module: Module, dist_dir: &Path, package_js: &[u8]) -> anyhow::Result<usize> {
-    let wasm_bytes = brotli_bytes(&read(&module.wasm_path(dist_dir))?)?;
-    let js_bytes = brotli_bytes(&read(&module.js_path(dist_dir))?)?;
-    Ok(wasm_bytes + js_bytes + brotli_bytes(package_js)?)
+struct Weight {
+    wasm: Size,
+    js: Size,
+    package_js: Size,
+}
+
+impl Weight {
+    fn of(workspace: &Workspace, module: Module, dist_dir: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            wasm: Size::of(&read(&module.wasm_path(dist_dir))?)?,
+            js: Size::of(&read(&module.js_path(dist_dir))?)?,
+            package_js: Size::of(&package_js_bytes(workspace, module)?)?,
+        })
+    }
+
+    fn brotli_bytes(&self) -> usize {
+        self.wasm.brotli_bytes + self.js.brotli_bytes + self.package_js.brotli_bytes
+    }
+}
+
+struct Size {
+    raw_bytes: usize,
+    brotli_bytes: usize,
+}
+
+impl Size {
+    fn of(bytes: &[u8]) -> anyhow::Result<Self> {
+        Ok(Self {
+            raw_bytes: bytes.len(),
+            brotli_bytes: brotli_bytes(bytes)?,
+        })
+    }
+
+    fn json(&self) -> Value {
+        json!({ "raw_bytes": self.raw_bytes, "brotli_bytes": self.brotli_bytes })
+    }
 }
 
 /// All scripts that a page loads beside a module, one after another: what its entry and its worker import, and what
@@ -138,10 +169,6 @@ fn imported(script: &str, path: &Path) -> Vec<PathBuf> {
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-fn measured(bytes: &[u8]) -> anyhow::Result<Value> {
-    Ok(json!({ "raw_bytes": bytes.len(), "brotli_bytes": brotli_bytes(bytes)? }))
 }
 
 fn brotli_bytes(mut bytes: &[u8]) -> anyhow::Result<usize> {
