@@ -16,7 +16,6 @@ use std::collections::HashMap;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::explore::{Exploration, ExploredItem};
 use super::sync::{EdgeError, EdgeSync, Trust};
 use crate::codec::state::CodeState;
 use crate::event::HistoryEvent;
@@ -251,29 +250,6 @@ impl ReadyVersion {
             score: scores[idx as usize],
         };
         Ok(best.into_iter().map(ranked).collect())
-    }
-
-    /// The same with places drawn by chance.
-    ///
-    /// # Errors
-    /// See [`Scorer::score`].
-    pub async fn rank_exploring(
-        &self,
-        state: &CodeState,
-        request: &RankRequest<'_>,
-        exploration: &Exploration,
-    ) -> Result<Vec<ExploredItem>, ScoreError> {
-        let scores = self
-            .score_all(state, request.history, request.now_millis)
-            .await?;
-        let eligible = self.eligible(state, request);
-        let placed = exploration.draw(eligible, &scores, request.options.k.min(K_MAX));
-        let explored = placed.into_iter().map(|placed| ExploredItem {
-            item_id: state.items[placed.item_idx as usize].item_id.clone(),
-            score: scores[placed.item_idx as usize],
-            propensity: placed.propensity,
-        });
-        Ok(explored.collect())
     }
 
     /// Rows that may be ranked, ascending.

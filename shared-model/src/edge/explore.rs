@@ -17,10 +17,9 @@
 //! scores, with propensity 1. Not here: scores (`model::scorer`) and seeds, which come from outside;
 //! the same seed draws the same list, so whoever explores passes a new one for every ranking.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::engine::top_k;
-use crate::ids::ItemId;
 
 /// Largest pool.
 pub const POOL_MAX: usize = 1000;
@@ -218,17 +217,6 @@ pub struct Placed {
     /// Row of the item.
     pub item_idx: u32,
     /// Probability of being at this place, given the places before; above 0, at most 1.
-    pub propensity: f64,
-}
-
-/// One item of an explored ranking.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ExploredItem {
-    /// The item.
-    pub item_id: ItemId,
-    /// Its score; not in descending order.
-    pub score: f32,
-    /// See [`Placed::propensity`].
     pub propensity: f64,
 }
 

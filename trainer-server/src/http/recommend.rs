@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared_model::edge::engine::{ItemExplanation, RankedItem};
-use shared_model::edge::explore::{Exploration, ExploredItem};
+use shared_model::edge::engine::ItemExplanation;
+use shared_model::edge::explore::Exploration;
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, UserId, Version};
 
@@ -63,26 +63,6 @@ pub struct ScoredItem {
     /// Probability of standing at this place, given the places before; only with exploration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub propensity: Option<f64>,
-}
-
-impl From<RankedItem> for ScoredItem {
-    fn from(RankedItem { item_id, score }: RankedItem) -> Self {
-        Self {
-            item_id,
-            score,
-            propensity: None,
-        }
-    }
-}
-
-impl From<ExploredItem> for ScoredItem {
-    fn from(item: ExploredItem) -> Self {
-        Self {
-            item_id: item.item_id,
-            score: item.score,
-            propensity: Some(item.propensity),
-        }
-    }
 }
 
 /// Why nothing was ranked.

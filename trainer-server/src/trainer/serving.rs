@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared_model::edge::engine::{
-    EngineError, ExplainRequest, ItemExplanation, RankOptions, RankRequest, ReadyVersion,
+    EngineError, ExplainRequest, ItemExplanation, RankOptions, RankRequest, ReadyVersion, Rules,
+    ShelfRequest,
 };
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{LogOffset, UserId, Version};
@@ -222,20 +223,23 @@ impl Recommender for Serving {
             now_millis,
         };
         let LiveModel { state, ready } = &live.model;
-        let items = match &request.exploration {
-            None => {
-                let ranked = pollster::block_on(ready.rank(state, &rank_request));
-                ranked.map(|ranked| ranked.into_iter().map(ScoredItem::from).collect())
-            }
-            Some(exploration) => {
-                let drawn =
-                    pollster::block_on(ready.rank_exploring(state, &rank_request, exploration));
-                drawn.map(|drawn| drawn.into_iter().map(ScoredItem::from).collect())
-            }
+        let shelf_request = ShelfRequest {
+            rank: rank_request,
+            rules: &Rules::default(),
+            diversity: None,
+            exploration: request.exploration.as_ref(),
         };
+        let shelf = pollster::block_on(ready.shelf(state, live.version, &shelf_request));
+        let shelf = shelf.map_err(|error| RecommendError::Failed(error.to_string()))?;
+        let is_drawn = request.exploration.is_some();
+        let scored = shelf.items.into_iter().map(|item| ScoredItem {
+            item_id: item.item_id,
+            score: item.score,
+            propensity: is_drawn.then_some(item.propensity),
+        });
         Ok(RecommendResponse {
-            model_version: live.version,
-            items: items.map_err(|error| RecommendError::Failed(error.to_string()))?,
+            model_version: shelf.model_version,
+            items: scored.collect(),
         })
     }
 
