@@ -36,6 +36,17 @@ pub enum ScoreError {
     },
 }
 
+/// Passes values on.
+///
+/// # Errors
+/// One is NaN or infinite.
+pub(crate) fn all_finite(values: Vec<f32>) -> Result<Vec<f32>, ScoreError> {
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(score_idx) => Err(ScoreError::NotFinite { score_idx }),
+        None => Ok(values),
+    }
+}
+
 /// How sequences become batches of one length, and so which executor runs them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
@@ -152,10 +163,7 @@ impl Scorer {
         let mut scores = products.await?;
         self.add_bias_and_prior(&mut scores, queries);
         self.add_neighbours(&mut scores, sequences, queries);
-        match scores.iter().position(|score| !score.is_finite()) {
-            Some(score_idx) => Err(ScoreError::NotFinite { score_idx }),
-            None => Ok(scores),
-        }
+        all_finite(scores)
     }
 
     /// User vectors at the queries, still on the device.
@@ -178,6 +186,14 @@ impl Scorer {
     /// The device failed.
     pub async fn products_of(&self, vector: &[f32]) -> Result<Vec<f32>, ScoreError> {
         self.taste.products_of(&self.ranker, vector).await
+    }
+
+    /// Vectors of some items, `[item_idxs.len(), embedding_dim]`, row-major.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn item_rows(&self, item_idxs: &[u32]) -> Result<Vec<f32>, ScoreError> {
+        self.taste.item_rows(&self.ranker, item_idxs).await
     }
 
     /// Item vectors `[num_items, embedding_dim]` on the device; the host executor copies them there at the first call.

@@ -19,8 +19,7 @@ use super::{ReadyVersion, top_k};
 use crate::codec::state::CodeState;
 use crate::event::HistoryEvent;
 use crate::ids::ItemId;
-use crate::model::ranker::{ints, matrix};
-use crate::model::scorer::{ScoreError, Scorer};
+use crate::model::scorer::{ScoreError, Scorer, all_finite};
 
 /// Most items that one call may ask about.
 pub const SIMILAR_TO_MAX: usize = 1000;
@@ -94,8 +93,7 @@ impl ReadyVersion {
                 *mean += value / asked.len() as f32; // at most SIMILAR_TO_MAX
             }
         }
-        let mean = matrix(&mean, dim, 1, self.scorer.ranker().device());
-        read(self.scorer.item_vectors().clone().matmul(mean)).await
+        all_finite(self.scorer.products_of(&mean).await?)
     }
 }
 
@@ -104,25 +102,7 @@ impl ReadyVersion {
 /// # Errors
 /// The device failed or produced a non-finite number.
 pub(super) async fn vectors_of(scorer: &Scorer, item_idxs: &[u32]) -> Result<Vec<f32>, ScoreError> {
-    let rows: Vec<i32> = item_idxs.iter().map(|idx| *idx as i32).collect(); // fits: NUM_ITEMS_MAX is 2^20
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = ints(&rows, scorer.ranker().device());
-    read(scorer.item_vectors().clone().select(0, rows)).await
-}
-
-async fn read(tensor: burn::tensor::Tensor<2>) -> Result<Vec<f32>, ScoreError> {
-    let failed = |error: &dyn std::fmt::Debug| ScoreError::Device(format!("{error:?}"));
-    let values = tensor.into_data_async().await;
-    let values = values.map_err(|error| failed(&error))?;
-    let values = values
-        .try_into_vec::<f32>()
-        .map_err(|error| failed(&error))?;
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(score_idx) => Err(ScoreError::NotFinite { score_idx }),
-        None => Ok(values),
-    }
+    all_finite(scorer.item_rows(item_idxs).await?)
 }
 
 impl EdgeEngine {

@@ -271,6 +271,26 @@ impl Taste {
         }
     }
 
+    /// Vectors of some items, row-major.
+    pub(super) async fn item_rows(
+        &self,
+        ranker: &Ranker,
+        item_idxs: &[u32],
+    ) -> Result<Vec<f32>, ScoreError> {
+        match self {
+            Self::Burn(_) if item_idxs.is_empty() => Ok(Vec::new()),
+            Self::Burn(taste) => {
+                let rows: Vec<i32> = item_idxs.iter().map(|idx| *idx as i32).collect(); // fits: NUM_ITEMS_MAX is 2^20
+                let rows = ints(&rows, ranker.device());
+                read(taste.item_vectors.clone().select(0, rows)).await
+            }
+            Self::Host(taste) => {
+                let rows = item_idxs.iter().map(|idx| taste.items.row(*idx as usize));
+                Ok(rows.flatten().collect())
+            }
+        }
+    }
+
     /// Products of one vector with all item vectors, `[num_items]`.
     pub(super) async fn products_of(
         &self,
