@@ -5,14 +5,19 @@ import type {
   ExplainOptions,
   Explanation,
   ExportedHistory,
+  Found,
   FeedbackEvent,
   FeedbackReceipt,
   FreshetErrorCode,
   FreshetEvents,
   FreshetStatus,
   HistoryEvent,
+  NewItem,
+  NewRanking,
+  RankNewOptions,
   RankOptions,
   Ranking,
+  SearchOptions,
   Similar,
   SimilarOptions,
 } from './types.js';
@@ -105,6 +110,30 @@ export declare class Freshet {
    * const likeTheCart = await freshet.similar(['item-17', 'item-4'], { excludeSeen: true });
    */
   similar(itemIds: string | string[], options?: SimilarOptions): Promise<Similar>;
+
+  /**
+   * The items whose texts are most like a text. It is embedded on this device, as the server embeds items; the first call
+   * loads the encoder (up to 8 MB with MiniLM, a few hundred kilobytes with the small one), later ones take milliseconds.
+   *
+   * @throws {FreshetError} `no_text_encoder`, `no_model`, `unreachable`, `aborted`, `disposed`, `invalid_option`
+   * @example
+   * searchBox.onfocus = () => freshet.prepareSearch();
+   * const { items } = await freshet.search('a warm lamp for the bedroom', { k: 12, personal: 0.3 });
+   */
+  search(text: string, options?: SearchOptions): Promise<Found>;
+
+  /**
+   * Ranks items that the server has never seen, by their texts and this visitor's taste. Best first; scores are on the
+   * scale of `rank`, as those of an item that was put a moment ago. At most 1,000 items.
+   *
+   * @throws {FreshetError} as `search`
+   * @example
+   * const { items } = await freshet.rankNew([{ itemId: 'draft-1', text: 'Blue enamel teapot' }]);
+   */
+  rankNew(items: NewItem[], options?: RankNewOptions): Promise<NewRanking>;
+
+  /** Loads what `search` and `rankNew` need ahead of their first call. */
+  prepareSearch(options?: { signal?: AbortSignal }): Promise<void>;
 
   /**
    * Why an item has its score, computed on this device; nothing is asked of a server.

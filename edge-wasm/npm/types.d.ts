@@ -116,6 +116,54 @@ export interface Diversity {
   pool?: number;
 }
 
+export interface SearchOptions {
+  /**
+   * Say of the visitor's taste among the 200 items most like the text, 0 to 1: both are put on one scale and mixed.
+   * Default 0: by likeness alone.
+   */
+  personal?: number;
+  /** Ids of items that may be found; unknown and unavailable ones are left out. Default: the whole catalogue. */
+  candidates?: string[];
+  /** How many to find. Default 10. */
+  k?: number;
+  /** Whether an item may be shown, asked of every candidate at every call. */
+  filter?: (itemId: string) => boolean;
+  /** Leaves out items of the history. Default `false`. */
+  excludeSeen?: boolean;
+  /** Events of the visitor, oldest first. Default: the kept history. */
+  history?: HistoryEvent[];
+  /** The moment of ranking, milliseconds since 1970. Default: now. */
+  nowMillis?: number;
+  signal?: AbortSignal;
+}
+
+export interface Found {
+  modelVersion: number;
+  /** Best first. `similarity` is the cosine of both texts, from −1 to 1; `score` is the same unless `personal` is given. */
+  items: { itemId: string; score: number; similarity: number }[];
+}
+
+export interface NewItem {
+  /** Any id that tells it from the others; it is only given back. */
+  itemId: string;
+  /** Title and text, as the server would be given them. */
+  text: string;
+}
+
+export interface RankNewOptions {
+  /** Events of the visitor, oldest first. Default: the kept history. */
+  history?: HistoryEvent[];
+  /** The moment of ranking, milliseconds since 1970. Default: now. */
+  nowMillis?: number;
+  signal?: AbortSignal;
+}
+
+export interface NewRanking {
+  modelVersion: number;
+  /** Best first. */
+  items: { itemId: string; score: number }[];
+}
+
 export interface SimilarOptions {
   /** Ids of items that may be answered; unknown and unavailable ones are left out. Default: the whole catalogue. */
   candidates?: string[];
@@ -363,6 +411,10 @@ export type FreshetErrorCode =
   | 'self_test_failed'
   | 'unknown_item'
   | 'too_long'
+  /** The server gives pages no text encoder, or the model has no texts. */
+  | 'no_text_encoder'
+  | 'no_texts'
+  | 'text_failed'
   | 'identity_changed'
   | 'expired'
   /** The clock of this device is wrong; the last good model ranks on. */

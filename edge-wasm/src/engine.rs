@@ -6,7 +6,8 @@
 use burn::tensor::Device;
 use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::edge::engine::{
-    EdgeEngine, ExplainRequest, RankRequest, ShelfRequest, SimilarRequest,
+    EdgeEngine, ExplainRequest, NewItemsRequest, RankRequest, RankedItem, Ranking, SearchRequest,
+    ShelfRequest, SimilarRequest,
 };
 use shared_model::edge::sync::{EdgeClock, EdgeError, EdgeRequest, EdgeSync, Live, Trust};
 use shared_model::ids::BlobId;
@@ -14,7 +15,9 @@ use shared_model::model::scorer::Padding;
 use wasm_bindgen::prelude::*;
 
 use crate::error::ShellError;
-use crate::wire::{ExplainCall, RankCall, RequestForm, SimilarCall, Status, read_trust};
+use crate::wire::{
+    ExplainCall, RankCall, RankNewCall, RequestForm, SearchCall, SimilarCall, Status, read_trust,
+};
 
 /// Sync machine and scorer of one page.
 #[wasm_bindgen]
@@ -169,6 +172,58 @@ impl Engine {
             options: &call.options,
         };
         Ok(to_json(&self.inner.similar(&request).await?))
+    }
+
+    /// Items by a text, embedded as the live version's texts are; takes and answers JSON.
+    ///
+    /// # Errors
+    /// `call` is malformed, no version is live yet, its texts have another width, or the device failed.
+    pub async fn search(&mut self, call: String, text: Vec<f32>) -> Result<String, ShellError> {
+        let call = SearchCall::read(&call)?;
+        let rank = RankRequest {
+            history: &call.history,
+            candidates: call.candidates.as_deref(),
+            options: &call.options,
+            now_millis: call.now_millis,
+        };
+        let request = SearchRequest {
+            text: &text,
+            personal: call.personal,
+            rank,
+        };
+        Ok(to_json(&self.inner.search(&request).await?))
+    }
+
+    /// Ranks items that no version holds by their embedded texts, row by row in the order of their ids; takes and answers
+    /// JSON.
+    ///
+    /// # Errors
+    /// `call` is malformed, no version is live yet, its texts have another width, or the device failed.
+    pub async fn rank_new(&mut self, call: String, texts: Vec<f32>) -> Result<String, ShellError> {
+        let call = RankNewCall::read(&call)?;
+        let request = NewItemsRequest {
+            texts: &texts,
+            history: &call.history,
+            now_millis: call.now_millis,
+        };
+        let (model_version, scores) = self.inner.score_new(&request).await?;
+        let items = call.item_ids.into_iter().zip(scores);
+        let mut items: Vec<RankedItem> = items
+            .map(|(item_id, score)| RankedItem { item_id, score })
+            .collect();
+        items.sort_by(|a, b| b.score.total_cmp(&a.score));
+        Ok(to_json(&Ranking {
+            model_version,
+            items,
+        }))
+    }
+
+    /// What the server says of the text encoder of the live version: `"small"` or `{"packed": {"id": …, "bytes": …}}`.
+    ///
+    /// # Errors
+    /// No version is live yet, or the note is not signed by a trusted key or is about another model or generation.
+    pub fn text_encoder(&self, note: &[u8]) -> Result<String, ShellError> {
+        Ok(to_json(&self.inner.sync().text_encoder(note)?))
     }
 
     /// Ids of all items of the live version, as JSON; an empty list before the first.

@@ -35,6 +35,13 @@ pub enum ShellError {
         /// What the device said.
         reason: String,
     },
+    /// A text cannot be embedded.
+    #[cfg(feature = "text")]
+    #[error("{reason}")]
+    Text {
+        /// Why.
+        reason: String,
+    },
     /// The live version cannot be written as a snapshot.
     #[error("the live version cannot be written as a snapshot: {reason}")]
     Export {
@@ -51,6 +58,8 @@ impl ShellError {
             Self::Engine { error, .. } => error.code(),
             Self::Argument { .. } => "invalid_argument",
             Self::Backend { .. } => "backend_unavailable",
+            #[cfg(feature = "text")]
+            Self::Text { .. } => "text_failed",
             Self::Export { .. } => "export_failed",
         }
     }
@@ -60,7 +69,7 @@ impl ShellError {
     pub fn fault(&self) -> Option<FaultCode> {
         match self {
             Self::Engine { error, .. } => error.fault(),
-            Self::Argument { .. } | Self::Backend { .. } | Self::Export { .. } => None,
+            _ => None,
         }
     }
 
@@ -73,7 +82,15 @@ impl ShellError {
     fn version(&self) -> Option<Version> {
         match self {
             Self::Engine { version, .. } => *version,
-            Self::Argument { .. } | Self::Backend { .. } | Self::Export { .. } => None,
+            _ => None,
+        }
+    }
+
+    /// What is wrong with a text or its encoder.
+    #[cfg(feature = "text")]
+    pub(crate) fn text(reason: impl ToString) -> Self {
+        Self::Text {
+            reason: reason.to_string(),
         }
     }
 

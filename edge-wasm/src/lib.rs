@@ -3,7 +3,8 @@
 //! JSON and bytes come in, JSON and bytes go out; the script fetches, stores and keeps the time.
 //! Not here: anything that the server's `replay` or the tests would need too (that is `shared_model::edge`).
 //!
-//! Built three times, with one feature each: `cpu`, the default, `webgpu`, and `text` for the text encoder.
+//! Built four times: with the feature `cpu`, the default, with `webgpu`, and with `text` for the text encoder, once for
+//! SIMD128 and once for relaxed SIMD.
 
 mod error;
 mod panic;
@@ -20,4 +21,4 @@ mod text;
 pub use engine::Engine;
 pub use panic::{on_panic, start};
 #[cfg(feature = "text")]
-pub use text::{Encoder, EncoderBuilder};
+pub use text::{Encoder, EncoderBuilder, TextEmbedder, TextReader};

@@ -1,13 +1,109 @@
-//! The text encoder for the page, in a module of its own: weights in, embeddings out.
+//! The text encoder for the page, in a module of its own: a packed file in, embeddings out.
 //!
-//! The script hands over the tensors of a weights file one by one, so that the file is in memory once.
-//! Not here: the tokenizer, which comes with `search`.
+//! The file is read piece by piece, so that the worker may answer something else in between.
+//! `EncoderBuilder` takes a weights file as it is instead, for benchmarks: it says what rounding costs.
+//! Not here: fetching, and what embeddings are compared with (the engine).
 
+use shared_model::ids::BlobId;
 use shared_model::text::host::HostTextEncoder;
-use shared_model::text::{BertConfig, NamedTensor, TokenizedText};
+use shared_model::text::{
+    BertConfig, NamedTensor, PackedReader, SmallTextEncoder, TextTokenizer, TokenizedText,
+};
 use wasm_bindgen::prelude::*;
 
 use crate::error::ShellError;
+
+/// Reads a packed file.
+#[wasm_bindgen]
+pub struct TextReader {
+    inner: PackedReader,
+}
+
+/// Embeds texts.
+#[wasm_bindgen]
+pub struct TextEmbedder {
+    inner: Embedder,
+}
+
+enum Embedder {
+    Small(SmallTextEncoder),
+    Packed(Box<(TextTokenizer, HostTextEncoder)>),
+}
+
+#[wasm_bindgen]
+impl TextReader {
+    /// Begins with a file whose hash is `id`, in hexadecimal.
+    ///
+    /// # Errors
+    /// The bytes are not what `id` names, or no packed encoder of this format.
+    #[wasm_bindgen(constructor)]
+    pub fn new(id: &str, bytes: Vec<u8>) -> Result<TextReader, ShellError> {
+        let actual = BlobId::of(&bytes).to_hex();
+        if actual != id {
+            let reason = format!("the file has the hash {actual}, expected {id}");
+            return Err(ShellError::text(reason));
+        }
+        let inner = PackedReader::new(bytes).map_err(ShellError::text)?;
+        Ok(Self { inner })
+    }
+
+    /// Reads the next piece. Answers whether there was one.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn read_next(&mut self) -> Result<bool, ShellError> {
+        self.inner.read_next().map_err(ShellError::text)
+    }
+
+    /// The encoder, once everything is read.
+    ///
+    /// # Errors
+    /// Something is missing, or tokenizer and network do not fit.
+    pub fn finish(self) -> Result<TextEmbedder, ShellError> {
+        let packed = self.inner.finish().and_then(|packed| packed.open());
+        let inner = Embedder::Packed(Box::new(packed.map_err(ShellError::text)?));
+        Ok(TextEmbedder { inner })
+    }
+}
+
+#[wasm_bindgen]
+impl TextEmbedder {
+    /// The encoder without a file.
+    pub fn small() -> TextEmbedder {
+        TextEmbedder {
+            inner: Embedder::Small(SmallTextEncoder),
+        }
+    }
+
+    /// Embedding of one text: a unit vector, or zeros where the small encoder finds no word.
+    ///
+    /// # Errors
+    /// The tokenizer failed, or the embedding is not finite.
+    pub fn embed(&self, text: String) -> Result<Vec<f32>, ShellError> {
+        match &self.inner {
+            Embedder::Small(encoder) => Ok(encoder.embed(&[text])),
+            Embedder::Packed(packed) => {
+                let (tokenizer, encoder) = &**packed;
+                let tokens = tokenizer.tokenize(&text).map_err(ShellError::text)?;
+                encoder.encode(&[tokens]).map_err(ShellError::text)
+            }
+        }
+    }
+
+    /// Tokens of one text as the server has them; none with the small encoder.
+    ///
+    /// # Errors
+    /// The tokenizer failed.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, ShellError> {
+        match &self.inner {
+            Embedder::Small(_) => Ok(Vec::new()),
+            Embedder::Packed(packed) => {
+                let tokens = packed.0.tokenize(text).map_err(ShellError::text)?;
+                Ok(tokens.token_ids)
+            }
+        }
+    }
+}
 
 /// Collects the tensors of an encoder.
 #[wasm_bindgen]

@@ -1,7 +1,9 @@
 //! JSON forms that the shell and the script exchange.
 
 use serde::{Deserialize, Serialize};
-use shared_model::edge::engine::{Diversity, EngineError, RankOptions, Rules, SIMILAR_TO_MAX};
+use shared_model::edge::engine::{
+    Diversity, EngineError, NEW_ITEMS_MAX, RankOptions, Rules, SIMILAR_TO_MAX,
+};
 use shared_model::edge::explore::Exploration;
 use shared_model::edge::sync::{EdgeRequest, Live, Trust};
 use shared_model::event::HistoryEvent;
@@ -49,6 +51,28 @@ pub(crate) struct SimilarCall {
     pub(crate) options: RankOptions,
 }
 
+/// What to search: `{"history": […], "candidates": […]?, "k": 10, "excludeSeen": false, "personal": 0, "nowMillis": …}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SearchCall {
+    pub(crate) history: Vec<HistoryEvent>,
+    #[serde(default)]
+    pub(crate) candidates: Option<Vec<ItemId>>,
+    #[serde(flatten)]
+    pub(crate) options: RankOptions,
+    pub(crate) personal: f64,
+    pub(crate) now_millis: i64,
+}
+
+/// New items to rank: `{"itemIds": ["…"], "history": […], "nowMillis": …}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RankNewCall {
+    pub(crate) item_ids: Vec<ItemId>,
+    pub(crate) history: Vec<HistoryEvent>,
+    pub(crate) now_millis: i64,
+}
+
 /// What to explain: `{"history": […], "itemId": "…", "k": 10, "nowMillis": …}`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,6 +106,36 @@ impl SimilarCall {
         let call: Self = parse(json)?;
         within("itemIds", Some(&call.item_ids), SIMILAR_TO_MAX)?;
         within("candidates", call.candidates.as_deref(), NUM_ITEMS_MAX)?;
+        within("history", Some(&call.history), HISTORY_EVENTS_MAX)?;
+        Ok(call)
+    }
+}
+
+impl SearchCall {
+    /// Likewise.
+    ///
+    /// # Errors
+    /// Likewise, or the say of taste is not 0 to 1.
+    pub(crate) fn read(json: &str) -> Result<Self, ShellError> {
+        let call: Self = parse(json)?;
+        within("candidates", call.candidates.as_deref(), NUM_ITEMS_MAX)?;
+        within("history", Some(&call.history), HISTORY_EVENTS_MAX)?;
+        if !(0.0..=1.0).contains(&call.personal) {
+            let reason = format!("personal is {}, expected 0 to 1", call.personal);
+            return Err(ShellError::argument("call", reason));
+        }
+        Ok(call)
+    }
+}
+
+impl RankNewCall {
+    /// Likewise.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(crate) fn read(json: &str) -> Result<Self, ShellError> {
+        let call: Self = parse(json)?;
+        within("items", Some(&call.item_ids), NEW_ITEMS_MAX)?;
         within("history", Some(&call.history), HISTORY_EVENTS_MAX)?;
         Ok(call)
     }
@@ -286,6 +340,21 @@ mod tests {
         let error = RankCall::read(&ask).expect_err("too long");
         assert!(
             error.to_string().starts_with("history is 10001 long"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_say_of_taste_is_zero_to_one() {
+        let ask = |personal: &str| {
+            format!(r#"{{"history": [], "nowMillis": 5, "personal": {personal}}}"#)
+        };
+        assert!(SearchCall::read(&ask("0.5")).is_ok());
+        let error = SearchCall::read(&ask("1.5")).expect_err("more than all");
+        assert!(
+            error
+                .to_string()
+                .contains("personal is 1.5, expected 0 to 1"),
             "{error}"
         );
     }

@@ -67,6 +67,19 @@ impl Catalogue {
         entries.get(item_id)?.item.clone()
     }
 
+    /// What the text encoder reads of the items that exist, in the order of their ids.
+    #[must_use]
+    pub fn texts(&self) -> Vec<String> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let mut items: Vec<_> = entries
+            .values()
+            .filter_map(|entry| entry.item.clone())
+            .collect();
+        drop(entries);
+        items.sort_unstable_by(|a, b| a.item_id.cmp(&b.item_id));
+        items.iter().map(|item| item.full_text()).collect()
+    }
+
     /// Number of ids ever seen, deleted ones included: each holds a row of the model.
     #[must_use]
     pub fn num_ids(&self) -> usize {

@@ -32,6 +32,8 @@ pub mod explore;
 pub mod learner;
 pub mod trainer;
 
+pub mod text_pack;
+
 pub mod http;
 
 pub mod dataset;

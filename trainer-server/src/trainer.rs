@@ -12,6 +12,8 @@
 mod serving;
 mod worker;
 
+pub(crate) use worker::encoder_of;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

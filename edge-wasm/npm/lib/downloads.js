@@ -4,6 +4,7 @@ import { fetchBytes } from './http.js';
 
 const KEY_LIST_BYTES_MAX = 128 * 1024;
 const PLAN_BYTES_MAX = 1024 * 1024;
+const TEXT_NOTE_BYTES_MAX = 4096;
 /** Steps of a plan that are fetched ahead; one after the other, each would cost a round trip. */
 const PREFETCH_BLOBS_MAX = 64;
 const PREFETCH_BLOB_BYTES_MAX = 256 * 1024;
@@ -127,6 +128,17 @@ export class Downloads {
         throw error;
       }
     }
+  }
+
+  /** What the server says of the text encoder of a generation, signed. @param {number} generation */
+  textNote(generation) {
+    return this.#fetch(this.modelUrl(`text-encoder?generation=${generation}`), TEXT_NOTE_BYTES_MAX);
+  }
+
+  /** A text encoder. @param {{id: string, bytes: number}} blob @returns {Promise<Uint8Array>} */
+  textFile(blob) {
+    this.#bytesExpected = Math.max(this.#bytesExpected, this.#bytesReceived) + blob.bytes;
+    return this.#fetchBlob(blob);
   }
 
   #fetchAhead(steps) {

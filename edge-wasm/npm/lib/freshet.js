@@ -10,7 +10,20 @@ import { FeedbackQueue } from './feedback.js';
 import { History, isEventKind, isHistoryEvent } from './history.js';
 import { EngineLink } from './link.js';
 import { checkedOptions } from './options.js';
-import { diversityOf, explanationOf, explorationOf, isListOfIds, rankingOf, rulesOf, similarOf } from './ranking.js';
+import {
+  checkText,
+  diversityOf,
+  explanationOf,
+  explorationOf,
+  foundOf,
+  isBetween,
+  isListOfIds,
+  newItemsOf,
+  newRankingOf,
+  rankingOf,
+  rulesOf,
+  similarOf,
+} from './ranking.js';
 import { Store } from './store.js';
 
 const WEBGPU_FAILED_KEY = 'freshet:webgpu-failed';
@@ -140,6 +153,48 @@ export class Freshet {
       return similarOf(await this.#call('similar', { itemIds: asked, candidates, history, k, excludeSeen }));
     };
     return abortable(find(), signal);
+  }
+
+  /**
+   * The items whose texts are most like a text, in the sense of the server's text encoder. The first call loads it.
+   * @param {string} text
+   * @param {import('../index.d.ts').SearchOptions} [options]
+   * @returns {Promise<import('../index.d.ts').Found>}
+   */
+  async search(text, options = {}) {
+    const { k = 10, personal = 0, excludeSeen = false, signal, nowMillis = Date.now() } = options;
+    checkText('text', text);
+    if (!isBetween(personal, 0, 1)) throw invalid('personal', 'a number from 0 to 1');
+    const history = this.#wireHistory(options.history);
+    checkCount(k);
+    checkEligible(options);
+    throwIfAborted(signal);
+    const find = async () => {
+      const { candidates } = await this.#eligible(options);
+      return foundOf(await this.#call('search', { text, personal, candidates, history, k, excludeSeen, nowMillis }));
+    };
+    return abortable(find(), signal);
+  }
+
+  /**
+   * Ranks items that the server has never seen, by their texts. Their scores are on the scale of `rank`.
+   * @param {{itemId: string, text: string}[]} items
+   * @param {import('../index.d.ts').RankNewOptions} [options]
+   * @returns {Promise<import('../index.d.ts').NewRanking>}
+   */
+  async rankNew(items, { history, nowMillis = Date.now(), signal } = {}) {
+    const call = { ...newItemsOf(items), history: this.#wireHistory(history), nowMillis };
+    throwIfAborted(signal);
+    return newRankingOf(await abortable(this.#call('rankNew', call), signal));
+  }
+
+  /**
+   * Loads what `search` and `rankNew` need ahead of their first call, as when a search box gets the focus.
+   * @param {{signal?: AbortSignal}} [options]
+   */
+  async prepareSearch({ signal } = {}) {
+    throwIfAborted(signal);
+    await abortable(this.#call('prepareSearch'), signal);
   }
 
   /**

@@ -68,6 +68,8 @@ export class EngineHost {
   /** Code of what was wrong with the freshness when last looked; told once. @type {string | undefined} */
   #staleCode;
   #upgrade;
+  /** What embeds texts, once one has come. @type {Promise<import('./text.js').TextHost> | undefined} */
+  #texts;
   #lastRequest;
 
   /**
@@ -109,6 +111,21 @@ export class EngineHost {
   async similar(request) {
     const text = JSON.stringify(request);
     return JSON.parse(await this.#withEngine((engine) => engine.similar(text)));
+  }
+
+  /** @param {object} request as `search` of the wasm engine takes it, with the `text` to look for */
+  async search({ text, ...request }) {
+    return this.#withTexts([text], (engine, embedded) => engine.search(JSON.stringify(request), embedded));
+  }
+
+  /** @param {object} request as `rank_new` of the wasm engine takes it, with the `texts` of the items */
+  async rankNew({ texts, ...request }) {
+    return this.#withTexts(texts, (engine, embedded) => engine.rank_new(JSON.stringify(request), embedded));
+  }
+
+  /** Loads what embeds texts. */
+  async prepareSearch() {
+    await this.#withTexts([], () => 'null');
   }
 
   /** Ids of all items of the live version. */
@@ -452,6 +469,29 @@ export class EngineHost {
     this.#considerWebGpu();
   }
 
+  // ---- texts ---------------------------------------------------------------------------------
+
+  /** Embeds texts as the version does that `body` is then asked of. */
+  async #withTexts(texts, body) {
+    const openTexts = async () => {
+      const { TextHost } = await import('./text.js');
+      return new TextHost({ downloads: this.#downloads, assets: this.#config.assets, signal: this.#stop.signal });
+    };
+    this.#texts ??= openTexts();
+    this.#texts.catch(() => (this.#texts = undefined)); // its script could not be fetched: the next call tries again
+    const host = await this.#texts;
+    for (;;) {
+      const generation = await this.#withEngine(generationOf);
+      const verify = (note) => this.#withEngine((engine) => engine.text_encoder(note));
+      const embedded = await host.embed(texts, generation, verify);
+      const answer = await this.#withEngine((engine) => {
+        // Another version may have come meanwhile, with texts of another encoder.
+        return generationOf(engine) === generation ? body(engine, embedded) : undefined;
+      });
+      if (answer !== undefined) return JSON.parse(answer);
+    }
+  }
+
   // ---- cache ---------------------------------------------------------------------------------
 
   #cacheKey() {
@@ -549,4 +589,11 @@ export class EngineHost {
       await withEngine((engine) => engine.settle());
     }
   }
+}
+
+/** Of the version that ranks. */
+function generationOf(engine) {
+  const { version, encoder_generation: generation } = JSON.parse(engine.status());
+  if (version === null) throw new FreshetError('no_model', 'There is no version yet whose texts could be searched.');
+  return generation;
 }

@@ -10,8 +10,9 @@ const RESTARTS_MAX = 3;
 const WORKER_LOAD_MILLIS_MAX = 10_000;
 /** No call takes so long; one that does means a hung graphics driver. */
 const CALL_MILLIS_MAX = 30_000;
-/** Starting downloads the module, which a slow connection may take long for. */
-const START_MILLIS_MAX = 180_000;
+/** These may download first, which a slow connection may take long for. */
+const LOADING = new Set(['start', 'search', 'rankNew', 'prepareSearch']);
+const LOADING_MILLIS_MAX = 180_000;
 
 /**
  * @typedef {(config: import('./host.js').HostConfig, emit: (name: string, detail: object) => void,
@@ -178,7 +179,7 @@ export class EngineLink {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       const hung = () => this.#hostEnded({ code: 'hung', message: `The engine did not answer "${method}".` });
-      const timer = setTimeout(hung, method === 'start' ? START_MILLIS_MAX : CALL_MILLIS_MAX);
+      const timer = setTimeout(hung, LOADING.has(method) ? LOADING_MILLIS_MAX : CALL_MILLIS_MAX);
       this.#calls.set(id, { method, args, isResent, resolve, reject, timer });
       this.#transport.post({ id, method, args });
     });

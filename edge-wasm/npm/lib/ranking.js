@@ -12,9 +12,13 @@ const RULES_MAX = 1000;
 const RULE_ITEMS_MAX = 100_000;
 const REQUIRED_MAX = 300;
 const POINTS_MAX = 100;
+/** As in `search` of the engine. */
+const NEW_ITEMS_MAX = 1000;
+/** Encoders read some hundred words at most. */
+const TEXT_LENGTH_MAX = 10_000;
 const POSITION_MAX = 2 ** 32 - 1;
 
-const isBetween = (value, min, max) => typeof value === 'number' && value >= min && value <= max;
+export const isBetween = (value, min, max) => typeof value === 'number' && value >= min && value <= max;
 
 /**
  * The wish to explore as the engine takes it, with a seed of its own unless one is given.
@@ -124,6 +128,38 @@ export function rankingOf({ model_version, items, missing }) {
 export function similarOf({ model_version, items }) {
   const nearest = items.map(({ item_id, score }) => ({ itemId: item_id, similarity: score }));
   return { modelVersion: model_version, items: nearest };
+}
+
+/** @returns {import('../index.d.ts').Found} */
+export function foundOf({ model_version, items }) {
+  const found = items.map(({ item_id, score, similarity }) => ({ itemId: item_id, score, similarity }));
+  return { modelVersion: model_version, items: found };
+}
+
+/** @returns {import('../index.d.ts').NewRanking} */
+export function newRankingOf({ model_version, items }) {
+  return { modelVersion: model_version, items: items.map(({ item_id, score }) => ({ itemId: item_id, score })) };
+}
+
+/**
+ * Items that the server has never seen, with what there is to read of them.
+ * @param {unknown} items
+ */
+export function newItemsOf(items) {
+  if (!Array.isArray(items) || items.length > NEW_ITEMS_MAX) {
+    throw invalid('items', `a list of at most ${NEW_ITEMS_MAX} items with their texts`);
+  }
+  items.forEach((item, idx) => {
+    if (!isId(item?.itemId)) throw invalid(`items[${idx}].itemId`, 'the id of an item');
+    checkText(`items[${idx}].text`, item.text);
+  });
+  return { itemIds: items.map(({ itemId }) => itemId), texts: items.map(({ text }) => text) };
+}
+
+/** @param {string} field @param {unknown} text */
+export function checkText(field, text) {
+  const isText = typeof text === 'string' && text.trim() !== '' && text.length <= TEXT_LENGTH_MAX;
+  if (!isText) throw invalid(field, `a text of 1 to ${TEXT_LENGTH_MAX} characters`);
 }
 
 /** @returns {import('../index.d.ts').Explanation} */

@@ -89,6 +89,9 @@ window.freshetTest = {
   /** Ranks what is in `allowed` alone, by a filter. */
   rankFiltered: (options, allowed) => outcome(freshet.rank({ ...options, filter: (itemId) => allowed.includes(itemId) })),
   similar: (itemIds, options) => outcome(freshet.similar(itemIds, options)),
+  search: (text, options) => outcome(freshet.search(text, options)),
+  rankNew: (items, options) => outcome(freshet.rankNew(items, options)),
+  prepareSearch: () => outcome(freshet.prepareSearch()),
   pin: () => outcome(freshet.pin().then((version) => ({ version }))),
   unpin: () => outcome(freshet.unpin()),
   explain: (itemId, options) => outcome(freshet.explain(itemId, options)),

@@ -8,6 +8,7 @@ mod explain;
 #[cfg(all(test, feature = "flex"))]
 mod made_up;
 mod rules;
+mod search;
 mod shelf;
 mod similar;
 
@@ -28,6 +29,7 @@ pub use diversity::{Diversity, DiversityError};
 pub use explain::{EventEffect, ExplainRequest, ItemExplanation};
 pub use rules::{POINTS_MAX, REQUIRED_MAX, RULE_ITEMS_MAX, RULES_MAX};
 pub use rules::{PointRule, Requirement, RuleError, Rules, RulesForm};
+pub use search::{Found, FoundItem, NEW_ITEMS_MAX, NewItemsRequest, SearchRequest};
 pub use shelf::{Shelf, ShelfItem, ShelfRequest};
 pub use similar::{SIMILAR_TO_MAX, SimilarRequest};
 
@@ -78,6 +80,14 @@ pub enum EngineError {
         /// The limit.
         max: usize,
     },
+    /// A text is embedded by another encoder than the version's, or the version has no texts.
+    #[error("a text is {actual} wide, those of the live version are {expected} wide")]
+    TextWidth {
+        /// Its width.
+        actual: usize,
+        /// Width of the version's texts; 0 where it has none.
+        expected: usize,
+    },
     /// The manifest's self-test names an item that the state does not hold.
     #[error("self-test of version {version} names the unknown item {item_id}")]
     SelfTestItem {
@@ -98,6 +108,7 @@ impl EngineError {
             Self::Score(_) => "backend_failed",
             Self::UnknownItem { .. } => "unknown_item",
             Self::TooLong { .. } => "too_long",
+            Self::TextWidth { .. } => "no_texts",
             Self::SelfTest { .. } | Self::SelfTestItem { .. } => "self_test_failed",
         }
     }

@@ -92,7 +92,10 @@ impl EngineError {
             | Self::Score(ScoreError::NotFinite { .. }) => Some(FaultCode::SelfTest),
             // A device that fails says nothing of the version.
             Self::Score(ScoreError::Device(_)) => None,
-            Self::NoModel | Self::UnknownItem { .. } | Self::TooLong { .. } => None,
+            Self::NoModel
+            | Self::UnknownItem { .. }
+            | Self::TooLong { .. }
+            | Self::TextWidth { .. } => None,
         }
     }
 }

@@ -30,7 +30,9 @@ use ed25519_dalek::VerifyingKey;
 use crate::codec::snapshot::decode_snapshot;
 use crate::codec::state::CodeState;
 use crate::ids::{BlobId, Version};
-use crate::manifest::{self, BlobRef, Manifest, PlanStepKind, UpdatePlan};
+use crate::manifest::{
+    self, BlobRef, Manifest, PlanStepKind, TextEncoderKind, TextEncoderNote, UpdatePlan,
+};
 use steps::{Steps, verified};
 use trust::Rooted;
 
@@ -154,6 +156,21 @@ impl EdgeSync {
     #[must_use]
     pub fn trusted_keys(&self) -> &[VerifyingKey] {
         &self.keys
+    }
+
+    /// What the server says of the text encoder of the live version.
+    ///
+    /// # Errors
+    /// Nothing is live yet, or the note is not signed by a trusted key or is about another model or generation.
+    pub fn text_encoder(&self, note: &[u8]) -> Result<TextEncoderKind, EdgeError> {
+        let Some(live) = &self.live else {
+            return Err(EdgeError::Unexpected {
+                what: "a note on the text encoder",
+            });
+        };
+        let generation = live.manifest.encoder_generation;
+        let note = TextEncoderNote::verify(note, &self.keys, &self.model, generation)?;
+        Ok(note.text_encoder)
     }
 
     /// Goes live with what a cache has kept, unless it is not newer than what is live.

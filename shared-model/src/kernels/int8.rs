@@ -96,41 +96,72 @@ impl Int8Panels {
             parts.iter().all(|part| part.len().is_multiple_of(num_rows)),
             "whole rows"
         );
-        let num_cols = parts
-            .iter()
-            .map(|part| part.len() / num_rows)
-            .sum::<usize>();
-        let (group, num_groups) = (form.group(), num_rows.div_ceil(form.group()));
-        let num_panels = num_cols.div_ceil(COLS);
-        let mut panels = Self {
+        let num_values = parts.iter().map(|part| part.len()).sum::<usize>();
+        let balance = balance(num_rows, parts);
+        let mut panels = Self::zeros(form, num_rows, num_values / num_rows);
+        let columns = parts.iter().flat_map(|part| part.chunks_exact(num_rows));
+        for (col_idx, column) in columns.enumerate() {
+            let balanced = column.iter().zip(&balance);
+            let column: Vec<f32> = balanced.map(|(weight, factor)| weight / factor).collect();
+            let scale = scale_of(&column, CODE_MAX);
+            let code = |weight: &f32| (weight / scale).round_ties_even() as i8; // within ±127 by the scale
+            panels.put_column(col_idx, scale, column.iter().map(code));
+        }
+        panels.balance = balance;
+        panels
+    }
+
+    /// Takes weights that are codes already, exactly; nothing is balanced.
+    ///
+    /// # Shapes
+    /// `parts`: the codes of each `[outputs of this part, num_rows]`, row-major, and per output what a code of 1 stands for.
+    ///
+    /// # Panics
+    /// If a part does not consist of whole rows with a scale each.
+    #[must_use]
+    pub fn from_codes(form: Form, num_rows: usize, parts: &[(&[i8], Vec<f32>)]) -> Self {
+        let num_values = parts.iter().map(|(codes, _)| codes.len()).sum::<usize>();
+        let mut panels = Self::zeros(form, num_rows, num_values / num_rows);
+        let mut col_idx = 0;
+        for (codes, scales) in parts {
+            assert_eq!(
+                codes.len(),
+                scales.len() * num_rows,
+                "whole rows with a scale each"
+            );
+            for (column, scale) in codes.chunks_exact(num_rows).zip(scales) {
+                panels.put_column(col_idx, *scale, column.iter().copied());
+                col_idx += 1;
+            }
+        }
+        panels
+    }
+
+    fn zeros(form: Form, num_rows: usize, num_cols: usize) -> Self {
+        let (num_groups, num_panels) = (num_rows.div_ceil(form.group()), num_cols.div_ceil(COLS));
+        Self {
             form,
             num_rows,
             num_cols,
-            balance: balance(num_rows, parts),
+            balance: vec![1.0; num_rows],
             scales: vec![[0.0; COLS]; num_panels],
             code_sums: vec![[0.0; COLS]; num_panels],
-            codes: vec![0; num_panels * num_groups * COLS * group],
-        };
-        let columns = parts.iter().flat_map(|part| part.chunks_exact(num_rows));
-        for (col_idx, column) in columns.enumerate() {
-            let balanced = column
-                .iter()
-                .zip(&panels.balance)
-                .map(|(weight, factor)| weight / factor);
-            let column: Vec<f32> = balanced.collect();
-            let scale = scale_of(&column, CODE_MAX);
-            let (panel_idx, lane) = (col_idx / COLS, col_idx % COLS);
-            let first = panel_idx * num_groups * COLS * group + lane * group;
-            let mut sum = 0.0;
-            for (row_idx, weight) in column.iter().enumerate() {
-                let code = (weight / scale).round_ties_even();
-                panels.codes[first + row_idx / group * COLS * group + row_idx % group] = code as i8; // within ±127 by the scale
-                sum += code;
-            }
-            panels.scales[panel_idx][lane] = scale;
-            panels.code_sums[panel_idx][lane] = sum;
+            codes: vec![0; num_panels * num_groups * COLS * form.group()],
         }
-        panels
+    }
+
+    fn put_column(&mut self, col_idx: usize, scale: f32, codes: impl Iterator<Item = i8>) {
+        let group = self.form.group();
+        let (panel_idx, lane) = (col_idx / COLS, col_idx % COLS);
+        let num_groups = self.num_rows.div_ceil(group);
+        let first = panel_idx * num_groups * COLS * group + lane * group;
+        let mut sum = 0.0;
+        for (row_idx, code) in codes.enumerate() {
+            self.codes[first + row_idx / group * COLS * group + row_idx % group] = code;
+            sum += f32::from(code);
+        }
+        self.scales[panel_idx][lane] = scale;
+        self.code_sums[panel_idx][lane] = sum;
     }
 
     /// Columns of the right-hand side and of the product.
@@ -253,6 +284,16 @@ impl Int8Rows {
             rows.codes.extend(row.iter().map(code));
         }
         rows
+    }
+
+    /// Takes codes with a scale per row.
+    ///
+    /// # Panics
+    /// If there are not `dim` codes per scale.
+    #[must_use]
+    pub fn from_codes(dim: usize, scales: Vec<f32>, codes: Vec<i8>) -> Self {
+        assert_eq!(codes.len(), scales.len() * dim, "a scale per row");
+        Self { dim, scales, codes }
     }
 
     /// Adds a row to `sums`, `[dim]`.
@@ -421,6 +462,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn codes_are_taken_as_they_are() {
+        for form in [Form::Pairs, Form::Fours] {
+            let panels = Int8Panels::from_codes(
+                form,
+                3,
+                &[
+                    (&[1, -2, 127], vec![0.5]),
+                    (&[0, 3, -5, 7, 0, 1], vec![2.0, 2.0]),
+                ],
+            );
+            let product = product(&panels, &[1.0, 1.0, 1.0, 0.0, 0.0, -1.0], &[0.0, 1.0, 0.0]);
+            for (actual, expected) in product.iter().zip([63.0, -3.0, 16.0, -63.5, 11.0, -2.0]) {
+                assert!((actual - expected).abs() < 0.01, "{form:?}: {product:?}");
+            }
+        }
+        let rows = Int8Rows::from_codes(2, vec![0.5, 2.0], vec![1, 2, -3, 4]);
+        let mut sums = [1.0; 2];
+        rows.add_row(1, &mut sums);
+        assert_eq!(sums, [-5.0, 9.0]);
     }
 
     #[test]

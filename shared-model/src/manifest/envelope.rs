@@ -1,4 +1,4 @@
-//! The signed envelope of a manifest.
+//! The signed envelope of manifests and of what else the online keys sign.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -32,7 +32,12 @@ pub fn sign(manifest: &Manifest, key: &SigningKey) -> Vec<u8> {
         checked.is_ok(),
         "a manifest to be signed must be valid: {checked:?}"
     );
-    let payload = serde_json::to_string(manifest).expect("a manifest has text keys only");
+    seal(manifest, key)
+}
+
+/// Signs the JSON text of a document.
+pub(super) fn seal(document: &impl Serialize, key: &SigningKey) -> Vec<u8> {
+    let payload = serde_json::to_string(document).expect("what is signed has text keys only");
     let signature = STANDARD.encode(key.sign(payload.as_bytes()).to_bytes());
     let envelope = Envelope {
         payload,
@@ -60,25 +65,8 @@ pub fn verify_signer<'a>(
     trusted: &'a [VerifyingKey],
 ) -> Result<(Manifest, &'a VerifyingKey), ManifestError> {
     check_len("signed manifest", bytes.len(), MANIFEST_BYTES_MAX)?;
-    let envelope: Envelope = parse_json("signed manifest", bytes)?;
-    check_len("key_id", envelope.key_id.len(), KEY_ID_LEN)?;
-    let Some(key) = trusted.iter().find(|key| key_id(key) == envelope.key_id) else {
-        return Err(ManifestError::UnknownKey {
-            key_id: envelope.key_id,
-        });
-    };
-    let payload = envelope.payload.as_bytes();
-    let signature = STANDARD
-        .decode(&envelope.signature)
-        .ok()
-        .and_then(|bytes| Signature::from_slice(&bytes).ok());
-    let is_signed =
-        signature.is_some_and(|signature| key.verify_strict(payload, &signature).is_ok());
-    if !is_signed {
-        return Err(ManifestError::Signature {
-            key_id: envelope.key_id,
-        });
-    }
+    let (payload, key) = unseal("signed manifest", bytes, trusted)?;
+    let payload = payload.as_bytes();
     // A later format may lack fields of this one, so its number is read first.
     let probe: FormatProbe = parse_json("manifest", payload)?;
     if probe.format_version != FORMAT_VERSION {
@@ -89,4 +77,33 @@ pub fn verify_signer<'a>(
     let manifest: Manifest = parse_json("manifest", payload)?;
     manifest.check()?;
     Ok((manifest, key))
+}
+
+/// The payload of an envelope, and which of the keys has signed it.
+pub(super) fn unseal<'a>(
+    what: &'static str,
+    bytes: &[u8],
+    trusted: &'a [VerifyingKey],
+) -> Result<(String, &'a VerifyingKey), ManifestError> {
+    let envelope: Envelope = parse_json(what, bytes)?;
+    check_len("key_id", envelope.key_id.len(), KEY_ID_LEN)?;
+    let Some(key) = trusted.iter().find(|key| key_id(key) == envelope.key_id) else {
+        return Err(ManifestError::UnknownKey {
+            key_id: envelope.key_id,
+        });
+    };
+    let signature = STANDARD
+        .decode(&envelope.signature)
+        .ok()
+        .and_then(|bytes| Signature::from_slice(&bytes).ok());
+    let is_signed = signature.is_some_and(|signature| {
+        key.verify_strict(envelope.payload.as_bytes(), &signature)
+            .is_ok()
+    });
+    if !is_signed {
+        return Err(ManifestError::Signature {
+            key_id: envelope.key_id,
+        });
+    }
+    Ok((envelope.payload, key))
 }

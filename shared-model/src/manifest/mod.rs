@@ -12,6 +12,7 @@ mod envelope;
 mod key_set;
 mod keys;
 mod plan;
+mod text_encoder;
 
 pub use envelope::{sign, verify, verify_signer};
 pub use key_set::{
@@ -23,6 +24,8 @@ pub use keys::{
     parse_public_key, public_key_text,
 };
 pub use plan::{Announcement, PlanStep, PlanStepKind, UpdatePlan, parse_announcement, parse_plan};
+
+pub use text_encoder::{TEXT_ENCODER_NOTE_BYTES_MAX, TextEncoderKind, TextEncoderNote};
 
 use serde::{Deserialize, Serialize};
 

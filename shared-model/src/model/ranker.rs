@@ -121,6 +121,12 @@ impl Ranker {
         self.spec.embedding_dim as usize
     }
 
+    /// Width of embedded texts; 0 where the model has none.
+    #[must_use]
+    pub fn text_dim(&self) -> usize {
+        self.spec.text_dim as usize
+    }
+
     /// The device the weights live on.
     #[must_use]
     pub fn device(&self) -> &Device {

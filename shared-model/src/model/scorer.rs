@@ -16,7 +16,7 @@ use super::parameters::ParameterSet;
 use super::prior;
 use super::ranker::Ranker;
 use super::sequence::Sequence;
-use crate::codec::state::{CodeState, CodeTensor};
+use crate::codec::state::{CodeState, CodeTensor, NEVER_CODE};
 use crate::spec::{ModelSpec, TASTE_WEIGHT, TensorGroup};
 use taste::Taste;
 
@@ -163,6 +163,39 @@ impl Scorer {
         let mut scores = products.await?;
         self.add_bias_and_prior(&mut scores, queries);
         self.add_neighbours(&mut scores, sequences, queries);
+        all_finite(scores)
+    }
+
+    /// Scores of items that the version does not hold, as if they were put now: by their texts, without counts.
+    ///
+    /// # Shapes
+    /// `texts`: `[num_items, text_dim]`, row-major → `[num_items]`.
+    ///
+    /// # Errors
+    /// The device failed or produced a non-finite score.
+    pub async fn score_new(
+        &self,
+        sequence: Sequence,
+        query: Query,
+        texts: &[f32],
+    ) -> Result<Vec<f32>, ScoreError> {
+        let num_events_min = self.num_events_min();
+        let prior = prior::scores_of_codes(
+            &vec![NEVER_CODE; self.spec.half_lives_secs.len()],
+            &self.spec.half_lives_secs,
+            &self.prior_weights,
+            self.landmark_millis,
+            query.now_millis,
+        );
+        let prior = prior.first().copied().unwrap_or(0.0); // none without half-lives
+        let (sequences, queries) = ([sequence], [query]);
+        let products =
+            self.taste
+                .products_with_new(&self.ranker, &sequences, &queries, num_events_min, texts);
+        let mut scores = products.await?;
+        for score in &mut scores {
+            *score = self.taste_weight * *score + prior;
+        }
         all_finite(scores)
     }
 

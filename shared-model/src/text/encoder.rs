@@ -9,7 +9,7 @@ use super::batch::{BatchLimits, TokenBatch, TokenizedText, plan_batches};
 use super::bert::{BertModel, mean_pool};
 use super::config::BertConfig;
 use super::low_rank::LowRankChange;
-use super::parameters::{NamedTensor, by_name, load};
+use super::parameters::{NamedTensor, by_name, load, store};
 use super::tokenizer::TextTokenizer;
 use super::{TextError, device_error};
 use crate::ids::BlobId;
@@ -80,6 +80,14 @@ impl TextEncoder {
     #[must_use]
     pub fn change(&self) -> Option<&LowRankChange> {
         self.change.as_ref()
+    }
+
+    /// Its weights with the change merged into them, named and laid out as a weights file has them.
+    ///
+    /// # Errors
+    /// The device failed to give a weight back.
+    pub fn to_named(&self) -> Result<Vec<NamedTensor>, TextError> {
+        store(&self.model)
     }
 
     /// The weights as loaded with `change` beside them, which keeps gradients.

@@ -3,6 +3,7 @@
 //! The network is that of `bert`, one text at a time and so without padding. Weights of linear layers have a scale per
 //! output and word embeddings one per word; activations are quantized row by row when they meet weights
 //! (`kernels::int8`). Attention itself, norms and gelu stay in f32. The tests hold the embeddings to burn's by cosine.
+//! Weights come as numbers, or as codes of a packed file (`packed`), which are taken exactly.
 //! Not here: tokenizing, and changes that the server teaches (they are merged before weights come here).
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use super::TextError;
 use super::batch::TokenizedText;
 use super::config::BertConfig;
 use super::encoder::check_tokens;
+use super::packed::{CodedMatrix, PLACES, PackedTensor, WORDS};
 use super::parameters::{NamedTensor, by_name};
 use crate::kernels::elementwise::dot;
 use crate::kernels::{Form, Int8Panels, Int8Rows, Norm, Panels, gelu, softmax};
@@ -45,6 +47,19 @@ struct Linear {
     bias: Vec<f32>,
 }
 
+/// What a linear layer gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Input {
+    /// Queries, keys and values.
+    Projection,
+    /// The output of attention.
+    AttentionOutput,
+    /// The first feed-forward layer.
+    Intermediate,
+    /// The second one.
+    Output,
+}
+
 /// Memory that layers use one after another: outputs wider than hidden states, and outputs as wide as these.
 #[derive(Debug, Default)]
 struct Scratch {
@@ -71,38 +86,59 @@ impl HostTextEncoder {
         tensors: Vec<NamedTensor>,
     ) -> Result<Self, TextError> {
         config.check()?;
-        let mut weights = Weights {
-            form,
-            tensors: by_name(tensors)?,
-            epsilon: config.layer_norm_eps as f32, // what a config holds has a near f32
-        };
+        let tensors = by_name(tensors)?;
+        let mut weights = Named { form, tensors };
         let dim = config.hidden_size;
-        let words = weights.take(
-            "embeddings.word_embeddings.weight",
-            &[config.vocab_size, dim],
-        )?;
+        let words = weights.take(WORDS, &[config.vocab_size, dim])?;
         let words = Int8Rows::new(&words, dim);
-        let len_max = config.max_position_embeddings;
-        let mut places = weights.take("embeddings.position_embeddings.weight", &[len_max, dim])?;
+        let mut places = weights.take(PLACES, &[config.max_position_embeddings, dim])?;
         let types = [config.type_vocab_size, dim];
         let types = weights.take("embeddings.token_type_embeddings.weight", &types)?;
         for place in places.chunks_exact_mut(dim) {
             add(place, &types[..dim]);
         }
-        let norm = weights.norm("embeddings.LayerNorm", dim)?;
+        let encoder = Self::build(&mut weights, config, words, places)?;
+        none_left(weights.tensors)?;
+        Ok(encoder)
+    }
+
+    /// Takes the codes of a packed file.
+    ///
+    /// # Errors
+    /// A weight is missing, unexpected or of another shape.
+    pub fn from_packed(
+        form: Form,
+        config: BertConfig,
+        tensors: BTreeMap<String, PackedTensor>,
+    ) -> Result<Self, TextError> {
+        config.check()?;
+        let mut weights = Packed { form, tensors };
+        let dim = config.hidden_size;
+        let words = weights.matrix(WORDS, config.vocab_size, dim)?;
+        let words = Int8Rows::from_codes(dim, words.scales(), words.codes);
+        let places = weights.matrix(PLACES, config.max_position_embeddings, dim)?;
+        let encoder = Self::build(&mut weights, config, words, places.values())?;
+        none_left(weights.tensors)?;
+        Ok(encoder)
+    }
+
+    fn build(
+        weights: &mut impl Weights,
+        config: BertConfig,
+        words: Int8Rows,
+        places: Vec<f32>,
+    ) -> Result<Self, TextError> {
+        let norm = weights.norm("embeddings.LayerNorm", &config)?;
         let layers =
-            (0..config.num_hidden_layers).map(|layer| Layer::take(&mut weights, layer, &config));
+            (0..config.num_hidden_layers).map(|layer| Layer::take(weights, layer, &config));
         let layers = layers.collect::<Result<_, _>>()?;
-        match weights.tensors.into_keys().next() {
-            Some(tensor) => Err(TextError::TensorUnexpected { tensor }),
-            None => Ok(Self {
-                config,
-                words,
-                places,
-                norm,
-                layers,
-            }),
-        }
+        Ok(Self {
+            config,
+            words,
+            places,
+            norm,
+            layers,
+        })
     }
 
     /// Width of an embedding.
@@ -122,7 +158,8 @@ impl HostTextEncoder {
         check_tokens(texts, &self.config)?;
         let mut embeddings = Vec::with_capacity(texts.len() * self.dim());
         for (text_idx, text) in texts.iter().enumerate() {
-            let embedding = unit_mean(&self.forward(&text.token_ids), self.dim());
+            let hidden = self.forward(&text.token_ids, |_, _, _| {});
+            let embedding = unit_mean(&hidden, self.dim());
             if embedding.iter().any(|value| !value.is_finite()) {
                 return Err(TextError::EmbeddingNotFinite { text_idx });
             }
@@ -131,8 +168,23 @@ impl HostTextEncoder {
         Ok(embeddings)
     }
 
+    /// Tells what the linear layers get while a text is embedded: layer, which of its inputs, and the rows
+    /// `[token_ids.len(), width]`.
+    ///
+    /// # Errors
+    /// The sequence is too long, or a token unknown.
+    pub fn observe(
+        &self,
+        text: &TokenizedText,
+        tell: impl FnMut(usize, Input, &[f32]),
+    ) -> Result<(), TextError> {
+        check_tokens(std::slice::from_ref(text), &self.config)?;
+        self.forward(&text.token_ids, tell);
+        Ok(())
+    }
+
     /// Hidden states of the last layer, `[token_ids.len(), hidden_size]`.
-    fn forward(&self, token_ids: &[u32]) -> Vec<f32> {
+    fn forward(&self, token_ids: &[u32], mut tell: impl FnMut(usize, Input, &[f32])) -> Vec<f32> {
         let dim = self.dim();
         let mut hidden = self.places[..token_ids.len() * dim].to_vec();
         for (token_id, place) in token_ids.iter().zip(hidden.chunks_exact_mut(dim)) {
@@ -140,15 +192,21 @@ impl HostTextEncoder {
         }
         self.norm.apply(&mut hidden);
         let mut scratch = Scratch::default();
-        for layer in &self.layers {
-            layer.forward(&mut hidden, &mut scratch);
+        for (layer_idx, layer) in self.layers.iter().enumerate() {
+            layer.forward(&mut hidden, &mut scratch, |input, rows| {
+                tell(layer_idx, input, rows);
+            });
         }
         hidden
     }
 }
 
 impl Layer {
-    fn take(weights: &mut Weights, layer: usize, config: &BertConfig) -> Result<Self, TextError> {
+    fn take(
+        weights: &mut impl Weights,
+        layer: usize,
+        config: &BertConfig,
+    ) -> Result<Self, TextError> {
         let (dim, inner_dim) = (config.hidden_size, config.intermediate_size);
         let name = |part: &str| format!("encoder.layer.{layer}.{part}");
         let parts = ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}")));
@@ -156,25 +214,34 @@ impl Layer {
             num_heads: config.num_attention_heads,
             projection: weights.linear(&parts, dim, dim)?,
             attention_output: weights.linear(&[name("attention.output.dense")], dim, dim)?,
-            attention_norm: weights.norm(&name("attention.output.LayerNorm"), dim)?,
+            attention_norm: weights.norm(&name("attention.output.LayerNorm"), config)?,
             intermediate: weights.linear(&[name("intermediate.dense")], dim, inner_dim)?,
             output: weights.linear(&[name("output.dense")], inner_dim, dim)?,
-            output_norm: weights.norm(&name("output.LayerNorm"), dim)?,
+            output_norm: weights.norm(&name("output.LayerNorm"), config)?,
         })
     }
 
     /// # Shapes
     /// `hidden`: `[len, hidden_size]`, in place.
-    fn forward(&self, hidden: &mut [f32], scratch: &mut Scratch) {
+    fn forward(
+        &self,
+        hidden: &mut [f32],
+        scratch: &mut Scratch,
+        mut tell: impl FnMut(Input, &[f32]),
+    ) {
         let Scratch { wide, narrow } = scratch;
+        tell(Input::Projection, hidden);
         self.projection.forward(hidden, wide);
         let mixed = self.attention(wide);
+        tell(Input::AttentionOutput, &mixed);
         self.attention_output.forward(&mixed, narrow);
         add(hidden, narrow);
         self.attention_norm.apply(hidden);
 
+        tell(Input::Intermediate, hidden);
         self.intermediate.forward(hidden, wide);
         gelu(wide);
+        tell(Input::Output, wide);
         self.output.forward(wide, narrow);
         add(hidden, narrow);
         self.output_norm.apply(hidden);
@@ -220,19 +287,44 @@ impl Linear {
     }
 }
 
-/// Tensors by name, each to be taken once.
-struct Weights {
-    form: Form,
-    tensors: BTreeMap<String, NamedTensor>,
-    epsilon: f32,
+/// Where a network's weights come from, each to be taken once.
+trait Weights {
+    /// # Errors
+    /// There is no such vector, or it has another length.
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, TextError>;
+
+    /// Linear layers of the same input, their outputs side by side.
+    ///
+    /// # Errors
+    /// One of them is missing or of another shape.
+    fn linear(&mut self, names: &[String], d_in: usize, d_out: usize) -> Result<Linear, TextError>;
+
+    fn norm(&mut self, name: &str, config: &BertConfig) -> Result<Norm, TextError> {
+        Ok(Norm {
+            gamma: self.vector(&format!("{name}.weight"), config.hidden_size)?,
+            beta: self.vector(&format!("{name}.bias"), config.hidden_size)?,
+            epsilon: config.layer_norm_eps as f32, // what a config holds has a near f32
+        })
+    }
+
+    fn biases(&mut self, names: &[String], d_out: usize) -> Result<Vec<f32>, TextError> {
+        let mut biases = Vec::new();
+        for name in names {
+            biases.extend(self.vector(&format!("{name}.bias"), d_out)?);
+        }
+        Ok(biases)
+    }
 }
 
-impl Weights {
+/// Numbers of a weights file.
+struct Named {
+    form: Form,
+    tensors: BTreeMap<String, NamedTensor>,
+}
+
+impl Named {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TextError> {
-        let Some(tensor) = self.tensors.remove(name) else {
-            let tensor = name.to_owned();
-            return Err(TextError::TensorMissing { tensor });
-        };
+        let tensor = take_named(&mut self.tensors, name)?;
         if tensor.shape != shape {
             return Err(TextError::ShapeMismatch {
                 tensor: tensor.name,
@@ -242,25 +334,75 @@ impl Weights {
         }
         Ok(tensor.values)
     }
+}
 
-    /// Linear layers of the same input, their outputs side by side.
-    fn linear(&mut self, names: &[String], d_in: usize, d_out: usize) -> Result<Linear, TextError> {
-        let (mut parts, mut bias) = (Vec::new(), Vec::new());
-        for name in names {
-            parts.push(self.take(&format!("{name}.weight"), &[d_out, d_in])?);
-            bias.extend(self.take(&format!("{name}.bias"), &[d_out])?);
-        }
-        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
-        let weights = Int8Panels::new(self.form, d_in, &parts);
-        Ok(Linear { weights, bias })
+impl Weights for Named {
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, TextError> {
+        self.take(name, &[len])
     }
 
-    fn norm(&mut self, name: &str, dim: usize) -> Result<Norm, TextError> {
-        Ok(Norm {
-            gamma: self.take(&format!("{name}.weight"), &[dim])?,
-            beta: self.take(&format!("{name}.bias"), &[dim])?,
-            epsilon: self.epsilon,
+    fn linear(&mut self, names: &[String], d_in: usize, d_out: usize) -> Result<Linear, TextError> {
+        let mut parts = Vec::new();
+        for name in names {
+            parts.push(self.take(&format!("{name}.weight"), &[d_out, d_in])?);
+        }
+        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        Ok(Linear {
+            weights: Int8Panels::new(self.form, d_in, &parts),
+            bias: self.biases(names, d_out)?,
         })
+    }
+}
+
+/// Codes of a packed file.
+struct Packed {
+    form: Form,
+    tensors: BTreeMap<String, PackedTensor>,
+}
+
+impl Packed {
+    fn matrix(
+        &mut self,
+        name: &str,
+        num_rows: usize,
+        num_cols: usize,
+    ) -> Result<CodedMatrix, TextError> {
+        take_named(&mut self.tensors, name)?.into_matrix(name, num_rows, num_cols)
+    }
+}
+
+impl Weights for Packed {
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, TextError> {
+        take_named(&mut self.tensors, name)?.into_vector(name, len)
+    }
+
+    fn linear(&mut self, names: &[String], d_in: usize, d_out: usize) -> Result<Linear, TextError> {
+        let mut parts = Vec::new();
+        for name in names {
+            parts.push(self.matrix(&format!("{name}.weight"), d_out, d_in)?);
+        }
+        let parts = parts
+            .iter()
+            .map(|part| (part.codes.as_slice(), part.scales()));
+        Ok(Linear {
+            weights: Int8Panels::from_codes(self.form, d_in, &parts.collect::<Vec<_>>()),
+            bias: self.biases(names, d_out)?,
+        })
+    }
+}
+
+fn take_named<T>(tensors: &mut BTreeMap<String, T>, name: &str) -> Result<T, TextError> {
+    tensors
+        .remove(name)
+        .ok_or_else(|| TextError::TensorMissing {
+            tensor: name.to_owned(),
+        })
+}
+
+fn none_left<T>(tensors: BTreeMap<String, T>) -> Result<(), TextError> {
+    match tensors.into_keys().next() {
+        Some(tensor) => Err(TextError::TensorUnexpected { tensor }),
+        None => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Two encoders stand behind [`AnyTextEncoder`]: a BERT-family network with pretrained weights
 //! (`config`, `tokenizer`, `batch` → `bert` ← `parameters`; `encoder` puts them together) and
 //! `small`, which hashes words and needs no weights. Both run on the server and in the page.
-//! `host` is the same network in int8 for the page's CPU.
+//! `host` is the same network in int8 for the page's CPU, `packed` the file that brings it there.
 //! `low_rank` is what the server teaches the pretrained one.
 //! `cross_encoder` reads two texts together (`pairs`) and says how well they go together; it runs on the server.
 //! Not here: reading or downloading files and caching rows (the server's `text_source`), and the
@@ -20,6 +20,7 @@ pub mod parameters;
 pub mod encoder;
 pub mod host;
 pub mod low_rank;
+pub mod packed;
 pub mod small;
 
 pub mod cross_encoder;
@@ -34,6 +35,7 @@ pub use cross_encoder::{CrossEncoder, CrossEncoderConfig};
 pub use encoder::{BertTextEncoder, TextEncoder};
 pub use host::HostTextEncoder;
 pub use low_rank::LowRankChange;
+pub use packed::{PackedEncoder, PackedReader};
 pub use pairs::PairTokenizer;
 pub use parameters::NamedTensor;
 pub use small::SmallTextEncoder;
@@ -120,6 +122,12 @@ pub enum TextError {
     TensorNotFinite {
         /// Its name in the weights file.
         tensor: String,
+    },
+    /// A file that a page downloads is damaged.
+    #[error("packed text encoder is not readable: {reason}")]
+    Packed {
+        /// What is wrong with it.
+        reason: String,
     },
     /// The tokenizer failed on a text.
     #[error("text cannot be tokenized: {reason}")]

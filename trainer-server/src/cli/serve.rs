@@ -25,6 +25,7 @@ use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
 use crate::publish::{PublishError, Publisher, StoreLimits};
 use crate::reserve::Reserve;
 use crate::rollout::RolloutState;
+use crate::text_pack::keeper::{self, TextPacks};
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
 
@@ -130,6 +131,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         );
     }
     let reports = Reports::default();
+    let text_packs = TextPacks::default();
     let trainer = trainer::start(TrainerParts {
         config: Arc::clone(&config),
         log: log.clone(),
@@ -148,6 +150,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         recommender: trainer.recommender(),
         ledger,
         reports,
+        text_packs,
         operator: Some(trainer.operator()),
         clock: now_millis,
         stopping,
@@ -235,6 +238,13 @@ async fn serve(
         state.publisher.clone(),
         state.ledger.clone(),
         key_poll,
+        state.stopping.clone(),
+    ));
+    parts.spawn(keeper::keep(
+        state.text_packs.clone(),
+        Arc::clone(&state.config),
+        state.catalogue.clone(),
+        state.publisher.clone(),
         state.stopping.clone(),
     ));
     println!("freshet listens on http://{address}");

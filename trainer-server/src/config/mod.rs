@@ -337,6 +337,7 @@ pub struct PublishConfig {
     pub compose_states_bytes_max: usize,
     pub composed_bytes_max: u64,
     pub handed_out_grace_secs: u64,
+    pub text_bytes_max: usize,
 }
 
 /// `[gate]`.

@@ -21,7 +21,10 @@ pub(super) async fn get(
             "a blob is named by 64 lower-case hexadecimal digits",
         ));
     };
-    let bytes = read(&state, id).await?;
+    let bytes = match state.text_packs.file(id) {
+        Some(bytes) => bytes,
+        None => read(&state, id).await?,
+    };
     let etag = format!("\"{id}\"");
     let cache = [
         (header::ETAG, etag.as_str()),

@@ -39,6 +39,7 @@ use crate::event_log::EventLog;
 use crate::ledger::Ledger;
 use crate::publish::Publisher;
 use crate::rollout::Operator;
+use crate::text_pack::keeper::TextPacks;
 pub use counters::IngestCounters;
 pub use explain::ExplainOrder;
 pub use explore::ExploreResponse;
@@ -46,7 +47,7 @@ pub use problem::{Problem, ProblemError};
 pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
 
 /// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 17] = [
+pub const ROUTES: [(&str, &[&str]); 18] = [
     ("/v1/events", &["post"]),
     ("/v1/items", &["put", "delete"]),
     ("/v1/recommend", &["post"]),
@@ -57,6 +58,7 @@ pub const ROUTES: [(&str, &[&str]); 17] = [
     ("/v1/models/{model}/plan", &["get"]),
     ("/v1/models/{model}/watch", &["get"]),
     ("/v1/models/{model}/keys", &["get"]),
+    ("/v1/models/{model}/text-encoder", &["get"]),
     ("/v1/models/{model}/reports", &["post"]),
     ("/v1/blobs/{hash}", &["get"]),
     ("/v1/status", &["get"]),
@@ -97,6 +99,8 @@ pub struct AppParts {
     pub ledger: Ledger,
     /// What pages say of versions.
     pub reports: Reports,
+    /// What pages embed texts with.
+    pub text_packs: TextPacks,
     /// Who takes orders about versions, where there is a trainer.
     pub operator: Option<Operator>,
     /// Milliseconds since 1970-01-01 UTC.
@@ -136,6 +140,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models/{model}/plan", get(models::plan))
         .route("/v1/models/{model}/watch", get(models::watch))
         .route("/v1/models/{model}/keys", get(models::keys))
+        .route("/v1/models/{model}/text-encoder", get(models::text_encoder))
         .route("/v1/models/{model}/reports", post(models::report))
         .route("/v1/blobs/{hash}", get(blobs::get))
         .route("/v1/status", get(ops::status))

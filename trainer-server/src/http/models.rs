@@ -12,7 +12,9 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use shared_model::edge::report::{FaultReport, REPORT_BYTES_MAX};
 use shared_model::ids::Version;
-use shared_model::manifest::{Channel, KeyList, NUM_BUCKETS, UpdatePlan};
+use shared_model::manifest::{
+    Channel, FORMAT_VERSION, KeyList, NUM_BUCKETS, TextEncoderNote, UpdatePlan,
+};
 use tokio_stream::wrappers::WatchStream;
 
 use super::body::JsonBytes;
@@ -122,6 +124,57 @@ pub(super) async fn keys(
 ) -> Result<Json<KeyList>, Problem> {
     check_model(&state, &model)?;
     Ok(Json(state.publisher.keyring().key_list()))
+}
+
+#[derive(Deserialize)]
+pub(super) struct GenerationQuery {
+    generation: Option<String>,
+}
+
+/// What a page embeds texts with, signed: `?generation=` is the one of the version that it ranks with.
+pub(super) async fn text_encoder(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+    Query(query): Query<GenerationQuery>,
+) -> Result<Response, Problem> {
+    check_model(&state, &model)?;
+    let generation = query
+        .generation
+        .as_deref()
+        .and_then(|text| text.parse::<u32>().ok()); // none is no number
+    let expected = "expected the number of a generation of the text encoder";
+    let generation = generation.ok_or_else(|| Problem::invalid_query("generation", expected))?;
+    if state.config.publish.text_bytes_max == 0 {
+        return Err(Problem::not_found(
+            "`publish.text_bytes_max` is 0: pages are given no text encoder",
+        ));
+    }
+    let Some(pack) = state.text_packs.of(generation) else {
+        return Err(Problem::not_ready(
+            "the text encoder of this generation is being packed, or is no longer kept",
+        ));
+    };
+    let Some(kind) = pack.kind() else {
+        return Err(Problem::not_found(
+            "the text encoder of this generation cannot be packed",
+        ));
+    };
+    let keyring = state.publisher.keyring();
+    let key = keyring.signer((state.clock)()).map_err(|error| {
+        tracing::error!(%error, "the text encoder cannot be signed");
+        Problem::internal()
+    })?;
+    let note = TextEncoderNote {
+        format_version: FORMAT_VERSION,
+        model,
+        encoder_generation: generation,
+        text_encoder: kind,
+    };
+    let headers = [
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_TYPE, "application/json"),
+    ];
+    Ok((headers, note.sign(key)).into_response())
 }
 
 /// A page could not take a version. What is not of this server's versions is counted nowhere.

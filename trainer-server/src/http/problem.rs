@@ -90,6 +90,13 @@ impl Problem {
         problem
     }
 
+    pub(super) fn not_ready(detail: impl Into<String>) -> Self {
+        let (kind, title) = ("/problems/not-ready", "Not ready");
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail);
+        problem.retry_after_secs = Some(2);
+        problem
+    }
+
     pub(super) fn malformed_body(error: BodyError) -> Self {
         let (kind, title) = ("/problems/malformed-body", "Malformed body");
         let detail = match error.pointer.as_str() {

@@ -266,6 +266,7 @@ impl Recommender for Serving {
             | EngineError::NoModel
             | EngineError::Score(_)
             | EngineError::TooLong { .. }
+            | EngineError::TextWidth { .. }
             | EngineError::SelfTest { .. }
             | EngineError::SelfTestItem { .. }) => RecommendError::Failed(error.to_string()),
         })

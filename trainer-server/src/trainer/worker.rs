@@ -11,6 +11,8 @@ mod skipped;
 mod texts;
 mod watch;
 
+pub(crate) use texts::encoder_of;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};

@@ -24,6 +24,7 @@ use trainer_server::http::{
 };
 use trainer_server::ledger::Ledger;
 use trainer_server::publish::{NewVersion, Publisher};
+use trainer_server::text_pack::keeper::TextPacks;
 
 /// What the server's clock shows.
 pub(crate) const NOW_MILLIS: i64 = 1_800_000_000_000;
@@ -134,6 +135,7 @@ impl TestServer {
             recommender: Arc::new(ByLength),
             ledger: ledger.clone(),
             reports: Reports::default(),
+            text_packs: TextPacks::default(),
             operator: None,
             clock: || NOW_MILLIS,
             stopping: stopping.clone(),

@@ -46,7 +46,6 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
     // Others on the machine make all sides slower, and not alike; the file says so.
     let load_average = fs::read_to_string("/proc/loadavg").unwrap_or_default(); // elsewhere it is not known
     wasm::build_all(workspace, Profile::Wasm, wasm::modules(false))?;
-    wasm::build_all(workspace, Profile::Wasm, &wasm::TEXT)?;
     step("building the example that drives the browser", || {
         let mut command = cargo();
         command.args(["build", "--workspace", "--example", "edge_speed"]);

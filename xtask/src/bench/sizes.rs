@@ -15,7 +15,12 @@ const BROTLI_QUALITY: i32 = 11;
 const BROTLI_WINDOW_BITS: i32 = 24;
 
 /// Most bytes of a published module, its glue and the package's scripts together, in brotli.
-const BUDGETS: [(&str, usize); 2] = [("freshet_cpu", 350_000), ("freshet_webgpu", 1_500_000)];
+const BUDGETS: [(&str, usize); 4] = [
+    ("freshet_cpu", 350_000),
+    ("freshet_webgpu", 1_500_000),
+    ("freshet_text", 500_000),
+    ("freshet_text_relaxed", 500_000),
+];
 /// The quick profile of tests and demo has no link-time optimisation, without which the CPU module is a quarter larger.
 const QUICK_PROFILE_PERCENT: usize = 125;
 
@@ -134,7 +139,8 @@ impl Size {
 fn package_js_bytes(workspace: &Workspace, module: Module) -> anyhow::Result<Vec<u8>> {
     let entries: &[&str] = match module.out_name {
         "freshet_cpu" => &["cpu.js", "worker-cpu.js"],
-        _ => &["index.js", "worker.js"],
+        "freshet_webgpu" => &["index.js", "worker.js"],
+        _ => &["lib/text.js"],
     };
     let npm_dir = workspace.npm_dir();
     let mut waiting: Vec<PathBuf> = entries.iter().map(|name| npm_dir.join(name)).collect();
@@ -153,12 +159,15 @@ fn package_js_bytes(workspace: &Workspace, module: Module) -> anyhow::Result<Vec
 }
 
 /// The scripts of the package that a script names by their place: `'./x.js'` and `'../x.js'`. Modules and their glue,
-/// in `dist`, are weighed by themselves.
+/// in `dist`, are weighed by themselves; what is imported by a call, `import('./x.js')`, is loaded when it is wanted.
 fn imported(script: &str, path: &Path) -> Vec<PathBuf> {
     let folder = path.parent().unwrap_or(path);
-    let names = script.split('\'').filter(|text| {
+    let texts: Vec<&str> = script.split('\'').collect();
+    let names = texts.windows(2).filter_map(|pair| {
+        let &[before, text] = pair else { return None };
         let is_place = text.starts_with("./") || text.starts_with("../");
-        is_place && text.ends_with(".js") && !text.contains("dist/")
+        let is_script = is_place && text.ends_with(".js") && !text.contains("dist/");
+        (is_script && !before.ends_with("import(")).then_some(text)
     });
     let place = |name: &str| match name.strip_prefix("../") {
         Some(rest) => folder.parent().unwrap_or(folder).join(rest),

@@ -271,6 +271,41 @@ impl Taste {
         }
     }
 
+    /// Products of the one query's user vector with vectors made of texts alone.
+    ///
+    /// # Shapes
+    /// `texts`: `[num_items, text_dim]`, row-major → `[num_items]`.
+    pub(super) async fn products_with_new(
+        &self,
+        ranker: &Ranker,
+        sequences: &[Sequence],
+        queries: &[Query],
+        num_events_min: usize,
+        texts: &[f32],
+    ) -> Result<Vec<f32>, ScoreError> {
+        let text_dim = ranker.text_dim();
+        let num_items = texts.len() / text_dim.max(1);
+        if num_items == 0 {
+            return Ok(Vec::new());
+        }
+        let id_rows = vec![0.0; num_items * ranker.dim()];
+        match self {
+            Self::Burn(_) => {
+                let users = self.user_vectors(ranker, sequences, queries, num_events_min);
+                let texts = matrix(texts, num_items, text_dim, ranker.device());
+                let content = ranker.content_vectors(Some(texts), None);
+                let vectors = BurnTaste::new(ranker, content, &id_rows).item_vectors;
+                read(users.matmul(vectors.transpose())).await
+            }
+            Self::Host(taste) => {
+                let users = taste.user_rows(sequences, queries, ranker.dim());
+                let content = taste.ranker.content_vectors(Some(texts), None);
+                let vectors = ItemVectors::new(content.as_deref(), &id_rows, ranker.dim());
+                Ok(vectors.products(&users))
+            }
+        }
+    }
+
     /// Vectors of some items, row-major.
     pub(super) async fn item_rows(
         &self,

@@ -1,5 +1,7 @@
 //! Ranges of what merged deltas may cost and how long blobs stay.
 
+use shared_model::text::packed::PACKED_BYTES_MAX;
+
 use super::{ConfigError, in_range, out_of_range};
 use crate::config::PublishConfig;
 
@@ -24,6 +26,11 @@ pub(super) fn check(publish: &PublishConfig) -> Result<(), ConfigError> {
             "publish.composed_bytes_max",
             publish.composed_bytes_max,
             1 << 40,
+        ),
+        (
+            "publish.text_bytes_max",
+            publish.text_bytes_max as u64, // widening
+            PACKED_BYTES_MAX as u64,       // likewise
         ),
     ];
     for (key, actual, most) in counts {

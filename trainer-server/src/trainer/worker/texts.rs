@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use burn::tensor::Device;
 use shared_model::text::AnyTextEncoder;
 
 use super::{TrainerError, Worker};
@@ -12,13 +13,12 @@ use crate::learner::{LearnError, ReleaseTraining};
 use crate::text_source::{self, CachedTextEncoder, EmbeddingCache};
 
 /// The configured encoder behind its cache, as it was when `published` came to be; without the cache a restart
-/// only takes longer. Where a published generation cannot be had, the encoder is as loaded, and restoring says so.
+/// only takes longer.
 pub(super) fn open_encoder(
     config: &Config,
     chosen: &ChosenDevice,
     published: Option<u32>,
 ) -> Result<CachedTextEncoder, TrainerError> {
-    let encoder = text_source::from_config(config, &chosen.device)?;
     let cache = match EmbeddingCache::open(&config.server.data_dir) {
         Ok(cache) => Some(cache),
         Err(error) => {
@@ -26,6 +26,21 @@ pub(super) fn open_encoder(
             None
         }
     };
+    encoder_of(config, &chosen.device, published, cache)
+}
+
+/// The configured encoder as it was when `published` came to be. Where a published generation cannot be had, the encoder
+/// is as loaded, and whoever needs that generation says so.
+///
+/// # Errors
+/// There is no such encoder, or its files are damaged or another's.
+pub(crate) fn encoder_of(
+    config: &Config,
+    device: &Device,
+    published: Option<u32>,
+    cache: Option<EmbeddingCache>,
+) -> Result<CachedTextEncoder, TrainerError> {
+    let encoder = text_source::from_config(config, device)?;
     let encoder = CachedTextEncoder::new(encoder, cache);
     let (Some(generation), Some(bert)) = (published, encoder.as_bert()) else {
         return Ok(encoder);

@@ -1,0 +1,199 @@
+//! The text encoder made small enough for pages: weights rounded to few bits where it hurts least.
+//!
+//! ```text
+//! texts of the catalogue ─► inputs of every linear layer ─► rounding that makes up for itself ─► packed file
+//!                              (moments)                        (rounding)              (shared_model::text::packed)
+//! ```
+//! `budget` finds the steps at which the file has the size that is asked for; `keeper` makes the file of every
+//! generation that pages rank with, keeps it over a restart and hands it out.
+//! Not here: the format of the file and the network that reads it (`shared_model::text`).
+
+mod budget;
+pub mod keeper;
+mod moments;
+mod rounding;
+
+use std::collections::BTreeMap;
+
+use shared_model::text::packed::{
+    self, CodedMatrix, Kind, PLACES, PackedEncoder, PackedTensor, WORDS,
+};
+use shared_model::text::{
+    BertConfig, HostTextEncoder, NamedTensor, TextError, TextTokenizer, TokenizedText,
+};
+
+use budget::Steps;
+use moments::Moments;
+
+/// Texts that are looked at for the inputs of linear layers: more made no difference that could be measured.
+const NUM_CALIBRATION_TEXTS: usize = 256;
+const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
+
+/// An encoder to be packed.
+#[derive(Debug, Clone)]
+pub struct PackSource {
+    /// Sizes of the network.
+    pub config: BertConfig,
+    /// `tokenizer.json` as it is.
+    pub tokenizer_json: Vec<u8>,
+    /// Weights, named and laid out as a weights file has them.
+    pub tensors: Vec<NamedTensor>,
+    /// Tokens read of a text.
+    pub len_max: usize,
+}
+
+/// Why no file could be made.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PackError {
+    /// The encoder is not sound.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Not even the coarsest steps make it so small.
+    #[error(
+        "`publish.text_bytes_max` is {bytes_max}, but this text encoder takes at least {least}"
+    )]
+    TooSmall {
+        /// What was asked for.
+        bytes_max: usize,
+        /// What it takes.
+        least: usize,
+    },
+}
+
+/// A packed file of at most `bytes_max` bytes, rounded for texts like these.
+///
+/// # Errors
+/// The encoder is not sound, or cannot be so small.
+pub fn pack(source: PackSource, texts: &[String], bytes_max: usize) -> Result<Vec<u8>, PackError> {
+    let PackSource {
+        mut config,
+        tokenizer_json,
+        tensors,
+        len_max,
+    } = source;
+    let tokenizer = TextTokenizer::from_bytes(&tokenizer_json, len_max)?;
+    let tokenized = texts.iter().map(|text| tokenizer.tokenize(text));
+    let tokenized = tokenized.collect::<Result<Vec<_>, _>>()?;
+    let moments = {
+        let network = HostTextEncoder::from_named(config.clone(), tensors.clone())?;
+        Moments::of(&network, &spread(&tokenized, NUM_CALIBRATION_TEXTS))?
+    };
+    let is_used = used_tokens(&tokenized, config.vocab_size);
+    config.max_position_embeddings = config.max_position_embeddings.min(len_max);
+    let weights = Weights::new(&config, tensors, is_used)?;
+    let mut steps = Steps::for_budget(&weights, tokenizer_json.len(), bytes_max);
+    loop {
+        let packed = PackedEncoder {
+            config: config.clone(),
+            tokenizer_json: tokenizer_json.clone(),
+            tensors: weights.rounded(&moments, &steps),
+        };
+        let bytes = packed.to_bytes()?;
+        if bytes.len() <= bytes_max {
+            return Ok(bytes);
+        }
+        steps = steps.coarser().ok_or(PackError::TooSmall {
+            bytes_max,
+            least: bytes.len(),
+        })?;
+    }
+}
+
+/// The weights to be rounded, as the file lays them out.
+struct Weights {
+    layout: Vec<(String, Kind)>,
+    values: BTreeMap<String, Vec<f32>>,
+    /// By token: whether the catalogue uses it.
+    is_used: Vec<bool>,
+}
+
+impl Weights {
+    fn new(
+        config: &BertConfig,
+        tensors: Vec<NamedTensor>,
+        is_used: Vec<bool>,
+    ) -> Result<Self, TextError> {
+        let mut values: BTreeMap<String, Vec<f32>> = tensors
+            .into_iter()
+            .map(|tensor| (tensor.name, tensor.values))
+            .collect();
+        let types = values.remove(TOKEN_TYPES);
+        let types = types.ok_or_else(|| TextError::TensorMissing {
+            tensor: TOKEN_TYPES.to_owned(),
+        })?;
+        let dim = config.hidden_size;
+        if let Some(places) = values.get_mut(PLACES) {
+            places.truncate(config.max_position_embeddings * dim);
+            for place in places.chunks_exact_mut(dim) {
+                place
+                    .iter_mut()
+                    .zip(&types)
+                    .for_each(|(value, of_type)| *value += of_type);
+            }
+        }
+        let layout = packed::layout(config);
+        match layout.iter().find(|(name, _)| !values.contains_key(name)) {
+            Some((name, _)) => Err(TextError::TensorMissing {
+                tensor: name.clone(),
+            }),
+            None => Ok(Self {
+                layout,
+                values,
+                is_used,
+            }),
+        }
+    }
+
+    /// Everything with the codes that it has at these steps.
+    fn rounded(&self, moments: &Moments, steps: &Steps) -> BTreeMap<String, PackedTensor> {
+        let rounded = self.layout.iter().map(|(name, kind)| {
+            let values = &self.values[name];
+            let tensor = match *kind {
+                Kind::Vector { .. } => PackedTensor::Vector(values.clone()),
+                Kind::Matrix { num_cols, .. } if name == WORDS => {
+                    PackedTensor::Matrix(self.words(num_cols, steps))
+                }
+                Kind::Matrix { num_cols, .. } => {
+                    let step = steps.of_matrix(name, values);
+                    let codes = match moments.feedback(name) {
+                        Some(feedback) => rounding::with_feedback(values, step, feedback),
+                        None => rounding::nearest(values, step),
+                    };
+                    PackedTensor::Matrix(CodedMatrix::uniform(num_cols, step, codes))
+                }
+            };
+            (name.clone(), tensor)
+        });
+        rounded.collect()
+    }
+
+    /// Words of the catalogue have fine steps, all others coarse ones.
+    fn words(&self, num_cols: usize, steps: &Steps) -> CodedMatrix {
+        let values = &self.values[WORDS];
+        let row_steps = self
+            .is_used
+            .iter()
+            .map(|is_used| u8::from(!is_used))
+            .collect();
+        CodedMatrix::nearest(values, num_cols, steps.of_words(values).to_vec(), row_steps)
+    }
+}
+
+/// As many of the texts, evenly spread.
+fn spread(texts: &[TokenizedText], num_max: usize) -> Vec<&TokenizedText> {
+    let stride = texts.len().div_ceil(num_max).max(1);
+    texts.iter().step_by(stride).collect()
+}
+
+fn used_tokens(texts: &[TokenizedText], vocab_size: usize) -> Vec<bool> {
+    let mut is_used = vec![false; vocab_size];
+    for token_id in texts.iter().flat_map(|text| &text.token_ids) {
+        if let Some(is_used) = is_used.get_mut(*token_id as usize) {
+            *is_used = true;
+        }
+    }
+    is_used
+}
+
+#[cfg(test)]
+mod tests;

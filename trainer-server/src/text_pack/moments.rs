@@ -1,0 +1,215 @@
+//! Second moments of what linear layers get, and how a rounding error of one weight is made up for by others.
+//!
+//! The squared error that rounding `W` to `Ŵ` causes in a layer's output is `tr((Ŵ − W)·H·(Ŵ − W)ᵀ)` with
+//! `H = Σ x·xᵀ` over its inputs. With `H = L·D·Lᵀ`, `L` lower triangular with ones on the diagonal, column `k` is best
+//! rounded after all columns behind it, at `W_k + Σ_{j>k} (W_j − Ŵ_j)·L_jk` (GPTQ, Frantar et al. 2023, in the form of
+//! LDLQ, Chee et al. 2023).
+
+use std::collections::BTreeMap;
+
+use shared_model::text::host::Input;
+use shared_model::text::{HostTextEncoder, TextError, TokenizedText};
+
+/// Added to the diagonal, as a share of its mean: what the texts did not show may still come.
+const DAMPING: f64 = 0.05;
+
+/// Inputs that were told, and what they mean for rounding.
+#[derive(Debug)]
+pub(super) struct Moments {
+    feedback: BTreeMap<(usize, Input), Feedback>,
+}
+
+/// What the columns behind each one tell it.
+#[derive(Debug)]
+pub(super) struct Feedback {
+    /// Row `k` holds `L_jk` for `j = k + 1, …`.
+    rows: Vec<Vec<f32>>,
+}
+
+/// `Σ x·xᵀ`, the lower triangle.
+struct Sum {
+    rows: Vec<Vec<f64>>,
+}
+
+impl Moments {
+    /// Watches a network while it embeds texts.
+    ///
+    /// # Errors
+    /// A text has too many tokens, or an unknown one.
+    pub(super) fn of(
+        network: &HostTextEncoder,
+        texts: &[&TokenizedText],
+    ) -> Result<Self, TextError> {
+        let mut sums: BTreeMap<(usize, Input), Sum> = BTreeMap::new();
+        for text in texts {
+            let num_tokens = text.token_ids.len();
+            network.observe(text, |layer, input, rows| {
+                let dim = rows.len() / num_tokens;
+                let sum = sums.entry((layer, input));
+                let sum = sum.or_insert_with(|| Sum::new(dim));
+                rows.chunks_exact(dim).for_each(|row| sum.add(row));
+            })?;
+        }
+        let feedback = sums.into_iter().map(|(input, sum)| (input, sum.feedback()));
+        Ok(Self {
+            feedback: feedback.collect(),
+        })
+    }
+
+    /// For the weights of a linear layer, by their name; nothing for other weights and where no text was seen.
+    pub(super) fn feedback(&self, name: &str) -> Option<&Feedback> {
+        let (layer, part) = name.strip_prefix("encoder.layer.")?.split_once('.')?;
+        let input = match part.strip_suffix(".weight")? {
+            "attention.self.query" | "attention.self.key" | "attention.self.value" => {
+                Input::Projection
+            }
+            "attention.output.dense" => Input::AttentionOutput,
+            "intermediate.dense" => Input::Intermediate,
+            "output.dense" => Input::Output,
+            _ => return None,
+        };
+        self.feedback.get(&(layer.parse().ok()?, input)) // a layer without a number has no inputs
+    }
+}
+
+impl Feedback {
+    pub(super) fn num_inputs(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// `Σ_{j>k} errors_j·L_jk`.
+    pub(super) fn at(&self, k: usize, errors: &[f32]) -> f32 {
+        dot(&self.rows[k], &errors[k + 1..])
+    }
+}
+
+impl Sum {
+    fn new(dim: usize) -> Self {
+        Self {
+            rows: (1..=dim).map(|len| vec![0.0; len]).collect(),
+        }
+    }
+
+    fn add(&mut self, input: &[f32]) {
+        for (row, x) in self.rows.iter_mut().zip(input) {
+            let x = f64::from(*x);
+            for (sum, y) in row.iter_mut().zip(input) {
+                *sum += x * f64::from(*y);
+            }
+        }
+    }
+
+    /// Decomposes the damped sum.
+    fn feedback(mut self) -> Feedback {
+        let dim = self.rows.len();
+        let diagonal: f64 = self.rows.iter().filter_map(|row| row.last()).sum();
+        let damping = (DAMPING * diagonal / dim as f64).max(f64::MIN_POSITIVE); // sizes are far below 2^52
+        // Cholesky, row by row: H = C·Cᵀ.
+        for i in 0..dim {
+            let (done, rest) = self.rows.split_at_mut(i);
+            let row = &mut rest[0];
+            row[i] += damping;
+            for j in 0..i {
+                let known: f64 = dot(&row[..j], &done[j][..j]);
+                row[j] = (row[j] - known) / done[j][j];
+            }
+            let known: f64 = dot(&row[..i], &row[..i]);
+            row[i] = (row[i] - known).max(damping * f64::EPSILON).sqrt(); // positive but for rounding
+        }
+        let column = |k: usize| {
+            let pivot = self.rows[k][k];
+            let below = self.rows[k + 1..].iter();
+            below.map(|row| (row[k] / pivot) as f32).collect() // a factor needs no more
+        };
+        Feedback {
+            rows: (0..dim).map(column).collect(),
+        }
+    }
+}
+
+/// In eight sums side by side, which the compiler makes vectors of.
+fn dot<T: Copy + Default + std::ops::Mul<Output = T> + std::ops::AddAssign + std::iter::Sum>(
+    a: &[T],
+    b: &[T],
+) -> T {
+    const LANES: usize = 8;
+    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
+    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [T::default(); LANES];
+    for (a, b) in a_lanes.iter().zip(b_lanes) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    for (sum, (a, b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *sum += *a * *b;
+    }
+    sums.into_iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decomposition_is_that_of_the_sum() {
+        let inputs: Vec<Vec<f32>> = (0..30)
+            .map(|row| {
+                (0..11)
+                    .map(|col| ((row * 7 + col * 3) as f32).sin())
+                    .collect()
+            })
+            .collect();
+        let mut sum = Sum::new(11);
+        inputs.iter().for_each(|input| sum.add(input));
+        let diagonal: f64 = (0..11).map(|k| sum.rows[k][k]).sum();
+        let expected = |i: usize, j: usize| {
+            let product = inputs.iter().map(|x| f64::from(x[i]) * f64::from(x[j]));
+            product.sum::<f64>()
+                + if i == j {
+                    DAMPING * diagonal / 11.0
+                } else {
+                    0.0
+                }
+        };
+        let feedback = sum.feedback();
+        let l = |i: usize, k: usize| match i.cmp(&k) {
+            std::cmp::Ordering::Less => 0.0,
+            std::cmp::Ordering::Equal => 1.0,
+            std::cmp::Ordering::Greater => f64::from(feedback.rows[k][i - k - 1]),
+        };
+        // D follows from the diagonal, H_ii = Σ_k L_ik²·D_k; the rest must then be right.
+        let mut d = [0.0; 11];
+        for i in 0..11 {
+            d[i] = expected(i, i) - (0..i).map(|k| l(i, k).powi(2) * d[k]).sum::<f64>();
+        }
+        for i in 0..11 {
+            for j in 0..i {
+                let actual: f64 = (0..=j).map(|k| l(i, k) * d[k] * l(j, k)).sum();
+                assert!((actual - expected(i, j)).abs() < 1e-3, "{i} {j}: {actual}");
+            }
+        }
+    }
+
+    #[test]
+    fn inputs_belong_to_layers_by_name() {
+        let mut sum = Sum::new(2);
+        sum.add(&[1.0, 2.0]);
+        let moments = Moments {
+            feedback: [((1, Input::Projection), sum.feedback())].into(),
+        };
+        assert!(
+            moments
+                .feedback("encoder.layer.1.attention.self.key.weight")
+                .is_some()
+        );
+        for other in [
+            "encoder.layer.0.attention.self.key.weight",
+            "encoder.layer.1.output.dense.weight",
+            "encoder.layer.1.attention.self.key.bias",
+            "embeddings.word_embeddings.weight",
+        ] {
+            assert!(moments.feedback(other).is_none(), "{other}");
+        }
+    }
+}
