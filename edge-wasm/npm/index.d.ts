@@ -171,8 +171,8 @@ export declare class Freshet {
     /** Everything kept, for JSON. */
     export(): ExportedHistory;
     /**
-     * Adds what `export` gave, without what is there already; answers with how many events were new.
-     * The newest 200 are kept.
+     * Adds what `export` gave, without what is there already. The newest 200 are kept; answers with how many of them
+     * are new.
      * @throws {FreshetError} `invalid_option`, naming what is malformed; nothing is added then
      */
     import(exported: ExportedHistory): number;

@@ -48,7 +48,7 @@ export interface ConnectOptions {
 }
 
 export interface RankOptions {
-  /** Events of the visitor, oldest first. Default: the kept history. */
+  /** Events of the visitor, oldest first, at most 10,000. Default: the kept history. */
   history?: HistoryEvent[];
   /** Ids of the items to rank; unknown and unavailable ones are left out. Default: the whole catalogue. */
   candidates?: string[];
@@ -288,7 +288,7 @@ export type EventKind =
 export interface HistoryEvent {
   itemId: string;
   kind: EventKind;
-  /** Milliseconds since 1970. */
+  /** Whole milliseconds since 1970. */
   occurredAt: number;
 }
 
@@ -304,8 +304,9 @@ export interface ExportedHistory {
 
 export interface FeedbackEvent {
   kind: EventKind;
+  /** At most 128 bytes of UTF-8, without control characters. */
   itemId: string;
-  /** Default: now. */
+  /** Milliseconds since 1970, rounded. Default: now. */
   occurredAt?: number;
   /** Grade, share watched or amount. */
   value?: number;

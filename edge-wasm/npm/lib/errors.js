@@ -1,5 +1,7 @@
 //! The one error type of the package: a stable `code` for programs, a sentence for people.
 
+const SHOWN_CHARS_MAX = 60;
+
 /** An error with a stable `code`; see `FreshetErrorCode` in `index.d.ts`. */
 export class FreshetError extends Error {
   /**
@@ -28,9 +30,17 @@ export function toFreshetError(thrown, code = 'internal') {
   return new FreshetError(ownCode, message, { cause: thrown, fault: thrown?.fault, version: thrown?.version });
 }
 
-/** An option that cannot be taken. @param {string} field @param {string} expected */
-export function invalid(field, expected) {
-  return new FreshetError('invalid_option', `The option "${field}" has to be ${expected}.`);
+/** An option that cannot be taken. @param {string} field @param {string} expected @param {unknown} actual */
+export function invalid(field, expected, actual) {
+  return new FreshetError('invalid_option', `The option "${field}" has to be ${expected}; it is ${shown(actual)}.`);
+}
+
+/** A value of any kind and length, in a few words. */
+function shown(value) {
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (typeof value === 'function' || (typeof value === 'object' && value !== null)) return `of type ${typeof value}`;
+  const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
+  return text.length <= SHOWN_CHARS_MAX ? text : `${text.slice(0, SHOWN_CHARS_MAX)}… of ${String(value).length} characters`;
 }
 
 /** Throws if `signal` was aborted. @param {AbortSignal | undefined} signal */

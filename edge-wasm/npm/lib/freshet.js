@@ -7,7 +7,8 @@ import { forgetUserId, randomId, readLocal, resolveConsent, userId, writeLocal }
 import { Emitter } from './emitter.js';
 import { FreshetError, abortError, abortable, invalid, throwIfAborted, toFreshetError } from './errors.js';
 import { FeedbackQueue } from './feedback.js';
-import { History, isEventKind, isHistoryEvent } from './history.js';
+import { History, checkHistory, checkHistoryEvent } from './history.js';
+import { ID_OF_ITEM, checkIds, isId } from './ids.js';
 import { EngineLink } from './link.js';
 import { checkedOptions } from './options.js';
 import {
@@ -17,7 +18,6 @@ import {
   explorationOf,
   foundOf,
   isBetween,
-  isListOfIds,
   newItemsOf,
   newRankingOf,
   rankingOf,
@@ -49,6 +49,8 @@ export class Freshet {
   /** @type {Promise<Freshet>} */
   #ready;
   #end = new AbortController();
+  /** Counts the calls of `pin` and `unpin`: the newest decides. */
+  #holdTurn = 0;
   /** Ids of the live version, for filters; items are only ever added. @type {string[]} */
   #itemIds = [];
   #isOnline = false;
@@ -125,9 +127,11 @@ export class Freshet {
     throwIfAborted(signal);
     const rank = async () => {
       const { candidates, refused } = await this.#eligible(options, rules);
-      const allowed = refused.length === 0 ? rules : { ...rules, exclude: [...(rules.exclude ?? []), ...refused] };
-      const call = { history, candidates, k, excludeSeen, rules: allowed, diversity, exploration, nowMillis };
-      return rankingOf(await this.#call('rank', call));
+      const call = { history, candidates, k, excludeSeen, rules, diversity, exploration, nowMillis };
+      if (refused.size === 0) return rankingOf(await this.#call('rank', call));
+      const require = rules.require.filter(({ itemId }) => !refused.has(itemId));
+      const ranking = rankingOf(await this.#call('rank', { ...call, rules: { ...rules, require } }));
+      return { ...ranking, missing: missingOf(rules, ranking, refused) };
     };
     return abortable(rank(), signal);
   }
@@ -141,9 +145,8 @@ export class Freshet {
   async similar(itemIds, options = {}) {
     const { k = 10, excludeSeen = false, signal } = options;
     const asked = [itemIds].flat();
-    if (asked.length === 0 || !isListOfIds(asked, SIMILAR_TO_MAX)) {
-      throw invalid('itemIds', `the id of an item, or a list of 1 to ${SIMILAR_TO_MAX}`);
-    }
+    if (asked.length === 0) throw invalid('itemIds', `the id of an item, or a list of 1 to ${SIMILAR_TO_MAX}`, itemIds);
+    checkIds('itemIds', asked, SIMILAR_TO_MAX);
     const history = excludeSeen ? this.#wireHistory(options.history) : [];
     checkCount(k);
     checkEligible(options);
@@ -164,7 +167,7 @@ export class Freshet {
   async search(text, options = {}) {
     const { k = 10, personal = 0, excludeSeen = false, signal, nowMillis = Date.now() } = options;
     checkText('text', text);
-    if (!isBetween(personal, 0, 1)) throw invalid('personal', 'a number from 0 to 1');
+    if (!isBetween(personal, 0, 1)) throw invalid('personal', 'a number from 0 to 1', personal);
     const history = this.#wireHistory(options.history);
     checkCount(k);
     checkEligible(options);
@@ -206,7 +209,7 @@ export class Freshet {
   async explain(itemId, options = {}) {
     const { k = 10, signal, nowMillis = Date.now() } = options;
     const history = this.#wireHistory(options.history);
-    if (typeof itemId !== 'string' || itemId === '') throw invalid('itemId', 'the id of an item');
+    if (!isId(itemId)) throw invalid('itemId', ID_OF_ITEM, itemId);
     checkCount(k);
     throwIfAborted(signal);
     const call = this.#call('explain', { history, itemId, k, nowMillis });
@@ -231,14 +234,13 @@ export class Freshet {
   feedback(kindOrEvent, itemId, more = {}) {
     if (this.#isDisposed) throw disposedError();
     const event = typeof kindOrEvent === 'string' ? { ...more, kind: kindOrEvent, itemId } : { ...kindOrEvent };
-    if (!isEventKind(event.kind)) throw invalid('kind', 'a known kind of event');
-    if (typeof event.itemId !== 'string' || event.itemId === '') throw invalid('itemId', 'the id of an item');
-    const occurredAt = event.occurredAt ?? Date.now();
-    if (!Number.isFinite(occurredAt)) throw invalid('occurredAt', 'milliseconds since 1970');
+    event.occurredAt ??= Date.now();
+    if (typeof event.occurredAt === 'number') event.occurredAt = Math.round(event.occurredAt); // finer clocks are welcome
+    checkHistoryEvent(event);
     const eventId = event.eventId ?? randomId();
-    this.#history.add({ itemId: event.itemId, kind: event.kind, occurredAt });
+    this.#history.add(event);
     if (this.#consent === 'denied') return { eventId, delivered: Promise.resolve({ status: 'withheld' }) };
-    const wire = wireEvent({ ...event, occurredAt, eventId }, this.#userId(), this.#version?.version);
+    const wire = wireEvent({ ...event, eventId }, this.#userId(), this.#version?.version);
     return { eventId, delivered: this.#queue.add(wire) };
   }
 
@@ -260,8 +262,10 @@ export class Freshet {
    */
   async pin({ signal } = {}) {
     throwIfAborted(signal);
+    const turn = this.#nextHoldTurn();
     const pinned = this.#call('pin').then((version) => {
-      this.#link.configure({ isPinned: true }); // an engine that replaces this one is pinned too
+      // An engine that replaces this one is pinned too, unless the page has thought better of it.
+      if (turn === this.#holdTurn) this.#link.configure({ isPinned: true });
       return version;
     });
     return abortable(pinned, signal);
@@ -273,6 +277,7 @@ export class Freshet {
    */
   async unpin({ signal } = {}) {
     throwIfAborted(signal);
+    this.#nextHoldTurn();
     this.#link?.configure({ isPinned: false });
     await abortable(this.#call('unpin'), signal);
   }
@@ -480,16 +485,16 @@ export class Freshet {
   /** The history given, else the kept one, as the engine takes it. */
   #wireHistory(given) {
     const history = given ?? this.#history.read();
-    if (!Array.isArray(history) || !history.every(isHistoryEvent)) throw invalid('history', 'a list of history events');
+    checkHistory('history', history);
     return history.map(({ itemId, kind, occurredAt }) => ({ item_id: itemId, kind, occurred_at: occurredAt }));
   }
 
   /** Candidates that the page's filter lets through, and what of the required it does not. */
   async #eligible({ candidates, filter }, { require = [] } = {}) {
-    if (!filter) return { candidates, refused: [] };
+    if (!filter) return { candidates, refused: new Set() };
     const itemIds = candidates ?? (await this.#liveItemIds());
     const refused = require.map(({ itemId }) => itemId).filter((itemId) => !filter(itemId));
-    return { candidates: itemIds.filter((itemId) => filter(itemId)), refused };
+    return { candidates: itemIds.filter((itemId) => filter(itemId)), refused: new Set(refused) };
   }
 
   async #liveItemIds() {
@@ -510,6 +515,11 @@ export class Freshet {
     return this.#link.call(method, ...args);
   }
 
+  #nextHoldTurn() {
+    this.#holdTurn += 1;
+    return this.#holdTurn;
+  }
+
   #userId() {
     this.#memoryUserId ??= this.#options.userId ?? userId();
     return this.#memoryUserId;
@@ -520,15 +530,20 @@ function disposedError() {
   return new FreshetError('disposed', 'This Freshet was disposed.');
 }
 
+/** Required items that are not in a list, in the order of the rules: those that the page's filter refused, and others. */
+function missingOf({ require }, { missing }, refused) {
+  const unplaced = new Set(missing);
+  const itemIds = require.map(({ itemId }) => itemId);
+  return itemIds.filter((itemId) => refused.has(itemId) || unplaced.has(itemId));
+}
+
 function checkCount(k) {
-  if (!Number.isInteger(k) || k < 0) throw invalid('k', 'a whole number from 0');
+  if (!Number.isSafeInteger(k) || k < 0) throw invalid('k', 'a whole number from 0', k);
 }
 
 function checkEligible({ candidates, filter }) {
-  if (candidates !== undefined && !isListOfIds(candidates, CANDIDATES_MAX)) {
-    throw invalid('candidates', `a list of at most ${CANDIDATES_MAX} item ids`);
-  }
-  if (filter !== undefined && typeof filter !== 'function') throw invalid('filter', 'a function of an item id');
+  if (candidates !== undefined) checkIds('candidates', candidates, CANDIDATES_MAX);
+  if (filter !== undefined && typeof filter !== 'function') throw invalid('filter', 'a function of an item id', filter);
 }
 
 /** The wire form; fields that are not there are left out. */
@@ -539,7 +554,7 @@ function wireEvent(event, user_id, liveVersion) {
     kind,
     user_id,
     item_id: itemId,
-    occurred_at: Math.round(occurredAt),
+    occurred_at: occurredAt,
     value,
     model_version: event.modelVersion ?? liveVersion ?? undefined,
     impression_id: impressionId,

@@ -2,13 +2,14 @@
 
 import { readLocal, writeLocal } from './consent.js';
 import { invalid } from './errors.js';
+import { ID_OF_ITEM, isId } from './ids.js';
 
 /** More than any model attends to. */
 const EVENTS_MAX = 200;
 const EXPORT_FORMAT = 'freshet-history';
 const EXPORT_FORMAT_VERSION = 1;
-/** What is brought in may come from anywhere. */
-const IMPORT_EVENTS_MAX = 10_000;
+/** Of a history that is brought in or ranked for; as in the engine. */
+const GIVEN_EVENTS_MAX = 10_000;
 const KINDS = new Set(['impression', 'view', 'click', 'add_to_cart', 'purchase', 'like', 'dislike', 'rating', 'skip', 'watch']);
 
 export class History {
@@ -59,28 +60,30 @@ export class History {
   /**
    * Adds what `export` gave, here or on another device. An event that is there already is not added again.
    * @param {import('../index.d.ts').ExportedHistory} exported
-   * @returns {number} how many events were added
+   * @returns {number} how many events of it were new and are among those kept
    */
   import(exported) {
     const { format, formatVersion, events } = exported ?? {};
-    if (format !== EXPORT_FORMAT) throw invalid('history.format', `"${EXPORT_FORMAT}"`);
-    if (formatVersion !== EXPORT_FORMAT_VERSION) throw invalid('history.formatVersion', String(EXPORT_FORMAT_VERSION));
-    if (!Array.isArray(events) || events.length > IMPORT_EVENTS_MAX) {
-      throw invalid('history.events', `a list of at most ${IMPORT_EVENTS_MAX} events`);
+    if (format !== EXPORT_FORMAT) throw invalid('history.format', `"${EXPORT_FORMAT}"`, format);
+    if (formatVersion !== EXPORT_FORMAT_VERSION) {
+      throw invalid('history.formatVersion', String(EXPORT_FORMAT_VERSION), formatVersion);
     }
-    const malformed = events.findIndex((event) => !isHistoryEvent(event) || event.kind === 'impression');
-    if (malformed >= 0) throw invalid(`history.events[${malformed}]`, 'an event that a history keeps');
+    checkHistory('history.events', events);
+    const impression = events.findIndex(({ kind }) => kind === 'impression');
+    if (impression >= 0) throw invalid(`history.events[${impression}].kind`, 'of what a visitor does', 'impression');
     const keyOf = ({ itemId, kind, occurredAt }) => JSON.stringify([itemId, kind, occurredAt]);
     const known = new Map(this.read().map((event) => [keyOf(event), event]));
-    const numBefore = known.size;
+    const added = new Set();
     for (const { itemId, kind, occurredAt } of events) {
       const event = { itemId, kind, occurredAt };
-      if (!known.has(keyOf(event))) known.set(keyOf(event), event);
+      if (known.has(keyOf(event))) continue;
+      known.set(keyOf(event), event);
+      added.add(event);
     }
     const inOrder = [...known.values()].sort((a, b) => a.occurredAt - b.occurredAt);
     this.#events = inOrder.slice(-EVENTS_MAX);
     this.#write();
-    return known.size - numBefore;
+    return this.#events.filter((event) => added.has(event)).length;
   }
 
   /** @param {boolean} isStored */
@@ -101,19 +104,31 @@ function parse(text) {
   if (text === null) return [];
   try {
     const events = JSON.parse(text);
-    return Array.isArray(events) ? events.filter(isHistoryEvent).slice(-EVENTS_MAX) : [];
+    return Array.isArray(events) ? events.filter((event) => !problemOf(event)).slice(-EVENTS_MAX) : [];
   } catch {
     return []; // damaged: start anew
   }
 }
 
-/** @param {any} event */
-export function isHistoryEvent(event) {
-  const hasId = typeof event?.itemId === 'string' && event.itemId !== '';
-  return hasId && KINDS.has(event.kind) && Number.isFinite(event.occurredAt);
+/** Throws if `events` is no list that can be ranked for. @param {string} field @param {any} events */
+export function checkHistory(field, events) {
+  if (!Array.isArray(events) || events.length > GIVEN_EVENTS_MAX) {
+    throw invalid(field, `a list of at most ${GIVEN_EVENTS_MAX} events`, events);
+  }
+  events.forEach((event, idx) => checkHistoryEvent(event, `${field}[${idx}].`));
 }
 
-/** @param {unknown} kind */
-export function isEventKind(kind) {
-  return KINDS.has(kind);
+/** Throws if the engine would not take the event. @param {any} event @param {string} [place] before the field's name */
+export function checkHistoryEvent(event, place = '') {
+  const problem = problemOf(event);
+  if (problem) throw invalid(place + problem.field, problem.expected, problem.actual);
+}
+
+/** What is wrong with an event of a history; `undefined` for nothing. */
+function problemOf(event) {
+  const { itemId, kind, occurredAt } = event ?? {};
+  if (!isId(itemId)) return { field: 'itemId', expected: ID_OF_ITEM, actual: itemId };
+  if (!KINDS.has(kind)) return { field: 'kind', expected: `one of ${[...KINDS].join(', ')}`, actual: kind };
+  if (Number.isSafeInteger(occurredAt)) return undefined;
+  return { field: 'occurredAt', expected: 'whole milliseconds since 1970', actual: occurredAt };
 }

@@ -14,11 +14,11 @@ export function checkedOptions(options, entry) {
     throw new FreshetError('unsupported', 'Freshet.connect works in a browser only.');
   }
   if (typeof WebAssembly === 'undefined') throw new FreshetError('unsupported', 'This browser has no WebAssembly.');
-  if (typeof url !== 'string') throw invalid('url', 'the address of a Freshet server');
-  if (typeof model !== 'string' || model === '') throw invalid('model', 'the name of a model');
-  if (!entry.backends.includes(backend)) throw invalid('backend', `one of ${entry.backends.join(', ')}`);
+  if (typeof url !== 'string') throw invalid('url', 'the address of a Freshet server', url);
+  if (typeof model !== 'string' || model === '') throw invalid('model', 'the name of a model', model);
+  if (!entry.backends.includes(backend)) throw invalid('backend', `one of ${entry.backends.join(', ')}`, backend);
   const base = globalThis.location?.href;
-  if (!URL.canParse(url, base)) throw invalid('url', 'the address of a Freshet server');
+  if (!URL.canParse(url, base)) throw invalid('url', 'the address of a Freshet server', url);
   const absolute = new URL(url, base).href.replace(/\/+$/, '');
   const { worker = true, cache = true, waitForModel = true } = options;
   const assets = absoluteFolder(options.assets, base);
@@ -28,6 +28,6 @@ export function checkedOptions(options, entry) {
 /** The address of a folder, with a slash at its end; nothing for nothing. */
 function absoluteFolder(folder, base) {
   if (folder === undefined) return undefined;
-  if (typeof folder !== 'string' || !URL.canParse(folder, base)) throw invalid('assets', 'the address of a folder');
+  if (typeof folder !== 'string' || !URL.canParse(folder, base)) throw invalid('assets', 'the address of a folder', folder);
   return new URL(folder.endsWith('/') ? folder : `${folder}/`, base).href;
 }

@@ -3,6 +3,7 @@
 //! Not here: scores and draws, which are the engine's (`shared-model`, `edge::engine` and `edge::explore`).
 
 import { invalid } from './errors.js';
+import { ID_OF_ITEM, checkIds, isId } from './ids.js';
 
 const TEMPERATURE_MIN = 0.001;
 const TEMPERATURE_MAX = 1000;
@@ -28,16 +29,16 @@ export function explorationOf(exploration) {
   if (exploration === undefined || exploration === null) return undefined;
   const { temperature, epsilon, pool, seed = randomSeed() } = exploration;
   if ((temperature === undefined) === (epsilon === undefined)) {
-    throw invalid('exploration', 'an object with either temperature or epsilon');
+    throw invalid('exploration', 'an object with either temperature or epsilon', exploration);
   }
   if (temperature !== undefined && !isBetween(temperature, TEMPERATURE_MIN, TEMPERATURE_MAX)) {
-    throw invalid('exploration.temperature', `a number from ${TEMPERATURE_MIN} to ${TEMPERATURE_MAX}`);
+    throw invalid('exploration.temperature', `a number from ${TEMPERATURE_MIN} to ${TEMPERATURE_MAX}`, temperature);
   }
-  if (epsilon !== undefined && !isBetween(epsilon, 0, 1)) throw invalid('exploration.epsilon', 'a number from 0 to 1');
+  if (epsilon !== undefined && !isBetween(epsilon, 0, 1)) throw invalid('exploration.epsilon', 'a number from 0 to 1', epsilon);
   if (pool !== undefined && !(Number.isInteger(pool) && isBetween(pool, 1, POOL_MAX))) {
-    throw invalid('exploration.pool', `a whole number from 1 to ${POOL_MAX}`);
+    throw invalid('exploration.pool', `a whole number from 1 to ${POOL_MAX}`, pool);
   }
-  if (!Number.isSafeInteger(seed) || seed < 0) throw invalid('exploration.seed', 'a whole number from 0');
+  if (!Number.isSafeInteger(seed) || seed < 0) throw invalid('exploration.seed', 'a whole number from 0', seed);
   return { temperature, epsilon, pool, seed };
 }
 
@@ -48,9 +49,9 @@ export function explorationOf(exploration) {
 export function diversityOf(diversity) {
   if (diversity === undefined || diversity === null) return undefined;
   const { lambda, pool } = diversity;
-  if (!isBetween(lambda, 0, 1)) throw invalid('diversity.lambda', 'a number from 0 to 1');
+  if (!isBetween(lambda, 0, 1)) throw invalid('diversity.lambda', 'a number from 0 to 1', lambda);
   if (pool !== undefined && !(Number.isInteger(pool) && isBetween(pool, 1, POOL_MAX))) {
-    throw invalid('diversity.pool', `a whole number from 1 to ${POOL_MAX}`);
+    throw invalid('diversity.pool', `a whole number from 1 to ${POOL_MAX}`, pool);
   }
   return { lambda, pool };
 }
@@ -63,25 +64,29 @@ export function rulesOf(rules) {
   if (rules === undefined || rules === null) return {};
   for (const name of Object.keys(rules)) {
     if (!['boost', 'bury', 'require', 'exclude'].includes(name)) {
-      throw invalid(`rules.${name}`, 'left out: rules are boost, bury, require and exclude');
+      throw invalid(`rules.${name}`, 'left out: rules are boost, bury, require and exclude', rules[name]);
     }
   }
   const boost = pointRulesOf('boost', rules.boost ?? []);
   const bury = pointRulesOf('bury', rules.bury ?? []);
   const exclude = rules.exclude ?? [];
-  if (!isListOfIds(exclude, RULE_ITEMS_MAX)) throw invalid('rules.exclude', 'a list of item ids');
+  checkIds('rules.exclude', exclude, RULE_ITEMS_MAX);
   const numItems = [...boost, ...bury].reduce((sum, { itemIds }) => sum + itemIds.length, exclude.length);
-  if (numItems > RULE_ITEMS_MAX) throw invalid('rules', `at most ${RULE_ITEMS_MAX} ids in boost, bury and exclude together`);
+  if (numItems > RULE_ITEMS_MAX) {
+    throw invalid('rules', `at most ${RULE_ITEMS_MAX} ids in boost, bury and exclude together`, numItems);
+  }
   return { boost, bury, require: requirementsOf(rules.require ?? []), exclude };
 }
 
 function pointRulesOf(name, rules) {
-  if (!Array.isArray(rules) || rules.length > RULES_MAX) throw invalid(`rules.${name}`, `a list of at most ${RULES_MAX} rules`);
+  if (!Array.isArray(rules) || rules.length > RULES_MAX) {
+    throw invalid(`rules.${name}`, `a list of at most ${RULES_MAX} rules`, rules);
+  }
   return rules.map((rule, idx) => {
     const { itemIds, points } = rule ?? {};
-    if (!isListOfIds(itemIds, RULE_ITEMS_MAX)) throw invalid(`rules.${name}[${idx}].itemIds`, 'a list of item ids');
+    checkIds(`rules.${name}[${idx}].itemIds`, itemIds, RULE_ITEMS_MAX);
     if (!isBetween(points, 0, POINTS_MAX) || points === 0) {
-      throw invalid(`rules.${name}[${idx}].points`, `a number above 0, at most ${POINTS_MAX}`);
+      throw invalid(`rules.${name}[${idx}].points`, `a number above 0, at most ${POINTS_MAX}`, points);
     }
     return { itemIds, points };
   });
@@ -89,27 +94,21 @@ function pointRulesOf(name, rules) {
 
 function requirementsOf(require) {
   if (!Array.isArray(require) || require.length > REQUIRED_MAX) {
-    throw invalid('rules.require', `a list of at most ${REQUIRED_MAX} items with their positions`);
+    throw invalid('rules.require', `a list of at most ${REQUIRED_MAX} items with their positions`, require);
   }
   const [itemIds, positions] = [new Set(), new Set()];
   return require.map((requirement, idx) => {
     const { itemId, position } = requirement ?? {};
-    if (!isId(itemId) || itemIds.has(itemId)) throw invalid(`rules.require[${idx}].itemId`, 'the id of an item not required before');
+    if (!isId(itemId)) throw invalid(`rules.require[${idx}].itemId`, ID_OF_ITEM, itemId);
+    if (itemIds.has(itemId)) throw invalid(`rules.require[${idx}].itemId`, 'that of an item not required before', itemId);
     const isPosition = Number.isInteger(position) && isBetween(position, 0, POSITION_MAX);
     if (!isPosition || positions.has(position)) {
-      throw invalid(`rules.require[${idx}].position`, 'a whole number from 0 that no other item has');
+      throw invalid(`rules.require[${idx}].position`, 'a whole number from 0 that no other item has', position);
     }
     itemIds.add(itemId);
     positions.add(position);
     return { itemId, position };
   });
-}
-
-const isId = (itemId) => typeof itemId === 'string' && itemId !== '';
-
-/** @param {unknown} list @param {number} max */
-export function isListOfIds(list, max) {
-  return Array.isArray(list) && list.length <= max && list.every(isId);
 }
 
 /** @returns {import('../index.d.ts').Ranking} */
@@ -147,10 +146,10 @@ export function newRankingOf({ model_version, items }) {
  */
 export function newItemsOf(items) {
   if (!Array.isArray(items) || items.length > NEW_ITEMS_MAX) {
-    throw invalid('items', `a list of at most ${NEW_ITEMS_MAX} items with their texts`);
+    throw invalid('items', `a list of at most ${NEW_ITEMS_MAX} items with their texts`, items);
   }
   items.forEach((item, idx) => {
-    if (!isId(item?.itemId)) throw invalid(`items[${idx}].itemId`, 'the id of an item');
+    if (!isId(item?.itemId)) throw invalid(`items[${idx}].itemId`, ID_OF_ITEM, item?.itemId);
     checkText(`items[${idx}].text`, item.text);
   });
   return { itemIds: items.map(({ itemId }) => itemId), texts: items.map(({ text }) => text) };
@@ -159,7 +158,7 @@ export function newItemsOf(items) {
 /** @param {string} field @param {unknown} text */
 export function checkText(field, text) {
   const isText = typeof text === 'string' && text.trim() !== '' && text.length <= TEXT_LENGTH_MAX;
-  if (!isText) throw invalid(field, `a text of 1 to ${TEXT_LENGTH_MAX} characters`);
+  if (!isText) throw invalid(field, `a text of 1 to ${TEXT_LENGTH_MAX} characters`, text);
 }
 
 /** @returns {import('../index.d.ts').Explanation} */

@@ -125,7 +125,7 @@ test('a filter decides on candidates, on the whole catalogue, and on what is req
     asked += 1;
     return ['a', 'b', 'c'];
   };
-  const answers = { rank: () => RANKING, similar: () => RANKING, itemIds };
+  const answers = { rank: ({ rules }) => ({ ...RANKING, missing: rules.require ? ['a'] : [] }), similar: () => RANKING, itemIds };
   const { freshet, calls, update } = freshetWith(t, answers);
   await turn();
   update();
@@ -135,9 +135,10 @@ test('a filter decides on candidates, on the whole catalogue, and on what is req
   assert.deepEqual(lastCall().candidates, ['c']);
   assert.deepEqual(lastCall().rules, {});
   const require = [{ itemId: 'b', position: 0 }, { itemId: 'a', position: 1 }];
-  await freshet.rank({ filter, rules: { require, exclude: ['z'] } });
+  const { missing } = await freshet.rank({ filter, rules: { require, exclude: ['z'] } });
+  assert.deepEqual(missing, ['b', 'a'], 'the filter refused one, the engine could not place the other');
   assert.deepEqual(lastCall().candidates, ['a', 'c']);
-  assert.deepEqual(lastCall().rules.exclude, ['z', 'b']);
+  assert.deepEqual(lastCall().rules, { boost: [], bury: [], exclude: ['z'], require: [{ itemId: 'a', position: 1 }] });
   await freshet.similar('a', { filter });
   assert.deepEqual(lastCall().candidates, ['a', 'c']);
   assert.equal(asked, 1, 'the catalogue is asked for once');
@@ -152,7 +153,10 @@ test('options of a wrong kind are refused by name before anything is asked', asy
   const { freshet, calls } = freshetWith(t);
   const refused = [
     [freshet.rank({ filter: 'red' }), '"filter"'],
-    [freshet.rank({ candidates: ['a', 1] }), '"candidates"'],
+    [freshet.rank({ candidates: ['a', 1] }), '"candidates[1]"'],
+    [freshet.rank({ history: [{ itemId: 'a', kind: 'click', occurredAt: 1.5 }] }), '"history[0].occurredAt"'],
+    [freshet.rank({ history: Array(10_001).fill({}) }), '"history"'],
+    [freshet.explain('a\nb'), '"itemId"'],
     [freshet.rank({ rules: { exclude: 'a' } }), '"rules.exclude"'],
     [freshet.rank({ diversity: { lambda: 2 } }), '"diversity.lambda"'],
     [freshet.similar([]), '"itemIds"'],
@@ -179,6 +183,41 @@ test('an engine that replaces a pinned one is pinned from its start', async (t) 
   await freshet.rank();
   const starts = calls.filter(([method]) => method === 'start').map(([, config]) => config.isPinned ?? false);
   assert.deepEqual(starts, [false, true, false]);
+});
+
+test('who pins and unpins without waiting is not pinned', async (t) => {
+  const { freshet, calls, update, die } = freshetWith(t, { pin: () => 7, unpin: () => null, rank: () => RANKING });
+  await turn();
+  update();
+  await Promise.all([freshet.pin(), freshet.unpin()]);
+  die();
+  await freshet.rank();
+  await Promise.all([freshet.unpin(), freshet.pin()]);
+  die();
+  await freshet.rank();
+  const starts = calls.filter(([method]) => method === 'start').map(([, config]) => config.isPinned ?? false);
+  assert.deepEqual(starts, [false, false, true]);
+});
+
+test('feedback that no later ranking could take is refused by name, limit and value', async (t) => {
+  const { freshet, events } = freshetWith(t);
+  const kept = freshet.history.read().length;
+  const refused = [
+    [{ kind: 'sneeze', itemId: 'a' }, '"kind"', 'add_to_cart', '"sneeze"'],
+    [{ kind: 'click', itemId: 'x'.repeat(129) }, '"itemId"', '128 bytes', '129 characters'],
+    [{ kind: 'click', itemId: 'é'.repeat(65) }, '"itemId"', '128 bytes', '65 characters'],
+    [{ kind: 'click', itemId: '\ud800' }, '"itemId"', '128 bytes', 'ud800'],
+    [{ kind: 'click', itemId: 'a', occurredAt: Number.NaN }, '"occurredAt"', 'milliseconds', 'NaN'],
+    [{ kind: 'click', itemId: 'a', occurredAt: '5' }, '"occurredAt"', 'milliseconds', '"5"'],
+  ];
+  for (const [event, ...parts] of refused) {
+    const isSaid = ({ code, message }) => code === 'invalid_option' && parts.every((part) => message.includes(part));
+    assert.throws(() => freshet.feedback(event), isSaid, parts[0]);
+  }
+  assert.equal(freshet.history.read().length, kept);
+  await freshet.feedback({ kind: 'click', itemId: 'é'.repeat(64), occurredAt: 1000.4 }).delivered;
+  assert.equal(freshet.history.read().at(-1).occurredAt, 1000);
+  assert.deepEqual(events.map((event) => event.occurred_at), [1000]);
 });
 
 test('a hold keeps the newest announcement, and lets go of it once', async () => {

@@ -61,6 +61,14 @@ test('where storage is forbidden the history lives in memory, else what is store
   assert.deepEqual(first.read(), []);
 });
 
+test('what stands in storage and cannot be ranked with is passed over', (t) => {
+  const good = { itemId: 'a', kind: 'click', occurredAt: 1 };
+  const stored = [good, { ...good, occurredAt: 1.5 }, { ...good, itemId: 'x'.repeat(129) }, { ...good, itemId: 'a\n' }, null];
+  t.after(() => delete globalThis.localStorage);
+  globalThis.localStorage = { getItem: () => JSON.stringify(stored) };
+  assert.deepEqual(new History('main', true).read(), [good]);
+});
+
 test('an exported history comes back elsewhere, once', () => {
   const history = new History('main', false);
   history.add({ itemId: 'a', kind: 'click', occurredAt: 10 });
@@ -84,14 +92,17 @@ test('what is no exported history is refused by name, and nothing of it is taken
     [exported({ formatVersion: 2 }), 'history.formatVersion'],
     [exported({ events: {} }), 'history.events'],
     [exported({ events: Array(10_001).fill(good) }), 'history.events'],
-    [exported({ events: [good, { ...good, kind: 'sneeze' }] }), 'history.events[1]'],
-    [exported({ events: [good, { ...good, kind: 'impression' }] }), 'history.events[1]'],
+    [exported({ events: [good, null] }), 'history.events[1].itemId'],
+    [exported({ events: [good, { ...good, itemId: 'x'.repeat(129) }] }), 'history.events[1].itemId'],
+    [exported({ events: [good, { ...good, kind: 'sneeze' }] }), 'history.events[1].kind'],
+    [exported({ events: [good, { ...good, kind: 'impression' }] }), 'history.events[1].kind'],
+    [exported({ events: [good, { ...good, occurredAt: 1.5 }] }), 'history.events[1].occurredAt'],
   ]) {
     assert.throws(() => history.import(broken), (error) => error.code === 'invalid_option' && error.message.includes(`"${field}"`));
   }
   assert.deepEqual(history.read(), []);
   const many = Array.from({ length: 300 }, (_, idx) => ({ ...good, occurredAt: idx }));
-  assert.equal(history.import(exported({ events: many })), 300);
+  assert.equal(history.import(exported({ events: many })), 200, 'those that are kept are counted');
   assert.equal(history.read().length, 200);
   assert.equal(history.read()[0].occurredAt, 100);
 });

@@ -66,13 +66,15 @@ test('a rule that cannot be taken is named', () => {
     [{ bury: [{ itemIds: ['a'], points: 101 }] }, 'rules.bury[0].points'],
     [{ bury: [{ itemIds: ['a'], points: Number.NaN }] }, 'rules.bury[0].points'],
     [{ bury: [{ itemIds: 'a', points: 1 }] }, 'rules.bury[0].itemIds'],
+    [{ bury: [{ itemIds: ['a', ''], points: 1 }] }, 'rules.bury[0].itemIds[1]'],
     [{ boost: [null] }, 'rules.boost[0].itemIds'],
     [{ boost: Array(1001).fill({ itemIds: [], points: 1 }) }, 'rules.boost'],
     [{ require: [{ itemId: 'a', position: -1 }] }, 'rules.require[0].position'],
     [{ require: [{ itemId: 'a', position: 1 }, { itemId: 'b', position: 1 }] }, 'rules.require[1].position'],
     [{ require: [{ itemId: 'a', position: 1 }, { itemId: 'a', position: 2 }] }, 'rules.require[1].itemId'],
     [{ require: ids(301).map((itemId, position) => ({ itemId, position })) }, 'rules.require'],
-    [{ exclude: ['a', 7] }, 'rules.exclude'],
+    [{ exclude: ['a', 7] }, 'rules.exclude[1]'],
+    [{ require: [{ itemId: 'x'.repeat(129), position: 1 }] }, 'rules.require[0].itemId'],
     [{ exclude: ids(100_000), boost: [{ itemIds: ['a'], points: 1 }] }, 'rules'],
   ];
   for (const [rules, field] of cases) {
@@ -83,6 +85,28 @@ test('a rule that cannot be taken is named', () => {
     );
   }
   assert.equal(rulesOf({ exclude: ids(100_000) }).exclude.length, 100_000);
+});
+
+test('a refusal says what stands there and what may', () => {
+  const said = (wish) => {
+    try {
+      rulesOf(wish);
+    } catch ({ message }) {
+      return message;
+    }
+    return undefined;
+  };
+  const points = (points) => ({ boost: [{ itemIds: ['a'], points }] });
+  const option = 'The option "rules.boost[0].points" has to be a number above 0, at most 100; it is';
+  assert.equal(said(points(500)), `${option} 500.`);
+  assert.equal(said(points('5')), `${option} "5".`);
+  assert.equal(said(points(undefined)), `${option} undefined.`);
+  assert.equal(said(points(null)), `${option} null.`);
+  assert.equal(said(points([1, 2])), `${option} a list of 2.`);
+  assert.equal(said(points({})), `${option} of type object.`);
+  const long = said({ exclude: ['x'.repeat(200)] });
+  assert.match(long, /"rules.exclude\[0\]" has to be the id of an item, 1 to 128 bytes .* it is "x{59}… of 200 characters\.$/);
+  assert.match(said({ require: Array(301).fill({}) }), /a list of at most 300 items .* it is a list of 301\.$/);
 });
 
 test('diversity is a share of relevance over a pool', () => {
