@@ -3,10 +3,15 @@
 import type { Freshet, FreshetError } from './index.js';
 import type { ConnectOptions, RankOptions, RankedItem, SimilarOptions } from './types.js';
 
+/** The class of an entry of the package. */
+export interface Opens {
+  open(options: ConnectOptions): Freshet;
+}
+
 /** How the shared Freshet is opened. Read once; a page with another server needs another provider. */
 export interface BindingOptions extends ConnectOptions {
-  /** The class to open, for example that of `freshet/cpu`. Default: that of `freshet`. */
-  Freshet?: { open(options: ConnectOptions): Freshet };
+  /** The class to open. Default: that of `freshet`, or of `freshet/cpu` where the binding's name ends with `-cpu`. */
+  Freshet?: Opens;
 }
 
 export interface Live {

@@ -1,65 +1,9 @@
-//! `freshet/react`: a provider, and hooks that rank after the page has been rendered.
+//! `freshet/react`: a provider and hooks over `freshet`.
 'use client';
 
-import { createContext, createElement, useCallback, useContext, useEffect, useMemo, useRef, useState, useSyncExternalStore } from 'react';
+import { Freshet } from './index.js';
+import { providerOf } from './lib/react.js';
 
-import { Freshet as Default } from './index.js';
-import { RANKED_BY, RankedList, Shared, keyOf } from './lib/binding.js';
+export { useFeedback, useFreshet, useRanking, useRecommendations, useSimilar } from './lib/react.js';
 
-const Context = createContext(null);
-
-/** @type {typeof import('./react.d.ts').FreshetProvider} */
-export function FreshetProvider({ children, Freshet = Default, ...options }) {
-  const [shared] = useState(() => new Shared(() => Freshet.open(options)));
-  useEffect(() => shared.retain(), [shared]);
-  return createElement(Context.Provider, { value: shared }, children);
-}
-
-function useShared() {
-  const shared = useContext(Context);
-  if (!shared) throw new Error('freshet/react: there is no FreshetProvider around this component.');
-  return shared;
-}
-
-/** @type {typeof import('./react.d.ts').useFreshet} */
-export function useFreshet() {
-  const shared = useShared();
-  return useSyncExternalStore(shared.subscribe, shared.current, () => null);
-}
-
-/** @type {typeof import('./react.d.ts').useFeedback} */
-export function useFeedback() {
-  const shared = useShared();
-  return useCallback((...event) => shared.get().feedback(...event), [shared]);
-}
-
-/** @type {typeof import('./react.d.ts').useRecommendations} */
-export function useRecommendations(options = {}) {
-  return useList((freshet, signal) => RANKED_BY.recommend(freshet, options, signal), options);
-}
-
-/** @type {typeof import('./react.d.ts').useRanking} */
-export function useRanking(options = {}) {
-  return useList((freshet, signal) => RANKED_BY.rank(freshet, options, signal), options);
-}
-
-/** @type {typeof import('./react.d.ts').useSimilar} */
-export function useSimilar(itemIds, options = {}) {
-  return useList((freshet, signal) => RANKED_BY.similar(freshet, itemIds, options, signal), { ...options, itemIds });
-}
-
-function useList(rank, { live = false, ...asked }) {
-  const shared = useShared();
-  const latest = useRef(rank);
-  useEffect(() => {
-    latest.current = rank; // before the effect below: functions in the options are the newest whenever it ranks
-  });
-  const list = useMemo(() => new RankedList(shared, (...call) => latest.current(...call)), [shared]);
-  const key = keyOf(asked);
-  useEffect(() => {
-    list.start(live);
-    return () => list.stop();
-  }, [list, live, key]);
-  const snapshot = useSyncExternalStore(list.subscribe, list.snapshot, list.snapshot);
-  return useMemo(() => ({ ...snapshot, refresh: list.refresh }), [snapshot, list]);
-}
+export const FreshetProvider = providerOf(Freshet);

@@ -31,23 +31,30 @@ export declare function freshet(): Readable<Freshet | null>;
 export declare function feedback(): Freshet['feedback'];
 
 /**
- * The best items for this visitor, ranked while something shows them. A function as options is asked whenever it ranks.
+ * What to ask for: as it is, or a function or a store of it. Those are followed: what a function reads of `$state` and
+ * `$props`, and what a store holds.
+ */
+export type Wish<Options> = Options | (() => Options) | Readable<Options>;
+
+/**
+ * The best items for this visitor, ranked while something shows them.
+ * Ranked again when the options come to something else (by their JSON; for another `filter` call `refresh`).
  * @example
- * const shelf = recommendations({ k: 12 });
+ * let { numItems } = $props();
+ * const shelf = recommendations(() => ({ k: numItems }));
  * {#each $shelf.items as { itemId } (itemId)} … {/each}
  */
-export declare function recommendations(options?: ListOptions | (() => ListOptions)): List;
+export declare function recommendations(options?: Wish<ListOptions>): List;
 
 /** As `recommendations`, by `rank`: items of the history stay unless `excludeSeen`. */
-export declare function ranking(options?: ListOptions | (() => ListOptions)): List;
+export declare function ranking(options?: Wish<ListOptions>): List;
 
 /**
  * The items that are most like one, or several.
  * @example
  * const alike = similar(() => itemId, { k: 6 });
- * $effect(() => { itemId; alike.refresh(); });
  */
 export declare function similar(
-  itemIds: string | string[] | (() => string | string[]),
-  options?: SimilarListOptions | (() => SimilarListOptions),
+  itemIds: Wish<string | string[]>,
+  options?: Wish<SimilarListOptions>,
 ): List<SimilarItem>;

@@ -15,7 +15,7 @@ export class Shared {
   #numHolders = 0;
   #listeners = new Set();
 
-  /** @param {() => import('../index.js').Freshet} open */
+  /** @param {() => import('../index.d.ts').Freshet} open */
   constructor(open) {
     this.#open = open;
   }
@@ -33,6 +33,8 @@ export class Shared {
   get() {
     if (this.#freshet === null) {
       this.#freshet = this.#open();
+      // Effects of children come before that of their provider; what comes after it has gone must not stay open.
+      if (this.#numHolders === 0) this.#disposeUnheldSoon();
       this.#tell();
     }
     return this.#freshet;
@@ -51,16 +53,18 @@ export class Shared {
       if (!isHeld) return;
       isHeld = false;
       this.#numHolders -= 1;
-      // A holder that comes back at once, as React's strict mode wants it, finds it open.
-      setTimeout(() => this.#disposeUnheld());
+      this.#disposeUnheldSoon();
     };
   }
 
-  #disposeUnheld() {
-    if (this.#numHolders > 0 || this.#freshet === null) return;
-    void this.#freshet.dispose();
-    this.#freshet = null;
-    this.#tell();
+  /** A holder that comes at once, or comes back as React's strict mode wants it, finds it open. */
+  #disposeUnheldSoon() {
+    setTimeout(() => {
+      if (this.#numHolders > 0 || this.#freshet === null) return;
+      void this.#freshet.dispose();
+      this.#freshet = null;
+      this.#tell();
+    });
   }
 
   #tell() {
@@ -81,7 +85,7 @@ export class RankedList {
 
   /**
    * @param {Shared} shared
-   * @param {(freshet: import('../index.js').Freshet, signal: AbortSignal) => Promise<object>} rank
+   * @param {(freshet: import('../index.d.ts').Freshet, signal: AbortSignal) => Promise<object>} rank
    */
   constructor(shared, rank) {
     this.#shared = shared;

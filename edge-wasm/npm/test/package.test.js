@@ -22,6 +22,32 @@ test('types come first in every entry of the package', async () => {
   assert.equal(Object.keys(description.exports['.'])[0], 'types');
 });
 
+/** Files of the package that bundlers bring with an entry. */
+async function filesOf(entry) {
+  const files = new Set();
+  const waiting = [new URL(`../${entry}`, import.meta.url)];
+  for (let file = waiting.pop(); file; file = waiting.pop()) {
+    const name = file.href.split('/npm/')[1];
+    if (files.has(name)) continue;
+    files.add(name);
+    if (!name.endsWith('.js') || name.startsWith('dist/')) continue;
+    const text = (await readFile(file, 'utf8')).replaceAll(/\/\*[^]*?\*\/|^ *\/\/.*$/gm, '');
+    const named = text.matchAll(/(?:from |import\(|import |new URL\()'(\.[^']*)'/g);
+    for (const [, address] of named) waiting.push(new URL(address, file));
+  }
+  return [...files];
+}
+
+test('what is named after the CPU brings nothing of WebGPU', async () => {
+  const isWebGpu = (file) => file.includes('webgpu') || file === 'worker.js';
+  for (const name of ['cpu', 'react-cpu', 'vue-cpu', 'svelte-cpu']) {
+    const files = await filesOf(`${name}.js`);
+    assert.ok(files.includes('worker-cpu.js') && files.includes('dist/freshet_cpu.js'), `${name}: ${files}`);
+    assert.deepEqual(files.filter(isWebGpu), [], name);
+  }
+  assert.ok((await filesOf('react.js')).some(isWebGpu));
+});
+
 test('consent follows Global Privacy Control unless the visitor was asked', (t) => {
   const saved = Object.getOwnPropertyDescriptor(globalThis, 'navigator');
   t.after(() => saved && Object.defineProperty(globalThis, 'navigator', saved));

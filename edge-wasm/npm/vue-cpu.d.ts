@@ -1,0 +1,2 @@
+/** As `freshet/vue`, over `freshet/cpu`: nothing of WebGPU comes into the bundle. */
+export * from './vue.js';
