@@ -103,7 +103,8 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// `e^x`, to 2 units in the last place; 0 far below, the largest power far above.
+/// `e^x`, to 2 units in the last place from −87.3 to 88, and the value at the nearer end beyond: a normal number for
+/// every `x` that is one.
 #[inline]
 #[must_use]
 pub fn exp(x: f32) -> f32 {

@@ -8,7 +8,8 @@
 //! 4. What is not required fills the free places in the order of these scores, or as diversity and chance want it.
 //!
 //! Scores are logits, so a boost of `p` points multiplies an item's odds against every other item by `e^p`: 0.7 doubles
-//! them, and 100 is more than any two scores differ by. Points add up, so a boost of 2 and a bury of 2 cancel.
+//! them, and 100 is more than any two scores differ by. Points add up, so a boost of 2 and a bury of 2 cancel; more than
+//! 100 either way count as 100, since f32 would no longer tell scores apart.
 //!
 //! A list for a smaller `k` is the beginning of the list for a larger one; so a position behind the end is not moved
 //! up, and its item is missing. Only where items run out do required items follow right behind the last one.
@@ -33,7 +34,7 @@ pub const RULES_MAX: usize = 1000;
 pub const RULE_ITEMS_MAX: usize = 100_000;
 /// Most required items.
 pub const REQUIRED_MAX: usize = 300;
-/// Most points of one rule: further apart than any two scores, and small enough that f32 still tells scores apart.
+/// Most points of one rule, and of all on one item: further apart than any two scores, and small enough that f32 still tells scores apart.
 pub const POINTS_MAX: f64 = 100.0;
 
 /// Rules of one list; checked. Empty by default, and then nothing changes.
@@ -115,20 +116,35 @@ impl TryFrom<RulesForm> for Rules {
 fn check_counts(form: &RulesForm) -> Result<(), RuleError> {
     let within = |field: &str, actual: usize, max: usize, expected| {
         let refused = RuleError {
-            field: format!("rules.{field}"),
+            field: field.to_owned(),
             actual: format!("{actual} long"),
             expected,
         };
         if actual <= max { Ok(()) } else { Err(refused) }
     };
-    within("boost", form.boost.len(), RULES_MAX, "at most 1000 rules")?;
-    within("bury", form.bury.len(), RULES_MAX, "at most 1000 rules")?;
+    within(
+        "rules.boost",
+        form.boost.len(),
+        RULES_MAX,
+        "at most 1000 rules",
+    )?;
+    within(
+        "rules.bury",
+        form.bury.len(),
+        RULES_MAX,
+        "at most 1000 rules",
+    )?;
     let num_required = form.require.len();
-    within("require", num_required, REQUIRED_MAX, "at most 300 items")?;
+    within(
+        "rules.require",
+        num_required,
+        REQUIRED_MAX,
+        "at most 300 items",
+    )?;
     let by_points = form.boost.iter().chain(&form.bury);
     let num_items = by_points.fold(form.exclude.len(), |sum, rule| sum + rule.item_ids.len());
-    let expected = "at most 100000 ids in exclude, boost and bury together";
-    within("exclude", num_items, RULE_ITEMS_MAX, expected)
+    let expected = "at most 100000 ids in boost, bury and exclude together";
+    within("rules", num_items, RULE_ITEMS_MAX, expected)
 }
 
 /// # Errors
@@ -159,7 +175,7 @@ fn check_requirements(require: &[Requirement]) -> Result<(), RuleError> {
 pub(super) struct Applied {
     /// Rows that fill the free places, ascending.
     pub(super) free: Vec<u32>,
-    /// Rows with points, and how many.
+    /// Rows with points, and how many: at most [`POINTS_MAX`] either way.
     pub(super) points: BTreeMap<u32, f64>,
     /// Position and row, ascending; all positions are below `k`.
     pub(super) required: Vec<(usize, u32)>,
@@ -252,6 +268,9 @@ impl ReadyVersion {
                 }
             }
         }
+        for points in points.values_mut() {
+            *points = points.clamp(-POINTS_MAX, POINTS_MAX);
+        }
         let mut free = self.eligible(state, request);
         free.retain(|item_idx| !taken.contains(item_idx));
         Applied {
@@ -315,7 +334,7 @@ mod tests {
         let error = Rules::try_from(exclude(RULE_ITEMS_MAX)).expect_err("one more");
         assert_eq!(
             (error.field.as_str(), error.actual.as_str()),
-            ("rules.exclude", "100001 long")
+            ("rules", "100001 long")
         );
         let require = |num: u32| RulesForm {
             require: (0..num)

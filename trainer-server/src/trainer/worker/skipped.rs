@@ -6,6 +6,7 @@ use std::path::Path;
 
 use shared_model::ids::LogOffset;
 
+use crate::publish::files::sync_dir;
 use crate::trainer::TrainerError;
 
 const FILE_NAME: &str = "skipped.jsonl";
@@ -38,9 +39,12 @@ fn append(data_dir: &Path, line: &str) -> io::Result<()> {
     if fs::metadata(&path).is_ok_and(|file| file.len() >= FILE_BYTES_MAX) {
         fs::rename(&path, data_dir.join(OLDER_NAME))?;
     }
+    let is_new = !path.exists();
     let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
     file.write_all(line.as_bytes())?;
-    file.sync_all()
+    file.sync_all()?;
+    // The name of a new file is durable once its folder is.
+    if is_new { sync_dir(data_dir) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -113,6 +113,31 @@ fn without_wishes_a_shelf_is_the_ranking() {
 }
 
 #[test]
+fn points_beyond_a_hundred_count_as_a_hundred_so_that_scores_still_decide_among_equals() {
+    let rules: Vec<String> = (0..900)
+        .map(|_| r#"{"itemIds": ["i3", "i8", "i20"], "points": 100}"#.to_owned())
+        .collect();
+    let bury = r#"{"itemIds": ["i20"], "points": 50}"#;
+    let text = format!(r#"{{"boost": [{}], "bury": [{bury}]}}"#, rules.join(", "));
+    let ask = Ask::new(NUM_ITEMS).with_rules(&text);
+    let points = |idx: usize| {
+        if [3, 8, 20].contains(&idx) {
+            100.0
+        } else {
+            0.0
+        }
+    };
+    assert_eq!(ask.order(), ask.sorted(points));
+    let shelf = ask.shelf();
+    let boosted: Vec<f64> = shelf.items[..3].iter().map(|item| item.points).collect();
+    assert_eq!(
+        boosted,
+        [100.0, 100.0, 100.0],
+        "also where a bury takes from many boosts"
+    );
+}
+
+#[test]
 fn points_of_all_rules_add_up_and_unknown_items_are_passed_over() {
     let rules = r#"{"boost": [{"itemIds": ["i3", "i8", "gone"], "points": 2}, {"itemIds": ["i8", "i8"], "points": 1.5}],
                     "bury": [{"itemIds": ["i3"], "points": 2}, {"itemIds": ["i20"], "points": 100}]}"#;
