@@ -9,6 +9,8 @@ import { Shelf } from './shelf.js';
 import { WhyPanel } from './why.js';
 
 const SHELF_LENGTH = 12;
+/** Items that are shown behind those that hold the words searched for. */
+const ALIKE_LENGTH = 12;
 const PAGE_LENGTH = 24;
 /** The shelf follows new versions calmly. */
 const RERANK_MILLIS = 700;
@@ -158,10 +160,12 @@ function showCategories() {
 async function showGoods() {
   const request = ++browsing.request;
   const found = catalogue.find(browsing.category, browsing.query.trim());
-  const sorted = await sortedGoods(found);
+  const [sorted, alike] = await Promise.all([sortedGoods(found), alikeGoods(found)]);
   if (request !== browsing.request) return; // overtaken by a newer one
   byId('goods-title').textContent = browsing.category || 'All goods';
-  byId('goods-count').textContent = found.length === 1 ? '1 item' : `${found.length} items`;
+  const count = found.length === 1 ? '1 item' : `${found.length} items`;
+  byId('goods-count').textContent = alike.length > 0 ? `${count}, and ${alike.length} like that` : count;
+  sorted.push(...alike);
   byId('grid').replaceChildren(...sorted.slice(0, browsing.shown).map((item) => cardOf(item, act)));
   byId('more').hidden = sorted.length <= browsing.shown;
 }
@@ -179,6 +183,25 @@ async function sortedGoods(found) {
   } catch {
     return found; // the engine is restarting; catalogue order is good enough for once
   }
+}
+
+/** What the typed words mean to the text encoder, in this visitor's order, beside the items that hold them. */
+async function alikeGoods(found) {
+  const query = browsing.query.trim();
+  if (query === '' || !freshet || freshet.status().version === null) return [];
+  const isFound = new Set(found.map((item) => item.item_id));
+  const filter = (itemId) => !isFound.has(itemId) && isBrowsed(catalogue.byId.get(itemId));
+  try {
+    const { items } = await freshet.search(query, { k: ALIKE_LENGTH, personal: 0.3, filter });
+    return items.filter(({ similarity }) => similarity > 0).map(({ itemId }) => catalogue.byId.get(itemId));
+  } catch (error) {
+    console.info(`freshet: ${error.code}: ${error.message}`);
+    return [];
+  }
+}
+
+function isBrowsed(item) {
+  return item !== undefined && (browsing.category === '' || item.category === browsing.category);
 }
 
 /** The item large, with what goes with it. */
@@ -206,6 +229,7 @@ function listen() {
     Object.assign(browsing, { query: event.target.value, shown: PAGE_LENGTH });
     search();
   });
+  byId('search').addEventListener('focus', () => freshet?.prepareSearch().catch(() => {})); // searching says why
   byId('search-form').addEventListener('submit', (event) => event.preventDefault());
   byId('sort').addEventListener('change', (event) => {
     browsing.sort = event.target.value;
