@@ -46,8 +46,12 @@ export class Hold {
     return missed;
   }
 
-  /** Resolves when nothing is held, or never. */
-  async whenFree() {
-    if (this.isHeld) await new Promise((resolve) => this.#waiting.push(resolve));
+  /** Resolves when nothing is held, or `signal` is aborted. @param {AbortSignal} signal */
+  async whenFree(signal) {
+    if (!this.isHeld || signal.aborted) return;
+    await new Promise((resolve) => {
+      this.#waiting.push(resolve);
+      signal.addEventListener('abort', resolve, { once: true });
+    });
   }
 }

@@ -4,7 +4,7 @@
 //! The engine itself (bytes in, requests out) is the wasm module; feedback and history are the page's.
 
 import { Backoff } from './backoff.js';
-import { expectedScores, loadModule, openWebGpu } from './backend.js';
+import { loadModule } from './backend.js';
 import { Downloads } from './downloads.js';
 import { FreshetError, toFreshetError } from './errors.js';
 import { Hold } from './hold.js';
@@ -35,6 +35,8 @@ const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
  * @property {boolean} cache
  * @property {boolean} [isPinned] whether no other version is taken than the first that ranks
  * @property {string} [assets] address of a copy of the package, where the bundler makes none
+ * @property {number} [numDeviceLosses] graphics devices that this page has lost
+ * @property {string} [backendReason] why it begins on the CPU, where that is not as asked for
  */
 
 export class EngineHost {
@@ -50,7 +52,7 @@ export class EngineHost {
   #module;
   #engine;
   #engineBackend = 'cpu';
-  #backendReason = '';
+  #backendReason;
   #keys = [];
   /** What was seen under the pinned root before the reload. @type {Uint8Array | undefined} */
   #edgeState;
@@ -67,10 +69,10 @@ export class EngineHost {
   #freshnessTimer;
   /** Code of what was wrong with the freshness when last looked; told once. @type {string | undefined} */
   #staleCode;
+  /** @type {Promise<import('./upgrade.js').Upgrade> | undefined} */
   #upgrade;
   /** What embeds texts, once one has come. @type {Promise<import('./text.js').TextHost> | undefined} */
   #texts;
-  #lastRequest;
 
   /**
    * @param {HostConfig} config
@@ -81,6 +83,7 @@ export class EngineHost {
     this.#config = config;
     this.#runtimes = runtimes;
     this.#emit = emit;
+    this.#backendReason = config.backendReason ?? '';
     this.#hold = new Hold(config.isPinned ?? false);
     const onProgress = (progress) => emit('progress', progress);
     this.#downloads = new Downloads({ ...config, signal: this.#stop.signal, onProgress });
@@ -102,7 +105,6 @@ export class EngineHost {
 
   /** @param {object} request as `rank` of the wasm engine takes it */
   async rank(request) {
-    this.#lastRequest = request;
     const text = JSON.stringify(request);
     return JSON.parse(await this.#withEngine((engine) => engine.rank(text)));
   }
@@ -189,6 +191,7 @@ export class EngineHost {
     await this.#tail;
     this.#engine?.free();
     this.#engine = undefined;
+    this.#endUpgrade();
     await this.#store.close();
   }
 
@@ -248,7 +251,7 @@ export class EngineHost {
       try {
         return await body(this.#engine);
       } catch (error) {
-        throw this.#judged(error);
+        throw await this.#judged(error);
       }
     });
     this.#tail = outcome.then(
@@ -259,10 +262,12 @@ export class EngineHost {
   }
 
   /** A trap or a lost device ends this host; everything else is the caller's to handle. */
-  #judged(error) {
+  async #judged(error) {
     if (error instanceof WebAssembly.RuntimeError) this.#panicked(error.message);
     const known = toFreshetError(error, 'internal');
-    if (known.code === 'backend_failed') this.#fatal(known);
+    if (known.code !== 'backend_failed') return known;
+    const isLost = this.#engineBackend === 'webgpu' && (await (await this.#upgrade)?.hasLostDevice());
+    this.#fatal(isLost ? new FreshetError('device_lost', known.message) : known);
     return known;
   }
 
@@ -368,6 +373,7 @@ export class EngineHost {
       this.#engine = fresh;
       this.#engineBackend = 'cpu';
       engine.free();
+      this.#endUpgrade();
     });
     if (!isOtherServer) return;
     this.#persistedVersion = -1;
@@ -532,62 +538,69 @@ export class EngineHost {
   // ---- WebGPU --------------------------------------------------------------------------------
 
   #considerWebGpu() {
-    if (!this.#runtimes.webgpu || this.#config.backend === 'cpu' || this.#upgrade) return;
-    this.#upgrade = this.#tryWebGpu().catch((error) => {
-      const { code, message } = toFreshetError(error);
-      this.#backendReason = message;
-      this.#emit('webgpu_failed', { code, message });
-    });
-    // The engine may have ended meanwhile; then the page is told by its end.
-    void this.#upgrade.then(() => this.#tellStatus('backend')).catch(() => {});
+    const runtime = this.#runtimes.webgpu;
+    if (!runtime || this.#config.backend === 'cpu') return;
+    this.#upgrade ??= runtime.loadUpgrade().then(({ Upgrade }) => new Upgrade(this.#pageOf(runtime)));
+    const considered = this.#upgrade.then((upgrade) => upgrade.consider());
+    considered.catch((error) => this.#warn(new FreshetError('module_load_failed', `WebGPU could not be tried: ${error.message}`)));
   }
 
-  /**
-   * Opens a second engine on the graphics adapter, and swaps if both agree.
-   * The first one ranks and follows on all the while; compiling shaders may take seconds.
-   */
-  async #tryWebGpu() {
-    const opened = await openWebGpu({
-      isSoftwareAllowed: this.#config.backend === 'webgpu',
-      runtime: this.#runtimes.webgpu,
-      assets: this.#config.assets,
+  /** @returns {import('./upgrade.js').Page} */
+  #pageOf(runtime) {
+    return {
+      config: this.#config,
+      runtime,
+      signal: this.#stop.signal,
+      withCpu: (body) => this.#withEngine(body),
       open: (module) => this.#open(module, 'webgpu'),
-      onLatePanic: (message) => this.#panicked(message),
-    });
-    this.#backendReason = opened.reason;
-    if (!opened.engine) return;
-    const request = { history: this.#lastRequest?.history ?? [], nowMillis: Date.now() };
-    const expected = await this.#withEngine((cpu) => expectedScores(cpu, request));
-    await opened.assertAgreement(expected);
-    let isTaken = false;
-    while (!isTaken) {
-      await this.#hold.whenFree(); // catching up would leave the version that is held
-      await this.#catchUp(opened.withEngine);
-      isTaken = await this.#withEngine((cpu) => {
-        if (this.#hold.isHeld) return false;
-        this.#engine = opened.engine;
-        this.#engineBackend = 'webgpu';
-        opened.take();
-        cpu.free();
-        return true;
-      });
-    }
-    void this.#pump();
+      catchUp: (withEngine) => this.#catchUp(withEngine),
+      swap: (opened) => this.#swap(opened),
+      whenFree: (signal) => this.#hold.whenFree(signal),
+      explain: (reason) => this.#explain(reason),
+      emit: this.#emit,
+      onLateFailure: (error) => this.#fatal(error),
+    };
   }
 
-  /** Brings an engine that does not rank yet to the newest version. */
+  #explain(reason) {
+    this.#backendReason = reason;
+    // The engine may have ended meanwhile; then the page is told by its end.
+    this.#tellStatus('backend').catch(() => {});
+  }
+
+  #endUpgrade() {
+    this.#upgrade?.then((upgrade) => upgrade.end()).catch(() => {}); // there is none where its script did not come
+    this.#upgrade = undefined;
+  }
+
+  /** Brings an engine that does not rank yet to the newest version. Answers whether it got there. */
   async #catchUp(withEngine) {
+    if (this.#hold.isHeld) return false; // that would leave the version that is held
     for (;;) {
       const text = await withEngine((engine) => engine.next_request());
-      if (text === undefined || this.#stop.signal.aborted) return;
+      if (text === undefined || this.#stop.signal.aborted) return true;
       try {
         await this.#downloads.perform(JSON.parse(text), withEngine);
       } catch {
         await withEngine((engine) => engine.on_failure(text));
-        return; // it asks again once it ranks
+        return false; // it asks again once it ranks
       }
       await withEngine((engine) => engine.settle());
     }
+  }
+
+  /** Ranks with another engine from now on, if it holds what may rank. */
+  #swap(opened) {
+    return this.#withEngine((cpu) => {
+      const [live, other] = [cpu, opened.engine].map((engine) => JSON.parse(engine.status()).version);
+      if (other < live) return 'behind';
+      if (other > live && this.#hold.isHeld) return 'ahead';
+      this.#engine = opened.take();
+      this.#engineBackend = 'webgpu';
+      cpu.free();
+      void this.#pump();
+      return 'taken';
+    });
   }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! A host that ends (panic, lost graphics device, worker error) is replaced by a fresh one, which starts
 //! from the cache; calls that were waiting are sent again once. After three replacements it gives up.
+//! Lost devices are counted by themselves: the next host tries WebGPU again twice, and stays on the CPU then.
 
 import { FreshetError, toFreshetError } from './errors.js';
 
 const RESTARTS_MAX = 3;
+/** As in `upgrade.js`, which is not there for the CPU alone. */
+const DEVICE_LOSSES_MAX = 2;
 /** Reading the worker's files takes a round trip or two; a worker that says nothing for so long was refused. */
 const WORKER_LOAD_MILLIS_MAX = 10_000;
 /** No call takes so long; one that does means a hung graphics driver. */
@@ -38,7 +41,10 @@ export class EngineLink {
   #transport;
   #calls = new Map();
   #nextId = 1;
-  #numRestarts = 0;
+  #numCrashes = 0;
+  #numDeviceLosses = 0;
+  /** What the host ranks with: a hung one does not say so itself. */
+  #backend = 'cpu';
   #isEnded = false;
   #started;
 
@@ -190,7 +196,12 @@ export class EngineLink {
       this.#hostEnded(detail);
       return;
     }
+    if (event === 'device_lost') {
+      this.#numDeviceLosses += 1; // of a device that did not rank yet: its host goes on
+      return;
+    }
     if (event !== undefined) {
+      this.#backend = detail.backend ?? this.#backend; // a status says it
       this.#emit(event, detail);
       return;
     }
@@ -203,27 +214,32 @@ export class EngineLink {
   }
 
   /** Replaces a host that ended. */
-  #hostEnded({ code, message, backend }) {
+  #hostEnded({ code, message, backend = this.#backend }) {
     if (this.#isEnded) return;
+    this.#backend = 'cpu';
     this.#transport?.end();
     this.#transport = undefined;
     const waiting = [...this.#calls.values()];
     this.#calls.clear();
     for (const call of waiting) clearTimeout(call.timer);
 
-    const diedOnWebGpu = backend === 'webgpu';
-    if (diedOnWebGpu) this.#emit('webgpu_failed', { code, message });
-    if (this.#numRestarts >= RESTARTS_MAX) {
+    const isDeviceLost = code === 'device_lost';
+    if (isDeviceLost) this.#numDeviceLosses += 1;
+    else this.#numCrashes += 1;
+    if (this.#numCrashes > RESTARTS_MAX) {
       const error = new FreshetError('engine_stopped', `The engine ended too often, last because: ${message}`);
       for (const call of waiting) call.reject(error);
       this.#end(error);
       this.#emit('error', { code: error.code, message: error.message });
       return;
     }
-    this.#numRestarts += 1;
-    const nextBackend = diedOnWebGpu ? 'cpu' : this.#config.backend;
-    this.#config = { ...this.#config, backend: nextBackend };
-    this.#emit('restart', { code, message, numRestarts: this.#numRestarts });
+    this.#config = { ...this.#config, numDeviceLosses: this.#numDeviceLosses };
+    if (backend === 'webgpu' && !(isDeviceLost && this.#numDeviceLosses <= DEVICE_LOSSES_MAX)) {
+      this.#config = { ...this.#config, backend: 'cpu', backendReason: `WebGPU failed here: ${message}` };
+      this.#emit('webgpu_failed', { code, message });
+    }
+    const numRestarts = this.#numCrashes + this.#numDeviceLosses;
+    this.#emit('restart', { code, message, numRestarts });
     this.start().catch((error) => this.#hostEnded({ code: error.code, message: error.message }));
     for (const call of waiting) this.#resend(call);
   }

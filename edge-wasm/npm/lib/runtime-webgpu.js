@@ -1,4 +1,4 @@
-//! The WebGPU module, whose glue is fetched when it is wanted.
+//! The WebGPU module, whose glue is fetched when it is wanted, as is what moves a page to it.
 
 import { webgpu as integrity } from '../dist/integrity.js';
 
@@ -9,4 +9,5 @@ export const WEBGPU = {
   integrity,
   url: () => new URL('../dist/freshet_webgpu_bg.wasm', import.meta.url),
   create: async () => (await import('../dist/freshet_webgpu.js')).default(),
+  loadUpgrade: () => import('./upgrade.js'),
 };

@@ -228,11 +228,23 @@ test('a hold keeps the newest announcement, and lets go of it once', async () =>
   hold.miss('version 8');
   hold.miss('version 9');
   let isFree = false;
-  const free = hold.whenFree().then(() => (isFree = true));
+  const { signal } = new AbortController();
+  const free = hold.whenFree(signal).then(() => (isFree = true));
   await Promise.resolve();
   assert.equal(isFree, false);
   assert.equal(hold.release(), 'version 9');
   await free;
   assert.equal(hold.isHeld, false);
   assert.equal(hold.release(), undefined);
+});
+
+test('who waits for a hold to end is let go when there is nothing to wait for any more', async () => {
+  const hold = new Hold(true);
+  hold.ranks(true);
+  const controller = new AbortController();
+  const waiting = hold.whenFree(controller.signal);
+  controller.abort();
+  await waiting;
+  await hold.whenFree(controller.signal);
+  assert.equal(hold.isHeld, true);
 });

@@ -66,6 +66,50 @@ test('a host that ended on WebGPU is followed by one on the CPU', async () => {
   await link.dispose();
 });
 
+test('a lost device is followed by another twice, and then by the CPU', async () => {
+  const said = [];
+  const configs = [];
+  const lost = { event: 'fatal', detail: { code: 'device_lost', message: 'gone', backend: 'webgpu' } };
+  const made = workersThat(({ method, args }) => {
+    if (method === 'start') configs.push(args[0]);
+    return { result: null };
+  });
+  const link = new EngineLink(config, entry, (name, detail) => said.push({ name, ...detail }));
+  await link.start();
+  for (let idx = 0; idx < 3; idx += 1) {
+    made[idx].say(lost);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  assert.deepEqual(configs.map(({ backend }) => backend), ['auto', 'auto', 'auto', 'cpu']);
+  assert.deepEqual(configs.map(({ numDeviceLosses = 0 }) => numDeviceLosses), [0, 1, 2, 3]);
+  assert.match(configs[3].backendReason, /gone/);
+  assert.deepEqual(said.map((line) => line.name), ['restart', 'restart', 'webgpu_failed', 'restart']);
+  await link.call('rank', {});
+  await link.dispose();
+});
+
+test('a host that hangs on WebGPU is followed by one on the CPU', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const configs = [];
+  workersThat(({ worker, generation, method, args }) => {
+    if (method === 'start') {
+      configs.push(args[0]);
+      worker.say({ event: 'backend', detail: { backend: generation === 1 ? 'webgpu' : 'cpu' } });
+    }
+    return method === 'rank' && generation === 1 ? undefined : { result: generation };
+  });
+  const link = new EngineLink(config, entry, () => {});
+  await link.start();
+  const ranking = link.call('rank', {});
+  await new Promise((resolve) => setImmediate(resolve));
+  t.mock.timers.tick(60_000);
+  assert.equal(await ranking, 2);
+  assert.deepEqual(configs.map(({ backend }) => backend), ['auto', 'cpu']);
+  const ended = link.dispose();
+  t.mock.timers.tick(1_000);
+  await ended;
+});
+
 test('after three replacements it gives up with a code', async () => {
   const said = [];
   const made = workersThat(({ worker, method }) => {

@@ -1,0 +1,198 @@
+//! The move from the CPU to WebGPU: a second engine on the graphics adapter, tried beside the one that ranks.
+//!
+//! Fetched when a version ranks on the CPU and WebGPU is not ruled out. The first engine ranks and follows the server
+//! all the while; compiling shaders may take seconds.
+
+import { loadModule } from './backend.js';
+import { GpuDevice, findAdapter } from './device.js';
+import { FreshetError, toFreshetError } from './errors.js';
+import { assertAgreement, expectedScores, liveVersion, typicalRequest } from './trial.js';
+
+/** So often a lost device is followed by another; a driver that loses more is broken. */
+const DEVICE_LOSSES_MAX = 2;
+
+/**
+ * @template T
+ * @typedef {(body: (engine: any) => T | Promise<T>) => Promise<T>} WithEngine
+ *
+ * @typedef {object} Page what the host brings
+ * @property {import('./host.js').HostConfig} config
+ * @property {import('./backend.js').Runtime} runtime
+ * @property {AbortSignal} signal of the host's end
+ * @property {WithEngine<any>} withCpu
+ * @property {(module: any) => Promise<any>} open
+ * @property {(withEngine: WithEngine<any>) => Promise<boolean>} catchUp to the newest version; whether it could
+ * @property {(opened: WebGpuEngine) => Promise<'taken' | 'behind' | 'ahead'>} swap if it holds what may rank
+ * @property {(signal: AbortSignal) => Promise<void>} whenFree not pinned any more
+ * @property {(reason: string) => void} explain why this backend is used
+ * @property {(name: string, detail: object) => void} emit
+ * @property {(error: FreshetError) => void} onLateFailure of the engine that was taken
+ */
+
+export class Upgrade {
+  /** @type {Page} */
+  #page;
+  #stop = new AbortController();
+  #isUnderWay = false;
+  #isDecided = false;
+  #numLosses;
+  /** @type {WebGpuEngine | undefined} */
+  #taken;
+
+  /** @param {Page} page */
+  constructor(page) {
+    this.#page = page;
+    this.#numLosses = page.config.numDeviceLosses ?? 0;
+    page.signal.addEventListener('abort', () => this.#stop.abort(), { once: true });
+    if (page.signal.aborted) this.#stop.abort();
+  }
+
+  /** Tries WebGPU, once. */
+  async consider() {
+    if (this.#isUnderWay || this.#isDecided || this.#stop.signal.aborted) return;
+    this.#isUnderWay = true;
+    try {
+      const reason = await this.#decide();
+      if (!this.#stop.signal.aborted) this.#page.explain(reason);
+    } catch (error) {
+      this.#failed(error);
+    } finally {
+      this.#isUnderWay = false;
+    }
+  }
+
+  /** Whether the engine that was taken failed with its device. */
+  async hasLostDevice() {
+    return (await this.#taken?.device.isLost()) ?? false;
+  }
+
+  /** Ends what is tried, and frees what was taken after its engine has been. */
+  end() {
+    this.#stop.abort();
+    this.#taken?.device.end();
+  }
+
+  /** @returns {Promise<string>} why the backend is used that is used now */
+  async #decide() {
+    const isForced = this.#page.config.backend === 'webgpu';
+    this.#isDecided = true;
+    for (;;) {
+      const { adapter, reason } = await findAdapter(isForced);
+      if (!adapter) return reason;
+      const outcome = await this.#try(adapter);
+      if (outcome !== 'lost') return outcome;
+    }
+  }
+
+  /** @returns {Promise<string>} the reason, or `lost` where the device was lost and another may be tried */
+  async #try(adapter) {
+    const { config, runtime, open, onLateFailure } = this.#page;
+    const opened = new WebGpuEngine(adapter);
+    try {
+      await opened.load({ runtime, assets: config.assets, open, onLateFailure });
+      await this.#test(opened);
+      await this.#swap(opened);
+      if (opened.isTaken) this.#taken = opened;
+      return 'WebGPU agrees with the CPU.';
+    } catch (error) {
+      const isLost = !this.#stop.signal.aborted && (await opened.device.isLost());
+      if (!isLost) throw error;
+      this.#lost(error);
+      return 'lost';
+    } finally {
+      if (!opened.isTaken) opened.end();
+    }
+  }
+
+  async #test(opened) {
+    const { withCpu } = this.#page;
+    const { version, expected } = await withCpu(async (cpu) => {
+      const expected = await expectedScores(cpu, await typicalRequest(cpu));
+      return { version: liveVersion(cpu), expected };
+    });
+    await opened.withEngine((webgpu) => {
+      webgpu.restore(version.manifest, version.snapshot);
+      return assertAgreement(webgpu, expected);
+    });
+  }
+
+  /** Swaps once the new engine holds the version that may rank. */
+  async #swap(opened) {
+    const { config, withCpu, swap, catchUp, whenFree, explain } = this.#page;
+    const { signal } = this.#stop;
+    for (;;) {
+      if (signal.aborted) return;
+      const outcome = await swap(opened);
+      if (outcome === 'taken') return;
+      if (outcome === 'ahead') {
+        explain('WebGPU is ready, and waits until this page is not pinned any more.');
+        await whenFree(signal);
+      } else if (!(await catchUp(opened.withEngine))) {
+        const { manifest, snapshot } = await withCpu(liveVersion);
+        await opened.withEngine((webgpu) => webgpu.restore(manifest, snapshot));
+      }
+    }
+  }
+
+  #lost(error) {
+    this.#numLosses += 1;
+    const { message } = toFreshetError(error);
+    this.#page.emit('device_lost', { code: 'device_lost', message });
+    if (this.#numLosses > DEVICE_LOSSES_MAX) throw new FreshetError('device_lost', message);
+  }
+
+  #failed(error) {
+    if (this.#stop.signal.aborted) return;
+    const { code, message } = toFreshetError(error);
+    this.#page.explain(message);
+    this.#page.emit('webgpu_failed', { code, message });
+  }
+}
+
+/** A second engine, which does not rank until it is taken. */
+export class WebGpuEngine {
+  #engine;
+  #fail = (_error) => {};
+  /** A call that panics never settles, so each is raced against the failure. @type {Promise<never>} */
+  #failure = new Promise((_, reject) => (this.#fail = reject));
+  isTaken = false;
+
+  constructor(adapter) {
+    this.device = new GpuDevice(adapter);
+    this.#failure.catch(() => {}); // there is not always a call under way
+  }
+
+  get engine() {
+    return this.#engine;
+  }
+
+  /** @param {Pick<Page, 'runtime' | 'open' | 'onLateFailure'> & {assets?: string}} options */
+  async load({ runtime, assets, open, onLateFailure }) {
+    const failed = (code, message) => {
+      const error = new FreshetError(code, message);
+      if (this.isTaken) onLateFailure(error);
+      else this.#fail(error);
+    };
+    void this.device.lost.then((message) => failed('device_lost', `The graphics device was lost: ${message}`));
+    const module = await loadModule(runtime, assets, (message) => failed('panic', `The WebGPU module stopped: ${message}`));
+    this.#engine = await this.device.openWith(() => Promise.race([this.#failure, open(module)]));
+  }
+
+  /** @type {WithEngine<any>} */
+  withEngine = (body) => Promise.race([this.#failure, (async () => body(this.#engine))()]);
+
+  /** From now on a failure is the new owner's to handle. */
+  take() {
+    this.isTaken = true;
+    return this.#engine;
+  }
+
+  end() {
+    try {
+      this.#engine?.free();
+    } catch {
+      // it panicked, or is still at work: its instance is dropped
+    }
+    this.device.end();
+  }
+}

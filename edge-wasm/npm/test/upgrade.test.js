@@ -1,0 +1,215 @@
+//! A page moves from the CPU to WebGPU, or stays, for a reason that it tells. Engines and adapter are made up.
+
+import assert from 'node:assert/strict';
+import test from 'node:test';
+
+import { EngineHost } from '../lib/host.js';
+import { Store } from '../lib/store.js';
+
+const ITEMS = Array.from({ length: 20 }, (_, idx) => ({ item_id: `item-${idx}`, score: 20 - idx }));
+const turn = () => new Promise((resolve) => setTimeout(resolve, 1));
+
+/** Waits until `holds`, for a second. */
+async function until(holds, what) {
+  for (let idx = 0; idx < 500; idx += 1) {
+    if (holds()) return;
+    await turn();
+  }
+  assert.fail(what);
+}
+
+/** An adapter whose devices can be lost; `devices` are those that were made, each with what it was asked for. */
+function adapters(t, { features = ['timestamp-query'], vendor = 'acme' } = {}) {
+  const devices = [];
+  const make = () => ({
+    info: { vendor, architecture: 'fast' },
+    features: new Set(features),
+    requestDevice: async ({ requiredFeatures }) => {
+      let lose;
+      const lost = new Promise((resolve) => (lose = resolve));
+      const device = { requiredFeatures, lost, lose, isDestroyed: false };
+      device.destroy = () => {
+        device.isDestroyed = true;
+        lose({ reason: 'destroyed', message: '' });
+      };
+      devices.push(device);
+      return device;
+    },
+  });
+  const gpu = Object.create({ requestAdapter: async () => make() });
+  const saved = Object.getOwnPropertyDescriptor(globalThis, 'navigator');
+  Object.defineProperty(globalThis, 'navigator', { value: { gpu }, configurable: true });
+  t.after(() => (saved ? Object.defineProperty(globalThis, 'navigator', saved) : delete globalThis.navigator));
+  return devices;
+}
+
+/** Both modules; `engines` are those that were opened. Each ranking takes `millis[backend]` by a made-up clock. */
+function modules(t, millis) {
+  const engines = [];
+  let nowMillis = 0;
+  t.mock.method(performance, 'now', () => nowMillis);
+  class Engine {
+    static async open(_model, _trust, backend) {
+      const engine = new Engine(backend);
+      if (backend === 'webgpu') await askForDevice();
+      engines.push(engine);
+      return engine;
+    }
+    constructor(backend) {
+      Object.assign(this, { backend, version: null, isFreed: false, numRankings: 0 });
+    }
+    restore(_manifest, snapshot) {
+      this.version = snapshot.version;
+    }
+    status() {
+      return JSON.stringify({ version: this.version, num_items: Engine.numItems, expires_at: 1e15 });
+    }
+    rank(text) {
+      this.numRankings += 1;
+      nowMillis += millis[this.backend];
+      const { k } = JSON.parse(text);
+      return Promise.resolve(JSON.stringify({ model_version: this.version, items: ITEMS.slice(0, k) }));
+    }
+    similar() {
+      return Promise.resolve('{}');
+    }
+    explain() {
+      return Promise.resolve('{}');
+    }
+    signed_manifest() {
+      return {};
+    }
+    export_snapshot() {
+      return { version: this.version };
+    }
+    next_request() {
+      return undefined;
+    }
+    free() {
+      this.isFreed = true;
+    }
+  }
+  Engine.numItems = 1000;
+  const create = async () => ({ Engine, init: async () => {}, on_panic() {} });
+  const module = (name) => ({ name, file: name, integrity: 'sha384-x', url: () => new URL(`http://page/${name}`), create });
+  const runtimes = {
+    cpu: module('cpu'),
+    webgpu: { ...module('webgpu'), loadUpgrade: () => import('../lib/upgrade.js') },
+  };
+  return { engines, runtimes, Engine };
+}
+
+/** As the wgpu runtime asks: for all that the adapter says it has, of which it needs timers. */
+async function askForDevice() {
+  const adapter = await navigator.gpu.requestAdapter();
+  assert.ok(adapter.features.has('timestamp-query'), 'the runtime panics without');
+  await adapter.requestDevice({ requiredFeatures: [...adapter.features] });
+}
+
+/** A page with version 7 in its cache, and a server that is away. `said` is all that its host said. */
+async function page(t, options, millis = { cpu: 50, webgpu: 5 }) {
+  const made = modules(t, millis);
+  const fetched = [];
+  t.mock.method(globalThis, 'fetch', async (url) => {
+    fetched.push(String(url));
+    if (!String(url).startsWith('http://page/')) throw new Error('the server is away');
+    return new Response('');
+  });
+  t.mock.method(Store.prototype, 'get', async () => ({ manifest: {}, snapshot: { version: 7 }, version: 7, keys: ['k'] }));
+  const said = [];
+  const config = { url: 'http://server', model: 'main', backend: 'webgpu', publicKeys: ['k'], cache: true, ...options };
+  const host = new EngineHost(config, made.runtimes, (name, detail) => said.push({ name, ...detail }));
+  t.after(() => host.dispose());
+  await host.start();
+  const last = (name) => said.findLast((line) => line.name === name);
+  const decided = () => until(() => last('backend') ?? last('webgpu_failed'), 'nothing was decided');
+  return { host, said, last, decided, fetched, ...made };
+}
+
+test('a page moves to WebGPU, and frees engine and device when it is disposed', async (t) => {
+  const devices = adapters(t);
+  const { host, last, decided, engines } = await page(t, {});
+  await decided();
+  assert.equal(last('backend').backend, 'webgpu');
+  assert.match(last('backend').backendReason, /agrees/);
+  assert.deepEqual(engines.map(({ backend, isFreed }) => [backend, isFreed]), [['cpu', true], ['webgpu', false]]);
+  await host.dispose();
+  await turn();
+  assert.equal(engines[1].isFreed, true);
+  assert.equal(devices[0].isDestroyed, true);
+});
+
+test('a pinned page moves to WebGPU with the version that it is held at', async (t) => {
+  adapters(t);
+  const { host, last, decided, engines } = await page(t, { isPinned: true });
+  await decided();
+  assert.equal(last('backend').backend, 'webgpu');
+  assert.equal(engines[1].version, 7);
+  assert.equal(JSON.parse(engines[1].status()).version, JSON.parse(engines[0].status()).version);
+  assert.equal((await host.rank({ k: 1 })).model_version, 7);
+});
+
+test('an engine that holds a newer version than a pinned page may have waits, and is freed when the page ends', async (t) => {
+  const devices = adapters(t);
+  const { host, last, decided, engines, Engine } = await page(t, { isPinned: true });
+  const { restore } = Engine.prototype;
+  Engine.prototype.restore = function restoreNewer(manifest, snapshot) {
+    restore.call(this, manifest, snapshot);
+    this.version += 1;
+  };
+  await decided();
+  assert.equal(last('backend').backend, 'cpu');
+  assert.match(last('backend').backendReason, /pinned/);
+  await host.dispose();
+  await until(() => engines.every((engine) => engine.isFreed), 'the waiting engine is kept');
+  assert.equal(devices[0].isDestroyed, true);
+});
+
+test('an adapter that cannot time its work is used without', async (t) => {
+  const devices = adapters(t, { features: ['shader-f16'] });
+  const { last, decided } = await page(t, {});
+  await decided();
+  assert.equal(last('backend').backend, 'webgpu');
+  assert.deepEqual(devices[0].requiredFeatures, ['shader-f16']);
+  assert.equal(Object.hasOwn(navigator.gpu, 'requestAdapter'), false, 'others get adapters of their own');
+});
+
+test('a device that is lost while it ranks ends the host at once, with a code', async (t) => {
+  const devices = adapters(t);
+  const { said, decided } = await page(t, {});
+  await decided();
+  devices[0].lose({ reason: 'unknown', message: 'driver reset' });
+  await until(() => said.at(-1).name === 'fatal', 'the loss was not heard of');
+  assert.equal(said.at(-1).code, 'device_lost');
+  assert.equal(said.at(-1).backend, 'webgpu');
+  assert.match(said.at(-1).message, /driver reset/);
+});
+
+test('a read that fails with its device is told as the loss that it is', async (t) => {
+  const devices = adapters(t);
+  const { host, said, decided, Engine } = await page(t, {});
+  await decided();
+  Engine.prototype.rank = async () => {
+    queueMicrotask(() => devices[0].lose({ reason: 'unknown', message: 'unplugged' }));
+    throw Object.assign(new Error('the read failed'), { code: 'backend_failed' });
+  };
+  await assert.rejects(host.rank({ k: 1 }));
+  assert.deepEqual(said.filter(({ name }) => name === 'fatal').map(({ code }) => code), ['device_lost']);
+});
+
+test('devices that are lost before they rank are followed by others twice', async (t) => {
+  const devices = adapters(t);
+  const { said, last, decided, Engine } = await page(t, {});
+  const { restore } = Engine.prototype;
+  Engine.prototype.restore = function losing(...version) {
+    if (this.backend === 'webgpu') devices.at(-1).lose({ reason: 'unknown', message: `device ${devices.length}` });
+    restore.apply(this, version);
+  };
+  await decided();
+  await until(() => last('webgpu_failed'), 'it tries for ever');
+  assert.equal(devices.length, 3);
+  assert.equal(last('webgpu_failed').code, 'device_lost');
+  assert.equal(said.filter(({ name }) => name === 'device_lost').length, 3);
+  await turn();
+  assert.equal(last('backend').backend, 'cpu');
+});
