@@ -26,9 +26,8 @@ import {
 } from './ranking.js';
 import { Store } from './store.js';
 
-const WEBGPU_FAILED_KEY = 'freshet:webgpu-failed';
-/** A failed graphics driver is tried again after a week. */
-const WEBGPU_RETRY_MILLIS = 7 * 24 * 3600 * 1000;
+/** What `choice.js` goes by. */
+const WEBGPU_KEY = 'freshet:webgpu';
 /** As in the engine: a version holds no more items. */
 const CANDIDATES_MAX = 2 ** 20;
 /** As in the engine. */
@@ -375,21 +374,13 @@ export class Freshet {
   }
 
   async #startEngine() {
-    const { url, model, cache, worker, assets, publicKey = [], rootKey } = this.#options;
+    const { url, model, cache, worker, assets, publicKey = [], rootKey, backend } = this.#options;
     const publicKeys = [publicKey].flat();
-    const config = { url, model, cache, publicKeys, rootKey, assets, backend: this.#backendToTry() };
+    const config = { url, model, cache, publicKeys, rootKey, assets, backend, remembered: readRemembered() };
     const entry = { ...this.constructor.entry, isWorkerWanted: Boolean(worker) };
     if (typeof worker === 'function') entry.openWorker = worker;
     this.#link = new EngineLink(config, entry, (name, detail) => this.#hostSaid(name, detail));
     await this.#link.start();
-  }
-
-  /** A driver that failed before is left alone for a while, unless WebGPU is asked for by name. */
-  #backendToTry() {
-    const { backend } = this.#options;
-    if (backend !== 'auto') return backend;
-    const failedAt = Number(readLocal(WEBGPU_FAILED_KEY) ?? Number.NaN);
-    return Date.now() - failedAt < WEBGPU_RETRY_MILLIS ? 'cpu' : 'auto';
   }
 
   #firstVersion(signal, timeoutMillis) {
@@ -436,9 +427,12 @@ export class Freshet {
       case 'waiting':
         this.#lastProblem = detail;
         break;
+      case 'remember':
+        this.#remember(detail);
+        break;
       case 'webgpu_failed':
         // A module that could not be fetched says nothing about the graphics driver.
-        if (detail.code !== 'module_load_failed') writeLocal(WEBGPU_FAILED_KEY, String(Date.now()));
+        if (detail.code !== 'module_load_failed') this.#remember({ failure: { message: detail.message, atMillis: Date.now() } });
         this.#emitter.emit('error', detail);
         break;
       default:
@@ -446,6 +440,13 @@ export class Freshet {
         if (detail.code === 'identity_changed') this.#itemIds = [];
         this.#emitter.emit(name, detail);
     }
+  }
+
+  /** Another tab may have remembered something else meanwhile. @param {import('./choice.js').Remembered} part */
+  #remember(part) {
+    const remembered = { ...readRemembered(), ...part };
+    writeLocal(WEBGPU_KEY, JSON.stringify(remembered));
+    this.#link.configure({ remembered });
   }
 
   /** A restarted host counts from zero again; the page's progress only rises. */
@@ -523,6 +524,15 @@ export class Freshet {
   #userId() {
     this.#memoryUserId ??= this.#options.userId ?? userId();
     return this.#memoryUserId;
+  }
+}
+
+/** @returns {import('./choice.js').Remembered} */
+function readRemembered() {
+  try {
+    return JSON.parse(readLocal(WEBGPU_KEY)) ?? {};
+  } catch {
+    return {}; // written by something else
   }
 }
 

@@ -35,6 +35,7 @@ const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
  * @property {boolean} cache
  * @property {boolean} [isPinned] whether no other version is taken than the first that ranks
  * @property {string} [assets] address of a copy of the package, where the bundler makes none
+ * @property {import('./choice.js').Remembered} [remembered] of WebGPU on this device
  * @property {number} [numDeviceLosses] graphics devices that this page has lost
  * @property {string} [backendReason] why it begins on the CPU, where that is not as asked for
  */

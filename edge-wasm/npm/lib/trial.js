@@ -7,6 +7,10 @@ const PARITY_TOLERANCE = 2e-3;
 const PARITY_ITEMS = 10;
 /** As long as most models attend to. */
 const HISTORY_LEN = 50;
+/** Medians settle with a few; the time is bounded because the page is in use meanwhile. */
+const SAMPLES_MIN = 3;
+const SAMPLES_MAX = 9;
+const SAMPLING_MILLIS_MAX = 300;
 
 /**
  * @typedef {object} Version as the page's cache keeps it
@@ -49,6 +53,36 @@ export async function assertAgreement(webgpu, { request, items }) {
       throw new FreshetError('self_test_failed', message);
     }
   }
+}
+
+/** Makes an engine do once what pages ask of it, so that no shader is compiled while one waits. */
+export async function warmUp(withEngine, { history, nowMillis, ...options }) {
+  const [first] = history;
+  if (!first) return; // there are no items
+  const calls = [
+    ['rank', { ...options, history, nowMillis }],
+    ['similar', { ...options, itemIds: [first.item_id], history: [] }],
+    ['explain', { history, itemId: first.item_id, k: options.k, nowMillis }],
+  ];
+  for (const [method, call] of calls) await withEngine((engine) => engine[method](JSON.stringify(call)));
+}
+
+/** Milliseconds that a ranking takes, as the page sees it; others may have their turn between two. */
+export async function medianMillis(withEngine, request) {
+  const text = JSON.stringify(request);
+  const samples = [];
+  const startedAt = performance.now();
+  const isEnough = () => performance.now() - startedAt > SAMPLING_MILLIS_MAX && samples.length >= SAMPLES_MIN;
+  while (samples.length < SAMPLES_MAX && !isEnough()) {
+    const sample = await withEngine(async (engine) => {
+      const askedAt = performance.now();
+      await engine.rank(text);
+      return performance.now() - askedAt;
+    });
+    samples.push(sample);
+  }
+  samples.sort((left, right) => left - right);
+  return samples[samples.length >> 1];
 }
 
 async function ranked(engine, request) {

@@ -1,15 +1,19 @@
 //! The move from the CPU to WebGPU: a second engine on the graphics adapter, tried beside the one that ranks.
 //!
 //! Fetched when a version ranks on the CPU and WebGPU is not ruled out. The first engine ranks and follows the server
-//! all the while; compiling shaders may take seconds.
+//! all the while; compiling shaders may take seconds. Where the page may choose, it moves if the same rankings are
+//! clearly faster (`choice.js`).
 
 import { loadModule } from './backend.js';
-import { GpuDevice, findAdapter } from './device.js';
+import { choiceByCpu, choiceByTimes, recalled, sizeBucket } from './choice.js';
+import { GpuDevice, findAdapter, nameOf } from './device.js';
 import { FreshetError, toFreshetError } from './errors.js';
-import { assertAgreement, expectedScores, liveVersion, typicalRequest } from './trial.js';
+import { assertAgreement, expectedScores, liveVersion, medianMillis, typicalRequest, warmUp } from './trial.js';
 
 /** So often a lost device is followed by another; a driver that loses more is broken. */
 const DEVICE_LOSSES_MAX = 2;
+/** @type {import('./choice.js').Choice} */
+const WANTED = { backend: 'webgpu', reason: 'WebGPU was asked for, and agrees with the CPU.' };
 
 /**
  * @template T
@@ -34,8 +38,12 @@ export class Upgrade {
   #page;
   #stop = new AbortController();
   #isUnderWay = false;
-  #isDecided = false;
+  #hasFailed = false;
   #numLosses;
+  /** Size of the catalogue for which it was last decided. @type {number | undefined} */
+  #bucket;
+  /** @type {import('./choice.js').Remembered} */
+  #remembered;
   /** @type {WebGpuEngine | undefined} */
   #taken;
 
@@ -43,16 +51,21 @@ export class Upgrade {
   constructor(page) {
     this.#page = page;
     this.#numLosses = page.config.numDeviceLosses ?? 0;
+    this.#remembered = page.config.remembered ?? {};
     page.signal.addEventListener('abort', () => this.#stop.abort(), { once: true });
     if (page.signal.aborted) this.#stop.abort();
   }
 
-  /** Tries WebGPU, once. */
+  /** Decides, and again when the catalogue has grown to another size; what was taken stays. */
   async consider() {
-    if (this.#isUnderWay || this.#isDecided || this.#stop.signal.aborted) return;
+    if (this.#isUnderWay || this.#hasFailed || this.#taken || this.#stop.signal.aborted) return;
     this.#isUnderWay = true;
     try {
-      const reason = await this.#decide();
+      const { num_items } = JSON.parse(await this.#page.withCpu((cpu) => cpu.status()));
+      const bucket = sizeBucket(num_items);
+      if (bucket === this.#bucket) return;
+      this.#bucket = bucket;
+      const reason = await this.#decide(bucket);
       if (!this.#stop.signal.aborted) this.#page.explain(reason);
     } catch (error) {
       this.#failed(error);
@@ -73,27 +86,48 @@ export class Upgrade {
   }
 
   /** @returns {Promise<string>} why the backend is used that is used now */
-  async #decide() {
-    const isForced = this.#page.config.backend === 'webgpu';
-    this.#isDecided = true;
+  async #decide(bucket) {
+    const { config, withCpu } = this.#page;
+    const isForced = config.backend === 'webgpu';
+    const request = await withCpu(typicalRequest);
+    const cpuMillis = isForced ? undefined : await medianMillis(withCpu, request);
+    const byCpu = choiceByCpu(cpuMillis);
+    if (byCpu) return byCpu.reason;
     for (;;) {
       const { adapter, reason } = await findAdapter(isForced);
       if (!adapter) return reason;
-      const outcome = await this.#try(adapter);
+      const known = this.#recalled(adapter, bucket);
+      const choice = isForced ? WANTED : known;
+      if (choice?.backend === 'cpu') return choice.reason;
+      const outcome = await this.#try(adapter, { request, choice, cpuMillis, bucket });
       if (outcome !== 'lost') return outcome;
     }
   }
 
+  /** @returns {import('./choice.js').Choice | undefined} */
+  #recalled(adapter, bucket) {
+    const device = `${nameOf(adapter)} ${this.#page.runtime.integrity}`;
+    if (this.#remembered.device !== device) this.#remember({ device, failure: undefined, measured: {} });
+    return recalled(this.#remembered, device, bucket, Date.now());
+  }
+
+  #remember(part) {
+    this.#remembered = { ...this.#remembered, ...part };
+    this.#page.emit('remember', part);
+  }
+
   /** @returns {Promise<string>} the reason, or `lost` where the device was lost and another may be tried */
-  async #try(adapter) {
+  async #try(adapter, plan) {
     const { config, runtime, open, onLateFailure } = this.#page;
     const opened = new WebGpuEngine(adapter);
     try {
       await opened.load({ runtime, assets: config.assets, open, onLateFailure });
-      await this.#test(opened);
+      await this.#test(opened, plan.request);
+      const choice = plan.choice ?? (await this.#measure(opened, plan));
+      if (choice.backend === 'cpu') return choice.reason;
       await this.#swap(opened);
       if (opened.isTaken) this.#taken = opened;
-      return 'WebGPU agrees with the CPU.';
+      return choice.reason;
     } catch (error) {
       const isLost = !this.#stop.signal.aborted && (await opened.device.isLost());
       if (!isLost) throw error;
@@ -104,16 +138,24 @@ export class Upgrade {
     }
   }
 
-  async #test(opened) {
-    const { withCpu } = this.#page;
-    const { version, expected } = await withCpu(async (cpu) => {
-      const expected = await expectedScores(cpu, await typicalRequest(cpu));
+  async #test(opened, request) {
+    const { version, expected } = await this.#page.withCpu(async (cpu) => {
+      const expected = await expectedScores(cpu, request);
       return { version: liveVersion(cpu), expected };
     });
     await opened.withEngine((webgpu) => {
       webgpu.restore(version.manifest, version.snapshot);
       return assertAgreement(webgpu, expected);
     });
+    await warmUp(opened.withEngine, request);
+  }
+
+  /** @returns {Promise<import('./choice.js').Choice>} */
+  async #measure(opened, { request, cpuMillis, bucket }) {
+    const webGpuMillis = await medianMillis(opened.withEngine, request);
+    const measured = { cpuMillis, webGpuMillis, atMillis: Date.now() };
+    this.#remember({ measured: { ...this.#remembered.measured, [bucket]: measured } });
+    return choiceByTimes(measured);
   }
 
   /** Swaps once the new engine holds the version that may rank. */
@@ -142,6 +184,7 @@ export class Upgrade {
   }
 
   #failed(error) {
+    this.#hasFailed = true;
     if (this.#stop.signal.aborted) return;
     const { code, message } = toFreshetError(error);
     this.#page.explain(message);

@@ -44,8 +44,9 @@ function freshetWith(t, answers = {}, options = {}) {
   const freshet = Freshet.open({ url: 'http://server', consent: 'granted', ...options });
   t.after(() => freshet.dispose());
   const update = (more) => worker.say('update', { ...STATUS, ...more });
-  const die = () => worker.say('fatal', { code: 'panic', message: 'boom' });
-  return { freshet, calls, events, Freshet, update, die };
+  const say = (name, detail) => worker.say(name, detail);
+  const die = () => say('fatal', { code: 'panic', message: 'boom' });
+  return { freshet, calls, events, Freshet, update, say, die };
 }
 
 /** The code with which a promise is rejected. */
@@ -218,6 +219,28 @@ test('feedback that no later ranking could take is refused by name, limit and va
   await freshet.feedback({ kind: 'click', itemId: 'é'.repeat(64), occurredAt: 1000.4 }).delivered;
   assert.equal(freshet.history.read().at(-1).occurredAt, 1000);
   assert.deepEqual(events.map((event) => event.occurred_at), [1000]);
+});
+
+test('what a host remembers of WebGPU, and that it failed, the next host and the next page are told', async (t) => {
+  const stored = new Map();
+  globalThis.localStorage = { getItem: (key) => stored.get(key) ?? null, setItem: (key, text) => stored.set(key, text) };
+  t.after(() => delete globalThis.localStorage);
+  const { freshet, calls, update, say, die } = freshetWith(t, { rank: () => RANKING }, { consent: 'denied' });
+  await turn();
+  update();
+  await freshet.ready;
+  say('remember', { device: 'acme', failure: undefined, measured: { 9: { cpuMillis: 50, webGpuMillis: 5, atMillis: 1 } } });
+  say('webgpu_failed', { code: 'module_load_failed', message: 'not found' });
+  assert.equal(JSON.parse(stored.get('freshet:webgpu')).failure, undefined, 'that says nothing about the device');
+  say('webgpu_failed', { code: 'panic', message: 'driver reset' });
+  die();
+  await freshet.rank();
+  const next = freshetWith(t, {}, { consent: 'denied' });
+  await turn();
+  const told = [calls, next.calls].map((made) => made.findLast(([method]) => method === 'start')[1].remembered);
+  for (const { device, measured, failure } of told) {
+    assert.deepEqual([device, measured[9].webGpuMillis, failure.message], ['acme', 5, 'driver reset']);
+  }
 });
 
 test('a hold keeps the newest announcement, and lets go of it once', async () => {

@@ -213,3 +213,96 @@ test('devices that are lost before they rank are followed by others twice', asyn
   await turn();
   assert.equal(last('backend').backend, 'cpu');
 });
+
+const AUTO = { backend: 'auto' };
+const remembered = (said) => Object.assign({}, ...said.filter(({ name }) => name === 'remember'));
+const webGpuFiles = (fetched) => fetched.filter((url) => url.endsWith('/webgpu'));
+
+test('where the CPU is fast enough nothing of WebGPU is fetched', async (t) => {
+  adapters(t);
+  const { last, decided, fetched } = await page(t, AUTO, { cpu: 1, webgpu: 0.1 });
+  await decided();
+  assert.equal(last('backend').backend, 'cpu');
+  assert.match(last('backend').backendReason, /1\.0 ms/);
+  assert.deepEqual(webGpuFiles(fetched), []);
+});
+
+test('the faster backend is taken, and both times are remembered', async (t) => {
+  const devices = adapters(t);
+  const { said, last, decided } = await page(t, AUTO, { cpu: 50, webgpu: 5 });
+  await decided();
+  assert.equal(last('backend').backend, 'webgpu');
+  assert.match(last('backend').backendReason, /50\.0 ms.*5\.0 ms/);
+  const { device, measured } = remembered(said);
+  assert.match(device, /acme fast sha384-x/);
+  assert.deepEqual([measured[9].cpuMillis, measured[9].webGpuMillis], [50, 5]);
+  assert.equal(devices[0].isDestroyed, false);
+});
+
+test('the slower backend is given up with its device, and not even fetched the next time', async (t) => {
+  const devices = adapters(t);
+  const first = await page(t, AUTO, { cpu: 50, webgpu: 45 });
+  await first.decided();
+  assert.equal(first.last('backend').backend, 'cpu');
+  assert.equal(webGpuFiles(first.fetched).length, 1);
+  assert.equal(first.engines.find(({ backend }) => backend === 'webgpu').isFreed, true);
+  assert.equal(devices[0].isDestroyed, true);
+  t.mock.restoreAll();
+  const next = await page(t, { ...AUTO, remembered: remembered(first.said) }, { cpu: 50, webgpu: 5 });
+  await next.decided();
+  assert.equal(next.last('backend').backend, 'cpu');
+  assert.match(next.last('backend').backendReason, /45\.0 ms/);
+  assert.deepEqual(webGpuFiles(next.fetched), []);
+});
+
+test('another adapter forgets what was measured', async (t) => {
+  adapters(t);
+  const atMillis = Date.now();
+  const known = { device: 'other', failure: { message: 'x', atMillis }, measured: { 9: { cpuMillis: 50, webGpuMillis: 90, atMillis } } };
+  const { said, last, decided } = await page(t, { ...AUTO, remembered: known });
+  await decided();
+  assert.equal(last('backend').backend, 'webgpu');
+  assert.equal(remembered(said).failure, undefined);
+  assert.match(remembered(said).device, /acme/);
+});
+
+test('WebGPU that is asked for by name is taken whatever is remembered, and however slow', async (t) => {
+  adapters(t, { vendor: 'Google SwiftShader' });
+  const failure = { message: 'driver reset', atMillis: Date.now() };
+  const known = { device: 'Google SwiftShader fast sha384-x', failure };
+  const { last, decided } = await page(t, { remembered: known }, { cpu: 1, webgpu: 900 });
+  await decided();
+  assert.equal(last('backend').backend, 'webgpu');
+});
+
+test('it is decided anew when the catalogue has doubled', async (t) => {
+  adapters(t);
+  const millis = { cpu: 1, webgpu: 0.5 };
+  const { host, last, decided, engines, Engine } = await page(t, AUTO, millis);
+  await decided();
+  assert.equal(last('backend').backend, 'cpu');
+  const [cpu] = engines;
+  let isSettled = false;
+  cpu.settle = async () => !isSettled && (isSettled = true);
+  millis.cpu = 8;
+  Engine.numItems = 2000;
+  await host.unpin(); // looks for what may be taken
+  await until(() => last('backend').backend === 'webgpu', 'it was not decided anew');
+  assert.match(last('backend').backendReason, /8\.0 ms/);
+});
+
+test('no shader is left to compile when the engine is taken', async (t) => {
+  adapters(t);
+  const { decided, engines, Engine } = await page(t, AUTO);
+  const asked = [];
+  for (const method of ['rank', 'similar', 'explain']) {
+    const answer = Engine.prototype[method];
+    Engine.prototype[method] = function counted(...args) {
+      asked.push(`${method} on ${this.backend}`);
+      return answer.apply(this, args);
+    };
+  }
+  await decided();
+  for (const method of ['rank', 'similar', 'explain']) assert.ok(asked.includes(`${method} on webgpu`), method);
+  assert.equal(engines.length, 2);
+});
