@@ -10,6 +10,7 @@ import { FreshetError, toFreshetError } from './errors.js';
 import { Hold } from './hold.js';
 import { joinTabs } from './leader.js';
 import { Store } from './store.js';
+import { Texts } from './texts.js';
 import { watchVersions } from './watch.js';
 
 /**
@@ -72,7 +73,6 @@ export class EngineHost {
   #staleCode;
   /** @type {Promise<import('./upgrade.js').Upgrade> | undefined} */
   #upgrade;
-  /** What embeds texts, once one has come. @type {Promise<import('./text.js').TextHost> | undefined} */
   #texts;
 
   /**
@@ -88,6 +88,8 @@ export class EngineHost {
     this.#hold = new Hold(config.isPinned ?? false);
     const onProgress = (progress) => emit('progress', progress);
     this.#downloads = new Downloads({ ...config, signal: this.#stop.signal, onProgress });
+    const texts = { downloads: this.#downloads, assets: config.assets, signal: this.#stop.signal };
+    this.#texts = new Texts(texts, (body) => this.#withEngine(body));
   }
 
   /** Starts on the CPU with the cached version, and begins to follow the server in the background. */
@@ -118,17 +120,17 @@ export class EngineHost {
 
   /** @param {object} request as `search` of the wasm engine takes it, with the `text` to look for */
   async search({ text, ...request }) {
-    return this.#withTexts([text], (engine, embedded) => engine.search(JSON.stringify(request), embedded));
+    return this.#texts.ask([text], (engine, embedded) => engine.search(JSON.stringify(request), embedded));
   }
 
   /** @param {object} request as `rank_new` of the wasm engine takes it, with the `texts` of the items */
   async rankNew({ texts, ...request }) {
-    return this.#withTexts(texts, (engine, embedded) => engine.rank_new(JSON.stringify(request), embedded));
+    return this.#texts.ask(texts, (engine, embedded) => engine.rank_new(JSON.stringify(request), embedded));
   }
 
   /** Loads what embeds texts. */
   async prepareSearch() {
-    await this.#withTexts([], () => 'null');
+    await this.#texts.ask([], () => 'null');
   }
 
   /** Ids of all items of the live version. */
@@ -476,29 +478,6 @@ export class EngineHost {
     this.#considerWebGpu();
   }
 
-  // ---- texts ---------------------------------------------------------------------------------
-
-  /** Embeds texts as the version does that `body` is then asked of. */
-  async #withTexts(texts, body) {
-    const openTexts = async () => {
-      const { TextHost } = await import('./text.js');
-      return new TextHost({ downloads: this.#downloads, assets: this.#config.assets, signal: this.#stop.signal });
-    };
-    this.#texts ??= openTexts();
-    this.#texts.catch(() => (this.#texts = undefined)); // its script could not be fetched: the next call tries again
-    const host = await this.#texts;
-    for (;;) {
-      const generation = await this.#withEngine(generationOf);
-      const verify = (note) => this.#withEngine((engine) => engine.text_encoder(note));
-      const embedded = await host.embed(texts, generation, verify);
-      const answer = await this.#withEngine((engine) => {
-        // Another version may have come meanwhile, with texts of another encoder.
-        return generationOf(engine) === generation ? body(engine, embedded) : undefined;
-      });
-      if (answer !== undefined) return JSON.parse(answer);
-    }
-  }
-
   // ---- cache ---------------------------------------------------------------------------------
 
   #cacheKey() {
@@ -603,11 +582,4 @@ export class EngineHost {
       return 'taken';
     });
   }
-}
-
-/** Of the version that ranks. */
-function generationOf(engine) {
-  const { version, encoder_generation: generation } = JSON.parse(engine.status());
-  if (version === null) throw new FreshetError('no_model', 'There is no version yet whose texts could be searched.');
-  return generation;
 }
