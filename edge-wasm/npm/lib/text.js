@@ -21,7 +21,7 @@ const SLICE_MILLIS = 12;
 
 export class TextHost {
   #options;
-  /** What embeds, by its generation. @type {{generation: number, embedder: Promise<any>} | undefined} */
+  /** What embeds, by its generation; the one before goes with the instance it lives in. @type {{generation: number, embedder: Promise<any>} | undefined} */
   #live;
 
   /** @param {TextOptions} options */
@@ -58,7 +58,6 @@ export class TextHost {
     if (this.#live?.generation !== generation) {
       const embedder = this.#open(generation, verify);
       const live = { generation, embedder };
-      void this.#live?.embedder.then((before) => before.free(), () => {});
       this.#live = live;
       embedder.catch(() => {
         if (this.#live === live) this.#live = undefined; // the next call tries again
