@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use shared_model::edge::engine::{
     FoundItem, NewItemsRequest, RankOptions, RankRequest, ReadyVersion, SearchRequest,
 };
-use shared_model::manifest::{TextEncoderKind, TextEncoderNote, parse_key_list, parse_public_key};
+use shared_model::manifest::{TextEncoderKind, TextEncoderNote, parse_key_list};
 use shared_model::model::scorer::Padding;
 use shared_model::text::packed::layout;
 use shared_model::text::{BertConfig, HostTextEncoder, NamedTensor, PackedEncoder, TextTokenizer};
@@ -54,9 +54,7 @@ async fn packed_by(scene: &Scene, generation: u32) -> anyhow::Result<PackedEncod
     let note = api.send(Method::GET, &path, "").await?;
     ensure!(note.status == 200, "{}: {}", note.status, note.body);
     let keys = api.send(Method::GET, "/v1/models/main/keys", "").await?;
-    let keys = parse_key_list(keys.body.to_string().as_bytes())?;
-    let key = keys.keys.first().context("a key")?;
-    let trusted = [parse_public_key(&key.public_key)?];
+    let trusted = parse_key_list(keys.body.to_string().as_bytes())?;
     let note = note.body.to_string();
     let note = TextEncoderNote::verify(note.as_bytes(), &trusted, "main", generation)?;
     let TextEncoderKind::Packed(blob) = note.text_encoder else {

@@ -265,27 +265,22 @@ impl ReadyVersion {
 
     /// Rows that may be ranked, ascending.
     fn eligible(&self, state: &CodeState, request: &RankRequest<'_>) -> Vec<u32> {
-        let mut eligible: Vec<u32> = match request.candidates {
-            Some(candidates) => candidates
-                .iter()
-                .filter_map(|item_id| self.item_idx(item_id))
-                .collect(),
-            None => (0..state.items.len() as u32).collect(), // fits: NUM_ITEMS_MAX is 2^20
-        };
-        if request.candidates.is_some() {
-            eligible.sort_unstable();
-            eligible.dedup();
-        }
-        eligible.retain(|idx| state.items[*idx as usize].available);
+        let mut is_out: Vec<bool> = state.items.iter().map(|item| !item.available).collect();
         if request.options.exclude_seen {
-            let mut seen: Vec<u32> = request
-                .history
-                .iter()
-                .filter_map(|event| self.item_idx(&event.item_id))
-                .collect();
-            seen.sort_unstable();
-            eligible.retain(|idx| seen.binary_search(idx).is_err());
+            let seen = request.history.iter();
+            for item_idx in seen.filter_map(|event| self.item_idx(&event.item_id)) {
+                is_out[item_idx as usize] = true;
+            }
         }
+        let is_in = |item_idx: &u32| !is_out[*item_idx as usize];
+        let Some(candidates) = request.candidates else {
+            return (0..is_out.len() as u32).filter(is_in).collect(); // fits: NUM_ITEMS_MAX is 2^20
+        };
+        let known = candidates.iter();
+        let known = known.filter_map(|item_id| self.item_idx(item_id));
+        let mut eligible: Vec<u32> = known.filter(is_in).collect();
+        eligible.sort_unstable();
+        eligible.dedup();
         eligible
     }
 }
@@ -451,9 +446,27 @@ pub fn top_k(mut eligible: Vec<u32>, scores: &[f32], k: usize) -> Vec<u32> {
     if k == 0 {
         return Vec::new();
     }
+    let cut = |items: &mut Vec<u32>| {
+        items.select_nth_unstable_by(k - 1, order);
+        items.truncate(k);
+    };
+    if k < eligible.len() / 4 {
+        // One pass: most of many items are below the k-th best of those before them.
+        let mut best = Vec::with_capacity(2 * k);
+        let mut least = f32::NEG_INFINITY;
+        for item_idx in eligible {
+            if scores[item_idx as usize] >= least {
+                best.push(item_idx);
+                if best.len() == 2 * k {
+                    cut(&mut best);
+                    least = scores[best[k - 1] as usize];
+                }
+            }
+        }
+        eligible = best;
+    }
     if k < eligible.len() {
-        eligible.select_nth_unstable_by(k - 1, order);
-        eligible.truncate(k);
+        cut(&mut eligible);
     }
     eligible.sort_unstable_by(order);
     eligible
@@ -476,5 +489,24 @@ mod tests {
         assert_eq!(top_k(vec![0, 1, 2, 3], &scores, 3), vec![1, 2, 0]);
         assert_eq!(top_k(vec![3, 0], &scores, 9), vec![0, 3]);
         assert_eq!(top_k(vec![3, 0], &scores, 0), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn the_best_of_many_are_those_of_a_whole_sort() {
+        for (num_items, num_scores) in [(500_u32, 7_u32), (500, 499), (41, 3)] {
+            let scores: Vec<f32> = (0..num_items)
+                .map(|idx| (idx * idx % num_scores) as f32 - 2.0)
+                .collect();
+            let mut sorted: Vec<u32> = (0..num_items).collect();
+            sorted.sort_by(|a, b| scores[*b as usize].total_cmp(&scores[*a as usize])); // stable: ties by index
+            for k in [1, 2, 10, 100, num_items as usize] {
+                let best = top_k((0..num_items).collect(), &scores, k);
+                assert_eq!(
+                    best,
+                    sorted[..k.min(sorted.len())],
+                    "{num_items} {num_scores} {k}"
+                );
+            }
+        }
     }
 }

@@ -25,6 +25,33 @@ const openOurs = async (name, config, weights) => {
   return { encode: ({ ids }) => encoder.encode(ids), built: performance.now() - start };
 };
 
+/** What a page downloads: milliseconds from its bytes until it embeds, and of some queries. */
+const timePacked = async (name, { id, queries }) => {
+  const { default: createModule } = await import(`/dist/${name}.js`);
+  const { init, TextReader } = createModule();
+  await init({ module_or_path: fetch(`/dist/${name}_bg.wasm`) });
+  const bytes = new Uint8Array(await (await fetch('/encoder.ftxt')).arrayBuffer());
+  const start = performance.now();
+  const reader = new TextReader(id, bytes);
+  let longest_piece = 0;
+  for (let isMore = true; isMore; ) {
+    const pieceStart = performance.now();
+    isMore = reader.read_next();
+    longest_piece = Math.max(longest_piece, performance.now() - pieceStart);
+  }
+  const embedder = reader.finish();
+  const ready = performance.now() - start;
+  const embed = [];
+  for (let count = 0; count < 20; count += 1) {
+    for (const query of queries) {
+      const queryStart = performance.now();
+      embedder.embed(query);
+      if (count >= 5) embed.push(performance.now() - queryStart);
+    }
+  }
+  return { ready, longest_piece, embed };
+};
+
 const openOrt = async (ort, file) => {
   const session = await ort.InferenceSession.create(file, { executionProviders: ['wasm'] });
   return async ({ big }) => {
@@ -64,6 +91,8 @@ const run = async () => {
     embeddings[name] = [];
     for (const call of calls) embeddings[name].push(Array.from(await encode(call)));
   }
-  return { times, embeddings, builds };
+  const packed = {};
+  for (const name of Object.keys(builds)) packed[name] = await timePacked(name, input.packed);
+  return { times, embeddings, builds, packed };
 };
 run().then((value) => done({ value }), (error) => done({ error: String(error && error.stack || error) }));
