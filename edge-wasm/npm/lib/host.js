@@ -192,9 +192,9 @@ export class EngineHost {
     clearTimeout(this.#persistTimer);
     clearInterval(this.#freshnessTimer);
     await this.#tail;
+    this.#endUpgrade(); // in a moment, after the engine has let its device go
     this.#engine?.free();
     this.#engine = undefined;
-    this.#endUpgrade();
     await this.#store.close();
   }
 

@@ -127,6 +127,7 @@ export class Upgrade {
       if (choice.backend === 'cpu') return choice.reason;
       await this.#swap(opened);
       if (opened.isTaken) this.#taken = opened;
+      if (opened.isTaken && this.#stop.signal.aborted) opened.device.end(); // in the very moment
       return choice.reason;
     } catch (error) {
       const isLost = !this.#stop.signal.aborted && (await opened.device.isLost());
