@@ -286,7 +286,7 @@ impl Learner {
         let users = scorer.user_vectors(&asked.sequences, &asked.queries);
         let step = self.optimizer.num_steps;
         let tastes = if self.parameters.spec.has_taste_weight {
-            let vectors = scorer.item_vectors().clone();
+            let vectors = scorer.item_vectors();
             read(users.clone().matmul(vectors.transpose()), step)?
         } else {
             Vec::new()
@@ -454,11 +454,12 @@ impl Learner {
 /// GPUs want one shape, CPUs the shortest.
 #[must_use]
 pub fn padding_of(device: &Device) -> Padding {
-    if *device == Device::flex() {
-        Padding::Longest
-    } else {
-        Padding::Full
+    #[cfg(feature = "wgpu")]
+    if *device != Device::flex() {
+        return Padding::Full;
     }
+    debug_assert!(*device == Device::flex());
+    Padding::Longest
 }
 
 fn content_of(scorer: &Scorer) -> Vec<f32> {
@@ -466,7 +467,6 @@ fn content_of(scorer: &Scorer) -> Vec<f32> {
         return Vec::new();
     };
     content
-        .clone()
         .into_data()
         .try_into_vec::<f32>()
         .expect("item vectors are f32")

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::prior;
 use super::ranker::matrix;
-use super::scorer::{Padding, Query, ScoreError, Scorer, read};
+use super::scorer::{Query, ScoreError, Scorer, read};
 use super::sequence::{Sequence, Token};
 use crate::codec::state::{CodeState, CodeTensor};
 
@@ -261,17 +261,18 @@ async fn user_vectors(
 ) -> Result<Vec<f32>, ScoreError> {
     let num_positions = history_len + 1;
     let mut batch_len = (ATTENTION_SCORES_MAX / (num_positions * num_positions)).max(1);
-    if scorer.padding() != Padding::Full {
-        batch_len = batch_len.min(sequences.len());
+    let is_fixed = scorer.padding().is_fixed();
+    // A GPU keeps its kernels and buffers where the shape is always the same.
+    batch_len = batch_len.min(if is_fixed {
+        num_positions
     } else {
-        // Always the same shape, so that a GPU keeps its kernels and buffers.
-        batch_len = batch_len.min(num_positions);
-    }
+        sequences.len()
+    });
     let mut users = Vec::new();
     for batch in sequences.chunks(batch_len) {
         let mut batch = batch.to_vec();
         let num_wanted = batch.len();
-        if scorer.padding() == Padding::Full {
+        if is_fixed {
             batch.resize(batch_len, batch[0].clone());
         }
         let queries = end_queries(&batch);

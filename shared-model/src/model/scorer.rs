@@ -55,8 +55,22 @@ pub enum Padding {
     None,
     /// As short as the longest sequence allows: for burn on CPUs.
     Longest,
-    /// Always `history_len` events: for GPUs.
+    /// Always `history_len` events, and rows of items in buckets, so that kernels and buffers are those of shapes seen
+    /// before: for GPUs.
+    #[cfg(feature = "wgpu")]
     Full,
+}
+
+impl Padding {
+    /// Whether shapes are the same whatever is asked.
+    #[must_use]
+    pub fn is_fixed(self) -> bool {
+        match self {
+            Self::None | Self::Longest => false,
+            #[cfg(feature = "wgpu")]
+            Self::Full => true,
+        }
+    }
 }
 
 /// A position whose next item is wanted.
@@ -110,7 +124,9 @@ impl Scorer {
         let ranker = Ranker::init(&parameters, device);
         let taste = match padding {
             Padding::None => Taste::on_host(&ranker, &parameters, state),
-            Padding::Longest | Padding::Full => Taste::on_device(&ranker, state),
+            Padding::Longest => Taste::on_device(&ranker, state, padding),
+            #[cfg(feature = "wgpu")]
+            Padding::Full => Taste::on_device(&ranker, state, padding),
         };
         let neighbours = Neighbours::from_state(state).map(Arc::new);
         Self::assemble(state, ranker, taste, neighbours, padding)
@@ -221,6 +237,14 @@ impl Scorer {
         self.taste.products_of(&self.ranker, vector).await
     }
 
+    /// Mean products of some items' vectors, one at least, with those of all items: `[num_items]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn mean_products(&self, item_idxs: &[u32]) -> Result<Vec<f32>, ScoreError> {
+        self.taste.mean_products(&self.ranker, item_idxs).await
+    }
+
     /// Vectors of some items, `[item_idxs.len(), embedding_dim]`, row-major.
     ///
     /// # Errors
@@ -231,14 +255,14 @@ impl Scorer {
 
     /// Item vectors `[num_items, embedding_dim]` on the device; the host executor copies them there at the first call.
     #[must_use]
-    pub fn item_vectors(&self) -> &Tensor<2> {
-        &self.taste.tensors().item_vectors
+    pub fn item_vectors(&self) -> Tensor<2> {
+        self.taste.tensors().item_vectors()
     }
 
     /// Content part of the item vectors `[num_items, embedding_dim]`, absent without texts and features.
     #[must_use]
-    pub fn content(&self) -> Option<&Tensor<2>> {
-        self.taste.tensors().content.as_ref()
+    pub fn content(&self) -> Option<Tensor<2>> {
+        self.taste.tensors().content()
     }
 
     /// Weight of taste in its scores.
@@ -374,9 +398,10 @@ impl Scorer {
     }
 
     fn num_events_min(&self) -> usize {
-        match self.padding {
-            Padding::None | Padding::Longest => 0,
-            Padding::Full => self.spec.history_len as usize,
+        if self.padding.is_fixed() {
+            self.spec.history_len as usize
+        } else {
+            0
         }
     }
 

@@ -64,7 +64,7 @@ impl ReadyVersion {
             };
             return Err(EngineError::UnknownItem { item_id });
         }
-        let similarities = self.mean_cosines(&asked).await?;
+        let similarities = all_finite(self.scorer.mean_products(&asked).await?)?;
         let mut eligible = self.eligible(
             state,
             &RankRequest {
@@ -81,19 +81,6 @@ impl ReadyVersion {
             score: similarities[item_idx as usize],
         };
         Ok(nearest.into_iter().map(ranked).collect())
-    }
-
-    /// Mean cosine of every item with those asked about: `[num_items]`.
-    async fn mean_cosines(&self, asked: &[u32]) -> Result<Vec<f32>, ScoreError> {
-        let rows = vectors_of(&self.scorer, asked).await?;
-        let dim = rows.len() / asked.len();
-        let mut mean = vec![0.0_f32; dim];
-        for row in rows.chunks_exact(dim) {
-            for (mean, value) in mean.iter_mut().zip(row) {
-                *mean += value / asked.len() as f32; // at most SIMILAR_TO_MAX
-            }
-        }
-        all_finite(self.scorer.products_of(&mean).await?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The host against burn: the same codes, the same scores.
+//! The host, and what is padded for GPUs, against burn: the same codes, the same scores.
 
 use burn::tensor::{Device, Tensor};
 use rand::rngs::StdRng;
@@ -165,13 +165,13 @@ fn what_the_host_gives_as_tensors_is_what_burn_has() {
     for spec in specs() {
         let (burn, host) = scorers(&state(&spec, 29));
         assert_near(
-            &values(burn.item_vectors()),
-            &values(host.item_vectors()),
+            &values(&burn.item_vectors()),
+            &values(&host.item_vectors()),
             "item vectors",
         );
         assert_eq!(burn.content().is_some(), host.content().is_some());
         if let (Some(burn), Some(host)) = (burn.content(), host.content()) {
-            assert_near(&values(burn), &values(host), "content");
+            assert_near(&values(&burn), &values(&host), "content");
         }
         let sequences = sequences(&spec, 13);
         let users =
@@ -240,4 +240,99 @@ fn explanations_ask_the_host_for_products_of_one_vector() {
     let vector: Vec<f32> = (0..64).map(|idx| (idx as f32 * 0.7).sin()).collect();
     let products = |scorer: &Scorer| now(scorer.products_of(&vector)).expect("no device fails");
     assert_near(&products(&burn), &products(&host), "products");
+}
+
+#[test]
+fn the_mean_of_some_items_has_the_same_products_on_the_host() {
+    for spec in specs() {
+        let (burn, host) = scorers(&state(&spec, 29));
+        for item_idxs in [&[5][..], &[0, 28, 4, 9, 11]] {
+            let products = |scorer: &Scorer| now(scorer.mean_products(item_idxs)).expect("finite");
+            assert_near(&products(&burn), &products(&host), "mean products");
+        }
+    }
+}
+
+#[cfg(feature = "wgpu")]
+mod padded {
+    use super::*;
+
+    fn full(state: &CodeState) -> Scorer {
+        Scorer::new(state, &Device::flex(), Padding::Full)
+    }
+
+    fn assert_same(longest: &Scorer, full: &Scorer, spec: &ModelSpec, what: &str) {
+        assert_near(&scores(longest, spec), &scores(full, spec), what);
+        let (expected, actual) = (longest.item_vectors(), full.item_vectors());
+        assert_near(&values(&expected), &values(&actual), what);
+        assert_eq!(longest.content().is_some(), full.content().is_some());
+        if let (Some(longest), Some(full)) = (longest.content(), full.content()) {
+            assert_near(&values(&longest), &values(&full), what);
+        }
+        let picked = [3, 0, 28, 3];
+        let rows = |scorer: &Scorer| now(scorer.item_rows(&picked)).expect("no device fails");
+        assert_near(&rows(longest), &rows(full), what);
+        let vector: Vec<f32> = rows(longest)[..spec.embedding_dim as usize].to_vec();
+        let products = |scorer: &Scorer| now(scorer.products_of(&vector)).expect("finite");
+        assert_near(&products(longest), &products(full), what);
+        let means = |scorer: &Scorer| now(scorer.mean_products(&picked)).expect("finite");
+        assert_near(&means(longest), &means(full), what);
+    }
+
+    #[test]
+    fn rows_in_buckets_change_nothing_for_any_spec() {
+        for spec in specs() {
+            for num_items in [29, 256, 257] {
+                let state = state(&spec, num_items);
+                let what = format!("{num_items} items of {spec:?}");
+                assert_same(&scorers(&state).0, &full(&state), &spec, &what);
+            }
+        }
+    }
+
+    #[test]
+    fn a_catalogue_grows_inside_of_its_bucket_and_into_the_next() {
+        for spec in specs() {
+            let mut base = state(&spec, 250);
+            let mut updated = full(&base);
+            for (num_new, seed) in [(0, 8), (3, 9), (3, 10), (300, 11)] {
+                let mut target = base.clone();
+                let id_rows = target.tensor_mut("item.id_rows").expect("in every spec");
+                id_rows.row_mut(3).fill(seed as i16);
+                let num_known = target.items.len();
+                append(&mut target, num_new);
+                if num_new > 0 {
+                    draw(&mut target, num_known, &mut StdRng::seed_from_u64(seed));
+                }
+                updated = updated.updated(&base, &target);
+                let what = format!("{num_new} more than {num_known}");
+                assert_same(&scorers(&target).0, &updated, &spec, &what);
+                base = target;
+            }
+        }
+    }
+
+    #[test]
+    fn other_weights_reach_padded_rows_too() {
+        for spec in specs() {
+            let state = state(&spec, 29);
+            let mut parameters = ParameterSet::from_state(&state);
+            for value in parameters.tensors.iter_mut().flatten() {
+                *value *= 1.25;
+            }
+            let weights = FastWeights {
+                id_rows: parameters.tensor("item.id_rows"),
+                bias: parameters.tensor("item.bias"),
+                prior: parameters.tensor("prior.weights"),
+                neighbour_weight: parameters.neighbour_weight(),
+                taste_weight: parameters.taste_weight(),
+            };
+            let changed = |scorer: &Scorer| {
+                let slow = scorer.with_slow_weights(&parameters);
+                slow.with_fast_weights(weights)
+            };
+            let (longest, full) = (changed(&scorers(&state).0), changed(&full(&state)));
+            assert_same(&longest, &full, &spec, "other weights");
+        }
+    }
 }

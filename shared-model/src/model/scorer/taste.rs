@@ -2,17 +2,22 @@
 //!
 //! Burn and the host compute the same (`model::host` has the tests); the scorer above does not see which it is.
 
+#[cfg(feature = "wgpu")]
+mod gpu;
+mod on_device;
+
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor};
 
-use super::{Query, ScoreError, named};
+use super::{Padding, Query, ScoreError, named};
 use crate::codec::state::{CodeState, CodeTensor};
 use crate::model::host::HostRanker;
 use crate::model::host::items::ItemVectors;
 use crate::model::parameters::ParameterSet;
-use crate::model::ranker::{Dropout, Ranker, ints, item_vectors, matrix};
+use crate::model::ranker::{Dropout, Ranker, ints, matrix};
 use crate::model::sequence::{Sequence, SequenceBatch};
+use on_device::BurnTaste;
 
 /// Rows of texts and features that are numbers at a time: what is kept of them is six times narrower.
 const CONTENT_ROWS: usize = 256;
@@ -22,13 +27,6 @@ const CONTENT_ROWS: usize = 256;
 pub(super) enum Taste {
     Burn(BurnTaste),
     Host(HostTaste),
-}
-
-/// Everything on the ranker's device.
-#[derive(Debug, Clone)]
-pub(super) struct BurnTaste {
-    pub(super) content: Option<Tensor<2>>,
-    pub(super) item_vectors: Tensor<2>,
 }
 
 /// Everything on the host.
@@ -41,29 +39,6 @@ pub(super) struct HostTaste {
     device: Device,
     /// For the few who want tensors; made when first asked for.
     copies: OnceLock<BurnTaste>,
-}
-
-impl BurnTaste {
-    pub(super) fn new(ranker: &Ranker, content: Option<Tensor<2>>, id_rows: &[f32]) -> Self {
-        let dim = ranker.dim();
-        let id_rows = matrix(id_rows, id_rows.len() / dim, dim, ranker.device());
-        Self {
-            item_vectors: item_vectors(content.clone(), id_rows),
-            content,
-        }
-    }
-
-    /// The content vectors known so far and those of the items of `target` behind them.
-    fn grown_content(&self, ranker: &Ranker, target: &CodeState) -> Option<Tensor<2>> {
-        let [num_known, _] = self.item_vectors.dims();
-        if target.items.len() == num_known {
-            return self.content.clone();
-        }
-        match (&self.content, content_tensor(ranker, target, num_known)) {
-            (Some(known), Some(appended)) => Some(Tensor::cat(vec![known.clone(), appended], 0)),
-            (known, appended) => known.clone().or(appended),
-        }
-    }
 }
 
 impl HostTaste {
@@ -123,6 +98,8 @@ impl HostTaste {
                 )
             };
             BurnTaste {
+                num_items: self.items.num_items(),
+                padding: Padding::None,
                 content: self.content.as_ref().map(|content| rows(content)),
                 item_vectors: rows(&self.items.rows()),
             }
@@ -132,13 +109,8 @@ impl HostTaste {
 
 impl Taste {
     /// Of codes, on the ranker's device.
-    pub(super) fn on_device(ranker: &Ranker, state: &CodeState) -> Self {
-        let id_rows = named(state, "item.id_rows").dequantize();
-        Self::Burn(BurnTaste::new(
-            ranker,
-            content_tensor(ranker, state, 0),
-            &id_rows,
-        ))
+    pub(super) fn on_device(ranker: &Ranker, state: &CodeState, padding: Padding) -> Self {
+        Self::Burn(BurnTaste::new(ranker, state, padding, None))
     }
 
     /// Of codes, on the host.
@@ -151,13 +123,13 @@ impl Taste {
 
     /// With the id rows of `target` and the content of items that it has behind ours; all else is equal.
     pub(super) fn updated(&self, ranker: &Ranker, target: &CodeState) -> Self {
-        let id_rows = named(target, "item.id_rows").dequantize();
         match self {
             Self::Burn(taste) => {
-                let content = taste.grown_content(ranker, target);
-                Self::Burn(BurnTaste::new(ranker, content, &id_rows))
+                let padding = taste.padding;
+                Self::Burn(BurnTaste::new(ranker, target, padding, Some(taste)))
             }
             Self::Host(taste) => {
+                let id_rows = named(target, "item.id_rows").dequantize();
                 let content = taste.grown_content(target);
                 Self::Host(HostTaste::new(
                     Arc::clone(&taste.ranker),
@@ -172,7 +144,7 @@ impl Taste {
     /// With other id rows, as f32.
     pub(super) fn with_id_rows(&self, ranker: &Ranker, id_rows: &[f32]) -> Self {
         match self {
-            Self::Burn(taste) => Self::Burn(BurnTaste::new(ranker, taste.content.clone(), id_rows)),
+            Self::Burn(taste) => Self::Burn(taste.with_id_rows(ranker, id_rows)),
             Self::Host(taste) => {
                 let (host, content) = (Arc::clone(&taste.ranker), taste.content.clone());
                 Self::Host(HostTaste::new(host, content, id_rows, ranker))
@@ -193,10 +165,9 @@ impl Taste {
                 let tensor =
                     |values: &[f32]| matrix(values, num_items, values.len() / num_items, device);
                 let content = ranker.content_vectors(text.map(tensor), features.map(tensor));
-                let item_vectors = taste.item_vectors.clone();
                 Self::Burn(BurnTaste {
-                    content,
-                    item_vectors,
+                    content: content.map(|content| taste.padded(content)),
+                    ..taste.clone()
                 })
             }
             Self::Host(taste) => {
@@ -262,7 +233,7 @@ impl Taste {
         match self {
             Self::Burn(taste) => {
                 let users = self.user_vectors(ranker, sequences, queries, num_events_min);
-                read(users.matmul(taste.item_vectors.clone().transpose())).await
+                taste.products(users).await
             }
             Self::Host(taste) => {
                 let users = taste.user_rows(sequences, queries, ranker.dim());
@@ -313,15 +284,30 @@ impl Taste {
         item_idxs: &[u32],
     ) -> Result<Vec<f32>, ScoreError> {
         match self {
-            Self::Burn(_) if item_idxs.is_empty() => Ok(Vec::new()),
-            Self::Burn(taste) => {
-                let rows: Vec<i32> = item_idxs.iter().map(|idx| *idx as i32).collect(); // fits: NUM_ITEMS_MAX is 2^20
-                let rows = ints(&rows, ranker.device());
-                read(taste.item_vectors.clone().select(0, rows)).await
-            }
+            Self::Burn(taste) => taste.rows(ranker, item_idxs).await,
             Self::Host(taste) => {
                 let rows = item_idxs.iter().map(|idx| taste.items.row(*idx as usize));
                 Ok(rows.flatten().collect())
+            }
+        }
+    }
+
+    /// Mean products of some items, one at least, with all items, `[num_items]`.
+    pub(super) async fn mean_products(
+        &self,
+        ranker: &Ranker,
+        item_idxs: &[u32],
+    ) -> Result<Vec<f32>, ScoreError> {
+        match self {
+            Self::Burn(taste) => taste.products(taste.mean(ranker, item_idxs)).await,
+            Self::Host(taste) => {
+                let mut mean = vec![0.0_f32; ranker.dim()];
+                for item_idx in item_idxs {
+                    for (mean, value) in mean.iter_mut().zip(taste.items.row(*item_idx as usize)) {
+                        *mean += value / item_idxs.len() as f32; // as many as a call may name
+                    }
+                }
+                Ok(taste.items.products(&mean))
             }
         }
     }
@@ -334,9 +320,9 @@ impl Taste {
     ) -> Result<Vec<f32>, ScoreError> {
         match self {
             Self::Burn(taste) => {
-                let vector = matrix(vector, 1, vector.len(), ranker.device());
                 // A product that ranking computes too: another form would be another kernel in the page's module.
-                read(vector.matmul(taste.item_vectors.clone().transpose())).await
+                let vector = matrix(vector, 1, vector.len(), ranker.device());
+                taste.products(vector).await
             }
             Self::Host(taste) => Ok(taste.items.products(vector)),
         }
@@ -367,23 +353,7 @@ fn content_values(tensor: &CodeTensor, items: std::ops::Range<usize>) -> Option<
     Some(values)
 }
 
-/// Content vectors of the items from `first_item` on.
-fn content_tensor(ranker: &Ranker, state: &CodeState, first_item: usize) -> Option<Tensor<2>> {
-    let items = first_item..state.items.len();
-    let rows = |name| {
-        let tensor = named(state, name);
-        let values = content_values(tensor, items.clone())?;
-        Some(matrix(
-            &values,
-            items.len(),
-            tensor.num_cols,
-            ranker.device(),
-        ))
-    };
-    ranker.content_vectors(rows("item.text"), rows("item.features"))
-}
-
-/// Its twin on the host, some rows at a time.
+/// Content vectors on the host of the items from `first_item` on, some rows at a time.
 fn content_rows(ranker: &HostRanker, state: &CodeState, first_item: usize) -> Option<Vec<f32>> {
     let (text, features) = (named(state, "item.text"), named(state, "item.features"));
     let mut all: Option<Vec<f32>> = None;

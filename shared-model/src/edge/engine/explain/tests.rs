@@ -164,6 +164,7 @@ fn what_the_model_does_not_read_is_not_named() {
     assert_eq!(explained(&ready, &state, &history, 4), known);
 }
 
+#[cfg(feature = "wgpu")]
 #[test]
 fn padding_for_a_gpu_changes_nothing() {
     let state = made_up_state(7);
