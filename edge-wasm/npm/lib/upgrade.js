@@ -161,7 +161,7 @@ export class Upgrade {
 
   /** Swaps once the new engine holds the version that may rank. */
   async #swap(opened) {
-    const { config, withCpu, swap, catchUp, whenFree, explain } = this.#page;
+    const { withCpu, swap, catchUp, whenFree, explain } = this.#page;
     const { signal } = this.#stop;
     for (;;) {
       if (signal.aborted) return;
