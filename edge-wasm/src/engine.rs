@@ -3,7 +3,6 @@
 //! The script calls one method at a time and waits for the asynchronous ones:
 //! two calls at once throw, because both would need the engine for themselves.
 
-use burn::tensor::Device;
 use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::edge::engine::{
     EdgeEngine, ExplainRequest, NewItemsRequest, RankRequest, RankedItem, Ranking, SearchRequest,
@@ -11,7 +10,6 @@ use shared_model::edge::engine::{
 };
 use shared_model::edge::sync::{EdgeClock, EdgeError, EdgeRequest, EdgeSync, Live, Trust};
 use shared_model::ids::BlobId;
-use shared_model::model::scorer::Padding;
 use wasm_bindgen::prelude::*;
 
 use crate::error::ShellError;
@@ -33,10 +31,8 @@ impl Engine {
     /// The trust is malformed, or the backend cannot be started.
     pub async fn open(model: String, trust: String, backend: String) -> Result<Engine, ShellError> {
         let trust: Trust = read_trust(&trust)?;
-        let (device, padding) = open_device(&backend).await?;
-        Ok(Self {
-            inner: EdgeEngine::new(&model, trust, device, padding),
-        })
+        let inner = open_engine(&model, trust, &backend).await?;
+        Ok(Self { inner })
     }
 
     /// What to fetch next, as JSON; nothing if nothing is wanted. Each request is handed out once.
@@ -303,11 +299,13 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
 }
 
 /// # Errors
-/// The name is unknown, or the device cannot be had.
-async fn open_device(backend: &str) -> Result<(Device, Padding), ShellError> {
+/// The name is unknown, or the backend cannot be had.
+async fn open_engine(model: &str, trust: Trust, backend: &str) -> Result<EdgeEngine, ShellError> {
     match backend {
-        "cpu" => open_cpu(),
-        "webgpu" => open_webgpu().await,
+        "cpu" if cfg!(feature = "cpu") => Ok(EdgeEngine::on_host(model, trust)),
+        "webgpu" if cfg!(feature = "webgpu") => on_webgpu(model, trust).await,
+        "cpu" => Err(not_built("cpu")),
+        "webgpu" => Err(not_built("webgpu")),
         _ => Err(ShellError::argument(
             "backend",
             "expected `cpu` or `webgpu`",
@@ -315,25 +313,16 @@ async fn open_device(backend: &str) -> Result<(Device, Padding), ShellError> {
     }
 }
 
-#[cfg(feature = "cpu")]
-fn open_cpu() -> Result<(Device, Padding), ShellError> {
-    Ok((Device::flex(), Padding::None))
-}
-
-#[cfg(not(feature = "cpu"))]
-fn open_cpu() -> Result<(Device, Padding), ShellError> {
-    Err(not_built("cpu"))
-}
-
 /// Once per page: a second start of the same adapter fails, so the script keeps the engine.
 #[cfg(feature = "webgpu")]
-async fn open_webgpu() -> Result<(Device, Padding), ShellError> {
-    let opened = Device::wgpu_options().init_async().await;
+async fn on_webgpu(model: &str, trust: Trust) -> Result<EdgeEngine, ShellError> {
+    use shared_model::model::scorer::Padding;
+    let opened = burn::tensor::Device::wgpu_options().init_async().await;
     let device = opened.map_err(|error| ShellError::Backend {
         backend: "webgpu",
         reason: error.to_string(),
     })?;
-    Ok((device, Padding::Full))
+    Ok(EdgeEngine::new(model, trust, device, Padding::Full))
 }
 
 #[cfg(not(feature = "webgpu"))]
@@ -341,11 +330,10 @@ async fn open_webgpu() -> Result<(Device, Padding), ShellError> {
     clippy::unused_async,
     reason = "the twin with WebGPU waits for the device"
 )]
-async fn open_webgpu() -> Result<(Device, Padding), ShellError> {
+async fn on_webgpu(_model: &str, _trust: Trust) -> Result<EdgeEngine, ShellError> {
     Err(not_built("webgpu"))
 }
 
-#[cfg(not(all(feature = "cpu", feature = "webgpu")))]
 fn not_built(backend: &'static str) -> ShellError {
     let reason = "this module was built without it".to_owned();
     ShellError::Backend { backend, reason }

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use base64::Engine;
-use burn::tensor::Device;
 use harness::browser::{Browser, BrowserPage};
 use harness::scene::{NOW_MILLIS, Scene};
 use harness::site::Site;
@@ -19,7 +18,6 @@ use shared_model::edge::engine::{
     FoundItem, NewItemsRequest, RankOptions, RankRequest, ReadyVersion, SearchRequest,
 };
 use shared_model::manifest::{TextEncoderKind, TextEncoderNote, parse_key_list};
-use shared_model::model::scorer::Padding;
 use shared_model::text::packed::layout;
 use shared_model::text::{BertConfig, HostTextEncoder, NamedTensor, PackedEncoder, TextTokenizer};
 use trainer_server::text_pack::{PackSource, pack};
@@ -99,7 +97,7 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
         .await?
         .open()?;
     let embed = |text: &str| encoder.encode(&[tokenizer.tokenize(text)?]);
-    let ready = ReadyVersion::new(&state, &Device::flex(), Padding::None);
+    let ready = ReadyVersion::on_host(&state);
     let history = &scene.people[0].history;
     let history_there = for_page(history);
     let options = RankOptions {

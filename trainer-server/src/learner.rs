@@ -13,7 +13,7 @@ use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::ReadyVersion;
 use shared_model::model::neighbours::NEIGHBOUR_ITEMS_MAX;
 use shared_model::model::parameters::ParameterSet;
-use shared_model::model::scorer::{Padding, Scorer};
+use shared_model::model::scorer::{OnDevice, Padding, Scorer};
 use shared_model::spec::TensorGroup;
 use shared_model::text::TextError;
 
@@ -283,10 +283,11 @@ impl Learner {
         if let Some(release) = release.filter(|release| release.is_complete()) {
             self.try_release(release, &asked, &scores).await?;
         }
-        let users = scorer.user_vectors(&asked.sequences, &asked.queries);
+        let device = on_device(scorer);
+        let users = device.user_vectors(&asked.sequences, &asked.queries);
         let step = self.optimizer.num_steps;
         let tastes = if self.parameters.spec.has_taste_weight {
-            let vectors = scorer.item_vectors();
+            let vectors = device.item_vectors();
             read(users.clone().matmul(vectors.transpose()), step)?
         } else {
             Vec::new()
@@ -462,8 +463,12 @@ pub fn padding_of(device: &Device) -> Padding {
     Padding::Longest
 }
 
+fn on_device(scorer: &Scorer) -> &OnDevice {
+    scorer.device().expect("trainers score on a device")
+}
+
 fn content_of(scorer: &Scorer) -> Vec<f32> {
-    let Some(content) = scorer.content() else {
+    let Some(content) = on_device(scorer).content() else {
         return Vec::new();
     };
     content

@@ -170,6 +170,15 @@ impl ReadyVersion {
         }
     }
 
+    /// Builds it from codes alone, to score on the host: for the page's CPU.
+    #[must_use]
+    pub fn on_host(state: &CodeState) -> Self {
+        Self {
+            scorer: Scorer::on_host(state),
+            item_idx: index_of(state),
+        }
+    }
+
     /// Builds `target` from `self`, which was built from `base`.
     #[must_use]
     pub fn updated(&self, base: &CodeState, target: &CodeState) -> Self {
@@ -298,11 +307,26 @@ pub struct RankRequest<'a> {
     pub now_millis: i64,
 }
 
+/// What scores.
+#[derive(Debug, Clone)]
+enum Executor {
+    Host,
+    Device(Device, Padding),
+}
+
+impl Executor {
+    fn ready(&self, state: &CodeState) -> ReadyVersion {
+        match self {
+            Self::Host => ReadyVersion::on_host(state),
+            Self::Device(device, padding) => ReadyVersion::new(state, device, *padding),
+        }
+    }
+}
+
 /// Sync machine and scorer of one page.
 pub struct EdgeEngine {
     sync: EdgeSync,
-    device: Device,
-    padding: Padding,
+    executor: Executor,
     /// What ranks, with the version it was built from.
     ready: Option<(Version, ReadyVersion)>,
 }
@@ -311,10 +335,19 @@ impl EdgeEngine {
     /// An engine without a version yet, scoring on `device`.
     #[must_use]
     pub fn new(model: &str, trust: Trust, device: Device, padding: Padding) -> Self {
+        Self::with(model, trust, Executor::Device(device, padding))
+    }
+
+    /// An engine without a version yet, scoring on the host.
+    #[must_use]
+    pub fn on_host(model: &str, trust: Trust) -> Self {
+        Self::with(model, trust, Executor::Host)
+    }
+
+    fn with(model: &str, trust: Trust, executor: Executor) -> Self {
         Self {
             sync: EdgeSync::new(model, trust),
-            device,
-            padding,
+            executor,
             ready: None,
         }
     }
@@ -349,7 +382,7 @@ impl EdgeEngine {
         let target = &candidate.state;
         let ready = match (&self.ready, self.sync.live()) {
             (Some((_, ready)), Some(live)) => ready.updated(&live.state, target),
-            (_, _) => ReadyVersion::new(target, &self.device, self.padding),
+            (_, _) => self.executor.ready(target),
         };
         let version = candidate.manifest.version;
         let outcome = self_test(&ready, target, version, &candidate.manifest.self_test).await;
@@ -395,7 +428,7 @@ impl EdgeEngine {
         {
             return;
         }
-        let ready = ReadyVersion::new(&live.state, &self.device, self.padding);
+        let ready = self.executor.ready(&live.state);
         self.ready = Some((version, ready));
     }
 }

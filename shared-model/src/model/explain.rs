@@ -21,12 +21,10 @@
 //! Input: a scorer, the codes it was built from, and the tokens of a history. Not here: ids (`edge::engine`)
 //! and how faithful it is (`docs/explanations.md`).
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::prior;
-use super::ranker::matrix;
-use super::scorer::{Query, ScoreError, Scorer, read};
+use super::scorer::{Query, ScoreError, Scorer};
 use super::sequence::{Sequence, Token};
 use crate::codec::state::{CodeState, CodeTensor};
 
@@ -205,16 +203,14 @@ struct ItemParts {
 
 impl ItemParts {
     async fn read(scorer: &Scorer, state: &CodeState, item_idx: u32) -> Result<Self, ScoreError> {
-        let ranker = scorer.ranker();
-        let on_device = |name| {
-            let values = row(state, name, item_idx);
-            (!values.is_empty()).then(|| matrix(&values, 1, values.len(), ranker.device()))
-        };
-        let text = ranker.content_vectors(on_device("item.text"), None);
-        let features = ranker.content_vectors(None, on_device("item.features"));
+        let coded = |name| Some(row(state, name, item_idx)).filter(|row| !row.is_empty());
+        let (text, features) = (coded("item.text"), coded("item.features"));
         let id_row = row(state, "item.id_rows", item_idx);
-        let text = read_or_zeros(text, id_row.len()).await?;
-        let features = read_or_zeros(features, id_row.len()).await?;
+        let zeros = || vec![0.0; id_row.len()];
+        let text = scorer.content_of(text.as_deref(), None).await?;
+        let text = text.unwrap_or_else(zeros);
+        let features = scorer.content_of(None, features.as_deref()).await?;
+        let features = features.unwrap_or_else(zeros);
         let rest: Vec<f32> = features.iter().zip(&id_row).map(|(x, e)| x + e).collect();
         let whole: Vec<f32> = rest.iter().zip(&text).map(|(rest, t)| rest + t).collect();
         let length = length(&whole);
@@ -261,7 +257,7 @@ async fn user_vectors(
 ) -> Result<Vec<f32>, ScoreError> {
     let num_positions = history_len + 1;
     let mut batch_len = (ATTENTION_SCORES_MAX / (num_positions * num_positions)).max(1);
-    let is_fixed = scorer.padding().is_fixed();
+    let is_fixed = scorer.has_fixed_shapes();
     // A GPU keeps its kernels and buffers where the shape is always the same.
     batch_len = batch_len.min(if is_fixed {
         num_positions
@@ -276,9 +272,8 @@ async fn user_vectors(
             batch.resize(batch_len, batch[0].clone());
         }
         let queries = end_queries(&batch);
-        let rows = scorer.user_vectors(&batch, &queries);
-        let [_, dim] = rows.dims();
-        let values = read(rows).await?;
+        let values = scorer.user_rows(&batch, &queries).await?;
+        let dim = values.len() / batch.len();
         users.extend_from_slice(&values[..num_wanted * dim]);
     }
     Ok(users)
@@ -335,13 +330,6 @@ fn row(state: &CodeState, name: &str, row_idx: u32) -> Vec<f32> {
     match state.tensor(name) {
         Some(tensor) if tensor.num_cols > 0 => tensor.dequantize_row(row_idx as usize),
         Some(_) | None => Vec::new(),
-    }
-}
-
-async fn read_or_zeros(tensor: Option<Tensor<2>>, len: usize) -> Result<Vec<f32>, ScoreError> {
-    match tensor {
-        Some(tensor) => read(tensor).await,
-        None => Ok(vec![0.0; len]),
     }
 }
 

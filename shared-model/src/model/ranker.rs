@@ -121,10 +121,10 @@ impl Ranker {
         self.spec.embedding_dim as usize
     }
 
-    /// Width of embedded texts; 0 where the model has none.
+    /// Events that it attends to.
     #[must_use]
-    pub fn text_dim(&self) -> usize {
-        self.spec.text_dim as usize
+    pub fn history_len(&self) -> usize {
+        self.spec.history_len as usize
     }
 
     /// The device the weights live on.

@@ -9,18 +9,17 @@ mod taste;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
 use super::neighbours::Neighbours;
 use super::parameters::ParameterSet;
 use super::prior;
-use super::ranker::Ranker;
 use super::sequence::Sequence;
 use crate::codec::state::{CodeState, CodeTensor, NEVER_CODE};
 use crate::spec::{ModelSpec, TASTE_WEIGHT, TensorGroup};
 use taste::Taste;
 
-pub(super) use taste::read;
+pub use taste::OnDevice;
 
 /// Why scores could not be read back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,12 +46,9 @@ pub(crate) fn all_finite(values: Vec<f32>) -> Result<Vec<f32>, ScoreError> {
     }
 }
 
-/// How sequences become batches of one length, and so which executor runs them.
+/// How sequences become batches of one length on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
-    /// Not at all: the host executor (`model::host`) runs one sequence after another, the device has nothing to do.
-    /// For the page's CPU.
-    None,
     /// As short as the longest sequence allows: for burn on CPUs.
     Longest,
     /// Always `history_len` events, and rows of items in buckets, so that kernels and buffers are those of shapes seen
@@ -66,7 +62,7 @@ impl Padding {
     #[must_use]
     pub fn is_fixed(self) -> bool {
         match self {
-            Self::None | Self::Longest => false,
+            Self::Longest => false,
             #[cfg(feature = "wgpu")]
             Self::Full => true,
         }
@@ -99,13 +95,11 @@ pub struct FastWeights<'a> {
     pub taste_weight: f32,
 }
 
-/// One version on one device.
+/// One version on one device, or on the host.
 #[derive(Debug, Clone)]
 pub struct Scorer {
     spec: ModelSpec,
-    padding: Padding,
     num_items: usize,
-    ranker: Ranker,
     taste: Taste,
     bias: Vec<f32>,
     count_codes: Vec<i16>,
@@ -117,19 +111,19 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// Builds everything from codes.
+    /// Builds everything from codes, to be computed on a device.
     #[must_use]
     pub fn new(state: &CodeState, device: &Device, padding: Padding) -> Self {
         let parameters = ParameterSet::shared_from_state(state);
-        let ranker = Ranker::init(&parameters, device);
-        let taste = match padding {
-            Padding::None => Taste::on_host(&ranker, &parameters, state),
-            Padding::Longest => Taste::on_device(&ranker, state, padding),
-            #[cfg(feature = "wgpu")]
-            Padding::Full => Taste::on_device(&ranker, state, padding),
-        };
-        let neighbours = Neighbours::from_state(state).map(Arc::new);
-        Self::assemble(state, ranker, taste, neighbours, padding)
+        let taste = Taste::on_device(&parameters, state, device, padding);
+        Self::assemble(state, taste, Neighbours::from_state(state).map(Arc::new))
+    }
+
+    /// Builds everything from codes, to be computed on the host (`model::host`): for the page's CPU.
+    #[must_use]
+    pub fn on_host(state: &CodeState) -> Self {
+        let taste = Taste::on_host(&ParameterSet::shared_from_state(state), state);
+        Self::assemble(state, taste, Neighbours::from_state(state).map(Arc::new))
     }
 
     /// The scorer of `target`, reusing what `self`, built from `base`, has in common with it.
@@ -142,7 +136,9 @@ impl Scorer {
             || base.spec != target.spec
             || target.items.len() < base.items.len()
         {
-            return Self::new(target, self.ranker.device(), self.padding);
+            let parameters = ParameterSet::shared_from_state(target);
+            let taste = self.taste.renewed(&parameters, target);
+            return Self::assemble(target, taste, Neighbours::from_state(target).map(Arc::new));
         }
         let num_known = base.items.len();
         let has_same_neighbours = target.items.len() == num_known
@@ -152,9 +148,7 @@ impl Scorer {
         } else {
             Neighbours::from_state(target).map(Arc::new)
         };
-        let ranker = self.ranker.clone();
-        let taste = self.taste.updated(&ranker, target);
-        Self::assemble(target, ranker, taste, neighbours, self.padding)
+        Self::assemble(target, self.taste.updated(target), neighbours)
     }
 
     /// Scores of all items at every query.
@@ -172,11 +166,7 @@ impl Scorer {
         if queries.is_empty() || self.num_items == 0 {
             return Ok(Vec::new());
         }
-        let num_events_min = self.num_events_min();
-        let products = self
-            .taste
-            .products(&self.ranker, sequences, queries, num_events_min);
-        let mut scores = products.await?;
+        let mut scores = self.taste.products(sequences, queries).await?;
         self.add_bias_and_prior(&mut scores, queries);
         self.add_neighbours(&mut scores, sequences, queries);
         all_finite(scores)
@@ -195,7 +185,10 @@ impl Scorer {
         query: Query,
         texts: &[f32],
     ) -> Result<Vec<f32>, ScoreError> {
-        let num_events_min = self.num_events_min();
+        let num_items = texts.len() / (self.spec.text_dim as usize).max(1);
+        if num_items == 0 {
+            return Ok(Vec::new());
+        }
         let prior = prior::scores_of_codes(
             &vec![NEVER_CODE; self.spec.half_lives_secs.len()],
             &self.spec.half_lives_secs,
@@ -205,9 +198,9 @@ impl Scorer {
         );
         let prior = prior.first().copied().unwrap_or(0.0); // none without half-lives
         let (sequences, queries) = ([sequence], [query]);
-        let products =
-            self.taste
-                .products_with_new(&self.ranker, &sequences, &queries, num_events_min, texts);
+        let products = self
+            .taste
+            .products_with_new(&sequences, &queries, texts, num_items);
         let mut scores = products.await?;
         for score in &mut scores {
             *score = self.taste_weight * *score + prior;
@@ -215,15 +208,31 @@ impl Scorer {
         all_finite(scores)
     }
 
-    /// User vectors at the queries, still on the device.
+    /// User vectors at the queries.
     ///
     /// # Shapes
-    /// → `[queries.len(), embedding_dim]`
-    #[must_use]
-    pub fn user_vectors(&self, sequences: &[Sequence], queries: &[Query]) -> Tensor<2> {
-        let num_events_min = self.num_events_min();
-        self.taste
-            .user_vectors(&self.ranker, sequences, queries, num_events_min)
+    /// → `[queries.len(), embedding_dim]`, row-major.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn user_rows(
+        &self,
+        sequences: &[Sequence],
+        queries: &[Query],
+    ) -> Result<Vec<f32>, ScoreError> {
+        self.taste.user_rows(sequences, queries).await
+    }
+
+    /// Content vector `P·t + F·x` of one item, `[embedding_dim]`; absent without a text and features.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn content_of(
+        &self,
+        text: Option<&[f32]>,
+        features: Option<&[f32]>,
+    ) -> Result<Option<Vec<f32>>, ScoreError> {
+        self.taste.content_of(text, features).await
     }
 
     /// Products of one vector with all item vectors: taste, before its weight.
@@ -234,7 +243,7 @@ impl Scorer {
     /// # Errors
     /// The device failed.
     pub async fn products_of(&self, vector: &[f32]) -> Result<Vec<f32>, ScoreError> {
-        self.taste.products_of(&self.ranker, vector).await
+        self.taste.products_of(vector).await
     }
 
     /// Mean products of some items' vectors, one at least, with those of all items: `[num_items]`.
@@ -242,7 +251,7 @@ impl Scorer {
     /// # Errors
     /// The device failed.
     pub async fn mean_products(&self, item_idxs: &[u32]) -> Result<Vec<f32>, ScoreError> {
-        self.taste.mean_products(&self.ranker, item_idxs).await
+        self.taste.mean_products(item_idxs).await
     }
 
     /// Vectors of some items, `[item_idxs.len(), embedding_dim]`, row-major.
@@ -250,19 +259,16 @@ impl Scorer {
     /// # Errors
     /// The device failed.
     pub async fn item_rows(&self, item_idxs: &[u32]) -> Result<Vec<f32>, ScoreError> {
-        self.taste.item_rows(&self.ranker, item_idxs).await
+        self.taste.item_rows(item_idxs).await
     }
 
-    /// Item vectors `[num_items, embedding_dim]` on the device; the host executor copies them there at the first call.
+    /// What is on the device; `None` where the host computes.
     #[must_use]
-    pub fn item_vectors(&self) -> Tensor<2> {
-        self.taste.tensors().item_vectors()
-    }
-
-    /// Content part of the item vectors `[num_items, embedding_dim]`, absent without texts and features.
-    #[must_use]
-    pub fn content(&self) -> Option<Tensor<2>> {
-        self.taste.tensors().content()
+    pub fn device(&self) -> Option<&OnDevice> {
+        match &self.taste {
+            Taste::Device(taste) => Some(taste),
+            Taste::Host(_) => None,
+        }
     }
 
     /// Weight of taste in its scores.
@@ -271,16 +277,10 @@ impl Scorer {
         self.taste_weight
     }
 
-    /// The weights behind it.
+    /// Whether shapes are the same whatever is asked, as GPUs want it.
     #[must_use]
-    pub fn ranker(&self) -> &Ranker {
-        &self.ranker
-    }
-
-    /// How it pads sequences.
-    #[must_use]
-    pub fn padding(&self) -> Padding {
-        self.padding
+    pub fn has_fixed_shapes(&self) -> bool {
+        self.taste.has_fixed_shapes()
     }
 
     /// Number of items it scores.
@@ -305,18 +305,10 @@ impl Scorer {
         scores
     }
 
-    fn assemble(
-        state: &CodeState,
-        ranker: Ranker,
-        taste: Taste,
-        neighbours: Option<Arc<Neighbours>>,
-        padding: Padding,
-    ) -> Self {
+    fn assemble(state: &CodeState, taste: Taste, neighbours: Option<Arc<Neighbours>>) -> Self {
         Self {
             spec: state.spec.clone(),
-            padding,
             num_items: state.items.len(),
-            ranker,
             taste,
             bias: named(state, "item.bias").dequantize(),
             count_codes: named(state, "item.counts").codes.clone(),
@@ -336,7 +328,7 @@ impl Scorer {
     #[must_use]
     pub fn with_fast_weights(&self, weights: FastWeights<'_>) -> Self {
         Self {
-            taste: self.taste.with_id_rows(&self.ranker, weights.id_rows),
+            taste: self.taste.with_id_rows(weights.id_rows),
             bias: weights.bias.to_vec(),
             prior_weights: weights.prior.to_vec(),
             neighbour_weight: weights.neighbour_weight,
@@ -361,10 +353,8 @@ impl Scorer {
     /// The same version with the slow weights of `parameters` as f32.
     #[must_use]
     pub fn with_slow_weights(&self, parameters: &ParameterSet) -> Self {
-        let ranker = Ranker::init(parameters, self.ranker.device());
         Self {
-            taste: self.taste.with_slow_weights(&ranker, parameters),
-            ranker,
+            taste: self.taste.with_slow_weights(parameters),
             ..self.clone()
         }
     }
@@ -395,14 +385,6 @@ impl Scorer {
             None => Vec::new(),
         };
         queries.iter().map(gains).collect()
-    }
-
-    fn num_events_min(&self) -> usize {
-        if self.padding.is_fixed() {
-            self.spec.history_len as usize
-        } else {
-            0
-        }
     }
 
     fn add_neighbours(&self, scores: &mut [f32], sequences: &[Sequence], queries: &[Query]) {

@@ -60,6 +60,12 @@ impl HostRanker {
         }
     }
 
+    /// Width of item and user vectors.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Content part of the item vectors: `P·t + F·x`.
     ///
     /// # Shapes

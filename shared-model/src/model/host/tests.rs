@@ -1,6 +1,6 @@
 //! The host, and what is padded for GPUs, against burn: the same codes, the same scores.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -114,7 +114,7 @@ fn queries(sequences: &[Sequence]) -> Vec<Query> {
 fn scorers(state: &CodeState) -> (Scorer, Scorer) {
     let device = Device::flex();
     let burn = Scorer::new(state, &device, Padding::Longest);
-    (burn, Scorer::new(state, &device, Padding::None))
+    (burn, Scorer::on_host(state))
 }
 
 fn scores(scorer: &Scorer, spec: &ModelSpec) -> Vec<f32> {
@@ -143,11 +143,6 @@ fn assert_near(expected: &[f32], actual: &[f32], what: &str) {
     }
 }
 
-fn values(tensor: &Tensor<2>) -> Vec<f32> {
-    let data = tensor.clone().into_data();
-    data.try_into_vec::<f32>().expect("f32")
-}
-
 #[test]
 fn the_host_scores_as_burn_does_for_every_kind_of_spec() {
     for spec in specs() {
@@ -161,22 +156,35 @@ fn the_host_scores_as_burn_does_for_every_kind_of_spec() {
 }
 
 #[test]
-fn what_the_host_gives_as_tensors_is_what_burn_has() {
+fn vectors_on_the_host_are_what_burn_has() {
     for spec in specs() {
         let (burn, host) = scorers(&state(&spec, 29));
-        assert_near(
-            &values(&burn.item_vectors()),
-            &values(&host.item_vectors()),
-            "item vectors",
-        );
-        assert_eq!(burn.content().is_some(), host.content().is_some());
-        if let (Some(burn), Some(host)) = (burn.content(), host.content()) {
-            assert_near(&values(&burn), &values(&host), "content");
-        }
+        let all: Vec<u32> = (0..29).collect();
+        let rows = |scorer: &Scorer| now(scorer.item_rows(&all)).expect("no device fails");
+        assert_near(&rows(&burn), &rows(&host), "item vectors");
         let sequences = sequences(&spec, 13);
-        let users =
-            |scorer: &Scorer| values(&scorer.user_vectors(&sequences, &queries(&sequences)));
+        let users = |scorer: &Scorer| {
+            now(scorer.user_rows(&sequences, &queries(&sequences))).expect("no device fails")
+        };
         assert_near(&users(&burn), &users(&host), "user vectors");
+        let row = |len: u32| {
+            let values = (0..len).map(|idx| (idx as f32 * 0.3).cos());
+            (len > 0).then(|| values.collect::<Vec<f32>>())
+        };
+        let (text, features) = (row(spec.text_dim), row(spec.feature_dim));
+        for (text, features) in [(&text, &None), (&None, &features), (&text, &features)] {
+            let content = |scorer: &Scorer| {
+                let content = scorer.content_of(text.as_deref(), features.as_deref());
+                now(content).expect("no device fails")
+            };
+            let (expected, actual) = (content(&burn), content(&host));
+            assert_eq!(expected.is_some(), text.is_some() || features.is_some());
+            assert_near(
+                &expected.unwrap_or_default(),
+                &actual.unwrap_or_default(),
+                "content",
+            );
+        }
     }
 }
 
@@ -255,18 +263,32 @@ fn the_mean_of_some_items_has_the_same_products_on_the_host() {
 
 #[cfg(feature = "wgpu")]
 mod padded {
+    use burn::tensor::Tensor;
+
     use super::*;
+    use crate::model::scorer::OnDevice;
 
     fn full(state: &CodeState) -> Scorer {
         Scorer::new(state, &Device::flex(), Padding::Full)
     }
 
+    fn on_device(scorer: &Scorer) -> &OnDevice {
+        scorer.device().expect("built for a device")
+    }
+
+    fn values(tensor: &Tensor<2>) -> Vec<f32> {
+        let data = tensor.clone().into_data();
+        data.try_into_vec::<f32>().expect("f32")
+    }
+
     fn assert_same(longest: &Scorer, full: &Scorer, spec: &ModelSpec, what: &str) {
         assert_near(&scores(longest, spec), &scores(full, spec), what);
-        let (expected, actual) = (longest.item_vectors(), full.item_vectors());
+        let (on_longest, on_full) = (on_device(longest), on_device(full));
+        let (expected, actual) = (on_longest.item_vectors(), on_full.item_vectors());
         assert_near(&values(&expected), &values(&actual), what);
-        assert_eq!(longest.content().is_some(), full.content().is_some());
-        if let (Some(longest), Some(full)) = (longest.content(), full.content()) {
+        let (expected, actual) = (on_longest.content(), on_full.content());
+        assert_eq!(expected.is_some(), actual.is_some());
+        if let (Some(longest), Some(full)) = (expected, actual) {
             assert_near(&values(&longest), &values(&full), what);
         }
         let picked = [3, 0, 28, 3];

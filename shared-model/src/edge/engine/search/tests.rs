@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::edge::engine::RankOptions;
+use crate::edge::engine::ReadyVersion;
 use crate::edge::engine::made_up::{made_up_state, pollster, ready};
 use crate::event::EventKind;
 use crate::model::scorer::Padding;
@@ -46,7 +47,7 @@ fn search(
         personal,
         rank,
     };
-    pollster(ready(state, Padding::None).search(state, &request))
+    pollster(ReadyVersion::on_host(state).search(state, &request))
 }
 
 fn ids(found: &[FoundItem]) -> Vec<&ItemId> {
@@ -107,7 +108,7 @@ fn taste_has_as_much_say_as_it_is_given() {
         options: &options,
         now_millis: NOW_MILLIS,
     };
-    let ranked = pollster(ready(&state, Padding::None).rank(&state, &rank)).expect("finite");
+    let ranked = pollster(ReadyVersion::on_host(&state).rank(&state, &rank)).expect("finite");
     let ranked: Vec<&ItemId> = ranked.iter().map(|item| &item.item_id).collect();
     assert_eq!(ids(&by_taste), ranked);
     let half = search(&state, &text, 0.5, 100).expect("texts");
@@ -146,8 +147,13 @@ fn a_new_item_scores_as_one_that_was_put_and_nobody_has_touched() {
         counts.row_mut(5).fill(crate::codec::state::NEVER_CODE);
         let texts = [text_of(&state, 5), text_of(&state, 8)].concat();
         let history = vec![history(&state).remove(0)];
-        for padding in [Padding::None, Padding::Full] {
-            let ready = ready(&state, padding);
+        let executors = [
+            ReadyVersion::on_host(&state),
+            ready(&state, Padding::Longest),
+            #[cfg(feature = "wgpu")]
+            ready(&state, Padding::Full),
+        ];
+        for ready in executors {
             let request = NewItemsRequest {
                 texts: &texts,
                 history: &history,
@@ -168,12 +174,7 @@ fn a_new_item_scores_as_one_that_was_put_and_nobody_has_touched() {
             let all = pollster(ready.score_all(&state, &history, NOW_MILLIS)).expect("finite");
             assert_eq!(new.len(), 2);
             if !is_neighbour {
-                assert!(
-                    (new[0] - all[5]).abs() < 1e-4,
-                    "{padding:?}: {} {}",
-                    new[0],
-                    all[5]
-                );
+                assert!((new[0] - all[5]).abs() < 1e-4, "{} {}", new[0], all[5]);
             }
         }
     }
@@ -190,7 +191,7 @@ fn too_many_texts_are_refused_and_none_are_nothing() {
             history: &[],
             now_millis: NOW_MILLIS,
         };
-        pollster(ready(&state, Padding::None).score_new(&state, &request))
+        pollster(ReadyVersion::on_host(&state).score_new(&state, &request))
     };
     let error = score(NEW_ITEMS_MAX + 1).expect_err("too many");
     assert!(matches!(

@@ -36,10 +36,15 @@ pub(super) fn num_rows(num_items: usize) -> usize {
     num_items.max(1).next_multiple_of(step)
 }
 
+/// Rows that are read for so many.
+pub(super) fn num_picked(num_rows: usize) -> usize {
+    num_rows.next_power_of_two().max(PICKED_ROWS_MIN)
+}
+
 /// Row indices of a pick, with row 0 behind them up to a bucket.
 pub(super) fn picked(item_idxs: &[u32]) -> Vec<i32> {
     let mut rows: Vec<i32> = item_idxs.iter().map(|idx| *idx as i32).collect(); // fits: NUM_ITEMS_MAX is 2^20
-    rows.resize(rows.len().next_power_of_two().max(PICKED_ROWS_MIN), 0);
+    rows.resize(num_picked(rows.len()), 0);
     rows
 }
 
