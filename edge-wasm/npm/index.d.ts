@@ -202,12 +202,15 @@ export declare class Freshet {
   status(): FreshetStatus;
 
   /**
-   * Changes consent. `'denied'` forgets the pseudonymous id and everything that was not sent yet.
+   * Changes consent. `'denied'` forgets the pseudonymous id and everything that was not sent yet, in all open tabs.
    * `signal` ends the waiting; the consent is changed at once.
    */
   setConsent(consent: Consent, options?: { signal?: AbortSignal }): Promise<void>;
 
-  /** Sends waiting feedback now instead of a moment later. `signal` ends the waiting only. */
+  /**
+   * Sends waiting feedback now instead of a moment later; resolves when the server has answered for all of this page's.
+   * `signal` ends the waiting only.
+   */
   flush(options?: { signal?: AbortSignal }): Promise<void>;
 
   /** Ends the worker, the stream and all listeners. May be called again; connecting anew is possible afterwards. */

@@ -333,7 +333,7 @@ export interface Delivery {
   /**
    * `accepted`: stored on disk by the server, at `offset` or before.
    * `rejected`: refused, see `code`. `withheld`: consent is denied. `dropped`: the queue was full.
-   * `queued`: this Freshet was disposed before an answer came; the next page sends it.
+   * `queued`: this Freshet was disposed before an answer came; another tab or the next page sends it.
    */
   status: 'accepted' | 'rejected' | 'withheld' | 'dropped' | 'queued';
   /** End of the server's log after this event; learned once `learnedThrough` has reached it. */
@@ -373,7 +373,7 @@ export interface FreshetStatus {
   ageMillis: number | null;
   /** Bytes of model received by this page. */
   bytesReceived: number;
-  /** Feedback not acknowledged yet. */
+  /** Feedback of this page that is not acknowledged yet. */
   eventsWaiting: number;
   consent: 'granted' | 'denied';
 }
@@ -388,8 +388,13 @@ export interface FreshetEvents {
   progress: Progress;
   /** The announcement stream opened or broke. */
   online: { isOnline: boolean; reason: string };
-  /** The server stored these events. */
+  /** The server stored these events, of this page or left by one that has gone. */
   delivered: { eventIds: string[]; offset: number };
+  /**
+   * An event that is given up: refused by the server (`code` is the server's), too large for any request (`too_large`),
+   * or one at which the server failed again and again while it took others (`http_500`).
+   */
+  rejected: { eventId: string; kind: EventKind; itemId: string; code: string; detail: string };
   /** The engine ended and a fresh one starts from the cache. */
   restart: { code: FreshetErrorCode; message: string; numRestarts: number };
 }

@@ -1,4 +1,4 @@
-//! Waiting between attempts: doubling, with jitter, cut short by `wake` or an abort.
+//! Waiting between attempts: doubling, with jitter, cut short by `wake` or an abort, never shorter than a server asked for.
 
 const FIRST_MILLIS = 250;
 const LONGEST_MILLIS = 15_000;
@@ -25,7 +25,7 @@ export class Backoff {
     return step * (0.5 + 0.5 * this.#random());
   }
 
-  /** Ends a wait that is going on, for example because the browser is online again. */
+  /** Ends a wait that is going on, for example because the browser is online again; not before a Retry-After is over. */
   wake() {
     this.#wake();
   }
@@ -44,8 +44,12 @@ export class Backoff {
         this.#wake = () => {};
         resolve();
       };
-      const timer = setTimeout(done, millis);
-      this.#wake = done;
+      const startedAt = performance.now();
+      let timer = setTimeout(done, millis);
+      this.#wake = () => {
+        clearTimeout(timer);
+        timer = setTimeout(done, Math.max(0, startedAt + atLeastMillis - performance.now()));
+      };
       if (signal?.aborted) done();
       else signal?.addEventListener('abort', done);
     });

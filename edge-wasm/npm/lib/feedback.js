@@ -1,64 +1,52 @@
-//! The feedback queue: events are kept until the server has acknowledged them, sent in batches, never twice learned.
+//! The feedback of this tab: every event is stored and kept until the server has answered for it.
 //!
-//! Idempotent by `event_id`, so sending again is always safe; bounded, so a dead server costs no memory.
-//! What may be sent at all is decided by the caller (consent).
+//! Sending is `sender.js`, which is loaded once there is something to send: one tab does it for all. What may be sent at all
+//! is decided by the caller (consent).
 
-import { Backoff, retryAfterMillis } from './backoff.js';
-
-/** Gathers the events of one gesture into one request without being felt. */
-const GATHER_MILLIS = 25;
-const BATCH_EVENTS_MAX = 200;
-/** Browsers allow 64 KiB of keepalive bodies and beacons in flight. */
-export const BATCH_BYTES_MAX = 60 * 1024;
-const QUEUE_EVENTS_MAX = 1000;
-/** Events of another tab that are younger than this are still being sent by that tab. */
-const LEFTOVER_AGE_MILLIS = 10_000;
+import { BATCH_EVENTS_MAX, EVENT_BYTES_MAX, QUEUE_EVENTS_MAX, batchLength, bodyOf, channelName } from './batches.js';
+import { randomId } from './consent.js';
 
 const encoder = new TextEncoder();
 
-/**
- * The longest run of entries that fits one request, at least one.
- * @param {{bytes: number}[]} entries
- * @param {number} eventsMax
- * @returns {number}
- */
-export function batchLength(entries, eventsMax) {
-  let bytes = 64; // the frame around the events
-  let length = 0;
-  for (const entry of entries) {
-    bytes += entry.bytes + 1;
-    if (length > 0 && (bytes > BATCH_BYTES_MAX || length >= eventsMax)) break;
-    length += 1;
-  }
-  return length;
-}
-
 export class FeedbackQueue {
   #url;
+  #prefix;
   #emit;
+  #onWithdrawn;
   #store;
-  #backoff = new Backoff();
-  #stop = new AbortController();
-  /** @type {{event: object, bytes: number, settle: (receipt: object) => void}[]} oldest first */
-  #entries = [];
-  #batchEventsMax = BATCH_EVENTS_MAX;
-  #timer;
-  #isSending = false;
+  /** By key, oldest first. */
+  #own = new Map();
+  /** Entries that are to be stored before this turn ends. */
+  #fresh = [];
+  /** @type {import('./sender.js').Sender | undefined} */
+  #sender;
+  /** Whether it sends, or has others send for it: not before there is something, not after consent was withdrawn. */
+  #isTakingPart = false;
+  /** Keys that the browser took when the page was left, and of which it says nothing more. */
+  #beaconed = new Set();
 
   /**
    * @param {object} options
    * @param {string} options.url of the server
    * @param {import('./store.js').Store} options.store
    * @param {(name: string, detail: object) => void} options.emit
+   * @param {() => void} options.onWithdrawn another tab of this origin withdrew consent
    */
-  constructor({ url, store, emit }) {
+  constructor({ url, store, emit, onWithdrawn }) {
     this.#url = `${url}/v1/events`;
+    this.#prefix = `${this.#url} `;
     this.#store = store;
     this.#emit = emit;
+    this.#onWithdrawn = onWithdrawn;
   }
 
   get numWaiting() {
-    return this.#entries.length;
+    return this.#own.size;
+  }
+
+  /** Takes part in sending for all tabs, beginning with what earlier pages left. */
+  start() {
+    return this.#join();
   }
 
   /**
@@ -67,161 +55,154 @@ export class FeedbackQueue {
    * @returns {Promise<object>} settles when the server has answered for it; never rejects
    */
   add(event) {
-    const delivered = this.#append(event);
-    void this.#store.putEvents([this.#record(event)]);
-    this.#flushSoon();
-    return delivered;
+    const savedAt = Date.now();
+    const bytes = encoder.encode(JSON.stringify(event)).byteLength;
+    if (bytes > EVENT_BYTES_MAX) return Promise.resolve(this.#tooLarge(event, bytes));
+    const entry = { key: `${this.#prefix}${savedAt} ${randomId()}`, savedAt, event, bytes };
+    entry.delivered = new Promise((settle) => (entry.settle = settle));
+    this.#own.set(entry.key, entry);
+    if (this.#own.size > QUEUE_EVENTS_MAX) this.#dropOldest();
+    if (this.#fresh.push(entry) === 1) queueMicrotask(() => void this.#keep(this.#fresh.splice(0)));
+    return entry.delivered;
   }
 
-  /** Takes over what an earlier page could not deliver. */
-  async adoptLeftovers() {
-    const before = Date.now() - LEFTOVER_AGE_MILLIS;
-    const records = await this.#store.list('events', QUEUE_EVENTS_MAX);
-    const known = new Set(this.#entries.map((entry) => entry.event.event_id));
-    for (const { url, savedAt, event } of records) {
-      const isOurs = url === this.#url && savedAt < before && typeof event?.event_id === 'string';
-      if (isOurs && !known.has(event.event_id)) void this.#append(event);
-    }
-    if (this.#entries.length > 0) this.#flushSoon();
+  /** The page may be going away unseen. Where the server asked for a pause, what is stored waits for another page. */
+  hide() {
+    if (!this.#sender?.isToldToWait) this.#beacon();
   }
 
-  /**
-   * The page is going away: hands everything to the browser. What it does not take stays stored for the next
-   * visit; what it takes stays stored too, because nobody says whether it arrived.
-   */
-  beacon() {
-    if (typeof navigator === 'undefined' || typeof navigator.sendBeacon !== 'function') return;
-    let rest = this.#entries;
-    while (rest.length > 0) {
-      const length = batchLength(rest, BATCH_EVENTS_MAX);
-      const body = new Blob([bodyOf(rest.slice(0, length))], { type: 'text/plain' });
-      if (!navigator.sendBeacon(this.#url, body)) return;
-      rest = rest.slice(length);
-    }
+  /** The page goes: another tab sends from now on, until `join`. */
+  leave() {
+    this.#beacon();
+    this.#sender?.leave();
   }
 
-  /** Sends what waits, without waiting for a gap. */
-  flush() {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    this.#backoff.wake();
-    return this.#sendAll();
+  /** The page was left and came back as it was. */
+  join() {
+    this.#beaconed.clear();
+    this.#sender?.join();
   }
 
-  /** Forgets everything that was not sent. */
+  /** Sends what waits, without waiting for a gap. Resolves when the server has answered for everything of this tab. */
+  async flush() {
+    if (!this.#isTakingPart) return; // nothing was added
+    this.#beaconed.clear();
+    await this.#join();
+    this.#sender?.wake();
+    await Promise.all([...this.#own.values()].map(({ delivered }) => delivered));
+  }
+
+  /** Forgets everything of all tabs that was not sent. */
   async clear() {
-    for (const entry of this.#entries.splice(0)) entry.settle({ status: 'withheld' });
-    await this.#store.clear('events');
+    this.#isTakingPart = false;
+    this.#sender?.clear();
+    this.#settleAll('withheld');
+    await this.#store.clearEvents(this.#prefix);
+  }
+
+  /** Lets all other tabs know that consent was withdrawn. */
+  tellWithdrawn() {
+    if (typeof BroadcastChannel === 'undefined') return;
+    const channel = new BroadcastChannel(channelName(this.#url));
+    channel.postMessage({ type: 'withdrawn' });
+    channel.close();
   }
 
   dispose() {
-    this.beacon();
-    this.#stop.abort();
-    clearTimeout(this.#timer);
-    for (const entry of this.#entries.splice(0)) entry.settle({ status: 'queued' });
+    this.#beacon();
+    this.#isTakingPart = false;
+    this.#sender?.clear();
+    this.#settleAll('queued');
   }
 
-  #record(event) {
-    return { key: event.event_id, url: this.#url, savedAt: Date.now(), event };
-  }
-
-  #append(event) {
-    if (this.#entries.length >= QUEUE_EVENTS_MAX) {
-      const [oldest] = this.#entries.splice(0, 1);
-      this.#finish(oldest, { status: 'dropped' });
-      this.#emit('error', { code: 'queue_full', message: 'The feedback queue is full; its oldest event was dropped.' });
+  /**
+   * Hands to the browser what no other tab sends. It stays stored too, since nobody says whether it arrived; what the
+   * browser does not take is sent by another tab or by the next page.
+   */
+  #beacon() {
+    if (typeof globalThis.navigator?.sendBeacon !== 'function') return;
+    const entries = this.#sender?.entries ?? [...this.#own.values()];
+    let rest = entries.filter(({ key }) => !this.#beaconed.has(key));
+    while (rest.length > 0) {
+      const batch = rest.slice(0, batchLength(rest, BATCH_EVENTS_MAX));
+      const body = new Blob([bodyOf(batch)], { type: 'text/plain' });
+      if (!navigator.sendBeacon(this.#url, body)) return;
+      for (const { key } of batch) this.#beaconed.add(key);
+      rest = rest.slice(batch.length);
     }
-    const bytes = encoder.encode(JSON.stringify(event)).byteLength;
-    return new Promise((settle) => this.#entries.push({ event, bytes, settle }));
   }
 
-  #finish(entry, receipt) {
-    void this.#store.remove('events', [entry.event.event_id]);
-    entry.settle(receipt);
+  /** Stored first: a record outlives this tab. */
+  async #keep(fresh) {
+    const waiting = () => fresh.filter(({ key }) => this.#own.has(key));
+    const records = waiting().map(({ key, savedAt, event, bytes }) => ({ key, savedAt, event, bytes }));
+    await this.#store.putEvents(records);
+    if (waiting().length === 0) return;
+    await this.#join();
+    this.#sender?.send(waiting());
   }
 
-  #flushSoon() {
-    if (this.#isSending) return; // goes with the next batch
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined;
-      void this.#sendAll();
-    }, GATHER_MILLIS);
-  }
-
-  async #sendAll() {
-    if (this.#isSending) return;
-    this.#isSending = true;
+  /** Where the script cannot be fetched now, it is tried again with the next event. */
+  async #join() {
+    this.#isTakingPart = true;
     try {
-      while (this.#entries.length > 0 && !this.#stop.signal.aborted) {
-        const batch = this.#entries.slice(0, batchLength(this.#entries, this.#batchEventsMax));
-        const retryMillis = await this.#sendBatch(batch);
-        if (retryMillis === undefined) this.#backoff.reset();
-        else await this.#backoff.wait(this.#stop.signal, retryMillis);
-      }
-    } finally {
-      this.#isSending = false;
+      const { Sender } = await import('./sender.js');
+      if (!this.#isTakingPart) return; // consent was withdrawn in the meantime
+      this.#sender ??= new Sender({
+        url: this.#url,
+        prefix: this.#prefix,
+        store: this.#store,
+        own: this.#own,
+        onResults: (results) => this.#finish(results),
+        onWithdrawn: this.#onWithdrawn,
+      });
+      this.#sender.join();
+    } catch (error) {
+      const message = `What sends feedback could not be loaded; feedback is kept. ${error?.message ?? error}`;
+      this.#emit('error', { code: 'module_load_failed', message });
     }
   }
 
-  /** @returns {Promise<number | undefined>} milliseconds to wait at least before trying again; nothing if it is done */
-  async #sendBatch(batch) {
-    let response;
-    let answer;
-    try {
-      // `text/plain` needs no preflight from another origin.
-      const headers = { 'content-type': 'text/plain;charset=UTF-8' };
-      const body = bodyOf(batch);
-      const keepalive = encoder.encode(body).byteLength <= BATCH_BYTES_MAX;
-      response = await fetch(this.#url, { method: 'POST', headers, body, keepalive, signal: this.#stop.signal });
-      answer = await response.json().catch(() => undefined); // a proxy may answer with a page of its own
-    } catch {
-      return 0; // unreachable: the queue keeps the events
+  #dropOldest() {
+    const [entry] = this.#own.values();
+    void this.#store.remove('events', [entry.key]);
+    this.#finish([{ entry, receipt: { status: 'dropped' } }]);
+  }
+
+  #settleAll(status) {
+    for (const { settle } of this.#own.values()) settle({ status });
+    this.#own.clear();
+  }
+
+  /** @param {import('./delivery.js').Result[]} results of own events, and of those that dead tabs left */
+  #finish(results) {
+    const accepted = [];
+    for (const { entry, receipt } of results) {
+      const { event, settle } = this.#own.get(entry.key) ?? entry;
+      this.#own.delete(entry.key);
+      settle?.(receipt);
+      if (receipt.status === 'accepted') accepted.push({ eventId: event.event_id, offset: receipt.offset });
+      else this.#complain(event, receipt);
     }
-    if (response.ok && answer) {
-      this.#acknowledge(batch, answer);
-      return undefined;
+    if (accepted.length === 0) return;
+    this.#emit('delivered', { eventIds: accepted.map(({ eventId }) => eventId), offset: accepted[0].offset });
+  }
+
+  #tooLarge(event, bytes) {
+    const detail = `It has ${bytes} bytes, at most ${EVENT_BYTES_MAX} are allowed.`;
+    const receipt = { status: 'rejected', code: 'too_large', detail };
+    this.#complain(event, receipt);
+    return receipt;
+  }
+
+  #complain(event, { status, code, detail }) {
+    const eventId = event.event_id;
+    if (status === 'dropped') {
+      const message = 'The feedback queue is full; its oldest event was dropped.';
+      this.#emit('error', { code: 'queue_full', message, eventId });
+    } else {
+      this.#emit('error', { code: 'event_rejected', message: `The server refused an event (${code}): ${detail}`, eventId });
+      this.#emit('rejected', { eventId, kind: event.kind, itemId: event.item_id, code, detail });
     }
-    const isPassing = response.status === 429 || response.status === 408 || response.status >= 500 || response.ok;
-    if (isPassing) return retryAfterMillis(response.headers, Date.now());
-    this.#refused(batch, response.status, answer);
-    return undefined;
   }
-
-  #acknowledge(batch, answer) {
-    const reasons = new Map((answer.rejected ?? []).map((rejected) => [rejected.index, rejected]));
-    this.#drop(batch);
-    this.#batchEventsMax = Math.min(BATCH_EVENTS_MAX, this.#batchEventsMax * 2);
-    batch.forEach((entry, index) => {
-      const rejected = reasons.get(index);
-      if (!rejected) this.#finish(entry, { status: 'accepted', offset: answer.offset });
-      else this.#reject(entry, rejected.code, rejected.detail);
-    });
-    const eventIds = batch.filter((_, index) => !reasons.has(index)).map((entry) => entry.event.event_id);
-    if (eventIds.length > 0) this.#emit('delivered', { eventIds, offset: answer.offset });
-  }
-
-  /** The server refused the whole request: halve it until the culprit is alone, so that it blocks no other event. */
-  #refused(batch, status, answer) {
-    if (batch.length > 1) {
-      this.#batchEventsMax = Math.ceil(batch.length / 2);
-      return;
-    }
-    this.#drop(batch);
-    this.#reject(batch[0], `http_${status}`, answer?.detail ?? `The server answered ${status}.`);
-  }
-
-  #reject(entry, code, detail) {
-    this.#finish(entry, { status: 'rejected', code, detail });
-    const message = `The server refused an event (${code}): ${detail}`;
-    this.#emit('error', { code: 'event_rejected', message, eventId: entry.event.event_id });
-  }
-
-  #drop(batch) {
-    const done = new Set(batch);
-    this.#entries = this.#entries.filter((entry) => !done.has(entry));
-  }
-}
-
-function bodyOf(entries) {
-  return JSON.stringify({ sent_at: Date.now(), events: entries.map((entry) => entry.event) });
 }

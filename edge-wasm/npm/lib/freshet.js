@@ -11,6 +11,7 @@ import { History, checkHistory, checkHistoryEvent } from './history.js';
 import { ID_OF_ITEM, checkIds, isId } from './ids.js';
 import { EngineLink } from './link.js';
 import { checkedOptions } from './options.js';
+import { followPage } from './page-life.js';
 import {
   checkText,
   diversityOf,
@@ -25,6 +26,7 @@ import {
   similarOf,
 } from './ranking.js';
 import { Store } from './store.js';
+import { wireEvent } from './wire.js';
 
 /** What `choice.js` goes by. */
 const WEBGPU_KEY = 'freshet:webgpu';
@@ -56,7 +58,7 @@ export class Freshet {
   #lastProblem;
   #version;
   #progress = { bytesReceived: 0, bytesTotal: 0 };
-  #stopListening = [];
+  #stopFollowing = () => {};
 
   /**
    * Connects to a Freshet server; resolves when this page can rank.
@@ -102,11 +104,13 @@ export class Freshet {
     this.#options = options;
     this.#consent = resolveConsent(options.consent);
     const isGranted = this.#consent === 'granted';
+    const emit = (name, detail) => this.#emitter.emit(name, detail);
     this.#history = new History(options.model, isGranted);
     this.#queue = new FeedbackQueue({
       url: options.url,
       store: this.#store,
-      emit: (name, detail) => this.#emitter.emit(name, detail),
+      emit,
+      onWithdrawn: () => void this.#withdraw(),
     });
   }
 
@@ -282,7 +286,7 @@ export class Freshet {
   }
 
   /**
-   * @param {'update' | 'backend' | 'error' | 'progress' | 'online' | 'delivered' | 'restart'} name
+   * @param {'update' | 'backend' | 'error' | 'progress' | 'online' | 'delivered' | 'rejected' | 'restart'} name
    * @param {(detail: any) => void} listener
    * @returns {() => void} removes the listener
    */
@@ -320,11 +324,14 @@ export class Freshet {
     throwIfAborted(signal);
     this.#consent = resolveConsent(consent);
     const isGranted = this.#consent === 'granted';
-    this.#history.setStored(isGranted);
-    if (isGranted) return;
-    this.#memoryUserId = undefined;
-    forgetUserId();
-    await abortable(this.#queue.clear(), signal);
+    if (isGranted) {
+      this.#history.setStored(true);
+      void this.#queue.start();
+      return;
+    }
+    const forgotten = this.#withdraw();
+    this.#queue.tellWithdrawn();
+    await abortable(forgotten, signal);
   }
 
   /**
@@ -340,7 +347,7 @@ export class Freshet {
   async dispose() {
     if (this.#isDisposed) return;
     this.#end.abort();
-    for (const stop of this.#stopListening) stop();
+    this.#stopFollowing();
     this.#queue.dispose();
     await this.#link?.dispose();
     await this.#store.close();
@@ -366,10 +373,13 @@ export class Freshet {
   async #start() {
     const { signal, timeoutMillis, waitForModel } = this.#options;
     throwIfAborted(signal);
-    this.#listen();
+    this.#followPage();
+    if (this.#consent === 'denied' && this.#options.consent !== 'denied') this.#optOut();
     const started = this.#startEngine();
-    await abortable(started, signal);
-    if (this.#consent === 'granted') void this.#queue.adoptLeftovers();
+    await abortable(started, signal).finally(() => {
+      if (this.#consent === 'granted' && !this.#isDisposed) void this.#queue.start();
+    });
+    if (this.#isDisposed) throw disposedError();
     if (waitForModel && !this.#version) await this.#firstVersion(signal, timeoutMillis);
   }
 
@@ -457,30 +467,36 @@ export class Freshet {
     this.#emitter.emit('progress', { ...this.#progress });
   }
 
-  #listen() {
-    const listen = (target, name, listener) => {
-      target.addEventListener(name, listener);
-      this.#stopListening.push(() => target.removeEventListener(name, listener));
-    };
-    if (typeof window === 'undefined') return;
-    const leave = () => {
-      if (this.#consent === 'granted') this.#queue.beacon();
-    };
-    listen(window, 'pagehide', leave);
-    listen(window, 'online', () => this.#wake());
-    listen(document, 'visibilitychange', () => {
-      if (document.visibilityState === 'hidden') {
-        leave();
+  #followPage() {
+    this.#stopFollowing = followPage({
+      onHide: () => {
+        this.#queue.hide();
         this.#link?.call('persist').catch(() => {}); // the cache is only an optimisation
-      } else {
-        this.#wake();
-      }
+      },
+      onLeave: () => this.#queue.leave(),
+      onReturn: () => this.#consent === 'granted' && this.#queue.join(),
+      onWake: () => this.#wake(),
     });
   }
 
   #wake() {
     this.#link?.call('wake').catch(() => {}); // a host that ended is replaced by the link
     if (this.#consent === 'granted') void this.#queue.flush();
+  }
+
+  /** Forgets what was kept for a consent that is no more, here or in another tab. */
+  #withdraw() {
+    this.#consent = 'denied';
+    this.#history.setStored(false);
+    this.#memoryUserId = undefined;
+    forgetUserId();
+    return this.#queue.clear();
+  }
+
+  /** The browser opts out for the visitor: what earlier pages kept goes too. */
+  #optOut() {
+    this.#history.clear();
+    void this.#withdraw();
   }
 
   /** The history given, else the kept one, as the engine takes it. */
@@ -554,21 +570,4 @@ function checkCount(k) {
 function checkEligible({ candidates, filter }) {
   if (candidates !== undefined) checkIds('candidates', candidates, CANDIDATES_MAX);
   if (filter !== undefined && typeof filter !== 'function') throw invalid('filter', 'a function of an item id', filter);
-}
-
-/** The wire form; fields that are not there are left out. */
-function wireEvent(event, user_id, liveVersion) {
-  const { eventId, kind, itemId, occurredAt, value, impressionId, position, propensity } = event;
-  return {
-    event_id: eventId,
-    kind,
-    user_id,
-    item_id: itemId,
-    occurred_at: occurredAt,
-    value,
-    model_version: event.modelVersion ?? liveVersion ?? undefined,
-    impression_id: impressionId,
-    position,
-    propensity,
-  };
 }

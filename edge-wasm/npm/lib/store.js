@@ -72,11 +72,6 @@ export class Store {
     return this.#run(storeName, 'readonly', (store) => store.get(key), undefined);
   }
 
-  /** @param {'versions' | 'events'} storeName @param {number} limit */
-  list(storeName, limit) {
-    return this.#run(storeName, 'readonly', (store) => store.getAll(null, limit), []);
-  }
-
   /** @param {string} key @param {object} version */
   putVersion(key, version) {
     return this.#run('versions', 'readwrite', (store) => void store.put(version, key), undefined);
@@ -101,9 +96,17 @@ export class Store {
     return (await this.#run('drawn', 'readwrite', body, undefined)) ?? value;
   }
 
+  /** @param {string} prefix of keys @param {number} limit @returns {Promise<object[]>} in the order of keys */
+  listEvents(prefix, limit) {
+    return this.#run('events', 'readonly', (store) => store.getAll(keysFrom(prefix), limit), []);
+  }
+
   /** @param {object[]} records each with its `key` */
   putEvents(records) {
-    const body = (store) => records.forEach((record) => store.put(record));
+    const body = (store) => {
+      for (const record of records) store.put(record);
+      store.transaction.commit(); // at once: a tab that dies before it would have done so leaves nothing behind
+    };
     return this.#run('events', 'readwrite', body, undefined);
   }
 
@@ -113,9 +116,9 @@ export class Store {
     return this.#run(storeName, 'readwrite', body, undefined);
   }
 
-  /** @param {'versions' | 'events'} storeName */
-  clear(storeName) {
-    return this.#run(storeName, 'readwrite', (store) => void store.clear(), undefined);
+  /** @param {string} prefix of keys */
+  clearEvents(prefix) {
+    return this.#run('events', 'readwrite', (store) => void store.delete(keysFrom(prefix)), undefined);
   }
 
   async close() {
@@ -123,4 +126,9 @@ export class Store {
     this.#database = undefined;
     database?.close();
   }
+}
+
+/** All keys that begin with `prefix`. */
+function keysFrom(prefix) {
+  return IDBKeyRange.bound(prefix, `${prefix}\uffff`);
 }

@@ -13,11 +13,19 @@ test('waits double up to a limit, with jitter below it', () => {
   assert.equal(new Backoff(() => 0).nextMillis(), 125);
 });
 
-test('a wait ends at once by wake and by abort', async () => {
+test('a wait ends at once by wake and by abort, by wake not before what the server asked for', async () => {
   const backoff = new Backoff();
-  const woken = backoff.wait(undefined, 60_000);
+  const woken = backoff.wait();
   backoff.wake();
   await woken;
+  for (let idx = 0; idx < 20; idx += 1) backoff.nextMillis(); // from here on it would wait for seconds
+  const startedAt = performance.now();
+  const asked = backoff.wait(undefined, 30);
+  backoff.wake();
+  backoff.wake();
+  await asked;
+  const millis = performance.now() - startedAt;
+  assert.ok(millis >= 29 && millis < 7500, `${millis} ms`);
   await backoff.wait(AbortSignal.abort(), 60_000);
 });
 

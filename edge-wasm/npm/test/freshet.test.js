@@ -5,6 +5,7 @@ import test from 'node:test';
 
 import { Freshet as Base } from '../lib/freshet.js';
 import { Hold } from '../lib/hold.js';
+import { until, withNavigator } from './fake-browser.js';
 
 const STATUS = { version: 7, num_items: 3, backend: 'cpu' };
 const RANKING = { model_version: 7, items: [], missing: [] };
@@ -270,4 +271,71 @@ test('who waits for a hold to end is let go when there is nothing to wait for an
   await waiting;
   await hold.whenFree(controller.signal);
   assert.equal(hold.isHeld, true);
+});
+
+/** Local storage with what an earlier visit kept. */
+function withKept(t) {
+  const kept = new Map([['freshet:user', 'u'], ['freshet:history:main', '[{"itemId":"a","kind":"click","occurredAt":1}]']]);
+  globalThis.localStorage = {
+    getItem: (key) => kept.get(key) ?? null,
+    setItem: (key, text) => kept.set(key, text),
+    removeItem: (key) => kept.delete(key),
+  };
+  t.after(() => delete globalThis.localStorage);
+  return kept;
+}
+
+for (const [name, navigator, consent] of [
+  ['consent that is denied', {}, 'denied'],
+  ['Global Privacy Control', { globalPrivacyControl: true }, undefined],
+  ['Global Privacy Control by name', { globalPrivacyControl: true }, 'auto'],
+]) {
+  test(`${name} sends nothing and stores nothing, impressions among it`, async (t) => {
+    const beacons = [];
+    withNavigator(t, { ...navigator, sendBeacon: (...beacon) => beacons.push(beacon) > 0 });
+    const kept = withKept(t);
+    const before = new Map(kept);
+    const { freshet, events } = freshetWith(t, {}, { consent });
+    for (const kind of ['click', 'impression']) {
+      assert.equal((await freshet.feedback(kind, 'b').delivered).status, 'withheld');
+    }
+    await freshet.flush();
+    await freshet.dispose();
+    assert.deepEqual([events, beacons], [[], []]);
+    // A page may say `denied` until its visitor has been asked; a browser that opts out has asked.
+    assert.deepEqual(kept, consent === 'denied' ? before : new Map());
+  });
+}
+
+test('a visitor who was asked is believed before Global Privacy Control', async (t) => {
+  withNavigator(t, { globalPrivacyControl: true });
+  const kept = withKept(t);
+  const { freshet, events } = freshetWith(t, {}, { consent: 'granted' });
+  assert.equal((await freshet.feedback('click', 'b').delivered).status, 'accepted');
+  assert.deepEqual(events.map((event) => event.user_id), ['u']);
+  assert.ok(kept.has('freshet:history:main'));
+});
+
+test('consent withdrawn while feedback is under way leaves nothing stored, and consent given again makes another visitor', async (t) => {
+  const kept = withKept(t);
+  const { freshet, events } = freshetWith(t);
+  let isSent = false;
+  const answered = t.mock.method(globalThis, 'fetch', (_url, { signal }) => {
+    isSent = true;
+    return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+  });
+  const { delivered } = freshet.feedback('click', 'b');
+  await until(() => isSent);
+  await freshet.setConsent('denied');
+  assert.equal((await delivered).status, 'withheld');
+  assert.deepEqual(kept, new Map());
+  assert.deepEqual(freshet.status().eventsWaiting, 0);
+  answered.mock.mockImplementation(async (_url, { body }) => {
+    events.push(...JSON.parse(body).events);
+    return Response.json({ rejected: [], offset: 9 });
+  });
+  await freshet.setConsent('granted');
+  assert.equal((await freshet.feedback('click', 'c').delivered).status, 'accepted');
+  assert.deepEqual(events.map((event) => event.item_id), ['c']);
+  assert.notEqual(events[0].user_id, 'u');
 });

@@ -1,0 +1,44 @@
+//! How events are cut into requests, by beacons and by whoever sends.
+
+/** In events: what a visitor who is offline for long may take of memory and storage. */
+export const QUEUE_EVENTS_MAX = 1000;
+export const BATCH_EVENTS_MAX = 200;
+/** Browsers allow 64 KiB in beacons and `keepalive` requests that are under way. */
+export const BATCH_BYTES_MAX = 60 * 1024;
+/** The frame around the events of a batch. */
+const FRAME_BYTES = 64;
+export const EVENT_BYTES_MAX = BATCH_BYTES_MAX - FRAME_BYTES;
+
+/**
+ * @typedef {object} Entry
+ * @property {string} key of its record, the same in all tabs
+ * @property {{event_id: string}} event in wire form
+ * @property {number} bytes of its JSON in UTF-8
+ */
+
+/**
+ * The longest run of entries that fits one request, at least one.
+ * @param {{bytes: number}[]} entries
+ * @param {number} eventsMax
+ * @returns {number}
+ */
+export function batchLength(entries, eventsMax) {
+  let bytes = FRAME_BYTES;
+  let length = 0;
+  for (const entry of entries) {
+    bytes += entry.bytes + 1;
+    if (length > 0 && (bytes > BATCH_BYTES_MAX || length >= eventsMax)) break;
+    length += 1;
+  }
+  return length;
+}
+
+/** The body of a request. @param {Entry[]} entries */
+export function bodyOf(entries) {
+  return JSON.stringify({ sent_at: Date.now(), events: entries.map((entry) => entry.event) });
+}
+
+/** Of the tabs that share a queue. @param {string} url that takes events */
+export function channelName(url) {
+  return `freshet:feedback:${url}`;
+}

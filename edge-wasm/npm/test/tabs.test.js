@@ -1,0 +1,139 @@
+//! The feedback of several tabs: one sends for all, whoever dies.
+
+import assert from 'node:assert/strict';
+import test from 'node:test';
+
+import { FeedbackQueue } from '../lib/feedback.js';
+import { FakeLocks, MemoryStore, until, withNavigator } from './fake-browser.js';
+
+const event = (event_id) => ({ event_id, kind: 'click', user_id: 'u', item_id: 'i', occurred_at: 1 });
+const ok = (more = {}) => Response.json({ accepted: 1, duplicates: 0, rejected: [], offset: 9, ...more });
+const never = () => new Promise(() => {});
+
+/** A browser in which tabs share storage, one lock, and a channel. `answer` is the server's. */
+function browserAgainst(t, answer) {
+  const store = new MemoryStore();
+  const requests = [];
+  withNavigator(t, { locks: new FakeLocks() });
+  t.mock.method(globalThis, 'fetch', async (_url, { body, signal }) => {
+    const ids = JSON.parse(body).events.map((sent) => sent.event_id);
+    requests.push(ids);
+    const aborted = new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+    return Promise.race([answer(ids, requests.length), aborted]);
+  });
+  /** Opens a tab and waits until it takes part. */
+  const openTab = async () => {
+    const said = [];
+    const tab = { said, isWithdrawn: false };
+    tab.queue = new FeedbackQueue({
+      url: 'http://server',
+      store,
+      emit: (name, detail) => said.push({ name, ...detail }),
+      onWithdrawn: () => {
+        tab.isWithdrawn = true;
+        void tab.queue.clear();
+      },
+    });
+    t.after(() => tab.queue.dispose());
+    await tab.queue.start();
+    return tab;
+  };
+  return { store, requests, openTab };
+}
+
+test('one tab sends for all, and each hears of its own events', async (t) => {
+  const { store, requests, openTab } = browserAgainst(t, () => ok());
+  const [first, second, third] = [await openTab(), await openTab(), await openTab()];
+  const receipts = await Promise.all([first.queue.add(event('a')), second.queue.add(event('b')), third.queue.add(event('c'))]);
+  assert.deepEqual(receipts.map(({ status }) => status), ['accepted', 'accepted', 'accepted']);
+  assert.deepEqual(requests.flat().sort(), ['a', 'b', 'c'], 'each is sent once');
+  assert.equal(store.events.size, 0);
+  const heard = [first, second, third].map(({ said }) => said.flatMap(({ eventIds }) => eventIds));
+  assert.deepEqual(heard, [['a'], ['b'], ['c']]);
+});
+
+test('a tab learns that its event was refused when another tab sent it', async (t) => {
+  const { openTab } = browserAgainst(t, () => ok({ rejected: [{ index: 0, code: 'unknown_item', detail: 'no such item' }] }));
+  const [first, second] = [await openTab(), await openTab()];
+  assert.equal((await second.queue.add(event('a'))).code, 'unknown_item');
+  assert.deepEqual(second.said.map(({ name }) => name), ['error', 'rejected']);
+  assert.deepEqual(first.said, []);
+});
+
+test('when the sending tab goes, the next sends at once what both had', async (t) => {
+  let isUp = false;
+  const { store, requests, openTab } = browserAgainst(t, () => (isUp ? ok() : Response.json({}, { status: 503 })));
+  const [first, second] = [await openTab(), await openTab()];
+  const [lost, kept] = [first.queue.add(event('a')), second.queue.add(event('b'))];
+  await until(() => requests.flat().includes('b'));
+  isUp = true;
+  first.queue.dispose();
+  assert.equal((await lost).status, 'queued');
+  assert.equal((await kept).status, 'accepted');
+  await until(() => store.events.size === 0);
+  const after = second.said.filter(({ name }) => name === 'delivered').flatMap(({ eventIds }) => eventIds);
+  assert.deepEqual(after.sort(), ['a', 'b'], 'it hears of what the dead tab left as well');
+});
+
+test('a sending tab that is frozen is replaced, and sends no more when it thaws', async (t) => {
+  const { requests, openTab } = browserAgainst(t, () => ok());
+  const first = await openTab();
+  // Its script stands still: it holds the lock and hears nothing.
+  const deaf = t.mock.method(BroadcastChannel.prototype, 'postMessage', () => {});
+  const second = await openTab();
+  const delivered = second.queue.add(event('a'));
+  assert.equal((await delivered).status, 'accepted');
+  deaf.mock.restore();
+  assert.deepEqual(requests, [['a']]);
+  assert.equal((await first.queue.add(event('b'))).status, 'accepted');
+  assert.deepEqual(requests, [['a'], ['b']]);
+  assert.deepEqual(second.said.flatMap(({ eventIds }) => eventIds), ['a']);
+});
+
+test('bounds hold over all tabs, and the tab of the dropped event is told', async (t) => {
+  const { store, requests, openTab } = browserAgainst(t, never);
+  const [first, second] = [await openTab(), await openTab()];
+  const oldest = second.queue.add(event('oldest'));
+  await until(() => requests.length === 1);
+  for (let idx = 1; idx <= 1000; idx += 1) void first.queue.add(event(String(idx)));
+  assert.equal((await oldest).status, 'dropped');
+  assert.deepEqual(second.said.map(({ code, eventId }) => [code, eventId]), [['queue_full', 'oldest']]);
+  assert.deepEqual(first.said, []);
+  await until(() => store.events.size === 1000);
+});
+
+test('consent withdrawn in one tab is withdrawn in all, and nothing stays stored', async (t) => {
+  const { store, requests, openTab } = browserAgainst(t, never);
+  const [first, second] = [await openTab(), await openTab()];
+  const receipts = [first.queue.add(event('a')), second.queue.add(event('b'))];
+  await until(() => store.events.size === 2 && requests.length > 0);
+  const late = second.queue.add(event('c')); // on its way into storage
+  const cleared = second.queue.clear();
+  second.queue.tellWithdrawn();
+  await cleared;
+  const all = await Promise.all([...receipts, late]);
+  assert.deepEqual(all.map(({ status }) => status), ['withheld', 'withheld', 'withheld']);
+  assert.ok(first.isWithdrawn);
+  assert.ok(!second.isWithdrawn, 'it hears not itself');
+  await new Promise((resolve) => setTimeout(resolve, 40));
+  assert.deepEqual(store.ids, []);
+  assert.equal(requests.length, 1);
+});
+
+test('a tab that withdrew takes part again once consent is given', async (t) => {
+  const { requests, openTab } = browserAgainst(t, () => ok());
+  const [first, second] = [await openTab(), await openTab()];
+  await first.queue.clear();
+  assert.equal((await second.queue.add(event('b'))).status, 'accepted');
+  await first.queue.start();
+  assert.equal((await first.queue.add(event('a'))).status, 'accepted');
+  assert.deepEqual(requests, [['b'], ['a']]);
+});
+
+test('where locks are refused, every tab sends its own', async (t) => {
+  const { requests, openTab } = browserAgainst(t, () => ok());
+  navigator.locks.request = () => Promise.reject(new DOMException('refused', 'SecurityError'));
+  const [first, second] = [await openTab(), await openTab()];
+  await Promise.all([first.queue.add(event('a')), second.queue.add(event('b'))]);
+  assert.deepEqual(requests.map((ids) => ids.length), [1, 1]);
+});
