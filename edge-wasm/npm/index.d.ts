@@ -15,6 +15,7 @@ import type {
   NewItem,
   NewRanking,
   RankNewOptions,
+  ObserveOptions,
   RankOptions,
   Ranking,
   SearchOptions,
@@ -157,6 +158,29 @@ export declare class Freshet {
    */
   feedback(kind: EventKind, itemId: string, more?: Partial<FeedbackEvent>): FeedbackReceipt;
   feedback(event: FeedbackEvent): FeedbackReceipt;
+
+  /**
+   * Logs an impression of `item` once half of `element` was visible for a second: one for each call, and one for each item
+   * of a ranking, however often its element is made anew. Sent as all feedback is, if consent allows.
+   *
+   * @returns ends it
+   * @throws {FreshetError} `disposed`, `invalid_option`
+   * @example
+   * const { items } = await freshet.recommend({ k: 12, exploration: { temperature: 0.3 } });
+   * items.forEach((item, position) => freshet.observe(cards[position], item, { position }));
+   */
+  observe(element: Element, item: string | { itemId: string; propensity?: number }, options?: ObserveOptions): () => void;
+
+  /**
+   * As `observe`, for the children of `container`, which show the items of `ranking` in their order.
+   * @example
+   * const stop = freshet.observeList(shelf, await freshet.recommend({ k: 12 }));
+   */
+  observeList(
+    container: Element,
+    ranking: Ranking | Similar,
+    options?: Omit<ObserveOptions, 'position' | 'propensity'>,
+  ): () => void;
 
   /**
    * The history of this visitor. It never leaves the device, unless the page takes it out by `export`.

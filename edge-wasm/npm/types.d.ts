@@ -323,6 +323,24 @@ export interface FeedbackEvent {
   modelVersion?: number;
 }
 
+export interface ObserveOptions {
+  /** Zero-based position at which the item is shown. */
+  position?: number;
+  /** Probability with which it is shown there. Default: that of the ranked item. */
+  propensity?: number;
+  /** Version that ranked the item. Default: the live one; for a list, that of its ranking. */
+  modelVersion?: number;
+  /**
+   * How much of the element has to be visible, above 0 to 1. Default 0.5. An element that fills that much of the screen
+   * counts too.
+   */
+  visibleShare?: number;
+  /** For how long without a break, up to 60 000 milliseconds. Default 1000. A hidden page stops the clock. */
+  visibleMillis?: number;
+  /** Called with the id of the impression, for `impressionId` of the events that answer it. */
+  onImpression?: (eventId: string) => void;
+}
+
 export interface FeedbackReceipt {
   eventId: string;
   /** Settles when the server has answered for the event; never rejects. */

@@ -10,6 +10,7 @@ import { FeedbackQueue } from './feedback.js';
 import { History, checkHistory, checkHistoryEvent } from './history.js';
 import { ID_OF_ITEM, checkIds, isId } from './ids.js';
 import { EngineLink } from './link.js';
+import { Observed } from './observe.js';
 import { checkedOptions } from './options.js';
 import { followPage } from './page-life.js';
 import {
@@ -44,6 +45,7 @@ export class Freshet {
   #store = new Store();
   #history;
   #queue;
+  #observed;
   #link;
   #consent;
   #memoryUserId;
@@ -112,6 +114,7 @@ export class Freshet {
       emit,
       onWithdrawn: () => void this.#withdraw(),
     });
+    this.#observed = new Observed((event) => this.feedback(event), emit);
   }
 
   /**
@@ -247,6 +250,24 @@ export class Freshet {
     return { eventId, delivered: this.#queue.add(wire) };
   }
 
+  /**
+   * Logs an impression of `item` once `element` was visible for long enough; the answer ends it.
+   * @type {import('../index.d.ts').Freshet['observe']}
+   */
+  observe(...asked) {
+    if (this.#isDisposed) throw disposedError();
+    return this.#observed.observe(...asked);
+  }
+
+  /**
+   * As `observe`, for the children of a container, which show the items of a ranking in their order.
+   * @type {import('../index.d.ts').Freshet['observeList']}
+   */
+  observeList(...asked) {
+    if (this.#isDisposed) throw disposedError();
+    return this.#observed.observeList(...asked);
+  }
+
   /** The history of this visitor, kept on this device only. */
   get history() {
     const history = this.#history;
@@ -348,6 +369,7 @@ export class Freshet {
     if (this.#isDisposed) return;
     this.#end.abort();
     this.#stopFollowing();
+    this.#observed.dispose();
     this.#queue.dispose();
     await this.#link?.dispose();
     await this.#store.close();

@@ -73,7 +73,7 @@ window.freshetTest = {
   connect(extra = {}) {
     const connecting = Freshet.connect(optionsOf(extra)).then((connected) => {
       freshet = connected;
-      for (const name of ['update', 'backend', 'error', 'online', 'delivered', 'restart']) {
+      for (const name of ['update', 'backend', 'error', 'online', 'delivered', 'rejected', 'restart']) {
         connected.on(name, (detail) => remember(name, detail));
       }
       return { status: connected.status() };
@@ -108,6 +108,45 @@ window.freshetTest = {
   },
   /** Sends one event without waiting. */
   send: (event) => freshet.feedback(event).eventId,
+
+  /** Sends clicks with the ids `${prefix}-0` and so on, without waiting. */
+  sendMany(prefix, count, itemIds) {
+    for (let idx = 0; idx < count; idx += 1) {
+      freshet.feedback({ kind: 'click', itemId: itemIds[idx % itemIds.length], eventId: `${prefix}-${idx}` });
+    }
+  },
+
+  /** Shows a ranking in cards of more than half a screen each, and logs what is seen of it. */
+  async showList(options) {
+    const ranking = await freshet.rank(options);
+    const list = document.createElement('div');
+    for (const { itemId } of ranking.items) {
+      const card = document.createElement('div');
+      card.style.height = '60vh';
+      card.textContent = itemId;
+      list.append(card);
+    }
+    document.body.replaceChildren(list);
+    document.body.style.margin = '0';
+    freshet.observeList(list, ranking);
+    return ranking;
+  },
+  scrollToEnd: () => window.scrollTo(0, document.body.scrollHeight),
+
+  /** What storage holds about the visitor: keys of local storage, and ids of the events in the queue. */
+  async stored() {
+    const database = await new Promise((resolve, reject) => {
+      const opened = indexedDB.open('freshet');
+      opened.onsuccess = () => resolve(opened.result);
+      opened.onerror = () => reject(opened.error);
+    });
+    const events = await new Promise((resolve) => {
+      const all = database.transaction('events').objectStore('events').getAll();
+      all.onsuccess = () => resolve(all.result);
+    });
+    database.close();
+    return { keys: Object.keys(localStorage), eventIds: events.map(({ event }) => event.event_id) };
+  },
 
   /** Milliseconds that `count` explanations took, one after the other. */
   async timeExplanations(itemId, options, count) {
