@@ -3,6 +3,7 @@
 //! WebGPU runs on a software adapter, which proves that it is right and says nothing about its speed.
 //! The script side is `edge-wasm/npm/test/page.js`.
 
+mod devtools;
 mod page;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 //! It stands for a broken cache, a truncating middlebox, or someone hostile on the way.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
@@ -38,6 +39,8 @@ pub enum Fault {
     PlansOfAnotherBase,
     /// The manifests of announcements say something else than what was signed.
     ForgedManifests,
+    /// Feedback is turned away with 503, to come back after a second.
+    BusyForFeedback,
 }
 
 /// A running proxy; ends when dropped.
@@ -45,6 +48,7 @@ pub enum Fault {
 pub struct Proxy {
     url: String,
     fault: Arc<Mutex<Fault>>,
+    num_turned_away: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -53,6 +57,7 @@ struct Carrier {
     http: reqwest::Client,
     upstream: ServerAddress,
     fault: Arc<Mutex<Fault>>,
+    num_turned_away: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -64,11 +69,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address: SocketAddr = listener.local_addr()?;
         let fault = Arc::new(Mutex::new(Fault::None));
+        let num_turned_away = Arc::new(AtomicU64::new(0));
         let http = reqwest::Client::builder().no_proxy().build()?;
         let carrier = Carrier {
             http,
             upstream: upstream.clone(),
             fault: Arc::clone(&fault),
+            num_turned_away: Arc::clone(&num_turned_away),
         };
         let router = axum::Router::new().fallback(carry).with_state(carrier);
         let task = tokio::spawn(async move {
@@ -79,6 +86,7 @@ impl Proxy {
         Ok(Self {
             url: format!("http://{address}"),
             fault,
+            num_turned_away,
             task,
         })
     }
@@ -87,6 +95,12 @@ impl Proxy {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Requests that were answered with 503.
+    #[must_use]
+    pub fn num_turned_away(&self) -> u64 {
+        self.num_turned_away.load(Ordering::Relaxed)
     }
 
     /// From now on, also on streams that are open already.
@@ -108,6 +122,10 @@ impl Carrier {
 
     async fn answer(self, request: Request) -> anyhow::Result<Response> {
         let (parts, body) = request.into_parts();
+        if parts.uri.path() == "/v1/events" && self.fault() == Fault::BusyForFeedback {
+            self.num_turned_away.fetch_add(1, Ordering::Relaxed);
+            return Ok(busy());
+        }
         let path = parts
             .uri
             .path_and_query()
@@ -158,6 +176,16 @@ impl Carrier {
     }
 }
 
+/// As the server says it, which every origin may read.
+fn busy() -> Response {
+    let headers = [
+        (header::RETRY_AFTER, "1"),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "retry-after"),
+    ];
+    (StatusCode::SERVICE_UNAVAILABLE, headers).into_response()
+}
+
 async fn carry(State(carrier): State<Carrier>, request: Request) -> Response {
     match carrier.answer(request).await {
         Ok(response) => response,
@@ -185,14 +213,15 @@ fn damaged_blob(bytes: Bytes, fault: Fault) -> Bytes {
         Fault::None
         | Fault::FlippedInlineDeltas
         | Fault::PlansOfAnotherBase
-        | Fault::ForgedManifests => bytes,
+        | Fault::ForgedManifests
+        | Fault::BusyForFeedback => bytes,
     }
 }
 
 fn carried_event(event: &SseEvent, fault: Fault) -> anyhow::Result<String> {
     let mut announcement: Value = serde_json::from_slice(&event.data)?;
     match fault {
-        Fault::None => {}
+        Fault::None | Fault::BusyForFeedback => {}
         Fault::FlippedInlineDeltas => {
             if let Some(delta) = announcement["delta"].as_str() {
                 announcement["delta"] = STANDARD.encode(flipped(&STANDARD.decode(delta)?)).into();

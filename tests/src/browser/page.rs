@@ -15,6 +15,7 @@ use shared_model::edge::engine::{RankedItem, Ranking};
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, LogOffset, Version};
 
+use super::devtools::DevTools;
 use crate::wait;
 
 /// Time for something to reach a page, a reconnect with its longest pause included.
@@ -26,6 +27,16 @@ const [name, args, done] = arguments;
 const outcome = (async () => window.freshetTest[name](...args))();
 outcome.then((value) => done({ value: value ?? null }), (error) => done({ error: String(error) }));
 ";
+
+/// Calls a function of `window.freshetTest`, and leaves the page in the same turn.
+const LEAVE_SCRIPT: &str = r"
+const [name, args] = arguments;
+window.freshetTest[name](...args);
+location.href = 'about:blank';
+";
+
+/// A renderer that dies says nothing; by then it has.
+const CRASH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Waits for the first connection of the page.
 const READY_SCRIPT: &str = r"
@@ -140,6 +151,73 @@ impl BrowserPage {
         self.run(CALL_SCRIPT, vec![json!(name), arguments])
             .await
             .with_context(|| format!("calling {name}"))
+    }
+
+    /// Calls a function of the test page and navigates away before it can do anything else.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn call_and_leave(&self, name: &str, arguments: Value) -> anyhow::Result<()> {
+        self.client.switch_to_window(self.window.clone()).await?;
+        let arguments = vec![json!(name), arguments];
+        self.client.execute(LEAVE_SCRIPT, arguments).await?;
+        Ok(())
+    }
+
+    /// Closes the tab as its visitor does.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.client.switch_to_window(self.window.clone()).await?;
+        self.client.close_window().await?;
+        self.look_elsewhere().await
+    }
+
+    /// Ends the tab's process at once: none of its scripts hears of it.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn crash(self) -> anyhow::Result<()> {
+        self.client.switch_to_window(self.window.clone()).await?;
+        let crashed = self.devtools("Page.crash", json!({}));
+        // The driver answers with an error, or waits for a page that is no more.
+        drop(tokio::time::timeout(CRASH_PATIENCE, crashed).await);
+        self.look_elsewhere().await
+    }
+
+    /// The driver looks at a tab that is there: the first, which no test uses.
+    async fn look_elsewhere(&self) -> anyhow::Result<()> {
+        let windows = self.client.windows().await?.into_iter();
+        let other = windows.into_iter().find(|window| *window != self.window);
+        let other = other.context("the first tab stays open")?;
+        Ok(self.client.switch_to_window(other).await?)
+    }
+
+    /// Takes the network away from this tab, or gives it back.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn set_offline(&self, is_offline: bool) -> anyhow::Result<()> {
+        self.client.switch_to_window(self.window.clone()).await?;
+        let conditions = json!({ "offline": is_offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
+        self.devtools("Network.enable", json!({})).await?;
+        self.devtools("Network.emulateNetworkConditions", conditions)
+            .await
+    }
+
+    /// Makes this the tab that its visitor looks at.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn bring_to_front(&self) -> anyhow::Result<()> {
+        self.client.switch_to_window(self.window.clone()).await?;
+        self.devtools("Page.bringToFront", json!({})).await
+    }
+
+    async fn devtools(&self, method: &'static str, params: Value) -> anyhow::Result<()> {
+        self.client.issue_cmd(DevTools { method, params }).await?;
+        Ok(())
     }
 
     /// # Errors
