@@ -152,11 +152,11 @@ impl OnDevice {
         num_items: usize,
     ) -> Result<Vec<f32>, ScoreError> {
         let (dim, device) = (self.ranker.dim(), self.ranker.device());
-        let mut num_rows = num_items;
-        #[cfg(feature = "wgpu")]
-        if self.padding.is_fixed() {
-            num_rows = gpu::num_picked(num_items);
-        }
+        let num_rows = match self.padding {
+            #[cfg(feature = "wgpu")]
+            Padding::Full => gpu::num_picked(num_items),
+            Padding::Longest => num_items,
+        };
         let mut rows = texts.to_vec();
         rows.resize(num_rows * (texts.len() / num_items), 0.0);
         let texts = matrix(&rows, num_rows, rows.len() / num_rows, device);
