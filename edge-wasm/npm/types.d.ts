@@ -40,7 +40,7 @@ export interface ConnectOptions {
   userId?: string;
   /** Waits for a first version before resolving. Default `true`. */
   waitForModel?: boolean;
-  /** How long to wait for a first version. Default 20 000. */
+  /** How long to wait until this page can rank, loading the engine included. Default 30 000. */
   timeoutMillis?: number;
   /** Aborts connecting. */
   signal?: AbortSignal;
@@ -78,7 +78,7 @@ export interface RankOptions {
  * Ids that the live version does not hold are passed over.
  */
 export interface Rules {
-  /** Points for items. All rules that name an item add up. At most 1,000 rules. */
+  /** Points for items. All rules that name an item add up, to at most 100 either way. At most 1,000 rules. */
   boost?: PointRule[];
   /** Points against items. */
   bury?: PointRule[];

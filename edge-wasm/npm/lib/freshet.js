@@ -56,6 +56,7 @@ export class Freshet {
   #holdTurn = 0;
   /** Ids of the live version, for filters; items are only ever added. @type {string[]} */
   #itemIds = [];
+  #isStarted = false;
   #isOnline = false;
   #lastProblem;
   #version;
@@ -107,6 +108,7 @@ export class Freshet {
     this.#consent = resolveConsent(options.consent);
     const isGranted = this.#consent === 'granted';
     const emit = (name, detail) => this.#emitter.emit(name, detail);
+    if (options.onProgress) this.#emitter.on('progress', options.onProgress);
     this.#history = new History(options.model, isGranted);
     this.#queue = new FeedbackQueue({
       url: options.url,
@@ -393,16 +395,22 @@ export class Freshet {
   }
 
   async #start() {
-    const { signal, timeoutMillis, waitForModel } = this.#options;
-    throwIfAborted(signal);
+    throwIfAborted(this.#options.signal);
     this.#followPage();
     if (this.#consent === 'denied' && this.#options.consent !== 'denied') this.#optOut();
-    const started = this.#startEngine();
-    await abortable(started, signal).finally(() => {
-      if (this.#consent === 'granted' && !this.#isDisposed) void this.#queue.start();
-    });
-    if (this.#isDisposed) throw disposedError();
-    if (waitForModel && !this.#version) await this.#firstVersion(signal, timeoutMillis);
+    await this.#patiently(this.#getReady()).finally(() => this.#sendFeedback());
+  }
+
+  async #getReady() {
+    await this.#startEngine();
+    this.#isStarted = true;
+    this.#sendFeedback();
+    if (this.#options.waitForModel && !this.#version) await this.#firstVersion();
+  }
+
+  /** What earlier pages left too. */
+  #sendFeedback() {
+    if (this.#consent === 'granted' && !this.#isDisposed) void this.#queue.start();
   }
 
   async #startEngine() {
@@ -415,26 +423,44 @@ export class Freshet {
     await this.#link.start();
   }
 
-  #firstVersion(signal, timeoutMillis) {
+  #firstVersion() {
+    return new Promise((resolve) => {
+      const stop = this.#emitter.on('update', () => {
+        stop();
+        resolve();
+      });
+    });
+  }
+
+  /** Waits for `promise` until it is aborted, this is disposed, or the time is up. What it stands for goes on. */
+  #patiently(promise) {
+    const { signal, timeoutMillis } = this.#options;
     return new Promise((resolve, reject) => {
       const finish = (settle, value) => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', onAbort);
         this.#end.signal.removeEventListener('abort', onEnd);
-        stop();
         settle(value);
       };
       const onEnd = () => finish(reject, disposedError());
       const onAbort = () => finish(reject, abortError(signal));
-      const onTimeout = () => {
-        const { code = 'unreachable', message = 'The server did not answer.' } = this.#lastProblem ?? {};
-        finish(reject, new FreshetError(code, `No model arrived within ${timeoutMillis} ms. ${message}`));
-      };
-      const timer = setTimeout(onTimeout, timeoutMillis);
-      const stop = this.#emitter.on('update', () => finish(resolve));
+      const timer = setTimeout(() => finish(reject, this.#lateError()), timeoutMillis);
       signal?.addEventListener('abort', onAbort);
       this.#end.signal.addEventListener('abort', onEnd);
+      promise.then(
+        () => finish(resolve),
+        (error) => finish(reject, error),
+      );
     });
+  }
+
+  #lateError() {
+    const { timeoutMillis } = this.#options;
+    if (!this.#isStarted) {
+      return new FreshetError('module_load_failed', `The engine did not start within ${timeoutMillis} ms.`);
+    }
+    const { code = 'unreachable', message = 'The server did not answer.' } = this.#lastProblem ?? {};
+    return new FreshetError(code, `No model arrived within ${timeoutMillis} ms. ${message}`);
   }
 
   #hostSaid(name, detail) {
@@ -485,7 +511,6 @@ export class Freshet {
   #told({ bytesReceived, bytesTotal }) {
     const received = Math.max(this.#progress.bytesReceived, bytesReceived);
     this.#progress = { bytesReceived: received, bytesTotal: Math.max(received, bytesTotal) };
-    this.#options.onProgress?.({ ...this.#progress });
     this.#emitter.emit('progress', { ...this.#progress });
   }
 

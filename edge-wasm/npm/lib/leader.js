@@ -1,7 +1,7 @@
 //! One tab of an origin holds the announcement stream; the others are told over a `BroadcastChannel`.
 //!
 //! The holder of a Web Lock leads; when its tab closes, the browser hands the lock to the next.
-//! Where Web Locks are missing (old browsers, insecure origins) every tab leads for itself.
+//! Where Web Locks or channels are missing or refused (old browsers, insecure origins) every tab leads for itself.
 
 /**
  * @param {object} options
@@ -14,13 +14,12 @@
  * @typedef {{tellVersion: (text: string) => void, tellState: (isOnline: boolean) => void}} Tabs
  */
 export function joinTabs({ name, signal, onLead, onVersion, onState }) {
-  const hasLocks = typeof navigator !== 'undefined' && navigator.locks !== undefined;
-  if (!hasLocks || typeof BroadcastChannel === 'undefined') {
+  const channel = openChannel(name);
+  if (!channel) {
     onLead({ tellVersion() {}, tellState() {} });
     return;
   }
 
-  const channel = new BroadcastChannel(name);
   const last = { version: undefined, isOnline: undefined };
   let isLeader = false;
   const tell = (message) => {
@@ -53,7 +52,18 @@ export function joinTabs({ name, signal, onLead, onVersion, onState }) {
     onLead(tabs);
     return new Promise((release) => signal.addEventListener('abort', release));
   };
-  navigator.locks.request(name, { signal }, hold).catch(() => {
+  const request = async () => navigator.locks.request(name, { signal }, hold);
+  request().catch(() => {
     if (!signal.aborted) hold(); // locks are refused here (for example in a sandboxed frame)
   });
+}
+
+/** Nothing where tabs cannot agree on who leads. */
+function openChannel(name) {
+  if (typeof navigator === 'undefined' || navigator.locks === undefined) return undefined;
+  try {
+    return new BroadcastChannel(name);
+  } catch {
+    return undefined; // missing, or refused here
+  }
 }

@@ -5,6 +5,7 @@
 //! Lost devices are counted by themselves: the next host tries WebGPU again twice, and stays on the CPU then.
 
 import { FreshetError, toFreshetError } from './errors.js';
+import { whenEnded } from './life.js';
 
 const RESTARTS_MAX = 3;
 /** As in `upgrade.js`, which is not there for the CPU alone. */
@@ -137,6 +138,10 @@ export class EngineLink {
           isLoaded = true;
           clearTimeout(timer);
           resolve(transport);
+        } else if (data.event === 'alive') {
+          whenEnded(data.detail.lock, () => {
+            if (this.#transport === transport) this.#hostEnded({ code: 'worker_failed', message: 'The worker was ended.' });
+          });
         } else if (this.#transport === transport) {
           this.#received(data);
         }

@@ -2,7 +2,7 @@
 
 import { FreshetError, invalid } from './errors.js';
 
-const CONNECT_TIMEOUT_MILLIS = 20_000;
+const CONNECT_TIMEOUT_MILLIS = 30_000;
 
 /**
  * @param {import('../index.d.ts').ConnectOptions} options
@@ -18,8 +18,8 @@ export function checkedOptions(options, entry) {
   if (typeof model !== 'string' || model === '') throw invalid('model', 'the name of a model', model);
   if (!entry.backends.includes(backend)) throw invalid('backend', `one of ${entry.backends.join(', ')}`, backend);
   const base = globalThis.location?.href;
-  if (!URL.canParse(url, base)) throw invalid('url', 'the address of a Freshet server', url);
-  const absolute = new URL(url, base).href.replace(/\/+$/, '');
+  const absolute = absoluteAddress(url, base)?.replace(/\/+$/, '');
+  if (absolute === undefined) throw invalid('url', 'the address of a Freshet server', url);
   const { worker = true, cache = true, waitForModel = true } = options;
   const assets = absoluteFolder(options.assets, base);
   return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, timeoutMillis };
@@ -28,6 +28,16 @@ export function checkedOptions(options, entry) {
 /** The address of a folder, with a slash at its end; nothing for nothing. */
 function absoluteFolder(folder, base) {
   if (folder === undefined) return undefined;
-  if (typeof folder !== 'string' || !URL.canParse(folder, base)) throw invalid('assets', 'the address of a folder', folder);
-  return new URL(folder.endsWith('/') ? folder : `${folder}/`, base).href;
+  const address = typeof folder === 'string' ? absoluteAddress(folder.endsWith('/') ? folder : `${folder}/`, base) : undefined;
+  if (address === undefined) throw invalid('assets', 'the address of a folder', folder);
+  return address;
+}
+
+/** Nothing for what is no address. */
+function absoluteAddress(address, base) {
+  try {
+    return new URL(address, base).href;
+  } catch {
+    return undefined;
+  }
 }

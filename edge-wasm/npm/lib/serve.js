@@ -4,6 +4,7 @@
 
 import { EngineHost } from './host.js';
 import { toFreshetError } from './errors.js';
+import { holdLife } from './life.js';
 
 /**
  * Answers the page for as long as the worker lives.
@@ -40,4 +41,5 @@ export function serve(runtimes) {
     }
   };
   self.postMessage({ event: 'loaded', detail: {} });
+  holdLife((lock) => self.postMessage({ event: 'alive', detail: { lock } }));
 }

@@ -6,6 +6,8 @@
 
 const DATABASE = 'freshet';
 const SCHEMA_VERSION = 2;
+/** Storage that says nothing for so long is taken for missing: some browsers leave requests unanswered for good. */
+const ANSWER_MILLIS_MAX = 500;
 
 /** @returns {Promise<IDBDatabase | undefined>} */
 function openDatabase() {
@@ -36,6 +38,24 @@ function openDatabase() {
   });
 }
 
+/**
+ * What `promise` resolves to, or `fallback` where that takes longer than `millis`.
+ * @template T
+ * @param {number} millis
+ * @param {Promise<T>} promise
+ * @param {T} fallback
+ * @returns {Promise<T>}
+ */
+function orAfter(millis, promise, fallback) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, millis, fallback);
+    void promise.then((value) => {
+      clearTimeout(timer);
+      resolve(value);
+    });
+  });
+}
+
 export class Store {
   /** @type {Promise<IDBDatabase | undefined> | undefined} */
   #database;
@@ -50,11 +70,10 @@ export class Store {
    * @returns {Promise<T>}
    */
   async #run(storeName, mode, body, fallback) {
-    if (typeof indexedDB === 'undefined') return fallback;
-    this.#database ??= openDatabase();
+    this.#database ??= orAfter(ANSWER_MILLIS_MAX, openDatabase(), undefined);
     const database = await this.#database;
     if (!database) return fallback;
-    return new Promise((resolve) => {
+    const ran = new Promise((resolve) => {
       try {
         const transaction = database.transaction(storeName, mode);
         const request = body(transaction.objectStore(storeName));
@@ -65,6 +84,7 @@ export class Store {
         resolve(fallback); // the connection was closed by the browser
       }
     });
+    return orAfter(ANSWER_MILLIS_MAX, ran, fallback);
   }
 
   /** @param {'versions' | 'events'} storeName @param {string} key */

@@ -17,6 +17,7 @@ const RANKING = { model_version: 7, items: [], missing: [] };
 function freshetWith(t, answers = {}, options = {}) {
   const calls = [];
   const events = [];
+  const { isStarting = true } = options;
   let worker;
   globalThis.self ??= globalThis;
   class FakeWorker {
@@ -29,7 +30,7 @@ function freshetWith(t, answers = {}, options = {}) {
     }
     postMessage({ id, method, args }) {
       calls.push([method, ...args]);
-      const answer = method === 'start' || method === 'dispose' ? () => null : answers[method];
+      const answer = (method === 'start' && isStarting) || method === 'dispose' ? () => null : answers[method];
       queueMicrotask(() => answer && this.onmessage({ data: { id, result: answer(...args) } }));
     }
     terminate() {}
@@ -76,6 +77,15 @@ test('what does not get ready rejects with a code, and takes feedback on', async
   assert.equal((await freshet.feedback('view', 'item-17').delivered).status, 'accepted');
 });
 
+test('an engine that does not start ends in an error of its own, and so does disposing meanwhile', async (t) => {
+  const { freshet } = freshetWith(t, {}, { isStarting: false, timeoutMillis: 20 });
+  assert.equal(await codeOf(freshet.ready), 'module_load_failed');
+  const { freshet: other } = freshetWith(t, {}, { isStarting: false });
+  const ready = codeOf(other.ready);
+  await other.dispose();
+  assert.equal(await ready, 'disposed');
+});
+
 test('disposing ends all waiting', async (t) => {
   const { freshet } = freshetWith(t);
   const waiting = [freshet.ready, freshet.rank(), freshet.similar('a'), freshet.pin()].map(codeOf);
@@ -119,6 +129,19 @@ test('an aborted start disposes what was opened', async (t) => {
   assert.equal(await codeOf(freshet.ready), 'aborted');
   await turn();
   assert.throws(() => freshet.feedback('view', 'a'), { code: 'disposed' });
+});
+
+test('a page whose listener of progress throws goes on', async (t) => {
+  t.mock.method(console, 'error', () => {});
+  const onProgress = () => {
+    throw new Error('of the page');
+  };
+  const { freshet, say } = freshetWith(t, {}, { onProgress });
+  let heard = 0;
+  freshet.on('progress', () => (heard += 1));
+  await turn();
+  say('progress', { bytesReceived: 1, bytesTotal: 2 });
+  assert.equal(heard, 1);
 });
 
 test('a filter decides on candidates, on the whole catalogue, and on what is required', async (t) => {

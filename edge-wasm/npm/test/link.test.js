@@ -49,6 +49,29 @@ test('a call that waits while its host ends is answered by the next host', async
   await link.dispose();
 });
 
+test('a worker that the browser ends is replaced, since its lock is let go', async (t) => {
+  const saved = Object.getOwnPropertyDescriptor(globalThis, 'navigator');
+  t.after(() => (saved ? Object.defineProperty(globalThis, 'navigator', saved) : delete globalThis.navigator));
+  const waiting = new Map();
+  const locks = { request: async (name, callback) => waiting.set(name, callback) };
+  Object.defineProperty(globalThis, 'navigator', { value: { locks }, configurable: true });
+  const made = workersThat(({ worker, generation, method }) => {
+    if (method === 'start') worker.say({ event: 'alive', detail: { lock: `worker ${generation}` } });
+    return method === 'rank' && generation === 1 ? undefined : { result: `${method} by ${generation}` };
+  });
+  const said = [];
+  const link = new EngineLink(config, entry, (name, detail) => said.push([name, detail.code]));
+  await link.start();
+  const ranked = link.call('rank', {});
+  await Promise.resolve();
+  waiting.get('worker 1')();
+  assert.equal(await ranked, 'rank by 2');
+  waiting.get('worker 1')();
+  assert.deepEqual(said, [['restart', 'worker_failed']], 'the end of a worker that was replaced is no news');
+  assert.equal(made.length, 2);
+  await link.dispose();
+});
+
 test('a host that ended on WebGPU is followed by one on the CPU', async () => {
   const configs = [];
   workersThat(({ worker, generation, method, args }) => {
