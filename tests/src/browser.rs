@@ -120,6 +120,12 @@ impl Browser {
         Ok(page)
     }
 
+    /// Where it serves the package from.
+    #[must_use]
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
     /// Opens a page of the package's origin that runs nothing of its own.
     ///
     /// # Errors
@@ -182,6 +188,10 @@ async fn connect(program: &Path, profile: &Path, port: u16) -> anyhow::Result<Cl
     arguments.push(format!("--user-data-dir={}", profile.display()));
     let options = json!({ "binary": program, "args": arguments });
     let mut capabilities = serde_json::Map::new();
+    capabilities.insert(
+        "goog:loggingPrefs".to_owned(),
+        json!({ "browser": "SEVERE" }),
+    );
     capabilities.insert("browserName".to_owned(), json!("chrome"));
     capabilities.insert("goog:chromeOptions".to_owned(), options);
     let mut builder = ClientBuilder::new(HttpConnector::new());

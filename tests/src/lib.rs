@@ -14,6 +14,7 @@ pub mod native_page;
 
 pub mod browser;
 pub mod bundled;
+pub mod network;
 pub mod proxy;
 pub mod site;
 

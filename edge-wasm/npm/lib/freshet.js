@@ -405,7 +405,7 @@ export class Freshet {
     await this.#startEngine();
     this.#isStarted = true;
     this.#sendFeedback();
-    if (this.#options.waitForModel && !this.#version) await this.#firstVersion();
+    if (this.#options.waitForModel && !this.#version) await this.#nextVersion();
   }
 
   /** What earlier pages left too. */
@@ -423,12 +423,19 @@ export class Freshet {
     await this.#link.start();
   }
 
-  #firstVersion() {
-    return new Promise((resolve) => {
-      const stop = this.#emitter.on('update', () => {
-        stop();
-        resolve();
-      });
+  /** Resolves at the next version; rejects where no engine is left that could take it. */
+  #nextVersion() {
+    return new Promise((resolve, reject) => {
+      const stops = [
+        this.#emitter.on('update', () => finish(resolve)),
+        this.#emitter.on('error', ({ code, message }) => {
+          if (code === 'engine_stopped') finish(() => reject(new FreshetError(code, message)));
+        }),
+      ];
+      const finish = (settle) => {
+        for (const stop of stops) stop();
+        settle();
+      };
     });
   }
 
@@ -576,7 +583,14 @@ export class Freshet {
     if (this.#isDisposed) throw disposedError();
     await this.#whenReady();
     if (this.#isDisposed || !this.#link) throw disposedError();
-    return this.#link.call(method, ...args);
+    try {
+      return await this.#link.call(method, ...args);
+    } catch (error) {
+      if (error.code !== 'no_model' || !this.#version) throw error;
+      // There was one: an engine that replaces another, or another server, has to be waited for.
+      await this.#patiently(this.#nextVersion());
+      return this.#link.call(method, ...args);
+    }
   }
 
   #nextHoldTurn() {

@@ -47,6 +47,7 @@ export class EngineLink {
   /** What the host ranks with: a hung one does not say so itself. */
   #backend = 'cpu';
   #isEnded = false;
+  #endError = new FreshetError('disposed', 'This Freshet has ended.');
   #started;
 
   /**
@@ -185,7 +186,7 @@ export class EngineLink {
 
   #send(method, args, isResent = false) {
     if (this.#isEnded || !this.#transport) {
-      return Promise.reject(new FreshetError('disposed', 'This Freshet has ended.'));
+      return Promise.reject(this.#endError);
     }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
@@ -262,6 +263,7 @@ export class EngineLink {
 
   #end(error) {
     this.#isEnded = true;
+    this.#endError = error;
     this.#transport?.end();
     this.#transport = undefined;
     for (const call of this.#calls.values()) {

@@ -39,16 +39,16 @@ function openDatabase() {
 }
 
 /**
- * What `promise` resolves to, or `fallback` where that takes longer than `millis`.
+ * What `promise` resolves to, or what `fallback` answers where that takes longer than `millis`.
  * @template T
  * @param {number} millis
  * @param {Promise<T>} promise
- * @param {T} fallback
+ * @param {() => T} fallback
  * @returns {Promise<T>}
  */
 function orAfter(millis, promise, fallback) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, millis, fallback);
+    const timer = setTimeout(() => resolve(fallback()), millis);
     void promise.then((value) => {
       clearTimeout(timer);
       resolve(value);
@@ -70,7 +70,7 @@ export class Store {
    * @returns {Promise<T>}
    */
   async #run(storeName, mode, body, fallback) {
-    this.#database ??= orAfter(ANSWER_MILLIS_MAX, openDatabase(), undefined);
+    this.#database ??= orAfter(ANSWER_MILLIS_MAX, openDatabase(), () => undefined);
     const database = await this.#database;
     if (!database) return fallback;
     const ran = new Promise((resolve) => {
@@ -84,7 +84,10 @@ export class Store {
         resolve(fallback); // the connection was closed by the browser
       }
     });
-    return orAfter(ANSWER_MILLIS_MAX, ran, fallback);
+    return orAfter(ANSWER_MILLIS_MAX, ran, () => {
+      this.#database = Promise.resolve(undefined); // and nothing else is waited for
+      return fallback;
+    });
   }
 
   /** @param {'versions' | 'events'} storeName @param {string} key */

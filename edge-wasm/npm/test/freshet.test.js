@@ -31,7 +31,7 @@ function freshetWith(t, answers = {}, options = {}) {
     postMessage({ id, method, args }) {
       calls.push([method, ...args]);
       const answer = (method === 'start' && isStarting) || method === 'dispose' ? () => null : answers[method];
-      queueMicrotask(() => answer && this.onmessage({ data: { id, result: answer(...args) } }));
+      queueMicrotask(() => answer && this.onmessage({ data: { id, ...outcome(answer, args) } }));
     }
     terminate() {}
   }
@@ -49,6 +49,15 @@ function freshetWith(t, answers = {}, options = {}) {
   const say = (name, detail) => worker.say(name, detail);
   const die = () => say('fatal', { code: 'panic', message: 'boom' });
   return { freshet, calls, events, Freshet, update, say, die };
+}
+
+/** What an engine answers with that does as `answer` says. */
+function outcome(answer, args) {
+  try {
+    return { result: answer(...args) };
+  } catch ({ code, message }) {
+    return { error: { code, message } };
+  }
 }
 
 /** The code with which a promise is rejected. */
@@ -129,6 +138,34 @@ test('an aborted start disposes what was opened', async (t) => {
   assert.equal(await codeOf(freshet.ready), 'aborted');
   await turn();
   assert.throws(() => freshet.feedback('view', 'a'), { code: 'disposed' });
+});
+
+test('a call that finds an engine without the version there was waits for it', async (t) => {
+  let numAsked = 0;
+  const rank = () => {
+    numAsked += 1;
+    if (numAsked === 1) throw Object.assign(new Error('not yet'), { code: 'no_model' });
+    return RANKING;
+  };
+  const { freshet, update } = freshetWith(t, { rank });
+  await turn();
+  update();
+  const ranking = freshet.rank();
+  await turn();
+  assert.equal(numAsked, 1);
+  update();
+  assert.equal((await ranking).modelVersion, 7);
+});
+
+test('loading ends where no engine is left', async (t) => {
+  const { freshet, die } = freshetWith(t);
+  await turn();
+  for (let idx = 0; idx < 4; idx += 1) {
+    die();
+    await turn();
+  }
+  assert.equal(await codeOf(freshet.ready), 'engine_stopped');
+  assert.equal(await codeOf(freshet.rank()), 'engine_stopped');
 });
 
 test('a page whose listener of progress throws goes on', async (t) => {

@@ -147,7 +147,7 @@ test('after three replacements it gives up with a code', async () => {
   }
   assert.equal(made.length, 4);
   assert.equal(said.at(-1).code, 'engine_stopped');
-  await assert.rejects(link.call('rank', {}), (error) => error.code === 'disposed');
+  await assert.rejects(link.call('rank', {}), (error) => error.code === 'engine_stopped');
 });
 
 test('waiting calls are rejected when the link is disposed', async () => {

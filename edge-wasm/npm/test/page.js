@@ -1,20 +1,42 @@
 //! The page that whole-system tests drive through WebDriver. Everything answers with plain JSON values.
 //!
 //! Query: `server`, `model`, `backend`, `worker=0`, `cache=0`, `publicKey`, `rootKey`, `consent`, `userId`, `timeout` (ms),
-//! `wait=0` (do not wait for a first version), `connect=0` (a test calls `freshetTest.connect` itself).
+//! `wait=0` (do not wait for a first version), `log=0` (events are counted only), `connect=0` (a test calls `freshetTest.connect` itself),
+//! `worker=faulty` (one that a test can break and end), `fault`, `workerFault` and `firstWorkerFault` (in `faults.js`).
 //! `window.freshetReady` resolves to `{ok: true, status}` or `{ok: false, code, message}`; it never rejects.
 
+import { TrueDate, breakNow, trueSetTimeout } from './faults.js';
 import { Freshet } from '../index.js';
 
 const LOG_LENGTH_MAX = 10_000;
+/** A call that has not ended by then is told as never ending. */
+const NEVER_MILLIS = 10_000;
 
 const query = new URLSearchParams(location.search);
 /** @type {Freshet | undefined} */
 let freshet;
 /** Everything that the package said, oldest first: `{name, atMillis, detail}`. */
 const log = [];
+const counts = {};
+/** Milliseconds of tasks on the main thread that took more than 50. */
+const longTasks = [];
 /** What reached the page uncaught; has to stay empty. */
 const uncaught = [];
+/** Workers that were opened with faults. */
+const workers = [];
+
+/** Opens the worker that has faults. */
+function openWorker() {
+  const address = new URL('faults-worker.js', import.meta.url);
+  const faults = [...query.getAll('workerFault'), ...(workers.length === 0 ? query.getAll('firstWorkerFault') : [])];
+  for (const name of faults) address.searchParams.append('fault', name);
+  workers.push(new Worker(address, { type: 'module' }));
+  return workers.at(-1);
+}
+
+new PerformanceObserver((list) => {
+  longTasks.push(...list.getEntries().map(({ duration }) => duration));
+}).observe({ type: 'longtask', buffered: true });
 
 window.addEventListener('error', (event) => uncaught.push(String(event.message)));
 window.addEventListener('unhandledrejection', (event) => uncaught.push(String(event.reason)));
@@ -23,7 +45,7 @@ function optionsOf(extra) {
   const options = {
     url: query.get('server') ?? location.origin,
     backend: query.get('backend') ?? 'cpu',
-    worker: query.get('worker') !== '0',
+    worker: query.get('worker') === 'faulty' ? openWorker : query.get('worker') !== '0',
     cache: query.get('cache') !== '0',
     waitForModel: query.get('wait') !== '0',
   };
@@ -35,7 +57,8 @@ function optionsOf(extra) {
 }
 
 function remember(name, detail) {
-  if (log.length < LOG_LENGTH_MAX) log.push({ name, atMillis: Date.now(), detail });
+  counts[name] = (counts[name] ?? 0) + 1;
+  if (query.get('log') !== '0' && log.length < LOG_LENGTH_MAX) log.push({ name, atMillis: TrueDate.now(), detail });
   if (name === 'update') document.getElementById('state').textContent = JSON.stringify(detail);
 }
 
@@ -46,6 +69,24 @@ async function outcome(promise) {
   } catch (error) {
     return { ok: false, code: error?.code ?? 'none', message: String(error?.message ?? error) };
   }
+}
+
+/** How `promise` ends and after how many milliseconds: `{ends, millis}`, by a ranking or by the code of an error. */
+async function ending(promise) {
+  const startedAt = performance.now();
+  const never = new Promise((resolve) => trueSetTimeout(resolve, NEVER_MILLIS, { ok: false, code: 'never' }));
+  const { ok, code, message, items } = await Promise.race([outcome(promise), never]);
+  const ends = ok ? (items.length > 0 ? 'ranking' : 'empty') : code;
+  return { ends, message, millis: performance.now() - startedAt };
+}
+
+/** Follows what a Freshet says. */
+function listen(opened) {
+  freshet = opened;
+  for (const name of ['update', 'backend', 'error', 'online', 'delivered', 'rejected', 'restart']) {
+    opened.on(name, (detail) => remember(name, detail));
+  }
+  opened.on('uncaught', (text) => uncaught.push(`in the worker: ${text}`)); // said by `faults-worker.js`
 }
 
 /** Resolves with the status once `isReached` holds for it, or with `undefined` after `millis`. */
@@ -69,20 +110,85 @@ function until(isReached, millis) {
   });
 }
 
+/** Pages that do not as they should, or leave in the middle. */
+const MISUSES = {
+  async 'two are opened'() {
+    const opened = [Freshet.open(optionsOf({})), Freshet.open(optionsOf({}))];
+    const [ranking] = await Promise.all(opened.map((each) => each.rank({ k: 3 })));
+    return ranking;
+  },
+  async 'fifty are opened at once'() {
+    const opened = Array.from({ length: 50 }, () => Freshet.open(optionsOf({ timeoutMillis: 60_000 })));
+    const rankings = await Promise.all(opened.map((each) => each.rank({ k: 3 })));
+    await Promise.all(opened.map((each) => each.dispose()));
+    return rankings.find(({ items }) => items.length === 0) ?? rankings[0];
+  },
+  async 'it is disposed while it loads'() {
+    const opened = Freshet.open(optionsOf({}));
+    const [ranking] = await Promise.all([opened.rank({ k: 3 }), opened.dispose()]);
+    return ranking;
+  },
+  async 'it is disposed while it ranks'() {
+    const [ranking] = await Promise.all([freshet.rank({ k: 3 }), freshet.dispose()]);
+    return ranking;
+  },
+  async 'it is asked after it was disposed'() {
+    await freshet.dispose();
+    return freshet.rank({ k: 3 });
+  },
+  async 'loading is aborted'() {
+    const controller = new AbortController();
+    const opened = Freshet.open(optionsOf({ signal: controller.signal }));
+    controller.abort();
+    return opened.rank({ k: 3 }).finally(() => opened.ready);
+  },
+  async 'its listeners throw'() {
+    const opened = Freshet.open(optionsOf({ onProgress: () => { throw new Error('of the page'); } }));
+    for (const name of ['update', 'progress', 'online']) opened.on(name, () => { throw new Error('of the page'); });
+    await opened.ready;
+    return opened.rank({ k: 3 });
+  },
+  async 'its worker is ended while it loads'() {
+    const opened = Freshet.open(optionsOf({}));
+    workers.at(-1).terminate();
+    await opened.ready;
+    return opened.rank({ k: 3 });
+  },
+  async 'its worker is ended while it ranks'() {
+    const ranking = freshet.rank({ k: 3 });
+    workers.at(-1).terminate();
+    return ranking;
+  },
+};
+
 window.freshetTest = {
   connect(extra = {}) {
     const connecting = Freshet.connect(optionsOf(extra)).then((connected) => {
-      freshet = connected;
-      for (const name of ['update', 'backend', 'error', 'online', 'delivered', 'rejected', 'restart']) {
-        connected.on(name, (detail) => remember(name, detail));
-      }
+      listen(connected);
       return { status: connected.status() };
     });
     return outcome(connecting);
   },
+  /** From the first moment to the first ranking. */
+  load() {
+    const ranking = async () => {
+      listen(Freshet.open(optionsOf({})));
+      await freshet.ready;
+      return freshet.rank({ k: 3 });
+    };
+    return ending(ranking());
+  },
+  timedRank: () => ending(freshet.rank({ k: 3 })),
+  /** Does something that a page should not; to its first ranking or error. */
+  misuse: (name) => ending(MISUSES[name]()),
+  killWorker: () => workers.at(-1).terminate(),
+  breakNow,
+  breakWorkerNow: (name) => workers.at(-1).postMessage({ breakNow: name }),
   status: () => freshet?.status() ?? null,
   log: (name) => log.filter((entry) => name === undefined || entry.name === name),
+  numOf: (name) => counts[name] ?? 0,
   uncaught: () => [...uncaught],
+  longTasks: () => [...longTasks],
 
   rank: (options) => outcome(freshet.rank(options)),
   recommend: (options) => outcome(freshet.recommend(options)),
@@ -170,9 +276,22 @@ window.freshetTest = {
     return millis;
   },
 
+  /** Milliseconds of `num` lives, one after the other: opened, asked for a ranking, disposed. */
+  async cycles(num) {
+    const startedAt = performance.now();
+    for (let idx = 0; idx < num; idx += 1) {
+      const opened = await Freshet.connect(optionsOf({}));
+      await opened.rank({ k: 3 });
+      await opened.dispose();
+    }
+    return performance.now() - startedAt;
+  },
+
   untilVersion: (version, millis) => until((status) => status.version !== null && status.version >= version, millis),
   untilLearned: (offset, millis) => until((status) => (status.learnedThrough ?? -1) >= offset, millis),
   untilOnline: (isOnline, millis) => until((status) => status.isOnline === isOnline, millis),
+  /** Resolves once it is decided on which backend to rank. */
+  untilDecided: (millis) => until(() => log.some(({ name }) => name === 'backend' || name === 'restart'), millis),
   untilBackend: (backend, millis) => until((status) => status.backend === backend, millis),
 
   dispose: () => outcome(freshet?.dispose()),

@@ -1,30 +1,48 @@
-//! Commands of the DevTools protocol, for what WebDriver has no word for: a page without a network, a renderer that dies.
-
-use std::str::FromStr;
+//! What `chromedriver` can do beyond WebDriver: the browser's own protocol, and its console.
 
 use fantoccini::wd::WebDriverCompatibleCommand;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
-/// A command to the page that the driver looks at.
+/// A request below the path of the session.
 #[derive(Debug)]
-pub(super) struct DevTools {
-    pub method: &'static str,
-    pub params: Value,
+pub(super) struct Extra {
+    path: &'static str,
+    body: Value,
 }
 
-impl WebDriverCompatibleCommand for DevTools {
-    fn endpoint(
-        &self,
-        base_url: &Url,
-        session_id: Option<&str>,
-    ) -> Result<Url, <Url as FromStr>::Err> {
-        let session_id = session_id.unwrap_or_default(); // the driver refuses what has no session
-        base_url.join(&format!("session/{session_id}/goog/cdp/execute"))
+impl Extra {
+    /// A method of the DevTools protocol, for the tab that is looked at.
+    pub(super) fn devtools(method: &str, parameters: Value) -> Self {
+        Self {
+            path: "goog/cdp/execute",
+            body: json!({ "cmd": method, "params": parameters }),
+        }
     }
 
-    fn method_and_body(&self, _request_url: &Url) -> (Method, Option<String>) {
-        let body = json!({ "cmd": self.method, "params": self.params });
-        (Method::POST, Some(body.to_string()))
+    /// What has come to the console since it was asked last.
+    pub(super) fn console() -> Self {
+        Self {
+            path: "se/log",
+            body: json!({ "type": "browser" }),
+        }
+    }
+}
+
+impl WebDriverCompatibleCommand for Extra {
+    fn endpoint(
+        &self,
+        base: &Url,
+        session: Option<&str>,
+    ) -> Result<Url, <Url as std::str::FromStr>::Err> {
+        base.join(&format!(
+            "session/{}/{}",
+            session.unwrap_or_default(),
+            self.path
+        ))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(self.body.to_string()))
     }
 }

@@ -15,7 +15,7 @@ use shared_model::edge::engine::{RankedItem, Ranking};
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, LogOffset, Version};
 
-use super::devtools::DevTools;
+use super::devtools::Extra;
 use crate::wait;
 
 /// Time for something to reach a page, a reconnect with its longest pause included.
@@ -109,10 +109,53 @@ impl BrowserPage {
         Self { client, window }
     }
 
-    pub(super) async fn load(&self, url: &str) -> anyhow::Result<()> {
+    /// Goes to another address in the same tab.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn load(&self, url: &str) -> anyhow::Result<()> {
         self.client.switch_to_window(self.window.clone()).await?;
         self.client.goto(url).await?;
         Ok(())
+    }
+
+    /// Closes the tab.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.client.switch_to_window(self.window).await?;
+        self.client.close_window().await?;
+        // The driver opens further tabs from one that is there.
+        let left = self.client.windows().await?;
+        let left = left
+            .into_iter()
+            .next()
+            .context("the browser keeps a tab of its own")?;
+        Ok(self.client.switch_to_window(left).await?)
+    }
+
+    /// Calls a method of the DevTools protocol for this tab.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn devtools(&self, method: &str, parameters: Value) -> anyhow::Result<Value> {
+        self.client.switch_to_window(self.window.clone()).await?;
+        let called = self.client.issue_cmd(Extra::devtools(method, parameters));
+        called.await.with_context(|| method.to_owned())
+    }
+
+    /// Uncaught exceptions that came to the console of this tab or its workers since this was asked last.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn uncaught_in_console(&self) -> anyhow::Result<Vec<String>> {
+        self.client.switch_to_window(self.window.clone()).await?;
+        let entries: Vec<Value> =
+            serde_json::from_value(self.client.issue_cmd(Extra::console()).await?)?;
+        let texts = entries.iter().filter_map(|entry| entry["message"].as_str());
+        let uncaught = texts.filter(|text| text.contains("Uncaught"));
+        Ok(uncaught.map(str::to_owned).collect())
     }
 
     /// Loads the page again.
@@ -199,11 +242,11 @@ impl BrowserPage {
     /// # Errors
     /// The driver refuses.
     pub async fn set_offline(&self, is_offline: bool) -> anyhow::Result<()> {
-        self.client.switch_to_window(self.window.clone()).await?;
         let conditions = json!({ "offline": is_offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
         self.devtools("Network.enable", json!({})).await?;
         self.devtools("Network.emulateNetworkConditions", conditions)
-            .await
+            .await?;
+        Ok(())
     }
 
     /// Makes this the tab that its visitor looks at.
@@ -211,12 +254,7 @@ impl BrowserPage {
     /// # Errors
     /// The driver refuses.
     pub async fn bring_to_front(&self) -> anyhow::Result<()> {
-        self.client.switch_to_window(self.window.clone()).await?;
-        self.devtools("Page.bringToFront", json!({})).await
-    }
-
-    async fn devtools(&self, method: &'static str, params: Value) -> anyhow::Result<()> {
-        self.client.issue_cmd(DevTools { method, params }).await?;
+        self.devtools("Page.bringToFront", json!({})).await?;
         Ok(())
     }
 

@@ -1,0 +1,156 @@
+//! The fault matrix: whatever is wrong with browser, network, server or page, it ends in a ranking or in a typed error
+//! within a second, and nothing is uncaught.
+//!
+//! One row per fault, in Chromium and with a real server behind a network that misbehaves. Every row has an origin of its
+//! own, so nothing is in a cache that it did not put there. `FRESHET_FAULTS_MD=FILE` writes the table.
+
+mod faults;
+
+use std::fmt::Write;
+
+use anyhow::ensure;
+use faults::{ROWS, Row, Stage, When};
+use harness::browser::Browser;
+use serde_json::json;
+
+/// From the fault to the ranking or the error.
+const LIMIT_MILLIS: f64 = 1000.0;
+/// What a page waits at most for its first ranking, beyond what a load without any fault takes.
+const PATIENCE_MILLIS: f64 = 900.0;
+const OUT_VARIABLE: &str = "FRESHET_FAULTS_MD";
+const COMMAND: &str = "FRESHET_FAULTS_MD=docs/faults.md cargo test --workspace --test fault_matrix";
+const CLEAN_LOADS: usize = 5;
+
+/// What became of a row.
+struct Seen {
+    row: &'static Row,
+    ends: String,
+    millis: f64,
+    message: Option<String>,
+    /// Codes of the errors that the page was told, without repetitions.
+    told: Vec<String>,
+    uncaught: Vec<String>,
+}
+
+impl Seen {
+    fn problem(&self, clean_millis: f64) -> Option<String> {
+        let limit = match self.row.when {
+            When::First => LIMIT_MILLIS + clean_millis,
+            When::Again | When::Later => LIMIT_MILLIS,
+        } * f64::from(self.row.times);
+        let (name, ends, millis) = (self.row.name, &self.ends, self.millis);
+        if ends != self.row.ends {
+            let (expected, message) = (self.row.ends, &self.message);
+            return Some(format!(
+                "{name}: ended by {ends}, expected {expected}: {message:?}"
+            ));
+        }
+        if millis > limit {
+            return Some(format!(
+                "{name}: {millis:.0} ms, at most {limit:.0} expected"
+            ));
+        }
+        let uncaught = (!self.uncaught.is_empty()).then_some(&self.uncaught);
+        uncaught.map(|uncaught| format!("{name}: uncaught {uncaught:?}"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_ends_in_a_ranking_or_a_typed_error() -> anyhow::Result<()> {
+    let Some(browser) = Browser::start().await? else {
+        return Ok(());
+    };
+    let mut stage = Stage::build(&browser).await?;
+    let clean_millis = clean_load(&stage).await?;
+    stage.patience_millis = clean_millis + PATIENCE_MILLIS;
+    println!("a load without any fault takes {clean_millis:.0} ms");
+    let mut all = Vec::new();
+    for row in ROWS {
+        let seen = play(&mut stage, row).await?;
+        println!("{}", line_of(&seen));
+        all.push(seen);
+    }
+    if let Some(path) = std::env::var_os(OUT_VARIABLE) {
+        std::fs::write(path, page_of(&all, clean_millis)?)?;
+    }
+    drop(stage);
+    browser.close().await?;
+    let problems: Vec<_> = all
+        .iter()
+        .filter_map(|seen| seen.problem(clean_millis))
+        .collect();
+    ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    Ok(())
+}
+
+/// Median of several loads, each by an origin that was never seen.
+async fn clean_load(stage: &Stage<'_>) -> anyhow::Result<f64> {
+    let mut millis = Vec::new();
+    for _ in 0..CLEAN_LOADS {
+        let visit = stage.visit().await?;
+        let ending = visit.load(stage, &[]).await?;
+        ensure!(
+            ending.ends == "ranking",
+            "without any fault: {}",
+            ending.ends
+        );
+        millis.push(ending.millis);
+        visit.page.close().await?;
+    }
+    millis.sort_by(f64::total_cmp);
+    Ok(millis[CLEAN_LOADS / 2])
+}
+
+async fn play(stage: &mut Stage<'_>, row: &'static Row) -> anyhow::Result<Seen> {
+    let visit = stage.visit().await?;
+    let ending = row.play(stage, &visit).await?;
+    let page = visit.page.clone();
+    let mut told: Vec<String> = Vec::new();
+    for error in page.log("error").await? {
+        let code = error["code"].as_str().unwrap_or("none").to_owned();
+        if !told.contains(&code) {
+            told.push(code);
+        }
+    }
+    page.call("dispose", json!([])).await?;
+    let mut uncaught = page.uncaught().await?;
+    uncaught.extend(page.uncaught_in_console().await?);
+    page.close().await?;
+    Ok(Seen {
+        row,
+        ends: ending.ends,
+        millis: ending.millis,
+        message: ending.message,
+        told,
+        uncaught,
+    })
+}
+
+fn line_of(seen: &Seen) -> String {
+    let Row {
+        name, when, what, ..
+    } = seen.row;
+    let (when, place) = (when.name(), what.place());
+    let (ends, millis, told) = (&seen.ends, seen.millis, seen.told.join(", "));
+    format!("| {name} | {place} | {when} | {ends} | {millis:.0} | {told} |")
+}
+
+fn page_of(all: &[Seen], clean_millis: f64) -> anyhow::Result<String> {
+    let mut page = format!("{}\n", include_str!("faults/head.md"));
+    writeln!(page, "```text\n{COMMAND}\n```\n")?;
+    writeln!(
+        page,
+        "{} faults, {} uncaught exceptions; a load without any fault takes {clean_millis:.0} ms here, \
+         from `open` to the first ranking.\n",
+        all.len(),
+        all.iter().map(|seen| seen.uncaught.len()).sum::<usize>()
+    )?;
+    writeln!(
+        page,
+        "| fault | where | when | ends by | ms | errors told |\n| --- | --- | --- | --- | ---: | --- |"
+    )?;
+    for seen in all {
+        writeln!(page, "{}", line_of(seen))?;
+    }
+    Ok(page)
+}
