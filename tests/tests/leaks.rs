@@ -12,7 +12,7 @@ const WARM_CYCLES: u32 = 20;
 const WARM_UPDATES: u64 = 200;
 const CYCLES: u32 = 1000;
 /// Fewer cycles where all of them would take longer.
-const CYCLES_MILLIS_MAX: f64 = 60_000.0;
+const CYCLES_MILLIS_MAX: f64 = 75_000.0;
 const UPDATES: u64 = 1000;
 /// Events that are posted between two looks at the page.
 const EVENTS_PER_LOOK: usize = 10;
@@ -48,7 +48,7 @@ impl Held {
             num_workers: metric("WorkerGlobalScopes")?,
             num_listeners: metric("JSEventListeners")?,
             num_wasm_memories: lengths.len() as f64, // a few
-            wasm_bytes: lengths.iter().sum(),
+            wasm_bytes: lengths.iter().fold(0.0, |sum, length| sum + length),
         })
     }
 }
@@ -82,6 +82,13 @@ async fn nothing_stays(
     let query = [&[("connect", "0"), ("backend", "cpu")], query].concat();
     let page = browser.open(&scene.server.address().url, &query).await?;
     page.first_outcome().await?;
+    page.call("connect", json!([])).await?;
+    let alive = Held::by(&page).await?;
+    ensure!(
+        alive.num_workers + alive.num_wasm_memories >= 1.0,
+        "one that lives is seen: {alive:?}"
+    );
+    page.call("dispose", json!([])).await?;
     let warm_millis = cycles(&page, WARM_CYCLES).await? / f64::from(WARM_CYCLES);
     let affordable = (CYCLES_MILLIS_MAX / warm_millis) as u32; // some thousands at most
     let num_cycles = CYCLES.min(affordable);
@@ -150,7 +157,7 @@ async fn a_thousand_updates_grow_neither_the_heap_nor_the_memory_of_the_module()
     let Some(browser) = Browser::start().await? else {
         return Ok(());
     };
-    let mut scene = Scene::start(52, &[("train.fast_interval_millis", "5")]).await?;
+    let mut scene = Scene::start(52, &[("train.fast_interval_millis", "10")]).await?;
     let query = [("backend", "cpu"), ("worker", "0"), ("log", "0")];
     let page = browser.open(&scene.server.address().url, &query).await?;
     page.is_connected().await?;
