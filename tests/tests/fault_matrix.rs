@@ -11,6 +11,7 @@ use std::fmt::Write;
 use anyhow::ensure;
 use faults::{ROWS, Row, Stage, When};
 use harness::browser::Browser;
+use harness::workspace;
 use serde_json::json;
 
 /// From the fault to the ranking or the error.
@@ -76,7 +77,7 @@ async fn every_fault_ends_in_a_ranking_or_a_typed_error() -> anyhow::Result<()> 
         all.push(seen);
     }
     if let Some(path) = std::env::var_os(OUT_VARIABLE) {
-        std::fs::write(path, page_of(&all, clean_millis)?)?;
+        std::fs::write(workspace::root().join(path), page_of(&all, clean_millis)?)?;
     }
     drop(stage);
     browser.close().await?;

@@ -194,57 +194,60 @@ impl Row {
         stage: &mut Stage<'_>,
         visit: &Visit,
     ) -> anyhow::Result<Ending> {
-        let clean: Vec<_> = self.query.to_vec();
-        let mut faulty = clean.clone();
-        match self.what {
-            What::Browser => faulty.extend([("fault", self.name), ("workerFault", self.name)]),
-            What::InPage => faulty.push(("fault", self.name)),
-            What::InWorker => faulty.push(("workerFault", self.name)),
-            _ => {}
-        }
         match self.when {
-            When::First => {
-                self.strike(stage, visit).await?;
-                if let What::Page = self.what {
-                    visit.go(stage, &faulty).await?;
-                    return visit.ending("misuse", json!([self.name])).await;
-                }
-                let first = visit.load(stage, &faulty).await?;
-                if !self.is_on_webgpu() {
-                    return Ok(first);
-                }
-                // It ranks on the CPU meanwhile, and goes on once it is decided where.
-                visit
-                    .page
-                    .call("untilDecided", json!([PATIENCE_MILLIS]))
-                    .await?;
-                let mut later = visit.ending("timedRank", json!([])).await?;
-                later.millis = later.millis.max(first.millis);
-                Ok(if first.ends == self.ends {
-                    later
-                } else {
-                    first
-                })
-            }
+            When::First => self.play_first(stage, visit).await,
             When::Again => {
-                visit.load(stage, &clean).await?;
+                visit.load(stage, self.query).await?;
                 visit.page.cached_version().await?;
                 self.strike(stage, visit).await?;
-                visit.load(stage, &faulty).await
+                visit.load(stage, &self.faulty_query()).await
             }
-            When::Later => {
-                visit.load(stage, &clean).await?;
-                if self.is_on_webgpu() {
-                    let arguments = json!(["webgpu", PATIENCE_MILLIS]);
-                    visit.page.call("untilBackend", arguments).await?;
-                }
-                self.strike(stage, visit).await?;
-                match self.what {
-                    What::Page => visit.ending("misuse", json!([self.name])).await,
-                    _ => visit.ending("timedRank", json!([])).await,
-                }
-            }
+            When::Later => self.play_later(stage, visit).await,
         }
+    }
+
+    async fn play_first(&self, stage: &mut Stage<'_>, visit: &Visit) -> anyhow::Result<Ending> {
+        self.strike(stage, visit).await?;
+        let query = self.faulty_query();
+        if matches!(self.what, What::Page) {
+            visit.go(stage, &query).await?;
+            return visit.ending("misuse", json!([self.name])).await;
+        }
+        let first = visit.load(stage, &query).await?;
+        if !self.is_on_webgpu() || first.ends != self.ends {
+            return Ok(first);
+        }
+        // It ranks on the CPU meanwhile, and goes on once it is decided where.
+        let patience = json!([PATIENCE_MILLIS]);
+        visit.page.call("untilDecided", patience).await?;
+        let mut later = visit.ending("timedRank", json!([])).await?;
+        later.millis = later.millis.max(first.millis);
+        Ok(later)
+    }
+
+    async fn play_later(&self, stage: &mut Stage<'_>, visit: &Visit) -> anyhow::Result<Ending> {
+        visit.load(stage, self.query).await?;
+        if self.is_on_webgpu() {
+            let arguments = json!(["webgpu", PATIENCE_MILLIS]);
+            visit.page.call("untilBackend", arguments).await?;
+        }
+        self.strike(stage, visit).await?;
+        if matches!(self.what, What::Page) {
+            return visit.ending("misuse", json!([self.name])).await;
+        }
+        visit.ending("timedRank", json!([])).await
+    }
+
+    /// The query of a page that has the fault from the beginning.
+    fn faulty_query(&self) -> Vec<(&'static str, &'static str)> {
+        let mut query = self.query.to_vec();
+        if matches!(self.what, What::Browser | What::InPage) {
+            query.push(("fault", self.name));
+        }
+        if matches!(self.what, What::Browser | What::InWorker) {
+            query.push(("workerFault", self.name));
+        }
+        query
     }
 
     fn is_on_webgpu(&self) -> bool {
