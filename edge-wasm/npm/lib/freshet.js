@@ -5,7 +5,7 @@
 
 import { forgetUserId, randomId, readLocal, resolveConsent, userId, writeLocal } from './consent.js';
 import { Emitter } from './emitter.js';
-import { FreshetError, abortError, abortable, invalid, throwIfAborted, toFreshetError } from './errors.js';
+import { FreshetError, abortable, invalid, throwIfAborted, toFreshetError } from './errors.js';
 import { FeedbackQueue } from './feedback.js';
 import { History, checkHistory, checkHistoryEvent } from './history.js';
 import { ID_OF_ITEM, checkIds, isId } from './ids.js';
@@ -26,6 +26,7 @@ import {
   rulesOf,
   similarOf,
 } from './ranking.js';
+import { nextVersion, patiently } from './patience.js';
 import { Store } from './store.js';
 import { wireEvent } from './wire.js';
 
@@ -398,14 +399,14 @@ export class Freshet {
     throwIfAborted(this.#options.signal);
     this.#followPage();
     if (this.#consent === 'denied' && this.#options.consent !== 'denied') this.#optOut();
-    await this.#patiently(this.#getReady()).finally(() => this.#sendFeedback());
+    await patiently(this.#getReady(), this.#limits()).finally(() => this.#sendFeedback());
   }
 
   async #getReady() {
     await this.#startEngine();
     this.#isStarted = true;
     this.#sendFeedback();
-    if (this.#options.waitForModel && !this.#version) await this.#nextVersion();
+    if (this.#options.waitForModel && !this.#version) await nextVersion(this.#emitter);
   }
 
   /** What earlier pages left too. */
@@ -423,42 +424,9 @@ export class Freshet {
     await this.#link.start();
   }
 
-  /** Resolves at the next version; rejects where no engine is left that could take it. */
-  #nextVersion() {
-    return new Promise((resolve, reject) => {
-      const stops = [
-        this.#emitter.on('update', () => finish(resolve)),
-        this.#emitter.on('error', ({ code, message }) => {
-          if (code === 'engine_stopped') finish(() => reject(new FreshetError(code, message)));
-        }),
-      ];
-      const finish = (settle) => {
-        for (const stop of stops) stop();
-        settle();
-      };
-    });
-  }
-
-  /** Waits for `promise` until it is aborted, this is disposed, or the time is up. What it stands for goes on. */
-  #patiently(promise) {
+  #limits() {
     const { signal, timeoutMillis } = this.#options;
-    return new Promise((resolve, reject) => {
-      const finish = (settle, value) => {
-        clearTimeout(timer);
-        signal?.removeEventListener('abort', onAbort);
-        this.#end.signal.removeEventListener('abort', onEnd);
-        settle(value);
-      };
-      const onEnd = () => finish(reject, disposedError());
-      const onAbort = () => finish(reject, abortError(signal));
-      const timer = setTimeout(() => finish(reject, this.#lateError()), timeoutMillis);
-      signal?.addEventListener('abort', onAbort);
-      this.#end.signal.addEventListener('abort', onEnd);
-      promise.then(
-        () => finish(resolve),
-        (error) => finish(reject, error),
-      );
-    });
+    return { signal, end: this.#end.signal, timeoutMillis, ended: disposedError, late: () => this.#lateError() };
   }
 
   #lateError() {
@@ -588,7 +556,7 @@ export class Freshet {
     } catch (error) {
       if (error.code !== 'no_model' || !this.#version) throw error;
       // There was one: an engine that replaces another, or another server, has to be waited for.
-      await this.#patiently(this.#nextVersion());
+      await patiently(nextVersion(this.#emitter), this.#limits());
       return this.#link.call(method, ...args);
     }
   }

@@ -119,22 +119,6 @@ impl BrowserPage {
         Ok(())
     }
 
-    /// Closes the tab.
-    ///
-    /// # Errors
-    /// The driver refuses.
-    pub async fn close(self) -> anyhow::Result<()> {
-        self.client.switch_to_window(self.window).await?;
-        self.client.close_window().await?;
-        // The driver opens further tabs from one that is there.
-        let left = self.client.windows().await?;
-        let left = left
-            .into_iter()
-            .next()
-            .context("the browser keeps a tab of its own")?;
-        Ok(self.client.switch_to_window(left).await?)
-    }
-
     /// Calls a method of the DevTools protocol for this tab.
     ///
     /// # Errors
