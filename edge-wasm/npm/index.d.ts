@@ -40,7 +40,8 @@ export declare class Freshet {
    * Connects to a Freshet server. Resolves when this page can rank: from the verified cache at once,
    * otherwise after the first download.
    *
-   * @throws {FreshetError} `unreachable`, `no_model`, `aborted`, `unsupported`, `invalid_option`
+   * @throws {FreshetError} `unreachable`, `server_error`, `no_model`, `module_load_failed`, `engine_stopped`, `aborted`,
+   *   `unsupported`, `invalid_option`, or why what the server sent was refused
    * @example
    * const freshet = await Freshet.connect({
    *   url: location.origin,
