@@ -3,8 +3,8 @@
 //! Both come from one value, so what is shown is what was run. Not here: the page (`playground.js`).
 
 const INDENT = '  ';
-const LINE_LENGTH_MAX = 76;
-const TITLES_LINE = "import { titles } from './catalogue.js'; // yours: a Map from item id to title\n";
+const LINE_LENGTH_MAX = 44;
+const TITLES_LINE = "import { titles } from './titles.js'; // yours: Map by item id\n";
 
 /** @typedef {{name: string, args: unknown[]}} Call a method of `Freshet` and what it is given */
 
@@ -40,7 +40,7 @@ export function callOf(fields, titleOf) {
 
 /** Lines that do it, to be pasted into a page. @param {Call} call @param {string} url of the server */
 export function snippetOf({ name, args }, url) {
-  const answer = name === 'explain' ? '{ score, parts, average, events }' : '{ items, modelVersion }';
+  const answer = name === 'explain' ? '{ parts, events }' : '{ items }';
   const hasFilter = args.some((arg) => typeof arg?.filter === 'function');
   return `import { Freshet } from 'freshet';
 ${hasFilter ? TITLES_LINE : ''}

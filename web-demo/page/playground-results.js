@@ -26,7 +26,10 @@ export class Results {
     this.#onAct = onAct;
   }
 
-  /** @param {{itemId: string}[]} items @param {boolean} isComparable whether the list before answers the same call */
+  /**
+   * @param {{itemId: string, text?: string}[]} items with a text those that no model holds, of which nothing else can be asked
+   * @param {boolean} isComparable whether the list before answers the same call
+   */
   showItems(items, isComparable) {
     const opened = this.#list.querySelector('details[open]')?.closest('li').dataset.itemId;
     const focused = this.#focusedIn();
@@ -47,7 +50,7 @@ export class Results {
         const mean = averages[part];
         return partRow(label, parts[part], mean === undefined ? '' : `${mean.toFixed(3)} on average over all items`);
       }),
-      ...events.map(({ itemId: because, kind, effect }) => partRow(`because of: ${kind} ${this.#titleOf(because)}`, effect, because)),
+      ...events.map(({ itemId: because, kind, effect }) => partRow(`event: ${kind} ${this.#titleOf(because)}`, effect, because)),
     ];
     this.#before = new Map();
     this.#list.className = 'results parts';
@@ -70,11 +73,11 @@ export class Results {
     const row = element('li', { className: 'item' });
     row.dataset.itemId = item.itemId;
     row.dataset.change = change;
-    const title = element('span', { className: 'title', textContent: this.#titleOf(item.itemId) });
-    const id = element('code', { className: 'id', textContent: item.itemId });
-    const name = element('div', { className: 'name' }, title, id);
+    const title = element('span', { className: 'title', textContent: item.text ?? this.#titleOf(item.itemId) });
+    const name = element('div', { className: 'name' }, title);
     if (item.isRequired) name.append(element('span', { className: 'mark', textContent: 'required' }));
-    row.append(name, numbersOf(item), this.#menu(item));
+    row.append(name, numbersOf(item));
+    if (item.text === undefined) row.append(this.#menu(item));
     return row;
   }
 
@@ -84,13 +87,23 @@ export class Results {
     click.setAttribute('aria-label', `Click ${title}`);
     const summary = element('summary', { textContent: 'More' });
     summary.setAttribute('aria-label', `More to do with ${title}`);
+    const details = element('details', { name: 'more' }, summary);
+    const close = () => {
+      details.open = false;
+      summary.focus({ preventScroll: true });
+    };
     const group = (entries, act) => {
-      const buttons = Object.entries(entries).map(([name, label]) => button(label, () => act(name, itemId)));
+      const choose = (name) => () => {
+        close();
+        act(name, itemId);
+      };
+      const buttons = Object.entries(entries).map(([name, label]) => button(label, choose(name)));
       return element('div', { className: 'buttons' }, ...buttons);
     };
     const { feedback, fill, ask } = this.#onAct;
-    const body = element('div', { className: 'menu' }, group(FEEDBACK, feedback), group(FILLS, fill), group(ASKS, ask));
-    return element('div', { className: 'acts' }, click, element('details', {}, summary, body));
+    details.append(element('div', { className: 'menu' }, group(FEEDBACK, feedback), group(FILLS, fill), group(ASKS, ask)));
+    details.addEventListener('keydown', ({ key }) => key === 'Escape' && close());
+    return element('div', { className: 'acts' }, click, details);
   }
 
   #rowOf(itemId) {
@@ -110,7 +123,8 @@ function numbersOf(item) {
   const entries = shown.map(([name, digits]) =>
     element('div', {}, element('dt', { textContent: name }), element('dd', { textContent: item[name].toFixed(digits) })),
   );
-  return element('dl', { className: 'numbers' }, ...entries);
+  const id = element('div', {}, element('dt', { className: 'hidden', textContent: 'id' }), element('dd', { className: 'id', textContent: item.itemId }));
+  return element('dl', { className: 'numbers' }, id, ...entries);
 }
 
 function partRow(label, value, note) {

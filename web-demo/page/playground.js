@@ -9,6 +9,8 @@ import { Results, element } from './playground-results.js';
 
 const EVENTS_SHOWN = 30;
 const HISTORY_SHOWN = 12;
+/** The server of this very page. */
+const SERVER_URL = '/';
 /** Versions come several times a second; the list follows calmly. */
 const RERANK_MILLIS = 700;
 
@@ -32,7 +34,7 @@ async function main() {
     catalogue = await Catalogue.load('items.json');
     byId('items').append(...catalogue.items.map(({ item_id }) => element('option', { value: item_id, label: nameOf(item_id) })));
     form.elements.similarTo.value = form.elements.explained.value = catalogue.items[0].item_id;
-    freshet = Freshet.open({ url: location.origin, backend: new URLSearchParams(location.search).get('backend') ?? 'auto' });
+    freshet = Freshet.open({ url: SERVER_URL, backend: new URLSearchParams(location.search).get('backend') ?? 'auto' });
   } catch (error) {
     showError(error);
     return;
@@ -61,26 +63,32 @@ async function runOnce() {
     return;
   }
   const call = callOf(Object.fromEntries(new FormData(form)), nameOf);
-  byId('code').textContent = snippetOf(call, location.origin);
+  byId('code').textContent = snippetOf(call, SERVER_URL);
   const startedAt = performance.now();
   try {
     const answer = await freshet[call.name](...call.args);
     showMillis(performance.now() - startedAt);
-    showAnswer(call.name, answer);
+    showAnswer(call, answer);
   } catch (error) {
     results.clear();
     showError(error);
   }
 }
 
-function showAnswer(name, answer) {
+function showAnswer({ name, args }, answer) {
   byId('error').hidden = true;
   if (name === 'explain') results.showExplanation(answer);
+  else if (name === 'rankNew') results.showItems(answer.items.map((item) => ({ ...item, text: textOf(item, args[0]) })), false);
   else results.showItems(answer.items, name === shownCall);
   shownCall = name;
   const missing = answer.missing ?? [];
   byId('missing').hidden = missing.length === 0;
   byId('missing').textContent = `Required and missing: ${missing.join(', ')}`;
+}
+
+/** What a new item was given as. */
+function textOf({ itemId }, newItems) {
+  return newItems.find((item) => item.itemId === itemId).text;
 }
 
 function showError({ code, message }) {
