@@ -3,7 +3,7 @@
 /** Numbers of an item that are shown, in this order, with the digits of each. */
 const NUMBERS = { score: 3, similarity: 3, points: 2, propensity: 3 };
 /** What the menu of a row offers. */
-const FEEDBACK = { view: 'View', like: 'Like', dislike: 'Dislike', add_to_cart: 'Add to basket', purchase: 'Buy' };
+const FEEDBACK = { view: 'View', like: 'Like', dislike: 'Dislike', add_to_cart: 'Add', purchase: 'Buy' };
 const FILLS = { boost: 'Boost', bury: 'Bury', require: 'Require', exclude: 'Exclude' };
 const ASKS = { similarTo: 'Similar to this', explained: 'Explain this' };
 const PARTS = { text: 'text', features: 'features', idRow: 'id row', prior: 'prior', neighbours: 'neighbours', bias: 'bias' };
