@@ -14,6 +14,7 @@ export interface BindingOptions extends ConnectOptions {
   Freshet?: Opens;
 }
 
+/** How a list follows new versions. */
 export interface Live {
   /**
    * Whether the list is ranked again when versions come, once a second at most. Default `false`: what someone is
@@ -22,7 +23,9 @@ export interface Live {
   live?: boolean;
 }
 
+/** Options of `rank` and `recommend` for a list; its signal is the binding's own. */
 export type ListOptions = Omit<RankOptions, 'signal'> & Live;
+/** Options of `similar` for a list; its signal is the binding's own. */
 export type SimilarListOptions = Omit<SimilarOptions, 'signal'> & Live;
 
 /** One state of a list. Items stay while it is ranked again, and after an error. */
@@ -37,6 +40,7 @@ export interface ListState<Item = RankedItem> {
   readonly isLoading: boolean;
 }
 
+/** An item and how much it is like those asked about. */
 export interface SimilarItem {
   itemId: string;
   /** Mean cosine with the items asked about, −1 to 1. */

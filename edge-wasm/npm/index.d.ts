@@ -192,6 +192,7 @@ export declare class Freshet {
   readonly history: {
     /** Oldest first. */
     read(): HistoryEvent[];
+    /** Forgets all of it, in all tabs. */
     clear(): void;
     /** Everything kept, for JSON. */
     export(): ExportedHistory;
@@ -240,10 +241,14 @@ export declare class Freshet {
 
   /** Ends the worker, the stream and all listeners. May be called again; connecting anew is possible afterwards. */
   dispose(): Promise<void>;
+  /** As `dispose`, for `using`, without waiting. */
   [Symbol.dispose](): void;
+  /** As `dispose`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/** What every call throws and rejects with: a stable `code` for programs, a sentence for people in `message`. */
 export declare class FreshetError extends Error {
+  /** Stable; docs/guide/errors.md says what to do about each. */
   readonly code: FreshetErrorCode;
 }

@@ -1,5 +1,6 @@
 // What goes in and comes out; the class itself is in `index.d.ts`.
 
+/** How a page is connected to a server. */
 export interface ConnectOptions {
   /** Base address of the server, absolute or relative to the page. */
   url: string;
@@ -48,6 +49,7 @@ export interface ConnectOptions {
   onProgress?: (progress: Progress) => void;
 }
 
+/** What to rank, for whom, and by which rules. */
 export interface RankOptions {
   /** Events of the visitor, oldest first, at most 10,000. Default: the kept history. */
   history?: HistoryEvent[];
@@ -91,6 +93,7 @@ export interface Rules {
   exclude?: string[];
 }
 
+/** Points for some items, or against them. */
 export interface PointRule {
   itemIds: string[];
   /**
@@ -100,6 +103,7 @@ export interface PointRule {
   points: number;
 }
 
+/** An item and its place. */
 export interface Requirement {
   itemId: string;
   /** Zero-based; no two items may have the same. From `k` on the item is missing; where items run out it moves up. */
@@ -117,6 +121,7 @@ export interface Diversity {
   pool?: number;
 }
 
+/** What may be found, and how much the visitor's taste has a say. */
 export interface SearchOptions {
   /**
    * Say of the visitor's taste among the 200 items most like the text, 0 to 1: both are put on one scale and mixed.
@@ -138,12 +143,14 @@ export interface SearchOptions {
   signal?: AbortSignal;
 }
 
+/** What a search has found. */
 export interface Found {
   modelVersion: number;
   /** Best first. `similarity` is the cosine of both texts, from −1 to 1; `score` is the same unless `personal` is given. */
   items: { itemId: string; score: number; similarity: number }[];
 }
 
+/** An item that the server has never seen. */
 export interface NewItem {
   /** Any id that tells it from the others; it is only given back. */
   itemId: string;
@@ -151,6 +158,7 @@ export interface NewItem {
   text: string;
 }
 
+/** For whom new items are ranked. */
 export interface RankNewOptions {
   /** Events of the visitor, oldest first. Default: the kept history. */
   history?: HistoryEvent[];
@@ -159,12 +167,14 @@ export interface RankNewOptions {
   signal?: AbortSignal;
 }
 
+/** New items in their order. */
 export interface NewRanking {
   modelVersion: number;
   /** Best first. */
   items: { itemId: string; score: number }[];
 }
 
+/** What may be answered as similar. */
 export interface SimilarOptions {
   /** Ids of items that may be answered; unknown and unavailable ones are left out. Default: the whole catalogue. */
   candidates?: string[];
@@ -179,6 +189,7 @@ export interface SimilarOptions {
   signal?: AbortSignal;
 }
 
+/** Items that are like those asked about. */
 export interface Similar {
   /** Version whose vectors were compared. */
   modelVersion: number;
@@ -202,6 +213,7 @@ export interface Exploration {
   seed?: number;
 }
 
+/** For whom a score is explained, and at which length. */
 export interface ExplainOptions {
   /** Events of the visitor, oldest first. Default: the kept history. */
   history?: HistoryEvent[];
@@ -212,6 +224,7 @@ export interface ExplainOptions {
   signal?: AbortSignal;
 }
 
+/** Why an item has its score. */
 export interface Explanation {
   /** Version that scored. */
   modelVersion: number;
@@ -240,6 +253,7 @@ export interface Explanation {
   events: EventEffect[];
 }
 
+/** An event of the history, and what it did to the score. */
 export interface EventEffect extends HistoryEvent {
   /** The score minus the score without this event: `taste + neighbours`. */
   effect: number;
@@ -249,6 +263,7 @@ export interface EventEffect extends HistoryEvent {
   neighbours: number;
 }
 
+/** Items in their order. */
 export interface Ranking {
   /** Version that scored. */
   modelVersion: number;
@@ -258,6 +273,7 @@ export interface Ranking {
   missing: string[];
 }
 
+/** An item and why it stands at its place. */
 export interface RankedItem {
   itemId: string;
   /** The model's own, which `explain` explains. Higher is better; comparable within one ranking only. */
@@ -274,6 +290,7 @@ export interface RankedItem {
   propensity: number;
 }
 
+/** What a visitor did, or was shown. */
 export type EventKind =
   | 'impression'
   | 'view'
@@ -286,6 +303,7 @@ export type EventKind =
   | 'skip'
   | 'watch';
 
+/** Something that the visitor did. */
 export interface HistoryEvent {
   itemId: string;
   kind: EventKind;
@@ -303,6 +321,7 @@ export interface ExportedHistory {
   events: HistoryEvent[];
 }
 
+/** Something to be reported. What is left out is filled in. */
 export interface FeedbackEvent {
   kind: EventKind;
   /** At most 128 bytes of UTF-8, without control characters. */
@@ -341,12 +360,14 @@ export interface ObserveOptions {
   onImpression?: (eventId: string) => void;
 }
 
+/** What `feedback` answers at once. */
 export interface FeedbackReceipt {
   eventId: string;
   /** Settles when the server has answered for the event; never rejects. */
   delivered: Promise<Delivery>;
 }
 
+/** What has become of an event. */
 export interface Delivery {
   /**
    * `accepted`: stored on disk by the server, at `offset` or before.
@@ -360,14 +381,18 @@ export interface Delivery {
   detail?: string;
 }
 
+/** Where scores are computed. */
 export type Backend = 'cpu' | 'webgpu';
+/** Whether feedback may be sent: `'auto'` is yes, unless the browser sends Global Privacy Control. */
 export type Consent = 'granted' | 'denied' | 'auto';
 
+/** How much of the model has come. */
 export interface Progress {
   bytesReceived: number;
   bytesTotal: number;
 }
 
+/** What a page ranks with, and how it stands with the server. */
 export interface FreshetStatus {
   model: string;
   /** Live version; `null` before the first. */
@@ -396,6 +421,7 @@ export interface FreshetStatus {
   consent: 'granted' | 'denied';
 }
 
+/** What `on` tells of, by name, each with what its listener is called with. */
 export interface FreshetEvents {
   /** A new version ranks from now on. */
   update: FreshetStatus;

@@ -15,7 +15,10 @@ export type List<Item = RankedItem> = {
  * @example
  * createApp(Shop).use(createFreshet({ url: 'https://shop.example' })).mount('#shop');
  */
-export declare function createFreshet(options: BindingOptions): { install(app: App): void };
+export declare function createFreshet(options: BindingOptions): {
+  /** Called by `app.use`. */
+  install(app: App): void;
+};
 
 /** The shared Freshet; `null` on a server and before the component is mounted. */
 export declare function useFreshet(): Readonly<ShallowRef<Freshet | null>>;
