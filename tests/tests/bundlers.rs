@@ -131,3 +131,12 @@ async fn description_and_types_of_the_package_pass_the_checks_of_others() -> any
         None => Ok(()),
     }
 }
+
+/// typedoc reads the declarations; a name without a doc comment is an error. `cargo xtask docs` writes the same pages.
+#[tokio::test]
+async fn every_exported_name_of_the_declarations_is_documented() -> anyhow::Result<()> {
+    match Fixture::install("reference").await? {
+        Some(fixture) => fixture.build().await,
+        None => Ok(()),
+    }
+}

@@ -70,13 +70,10 @@ fn site(dir: &Path, world: &World) -> anyhow::Result<()> {
     fs::remove_file(dir.join("playground.html"))?;
     fs::write(dir.join("playground.html"), html)?;
     fs::write(dir.join("watch.js"), WATCH_SCRIPT)?;
-    let items = world.items.iter().map(|item| {
-        json!({ "item_id": item.item_id, "title": item.title, "price": 0, "category": "" })
-    });
-    fs::write(
-        dir.join("items.json"),
-        items.collect::<Value>().to_string(),
-    )?;
+    let items = world.items.iter().map(
+        |item| json!({ "item_id": item.item_id, "title": item.title, "price": 0, "category": "" }),
+    );
+    fs::write(dir.join("items.json"), items.collect::<Value>().to_string())?;
     Ok(())
 }
 
@@ -125,7 +122,11 @@ async fn a_changed_control_changes_the_list_and_the_lines_that_make_it() -> anyh
         .await?;
 
     let first = shown(&page, "ten items", |seen| num_items(seen) == 10).await?;
-    assert!(first["millis"].as_str().is_some_and(|text| text.ends_with(" ms")));
+    assert!(
+        first["millis"]
+            .as_str()
+            .is_some_and(|text| text.ends_with(" ms"))
+    );
     let items = first["items"].as_array().context("a list")?;
 
     set(&page, json!({ "k": 3, "exclude": items[0] })).await?;
@@ -138,7 +139,10 @@ async fn a_changed_control_changes_the_list_and_the_lines_that_make_it() -> anyh
     let required = shown(&page, "the required item", |seen| {
         seen["items"][0] == items[4]
     });
-    assert!(has_code(&required.await?, "exploration: { temperature: 0.5, seed: 7 }"));
+    assert!(has_code(
+        &required.await?,
+        "exploration: { temperature: 0.5, seed: 7 }"
+    ));
 
     let fields = json!({ "call": "similar", "similarTo": items[0] });
     set(&page, fields).await?;
@@ -154,10 +158,14 @@ async fn a_changed_control_changes_the_list_and_the_lines_that_make_it() -> anyh
 
     let press = json!("#results > li button");
     page.run(PRESS_SCRIPT, vec![press]).await?;
-    shown(&page, "the click in the history and at the server", |seen| {
-        let log = seen["log"].as_str().unwrap_or_default();
-        seen["history"] == "1 event" && log.contains("accepted")
-    })
+    shown(
+        &page,
+        "the click in the history and at the server",
+        |seen| {
+            let log = seen["log"].as_str().unwrap_or_default();
+            seen["history"] == "1 event" && log.contains("accepted")
+        },
+    )
     .await?;
 
     set(&page, json!({ "call": "explain", "explained": "gone" })).await?;

@@ -3,12 +3,14 @@
 //! Everything that a contributor runs starts here; nothing here is shipped.
 //! Not here: what the demo shows (`web-demo`) and what the tests claim (each crate, and `tests`).
 
+mod badges;
 mod bench;
 mod ci;
 mod demo;
 mod fuzz;
 mod npm_package;
 mod process;
+mod reference;
 mod setup;
 mod site;
 mod test;
@@ -44,6 +46,14 @@ enum Command {
     },
     /// Builds the npm package with the smallest modules, and packs it.
     Package,
+    /// Writes the reference of the package's types into target/docs/reference, by typedoc, which is installed under target.
+    Docs,
+    /// Writes docs/badges from reports that `bench sizes` and `bench edge` wrote.
+    Badges {
+        /// Files of `--json`.
+        #[arg(required = true)]
+        reports: Vec<PathBuf>,
+    },
     /// Runs the demo shop: server, generated catalogue, simulated visitors, and a page to open.
     Demo(demo::Options),
     /// Runs all tests.
@@ -72,6 +82,8 @@ fn main() -> anyhow::Result<()> {
             wasm::build_all(&workspace, profile, wasm::modules(cpu_only))
         }
         Command::Package => npm_package::pack(&workspace),
+        Command::Docs => reference::build(&workspace),
+        Command::Badges { reports } => badges::write(&workspace, &reports),
         Command::Demo(options) => demo::run(&workspace, &options),
         Command::Test => test::run(&workspace),
         Command::Ci => ci::run_all(&workspace),
