@@ -89,11 +89,12 @@ export class Package {
  * Members of a type by name, with the texts of their types.
  * @param {Declarations} declarations
  * @param {string} type
+ * @param {boolean} isStatic of a class: those of the class itself
  * @returns {Map<string, string>}
  */
 export function membersOf({ types, functions }, type, isStatic = false) {
   const members = new Map();
-  const left = new Set([...type.matchAll(/'(\w+)'/g)].map(([, name]) => name));
+  const omitted = new Set([...type.matchAll(/'(\w+)'/g)].map(([, name]) => name));
   const addBody = (body) => {
     for (const part of split(body.slice(1, -1), ';')) {
       const [, mapped] = part.match(/^(?:readonly )?\[\w+ in keyof (\w+)/) ?? [];
@@ -114,7 +115,7 @@ export function membersOf({ types, functions }, type, isStatic = false) {
     if (!types.has(name)) continue;
     for (const [member, text] of membersOf({ types, functions }, types.get(name), isStatic)) members.set(member, text);
   }
-  if (/\b(?:Omit|Exclude)</.test(type)) for (const name of left) members.delete(name);
+  if (/\b(?:Omit|Exclude)</.test(type)) for (const name of omitted) members.delete(name);
   return members;
 }
 
