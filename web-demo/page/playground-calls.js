@@ -41,7 +41,7 @@ export function callOf(fields, titleOf) {
 /** Lines that do it, to be pasted into a page. @param {Call} call @param {string} url of the server */
 export function snippetOf({ name, args }, url) {
   const answer = name === 'explain' ? '{ parts, events }' : '{ items }';
-  const hasFilter = args.some((arg) => typeof arg?.filter === 'function');
+  const hasFilter = args.some((arg) => arg?.filter?.code !== undefined);
   return `import { Freshet } from 'freshet';
 ${hasFilter ? TITLES_LINE : ''}
 const freshet = await Freshet.connect({ url: ${codeOf(url)} });

@@ -100,6 +100,7 @@ test('the lines that the playground shows take names that are there', () => {
     const reader = new Reader(pack, code, 'js');
     assert.deepEqual(reader.problems, [], code);
     assert.ok(reader.used.has(`Freshet.${call}`), code);
+    assert.equal(code.includes('titles.js'), code.includes('filter: '), code);
   }
   const { args } = callOf({ ...fields, call: 'recommend' }, (itemId) => itemId);
   assert.deepEqual(args[0].rules.require, [{ itemId: 'd', position: 1 }, { itemId: 'e', position: 2 }]);
