@@ -342,6 +342,7 @@ export interface FeedbackEvent {
   modelVersion?: number;
 }
 
+/** When an item counts as seen, and what is said of its place. */
 export interface ObserveOptions {
   /** Zero-based position at which the item is shown. */
   position?: number;

@@ -121,6 +121,7 @@ function follow() {
     note(isOnline ? 'the stream is open' : `the stream broke: ${reason}`);
   });
   freshet.on('error', ({ code, message }) => note(`error ${code}: ${message}`));
+  freshet.on('rejected', ({ kind, itemId, code }) => note(`${kind} ${itemId} is given up: ${code}`));
   freshet.on('restart', ({ message }) => note(`the engine starts again: ${message}`));
   freshet.on('progress', showStatus);
   showStatus();
