@@ -126,7 +126,7 @@ export class FeedbackQueue {
     while (rest.length > 0) {
       const batch = rest.slice(0, batchLength(rest, BATCH_EVENTS_MAX));
       const body = new Blob([bodyOf(batch)], { type: 'text/plain' });
-      if (!navigator.sendBeacon(this.#url, body)) return;
+      if (!isTaken(this.#url, body)) return;
       for (const { key } of batch) this.#beaconed.add(key);
       rest = rest.slice(batch.length);
     }
@@ -204,5 +204,14 @@ export class FeedbackQueue {
       this.#emit('error', { code: 'event_rejected', message: `The server refused an event (${code}): ${detail}`, eventId });
       this.#emit('rejected', { eventId, kind: event.kind, itemId: event.item_id, code, detail });
     }
+  }
+}
+
+/** Whether the browser takes a beacon; where something refuses beacons it may throw. */
+function isTaken(url, body) {
+  try {
+    return navigator.sendBeacon(url, body);
+  } catch {
+    return false;
   }
 }
