@@ -146,11 +146,17 @@ impl Engine {
             options: &call.options,
             now_millis: call.now_millis,
         };
+        let personal = if call.personal {
+            Some(self.inner.personal(&call.history, call.now_millis).await?)
+        } else {
+            None
+        };
         let request = ShelfRequest {
             rank,
             rules: &call.rules,
             diversity: call.diversity.as_ref(),
             exploration: call.exploration.as_ref(),
+            personal: personal.as_ref(),
         };
         Ok(to_json(&self.inner.shelf(&request).await?))
     }

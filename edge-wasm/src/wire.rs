@@ -20,7 +20,7 @@ const HISTORY_EVENTS_MAX: usize = 10_000;
 
 /// What to rank: `{"history": […], "candidates": […]?, "k": 10, "excludeSeen": true, "nowMillis": …}`,
 /// with `"rules": {…}` (see [`Rules`]), `"diversity": {"lambda": 0.7}`,
-/// and `"exploration": {"temperature": 0.5, "seed": 7}` where places are drawn by chance, each if wanted.
+/// `"exploration": {"temperature": 0.5, "seed": 7}` where places are drawn by chance, and `"personal": true`, each if wanted.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RankCall {
@@ -35,6 +35,9 @@ pub(crate) struct RankCall {
     pub(crate) diversity: Option<Diversity>,
     #[serde(default)]
     pub(crate) exploration: Option<Exploration>,
+    /// Whether the personal model counts.
+    #[serde(default)]
+    pub(crate) personal: bool,
     pub(crate) now_millis: i64,
 }
 
@@ -285,7 +288,7 @@ mod tests {
     fn a_rank_call_needs_history_and_time_only() -> Result<(), serde_json::Error> {
         let call: RankCall = serde_json::from_str(r#"{"history": [], "nowMillis": 5}"#)?;
         assert_eq!((call.options, call.now_millis), (RankOptions::default(), 5));
-        assert_eq!(call.exploration, None);
+        assert_eq!((call.exploration, call.personal), (None, false));
         let call: RankCall = serde_json::from_str(
             r#"{"history": [], "nowMillis": 5, "k": 3, "excludeSeen": false, "exploration": {"epsilon": 0.1, "seed": 9}}"#,
         )?;

@@ -6,14 +6,14 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use harness::browser::{Browser, BrowserPage};
 use harness::people::Person;
-use harness::scene::{NOW_MILLIS, Scene};
+use harness::scene::{HOUR_MILLIS, NOW_MILLIS, Scene};
 use serde_json::{Value, json};
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::{
     Diversity, RankOptions, RankRequest, ReadyVersion, Rules, Shelf, ShelfRequest, SimilarRequest,
 };
 use shared_model::edge::explore::Exploration;
-use shared_model::event::HistoryEvent;
+use shared_model::event::{EventKind, HistoryEvent};
 use shared_model::ids::{ItemId, Version};
 use shared_model::model::scorer::Padding;
 
@@ -123,6 +123,7 @@ async fn shelf_here(
         rules: &rules,
         diversity: diversity.as_ref(),
         exploration: exploration.as_ref(),
+        personal: None,
     };
     Ok(ready.shelf(state, Version(0), &request).await?)
 }
@@ -223,6 +224,58 @@ async fn a_pinned_page_keeps_its_version_until_it_is_unpinned_or_loaded_anew() -
         page.call("status", json!([])).await?["isPinned"],
         json!(false)
     );
+    assert_eq!(page.uncaught().await?, Vec::<String>::new());
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_learns_of_its_visitor_as_the_engine_does_here_and_anew_for_each_version()
+-> anyhow::Result<()> {
+    let Some(browser) = Browser::start().await? else {
+        return Ok(());
+    };
+    let mut scene = Scene::start(31, &[]).await?;
+    let page = connected(&scene, &browser).await?;
+    // Three items over and over, two hours apart.
+    let event = |idx: usize| HistoryEvent {
+        item_id: scene.world.items[idx % 3].item_id.clone(),
+        kind: EventKind::Purchase,
+        occurred_at: NOW_MILLIS - 2 * HOUR_MILLIS * (12 - idx as i64), // a handful
+    };
+    let history: Vec<HistoryEvent> = (0..12).map(event).collect();
+    let ask = json!({ "history": for_page(&history), "k": 12, "nowMillis": NOW_MILLIS });
+    let plain = called(&page, "rank", json!([ask])).await?;
+    assert_eq!(plain["isPersonal"], json!(false));
+    assert_eq!(
+        page.call("status", json!([])).await?["personal"],
+        Value::Null
+    );
+
+    let mut ask = ask;
+    ask["personal"] = json!(true);
+    let mut gains = Vec::new();
+    for _ in 0..2 {
+        let newest = scene.clicks(40).await?;
+        page.has_version(newest).await?;
+        let (_, state) = scene.server.api.newest_version().await?;
+        let ready = ReadyVersion::new(&state, &Device::flex(), Padding::Longest);
+        let expected = ready.personal(&state, &history, NOW_MILLIS).await?;
+        let points = ready.personal_points(&expected, &history, NOW_MILLIS);
+        let ranked = called(&page, "rank", json!([ask])).await?;
+        assert_eq!(ranked["isPersonal"], json!(true));
+        let status = &page.call("status", json!([])).await?["personal"];
+        assert_eq!(status["eventsLearned"], json!(12));
+        close(expected.status().gain, &status["gain"])?;
+        for item in ranked["items"].as_array().context("a list")? {
+            let of_item = |(idx, _): &&(u32, f64)| {
+                json!(state.items[*idx as usize].item_id) == item["itemId"]
+            };
+            let expected = points.iter().find(of_item);
+            close(expected.map_or(0.0, |(_, points)| *points), &item["points"])?;
+        }
+        gains.push(expected.status().gain);
+    }
+    assert_ne!(gains[0], gains[1], "the newer version teaches otherwise");
     assert_eq!(page.uncaught().await?, Vec::<String>::new());
     browser.close().await
 }

@@ -7,6 +7,7 @@ mod diversity;
 mod explain;
 #[cfg(all(test, feature = "flex"))]
 mod made_up;
+mod personal;
 mod rules;
 mod search;
 mod shelf;
@@ -27,6 +28,7 @@ use crate::model::sequence::{Sequence, Token};
 
 pub use diversity::{Diversity, DiversityError};
 pub use explain::{EventEffect, ExplainRequest, ItemExplanation};
+pub use personal::{PERSONAL_EVENTS_MAX, Personal, PersonalStatus};
 pub use rules::{POINTS_MAX, REQUIRED_MAX, RULE_ITEMS_MAX, RULES_MAX};
 pub use rules::{PointRule, Requirement, RuleError, Rules, RulesForm};
 pub use search::{Found, FoundItem, NEW_ITEMS_MAX, NewItemsRequest, SearchRequest};
@@ -329,6 +331,8 @@ pub struct EdgeEngine {
     executor: Executor,
     /// What ranks, with the version it was built from.
     ready: Option<(Version, ReadyVersion)>,
+    /// What was last learned of the visitor, where that was wanted.
+    personal: Option<personal::Learned>,
 }
 
 impl EdgeEngine {
@@ -349,6 +353,7 @@ impl EdgeEngine {
             sync: EdgeSync::new(model, trust),
             executor,
             ready: None,
+            personal: None,
         }
     }
 

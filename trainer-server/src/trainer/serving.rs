@@ -228,6 +228,7 @@ impl Recommender for Serving {
             rules: &Rules::default(),
             diversity: None,
             exploration: request.exploration.as_ref(),
+            personal: None,
         };
         let shelf = pollster::block_on(ready.shelf(state, live.version, &shelf_request));
         let shelf = shelf.map_err(|error| RecommendError::Failed(error.to_string()))?;

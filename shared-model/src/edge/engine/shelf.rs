@@ -15,7 +15,8 @@ use serde::Serialize;
 use super::diversity::{Diversity, MarginalRelevance, Vectors};
 use super::rules::{Applied, Rules};
 use super::similar::vectors_of;
-use super::{EdgeEngine, EngineError, K_MAX, RankRequest, ReadyVersion, top_k};
+use super::{EdgeEngine, EngineError, K_MAX, Personal, PersonalStatus, RankRequest};
+use super::{ReadyVersion, top_k};
 use crate::codec::state::CodeState;
 use crate::edge::explore::{Exploration, Placed};
 use crate::ids::{ItemId, Version};
@@ -32,6 +33,8 @@ pub struct ShelfRequest<'a> {
     pub diversity: Option<&'a Diversity>,
     /// Whether places are drawn by chance.
     pub exploration: Option<&'a Exploration>,
+    /// What was learned of whose history it is, if that is to count.
+    pub personal: Option<&'a Personal>,
 }
 
 /// One item of a shelf.
@@ -41,7 +44,7 @@ pub struct ShelfItem {
     pub item_id: ItemId,
     /// Its score by the model alone, as it is explained; the order of a shelf is not always that of scores.
     pub score: f32,
-    /// What rules added to the score, or took from it.
+    /// What rules and the personal model added to the score, or took from it.
     pub points: f64,
     /// Whether a rule gave it this place.
     pub required: bool,
@@ -58,6 +61,9 @@ pub struct Shelf {
     pub items: Vec<ShelfItem>,
     /// Required items that are not on it, in the order of the rules.
     pub missing: Vec<ItemId>,
+    /// Of the personal model, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personal: Option<PersonalStatus>,
 }
 
 impl ReadyVersion {
@@ -75,6 +81,12 @@ impl ReadyVersion {
         let scores = self.score_all(state, rank.history, rank.now_millis).await?;
         let k = rank.options.k.min(K_MAX);
         let mut applied = self.apply(state, rank, request.rules, k);
+        if let Some(personal) = request.personal {
+            let points = self.personal_points(personal, rank.history, rank.now_millis);
+            for (item_idx, points) in points {
+                *applied.points.entry(item_idx).or_insert(0.0) += points;
+            }
+        }
         let adjusted = applied.adjusted(&scores);
         let free = std::mem::take(&mut applied.free);
         let num_free = k - applied.required.len(); // each of these has a place below k
@@ -111,6 +123,7 @@ impl ReadyVersion {
             model_version,
             items,
             missing,
+            personal: request.personal.map(Personal::status),
         })
     }
 

@@ -76,6 +76,7 @@ impl Ask {
             rules: &self.rules,
             diversity: self.diversity.as_ref(),
             exploration: self.exploration.as_ref(),
+            personal: None,
         };
         pollster(self.ready.shelf(&self.state, Version(3), &request)).expect("finite")
     }
