@@ -39,6 +39,11 @@ export interface ConnectOptions {
   consent?: Consent;
   /** Pseudonymous id of the visitor. Default: a random one, made on first use. */
   userId?: string;
+  /**
+   * Ranks with a small model of this visitor beside the server's: learned on this device from the kept history, anew for
+   * every version and event, and never sent. It moves items of the history only. Default `false`.
+   */
+  personal?: boolean;
   /** Waits for a first version before resolving. Default `true`. */
   waitForModel?: boolean;
   /** How long to wait until this page can rank, loading the engine included. Default 30 000. */
@@ -70,6 +75,8 @@ export interface RankOptions {
   diversity?: Diversity;
   /** Draws places by chance. Default: best first. */
   exploration?: Exploration;
+  /** As in `ConnectOptions`, whose value is the default. */
+  personal?: boolean;
   /** The moment of ranking, milliseconds since 1970. Default: now. */
   nowMillis?: number;
   signal?: AbortSignal;
@@ -271,6 +278,8 @@ export interface Ranking {
   items: RankedItem[];
   /** Required items that are not among them: unknown, not available, excluded, filtered, or behind the end. */
   missing: string[];
+  /** Whether the personal model had a say: it was wanted, and has foretold this history better than the version. */
+  isPersonal: boolean;
 }
 
 /** An item and why it stands at its place. */
@@ -278,7 +287,7 @@ export interface RankedItem {
   itemId: string;
   /** The model's own, which `explain` explains. Higher is better; comparable within one ranking only. */
   score: number;
-  /** What rules added to the score, or took from it. */
+  /** What rules and the personal model added to the score, or took from it. */
   points: number;
   /** Whether a rule gave it this place. */
   isRequired: boolean;
@@ -420,6 +429,17 @@ export interface FreshetStatus {
   /** Feedback of this page that is not acknowledged yet. */
   eventsWaiting: number;
   consent: 'granted' | 'denied';
+  /** The personal model as of the last ranking that wanted it; `null` before. */
+  personal: PersonalStatus | null;
+}
+
+export interface PersonalStatus {
+  /** Whether it has a say: where `gain` is above 0. */
+  isOn: boolean;
+  /** Events of the history that it foretold and then learned from. */
+  eventsLearned: number;
+  /** Nats by which it foretold them better than the version, all together. */
+  gain: number;
 }
 
 /** What `on` tells of, by name, each with what its listener is called with. */

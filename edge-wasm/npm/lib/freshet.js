@@ -11,17 +11,21 @@ import { History, checkHistory, checkHistoryEvent } from './history.js';
 import { ID_OF_ITEM, checkIds, isId } from './ids.js';
 import { EngineLink } from './link.js';
 import { Observed } from './observe.js';
-import { checkedOptions } from './options.js';
+import { checkPersonal, checkedOptions } from './options.js';
 import { followPage } from './page-life.js';
 import {
+  checkCount,
+  checkEligible,
   checkText,
   diversityOf,
   explanationOf,
   explorationOf,
   foundOf,
   isBetween,
+  missingOf,
   newItemsOf,
   newRankingOf,
+  personalOf,
   rankingOf,
   rulesOf,
   similarOf,
@@ -32,8 +36,6 @@ import { wireEvent } from './wire.js';
 
 /** What `choice.js` goes by. */
 const WEBGPU_KEY = 'freshet:webgpu';
-/** As in the engine: a version holds no more items. */
-const CANDIDATES_MAX = 2 ** 20;
 /** As in the engine. */
 const SIMILAR_TO_MAX = 1000;
 
@@ -61,6 +63,8 @@ export class Freshet {
   #isOnline = false;
   #lastProblem;
   #version;
+  /** What the personal model came to at the last ranking by it. @type {import('../index.d.ts').PersonalStatus | null} */
+  #personal = null;
   #progress = { bytesReceived: 0, bytesTotal: 0 };
   #stopFollowing = () => {};
 
@@ -126,9 +130,10 @@ export class Freshet {
    * @returns {Promise<import('../index.d.ts').Ranking>}
    */
   async rank(options = {}) {
-    const { k = 10, excludeSeen = false, signal, nowMillis = Date.now() } = options;
+    const { k = 10, excludeSeen = false, personal = this.#options.personal, signal, nowMillis = Date.now() } = options;
     const history = this.#wireHistory(options.history);
     checkCount(k);
+    checkPersonal(personal);
     checkEligible(options);
     const rules = rulesOf(options.rules);
     const diversity = diversityOf(options.diversity);
@@ -136,10 +141,10 @@ export class Freshet {
     throwIfAborted(signal);
     const rank = async () => {
       const { candidates, refused } = await this.#eligible(options, rules);
-      const call = { history, candidates, k, excludeSeen, rules, diversity, exploration, nowMillis };
-      if (refused.size === 0) return rankingOf(await this.#call('rank', call));
+      const call = { history, candidates, k, excludeSeen, rules, diversity, exploration, personal, nowMillis };
+      if (refused.size === 0) return this.#ranked(call);
       const require = rules.require.filter(({ itemId }) => !refused.has(itemId));
-      const ranking = rankingOf(await this.#call('rank', { ...call, rules: { ...rules, require } }));
+      const ranking = await this.#ranked({ ...call, rules: { ...rules, require } });
       return { ...ranking, missing: missingOf(rules, ranking, refused) };
     };
     return abortable(rank(), signal);
@@ -337,6 +342,7 @@ export class Freshet {
       bytesReceived: this.#progress.bytesReceived,
       eventsWaiting: this.#queue.numWaiting,
       consent: this.#consent,
+      personal: this.#personal && { ...this.#personal },
     };
   }
 
@@ -521,6 +527,12 @@ export class Freshet {
     void this.#withdraw();
   }
 
+  async #ranked(call) {
+    const answer = await this.#call('rank', call);
+    if (call.personal) this.#personal = personalOf(answer);
+    return rankingOf(answer);
+  }
+
   /** The history given, else the kept one, as the engine takes it. */
   #wireHistory(given) {
     const history = given ?? this.#history.read();
@@ -585,18 +597,3 @@ function disposedError() {
   return new FreshetError('disposed', 'This Freshet was disposed.');
 }
 
-/** Required items that are not in a list, in the order of the rules: those that the page's filter refused, and others. */
-function missingOf({ require }, { missing }, refused) {
-  const unplaced = new Set(missing);
-  const itemIds = require.map(({ itemId }) => itemId);
-  return itemIds.filter((itemId) => refused.has(itemId) || unplaced.has(itemId));
-}
-
-function checkCount(k) {
-  if (!Number.isSafeInteger(k) || k < 0) throw invalid('k', 'a whole number from 0', k);
-}
-
-function checkEligible({ candidates, filter }) {
-  if (candidates !== undefined) checkIds('candidates', candidates, CANDIDATES_MAX);
-  if (filter !== undefined && typeof filter !== 'function') throw invalid('filter', 'a function of an item id', filter);
-}

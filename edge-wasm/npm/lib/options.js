@@ -20,9 +20,15 @@ export function checkedOptions(options, entry) {
   const base = globalThis.location?.href;
   const absolute = absoluteAddress(url, base)?.replace(/\/+$/, '');
   if (absolute === undefined) throw invalid('url', 'the address of a Freshet server', url);
-  const { worker = true, cache = true, waitForModel = true } = options;
+  const { worker = true, cache = true, waitForModel = true, personal = false } = options;
+  checkPersonal(personal);
   const assets = absoluteFolder(options.assets, base);
-  return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, timeoutMillis };
+  return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, personal, timeoutMillis };
+}
+
+/** @param {any} personal */
+export function checkPersonal(personal) {
+  if (typeof personal !== 'boolean') throw invalid('personal', 'true or false', personal);
 }
 
 /** The address of a folder, with a slash at its end; nothing for nothing. */

@@ -5,6 +5,8 @@
 import { invalid } from './errors.js';
 import { ID_OF_ITEM, checkIds, isId } from './ids.js';
 
+/** As in the engine: a version holds no more items. */
+const CANDIDATES_MAX = 2 ** 20;
 const TEMPERATURE_MIN = 0.001;
 const TEMPERATURE_MAX = 1000;
 const POOL_MAX = 1000;
@@ -20,6 +22,17 @@ const TEXT_LENGTH_MAX = 10_000;
 const POSITION_MAX = 2 ** 32 - 1;
 
 export const isBetween = (value, min, max) => typeof value === 'number' && value >= min && value <= max;
+
+/** @param {any} k */
+export function checkCount(k) {
+  if (!Number.isSafeInteger(k) || k < 0) throw invalid('k', 'a whole number from 0', k);
+}
+
+/** What may be ranked. @param {import('../index.d.ts').RankOptions} options */
+export function checkEligible({ candidates, filter }) {
+  if (candidates !== undefined) checkIds('candidates', candidates, CANDIDATES_MAX);
+  if (filter !== undefined && typeof filter !== 'function') throw invalid('filter', 'a function of an item id', filter);
+}
 
 /**
  * The wish to explore as the engine takes it, with a seed of its own unless one is given.
@@ -112,7 +125,7 @@ function requirementsOf(require) {
 }
 
 /** @returns {import('../index.d.ts').Ranking} */
-export function rankingOf({ model_version, items, missing }) {
+export function rankingOf({ model_version, items, missing, personal }) {
   const ranked = items.map(({ item_id, score, points, required, propensity }) => ({
     itemId: item_id,
     score,
@@ -120,7 +133,19 @@ export function rankingOf({ model_version, items, missing }) {
     isRequired: required,
     propensity,
   }));
-  return { modelVersion: model_version, items: ranked, missing };
+  return { modelVersion: model_version, items: ranked, missing, isPersonal: personal?.is_on ?? false };
+}
+
+/** @returns {import('../index.d.ts').PersonalStatus} */
+export function personalOf({ personal: { is_on, events_learned, gain } }) {
+  return { isOn: is_on, eventsLearned: events_learned, gain };
+}
+
+/** Required items that are not in a list, in the order of the rules: those that the page's filter refused, and others. */
+export function missingOf({ require }, { missing }, refused) {
+  const unplaced = new Set(missing);
+  const itemIds = require.map(({ itemId }) => itemId);
+  return itemIds.filter((itemId) => refused.has(itemId) || unplaced.has(itemId));
 }
 
 /** @returns {import('../index.d.ts').Similar} */

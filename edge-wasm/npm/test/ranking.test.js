@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { diversityOf, explanationOf, explorationOf, rankingOf, rulesOf, similarOf } from '../lib/ranking.js';
+import { diversityOf, explanationOf, explorationOf, personalOf, rankingOf, rulesOf, similarOf } from '../lib/ranking.js';
 
 test('exploring is off unless wished for, and then has a seed of its own', () => {
   assert.equal(explorationOf(undefined), undefined);
@@ -41,9 +41,16 @@ test('a ranking keeps what rules and chance did to each item, and what is missin
     modelVersion: 3,
     items: [{ itemId: 'a', score: 2, points: -1.5, isRequired: true, propensity: 0.25 }],
     missing: ['b'],
+    isPersonal: false,
   });
   const nearest = similarOf({ model_version: 3, items: [{ item_id: 'a', score: 0.5 }] });
   assert.deepEqual(nearest, { modelVersion: 3, items: [{ itemId: 'a', similarity: 0.5 }] });
+});
+
+test('a ranking says whether the personal model had a say, and what it has come to', () => {
+  const answer = { model_version: 3, items: [], missing: [], personal: { is_on: true, events_learned: 9, gain: 1.5 } };
+  assert.equal(rankingOf(answer).isPersonal, true);
+  assert.deepEqual(personalOf(answer), { isOn: true, eventsLearned: 9, gain: 1.5 });
 });
 
 test('rules are passed on whole, and without them there are none', () => {
