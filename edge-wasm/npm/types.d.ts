@@ -433,6 +433,7 @@ export interface FreshetStatus {
   personal: PersonalStatus | null;
 }
 
+/** What the personal model has learned of a visitor. */
 export interface PersonalStatus {
   /** Whether it has a say: where `gain` is above 0. */
   isOn: boolean;
