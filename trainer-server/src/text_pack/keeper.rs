@@ -1,7 +1,7 @@
 //! The packed encoder of every generation that pages rank with: made in the background, kept over a restart, handed out.
 //!
 //! ```text
-//! newest version of a channel ─► its generation ─► file in the data folder, or made now ─► `/v1/models/{model}/text-encoder`
+//! newest versions ─► their generations ─► file in the data folder, or made now ─► `/v1/models/{model}/text-encoder`
 //! ```
 //! A page asks for its generation when it first embeds a text. Until the file is made, which takes some ten seconds of
 //! one core, it is told to ask again. Losing a file costs that time and nothing else.
@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use burn::tensor::Device;
@@ -31,6 +32,8 @@ const FILE_EXTENSION: &str = ".bin";
 const ALGORITHM: &[u8] = b"freshet text pack 1";
 /// Length of a hash in hexadecimal, of which names have a quarter.
 const NAME_HEX: usize = 16;
+/// How soon a new generation is noticed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Those of the newest version, of a canary, and of the one before.
 const NUM_KEPT: usize = 3;
 
@@ -121,32 +124,32 @@ pub async fn keep(
     if config.publish.text_bytes_max == 0 {
         return;
     }
-    let mut channels =
-        [Channel::Stable, Channel::Canary].map(|channel| publisher.subscribe_to(channel));
+    // Looked at and not followed: whoever follows the cohort's channel counts as a page of it.
+    let mut interval = tokio::time::interval(LOOK_INTERVAL);
     loop {
-        for channel in &mut channels {
-            let newest = channel.borrow_and_update().clone();
-            let generation = newest.map(|published| published.manifest.encoder_generation);
-            if let Some(generation) =
-                generation.filter(|generation| packs.of(*generation).is_none())
-            {
-                let (config, catalogue) = (Arc::clone(&config), catalogue.clone());
-                let made =
-                    tokio::task::spawn_blocking(move || make(&config, &catalogue, generation))
-                        .await;
-                let pack = made.unwrap_or_else(|error| {
-                    tracing::error!(%error, "packing the text encoder panicked");
-                    TextPack::Failed
-                });
-                packs.put(generation, pack);
-            }
-        }
-        let [stable, canary] = &mut channels;
         tokio::select! {
-            changed = stable.changed() => if changed.is_err() { return },
-            changed = canary.changed() => if changed.is_err() { return },
+            _ = interval.tick() => {}
             _ = stopping.changed() => return,
         }
+        let newest = [Channel::Stable, Channel::Canary].map(|channel| publisher.newest(channel));
+        let mut generations = newest.into_iter().flatten();
+        let missing =
+            generations.find(|published| packs.of(published.manifest.encoder_generation).is_none());
+        let Some(generation) = missing.map(|published| published.manifest.encoder_generation)
+        else {
+            continue;
+        };
+        let (config, catalogue) = (Arc::clone(&config), catalogue.clone());
+        let making = tokio::task::spawn_blocking(move || make(&config, &catalogue, generation));
+        let made = tokio::select! {
+            made = making => made,
+            _ = stopping.changed() => return, // what is not written yet is made at the next start
+        };
+        let pack = made.unwrap_or_else(|error| {
+            tracing::error!(%error, "packing the text encoder panicked");
+            TextPack::Failed
+        });
+        packs.put(generation, pack);
     }
 }
 
