@@ -1,7 +1,7 @@
 //! The text modules, one for plain and one for relaxed SIMD; glue and bytes are fetched when they are wanted.
 
 import { text as plainIntegrity, text_relaxed as relaxedIntegrity } from '../dist/integrity.js';
-import { hasRelaxedSimd } from './simd.js';
+import { isRelaxedFaster } from './simd.js';
 
 /** @type {import('./backend.js').Runtime} */
 const PLAIN = {
@@ -23,5 +23,5 @@ const RELAXED = {
 
 /** The faster one of those that run here; a build for tests may lack the other. */
 export function textRuntime() {
-  return relaxedIntegrity && hasRelaxedSimd() ? RELAXED : PLAIN;
+  return relaxedIntegrity && isRelaxedFaster() ? RELAXED : PLAIN;
 }
