@@ -125,7 +125,7 @@ impl Study {
         let asked = event(&events[num_known]);
         let now_millis = asked.occurred_at;
         let mut ready = self.ready.clone();
-        ready.scorer = ready.scorer.with_counts(self.counts.codes(now_millis));
+        ready.scorer = ready.scorer.with_counts(&self.counts.codes(now_millis));
         let base = pollster::block_on(ready.score_all(&self.state, &history, now_millis))?;
         let personal = pollster::block_on(ready.personal(&self.state, &history, now_millis))?;
         let mut scores = [base.clone(), base];

@@ -4,6 +4,8 @@
 //! exp(x)  = 2^n · p(r),  n = round(x / ln 2),  r = x − n·ln 2,  p of degree 6 on |r| ≤ ln 2 / 2   (Cephes, `expf`)
 //! erf(x)  = x · a(x²) / b(x²)  on |x| ≤ 4                                                         (Eigen, `erf_float`)
 //! gelu(x) = x/2 · (1 + erf(x / √2))                                                   (Hendrycks & Gimpel 2016)
+//! ln(m)   = f − f²/2 + f³·q(f),  f = m − 1,  q of degree 8 on √½ ≤ m < √2                  (Cephes, `logf`)
+//! ln(1+z) = ln(u) + (z − (u − 1))/u,  u = 1 + z as rounded                             (Kahan; Goldberg 1991)
 //! ```
 //! Branch-free, so that a loop over them becomes vector instructions.
 
@@ -108,14 +110,61 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[inline]
 #[must_use]
 pub fn exp(x: f32) -> f32 {
-    /// Adding and taking away 1.5·2^23 leaves the nearest integer.
-    const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts, of which the first has few enough digits for `n·LN_2_HIGH` to be exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.3, 88.0); // normal numbers: 2^-126 to 2^127
     let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
     let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
+    power_of_two(n) * exp_near_zero(r)
+}
+
+/// `log2(1 + 2^x)`, to 3e-7 of it; 0 below −126, where it is less than a normal number.
+#[inline]
+#[must_use]
+pub fn log2_one_plus_exp2(x: f32) -> f32 {
+    let near = x.clamp(-126.0, 30.0);
+    let n = (near + ROUND) - ROUND;
+    let z = power_of_two(n) * exp_near_zero((near - n) * std::f32::consts::LN_2);
+    let log2 = log2_one_plus(z);
+    let log2 = if x < -126.0 { 0.0 } else { log2 };
+    if x > 30.0 { x } else { log2 } // 2^-30 is below half an ulp of 30
+}
+
+/// `log2(1 + z)` for `z` from 0 to 2^126, to 2 units in the last place.
+#[inline]
+fn log2_one_plus(z: f32) -> f32 {
+    /// Bits of √½, from which the mantissa runs to √2.
+    const SQRT_HALF: u32 = 0x3f35_04f3;
+    let u = 1.0 + z;
+    let lost = (z - (u - 1.0)) / u;
+    let bits = u.to_bits() - SQRT_HALF; // u is 1 at least
+    let exponent = (bits >> 23) as f32; // below 256
+    let f = f32::from_bits((bits & 0x007f_ffff) + SQRT_HALF) - 1.0;
+    let mut q = 7.037_683_6e-2;
+    for coefficient in [
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_8e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        3.333_333_1e-1,
+    ] {
+        q = q * f + coefficient;
+    }
+    let square = f * f;
+    let ln = f + (square * (f * q - 0.5) + lost);
+    exponent + ln * std::f32::consts::LOG2_E
+}
+
+/// Adding and taking away 1.5·2^23 leaves the nearest integer.
+const ROUND: f32 = 12_582_912.0;
+
+/// `e^r` for `|r| ≤ ln 2 / 2`.
+#[inline]
+fn exp_near_zero(r: f32) -> f32 {
     let mut p = 1.987_569_1e-4;
     for coefficient in [
         1.398_199_9e-3,
@@ -126,9 +175,13 @@ pub fn exp(x: f32) -> f32 {
     ] {
         p = p * r + coefficient;
     }
-    let p = p * r * r + r + 1.0;
-    let power = f32::from_bits(((n as i32 + 127) as u32) << 23); // 1 to 254 by the clamp
-    p * power
+    p * r * r + r + 1.0
+}
+
+/// `2^n` of a whole number from −126 to 127.
+#[inline]
+fn power_of_two(n: f32) -> f32 {
+    f32::from_bits(((n as i32 + 127) as u32) << 23) // 1 to 254
 }
 
 /// The error function, to 4e-7 absolutely.
@@ -173,6 +226,20 @@ mod tests {
         }
         assert!(exp(-1.0e9) < 1.5e-38, "what is masked weighs nothing");
         assert!(exp(f32::MAX).is_finite());
+    }
+
+    #[test]
+    fn logarithms_of_one_plus_powers_are_what_the_formula_gives() {
+        for idx in -1_300..=4_000 {
+            let x = idx as f32 / 10.0;
+            let expected = f64::from(x).exp2().ln_1p() * std::f64::consts::LOG2_E;
+            let expected = if x < -126.0 { 0.0 } else { expected };
+            let actual = f64::from(log2_one_plus_exp2(x));
+            let error = (actual - expected).abs();
+            assert!(error <= 3e-7 * expected, "{x}: {actual} is not {expected}");
+        }
+        assert_eq!(log2_one_plus_exp2(f32::NEG_INFINITY), 0.0);
+        assert_eq!(log2_one_plus_exp2(1_000.0), 1_000.0);
     }
 
     /// `2/√π · Σ (−1)^n x^(2n+1) / (n!·(2n+1))`, which converges everywhere, in f64 below 4 to 1e-9.

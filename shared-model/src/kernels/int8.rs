@@ -218,11 +218,8 @@ impl Int8Panels {
                     scale * scales[col] * (sum - zero_point * code_sums[col]) + biases[col]
                 };
                 let values: [f32; COLS] = std::array::from_fn(value);
-                put(
-                    &mut out[row_idx * self.num_cols + first_col..],
-                    values,
-                    width,
-                );
+                let first = row_idx * self.num_cols + first_col;
+                put(&mut out[first..first + width], values);
             };
             let blocks = a.groups.chunks_exact(BLOCK_ROWS * num_groups);
             let rest = blocks.remainder().chunks_exact(PARTS * num_groups);

@@ -4,11 +4,17 @@
 //! b [k, n] → panel p holds columns 8·p … 8·p + 7, row by row; the last panel is padded with zeros
 //! out[i, j] = bias[j] + Σ_k a[i, k]·b[k, j]     block of 4 rows and one panel in registers (Goto & van de Geijn 2008)
 //! ```
+//! Rows that do not fill a block are taken one by one, each with four panels: with one panel an addition would wait
+//! for the one before. Every sum adds in the order of `k`, whatever is beside it.
+
+use std::ops::Range;
 
 /// Columns of a panel: two vectors of SIMD128.
 pub const PANEL_COLS: usize = 8;
 /// Rows of a block: with two vectors per row, sums, one row of the panel and one broadcast value fit 16 registers.
 const BLOCK_ROWS: usize = 4;
+/// Panels of a block of one row.
+const BLOCK_PANELS: usize = 4;
 
 /// The right-hand side of products.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,33 +101,83 @@ impl Panels {
             bias.is_none_or(|bias| bias.len() == self.num_cols),
             "a bias per column"
         );
-        let num_a_rows = a.len() / self.num_rows;
-        let mut out = vec![0.0; num_a_rows * self.num_cols];
-        for panel_idx in 0..self.num_cols.div_ceil(PANEL_COLS) {
-            let first_col = panel_idx * PANEL_COLS;
-            let width = PANEL_COLS.min(self.num_cols - first_col);
-            let mut start = [0.0; PANEL_COLS];
-            if let Some(bias) = bias {
-                start[..width].copy_from_slice(&bias[first_col..][..width]);
-            }
-            let panel = self.panel(panel_idx);
-            let mut write = |row_idx: usize, sums: [f32; PANEL_COLS]| {
-                put(&mut out[row_idx * self.num_cols + first_col..], sums, width);
-            };
-            let blocks = a.chunks_exact(BLOCK_ROWS * self.num_rows);
-            let num_rest = blocks.remainder().len() / self.num_rows;
-            for (block_idx, block) in blocks.enumerate() {
-                let sums = block_product::<BLOCK_ROWS>(block, panel, start);
-                for (row, sums) in sums.into_iter().enumerate() {
-                    write(block_idx * BLOCK_ROWS + row, sums);
-                }
-            }
-            for row_idx in num_a_rows - num_rest..num_a_rows {
-                let row = &a[row_idx * self.num_rows..][..self.num_rows];
-                write(row_idx, block_product::<1>(row, panel, start)[0]);
+        let mut out = vec![0.0; a.len() / self.num_rows * self.num_cols];
+        if out.is_empty() {
+            return out;
+        }
+        if let Some(bias) = bias {
+            for row in out.chunks_exact_mut(self.num_cols) {
+                row.copy_from_slice(bias);
             }
         }
+        let blocks = a.chunks_exact(BLOCK_ROWS * self.num_rows);
+        let rest = blocks.remainder();
+        let num_in_blocks = (a.len() - rest.len()) / self.num_rows * self.num_cols;
+        let (out_of_blocks, out_of_rest) = out.split_at_mut(num_in_blocks);
+        for panel_idx in 0..self.num_cols.div_ceil(PANEL_COLS) {
+            let out_blocks = out_of_blocks.chunks_exact_mut(BLOCK_ROWS * self.num_cols);
+            for (block, out) in blocks.clone().zip(out_blocks) {
+                self.add_block(block, panel_idx, out);
+            }
+        }
+        let out_rows = out_of_rest.chunks_exact_mut(self.num_cols);
+        for (row, out) in rest.chunks_exact(self.num_rows).zip(out_rows) {
+            self.add_row(row, out);
+        }
         out
+    }
+
+    /// [`BLOCK_ROWS`] rows times one panel.
+    fn add_block(&self, rows: &[f32], panel_idx: usize, out: &mut [f32]) {
+        let panel = self.panel(panel_idx);
+        let cols = self.cols(panel_idx);
+        let rows: [&[f32]; BLOCK_ROWS] =
+            std::array::from_fn(|row| &rows[row * panel.len()..][..panel.len()]);
+        let mut sums: [_; BLOCK_ROWS] =
+            std::array::from_fn(|row| taken(&out[row * self.num_cols..][cols.clone()]));
+        for (idx, b) in panel.iter().enumerate() {
+            for row in 0..BLOCK_ROWS {
+                add_scaled(&mut sums[row], rows[row][idx], b);
+            }
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
+            put(&mut out[row * self.num_cols..][cols.clone()], sums);
+        }
+    }
+
+    /// One row times all panels.
+    fn add_row(&self, row: &[f32], out: &mut [f32]) {
+        let num_panels = self.num_cols.div_ceil(PANEL_COLS);
+        let num_in_blocks = num_panels - num_panels % BLOCK_PANELS;
+        for first in (0..num_in_blocks).step_by(BLOCK_PANELS) {
+            self.add_row_to::<BLOCK_PANELS>(row, first, out);
+        }
+        for panel_idx in num_in_blocks..num_panels {
+            self.add_row_to::<1>(row, panel_idx, out);
+        }
+    }
+
+    /// One row times `PANELS` panels.
+    #[inline]
+    fn add_row_to<const PANELS: usize>(&self, row: &[f32], first: usize, out: &mut [f32]) {
+        let panels: [_; PANELS] =
+            std::array::from_fn(|panel| &self.panel(first + panel)[..row.len()]);
+        let mut sums: [_; PANELS] =
+            std::array::from_fn(|panel| taken(&out[self.cols(first + panel)]));
+        for (idx, factor) in row.iter().enumerate() {
+            for panel in 0..PANELS {
+                add_scaled(&mut sums[panel], *factor, &panels[panel][idx]);
+            }
+        }
+        for (panel, sums) in sums.into_iter().enumerate() {
+            put(&mut out[self.cols(first + panel)], sums);
+        }
+    }
+
+    /// Columns of a panel in the product.
+    fn cols(&self, panel_idx: usize) -> Range<usize> {
+        let first = panel_idx * PANEL_COLS;
+        first..self.num_cols.min(first + PANEL_COLS)
     }
 
     fn panel(&self, panel_idx: usize) -> &[[f32; PANEL_COLS]] {
@@ -149,34 +205,30 @@ impl Panels {
     }
 }
 
-/// Writes the first `width` values to the front of `out`; whole panels without a call to copy memory.
+/// As many values as there are, zeros behind them; whole panels without a call to copy memory.
 #[inline]
-pub(super) fn put<const COLS: usize>(out: &mut [f32], values: [f32; COLS], width: usize) {
+fn taken(values: &[f32]) -> [f32; PANEL_COLS] {
+    values.first_chunk().copied().unwrap_or_else(|| {
+        let mut padded = [0.0; PANEL_COLS];
+        padded[..values.len()].copy_from_slice(values);
+        padded
+    })
+}
+
+/// Fills `out` from the front of `values`; whole panels without a call to copy memory.
+#[inline]
+pub(super) fn put<const COLS: usize>(out: &mut [f32], values: [f32; COLS]) {
     match out.first_chunk_mut::<COLS>() {
-        Some(whole) if width == COLS => *whole = values,
-        Some(_) | None => out[..width].copy_from_slice(&values[..width]),
+        Some(whole) => *whole = values,
+        None => out.copy_from_slice(&values[..out.len()]),
     }
 }
 
-/// `ROWS` rows of `a` times one panel.
 #[inline]
-fn block_product<const ROWS: usize>(
-    a: &[f32],
-    panel: &[[f32; PANEL_COLS]],
-    start: [f32; PANEL_COLS],
-) -> [[f32; PANEL_COLS]; ROWS] {
-    let len = panel.len();
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &a[row * len..][..len]);
-    let mut sums = [start; ROWS];
-    for (idx, b) in panel.iter().enumerate() {
-        for row in 0..ROWS {
-            let factor = rows[row][idx];
-            for col in 0..PANEL_COLS {
-                sums[row][col] += factor * b[col];
-            }
-        }
+fn add_scaled(sums: &mut [f32; PANEL_COLS], factor: f32, values: &[f32; PANEL_COLS]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += factor * value;
     }
-    sums
 }
 
 #[cfg(test)]
@@ -199,6 +251,7 @@ mod tests {
             (4, 5, 9),
             (5, 64, 16),
             (9, 2, 17),
+            (7, 3, 75),
         ] {
             let (a, b, bias) = (values(m * k, 7), values(k * n, 5), values(n, 3));
             let mut expected = Vec::new();

@@ -316,8 +316,10 @@ async fn average(
 
 fn prior_of(state: &CodeState, query: &ExplainQuery<'_>) -> f32 {
     let counts = state.tensor("item.counts").expect("in every spec");
-    let features = prior::features_of_codes(
-        counts.row(query.item_idx as usize),
+    let codes = counts.row(query.item_idx as usize).iter();
+    let log2_sums: Vec<f32> = codes.map(|code| prior::log2_sum_from_code(*code)).collect();
+    let features = prior::features(
+        &log2_sums,
         &state.spec.half_lives_secs,
         state.landmark_millis,
         query.now_millis,

@@ -17,8 +17,6 @@
 //! As codes: `item.neighbours` holds item index + 1, 0 for an empty slot; `item.neighbour_weights` the
 //! cosines. Slots keep their place from version to version, so that one new neighbour changes one code.
 
-use std::collections::HashMap;
-
 use crate::codec::state::CodeState;
 
 pub use crate::codec::state::{NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR};
@@ -70,21 +68,22 @@ impl Neighbours {
                 break;
             }
         }
-        let mut sums: HashMap<u32, f32> = HashMap::new();
+        let mut cosines: Vec<(u32, f32)> = Vec::with_capacity(recent.len() * self.num_slots);
         for item_idx in recent {
             let first = item_idx as usize * self.num_slots;
             let slots = first..first + self.num_slots;
-            for (code, cosine) in self.codes[slots.clone()].iter().zip(&self.cosines[slots]) {
-                if *code > 0 {
-                    *sums.entry(*code as u32 - 1).or_default() += cosine; // above 0, fits
-                }
-            }
+            let listed = self.codes[slots.clone()].iter().zip(&self.cosines[slots]);
+            let taken = listed.filter(|(code, _)| **code > 0);
+            cosines.extend(taken.map(|(code, cosine)| (*code as u32 - 1, *cosine))); // above 0, fits
         }
-        let gain = |(item_idx, sum): (u32, f32)| (item_idx, (1.0 + sum / EPSILON).ln());
-        let mut gains: Vec<(u32, f32)> = sums.into_iter().map(gain).collect();
-        // Whoever adds them up gets the same bits every time.
-        gains.sort_unstable_by_key(|(item_idx, _)| *item_idx);
-        gains
+        // Stable, so that whoever adds them up gets the same bits every time.
+        cosines.sort_by_key(|(item_idx, _)| *item_idx);
+        let of_items = cosines.chunk_by(|(a, _), (b, _)| a == b);
+        let gain = |cosines: &[(u32, f32)]| {
+            let sum: f32 = cosines.iter().map(|(_, cosine)| cosine).sum();
+            (cosines[0].0, (1.0 + sum / EPSILON).ln())
+        };
+        of_items.map(gain).collect()
     }
 }
 

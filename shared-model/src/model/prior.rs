@@ -11,6 +11,7 @@
 pub const NEVER: f32 = f32::NEG_INFINITY;
 
 pub use crate::codec::state::{COUNT_EXPONENT, NEVER_CODE};
+use crate::kernels::elementwise::log2_one_plus_exp2;
 
 /// Code of `log2_sum`, saturated, rounded half to even.
 #[must_use]
@@ -78,86 +79,120 @@ pub fn features(
     features
 }
 
-/// [`features`] of codes, each code's feature computed once: few of them differ where many items are.
+/// Counts of all items, laid out for scoring at any moment.
 ///
-/// # Shapes
-/// `codes`: `[num_items, num_half_lives]` → same, row-major.
-#[must_use]
-pub fn features_of_codes(
-    codes: &[i16],
-    half_lives_secs: &[u32],
+/// Of many items few sums differ, so the feature of each is computed once per moment and then looked up.
+#[derive(Debug, Clone)]
+pub struct ItemCounts {
+    num_items: usize,
     landmark_millis: i64,
-    now_millis: i64,
-) -> Vec<f32> {
-    let num_half_lives = half_lives_secs.len();
-    let mut features = vec![0.0; codes.len()];
-    let mut known = Vec::new();
-    for (column, half_life) in half_lives_secs.iter().enumerate() {
-        let age = age_in_half_lives(now_millis, landmark_millis, *half_life) as f32;
-        let of_items = codes.iter().skip(column).step_by(num_half_lives);
-        let counted = of_items.clone().filter(|code| **code != NEVER_CODE);
-        let (Some(lowest), Some(highest)) = (counted.clone().min(), counted.max()) else {
-            continue; // log2(1 + 0) is 0
-        };
-        let place = |code: i16| (i32::from(code) - i32::from(*lowest)) as usize; // not below the lowest
-        known.clear();
-        known.resize(place(*highest) + 1, f32::NAN);
-        let cells = features.iter_mut().skip(column).step_by(num_half_lives);
-        for (feature, code) in cells.zip(of_items) {
-            if *code == NEVER_CODE {
-                continue;
-            }
-            let known = &mut known[place(*code)];
-            if known.is_nan() {
-                *known = log2_one_plus_exp2(log2_sum_from_code(*code) - age);
-            }
-            *feature = *known;
-        }
-    }
-    features
+    columns: Vec<CountColumn>,
 }
 
-/// [`scores`] of [`features_of_codes`] in one pass, which is what ranking asks for.
-///
-/// # Shapes
-/// `codes`: `[num_items, num_half_lives]`, row-major → `[num_items]`.
-#[must_use]
-pub fn scores_of_codes(
-    codes: &[i16],
-    half_lives_secs: &[u32],
-    weights: &[f32],
-    landmark_millis: i64,
-    now_millis: i64,
-) -> Vec<f32> {
-    let num_half_lives = half_lives_secs.len();
-    let ages: Vec<f32> = half_lives_secs
-        .iter()
-        .map(|half_life| age_in_half_lives(now_millis, landmark_millis, *half_life) as f32)
-        .collect();
-    let highest = codes.iter().max().copied().unwrap_or(NEVER_CODE);
-    // One below "never" is the largest of all codes, so that it is not the lowest.
-    let below_lowest = codes.iter().map(|code| code.wrapping_sub(1)).min();
-    let lowest = i32::from(below_lowest.unwrap_or_default()) + 1;
-    let num_codes = usize::try_from(i32::from(highest) - lowest + 1).unwrap_or(0); // none was counted
-    let mut known = vec![f32::NAN; num_codes * num_half_lives];
-    let mut scores = Vec::with_capacity(codes.len() / num_half_lives);
-    for row in codes.chunks_exact(num_half_lives) {
-        let mut score = 0.0;
-        for (column, code) in row.iter().enumerate() {
-            if *code == NEVER_CODE {
-                continue; // log2(1 + 0) is 0
-            }
-            let place = (i32::from(*code) - lowest) as usize; // not below the lowest
-            let known = &mut known[place * num_half_lives + column];
-            if known.is_nan() {
-                let feature = log2_one_plus_exp2(log2_sum_from_code(*code) - ages[column]);
-                *known = feature * weights[column];
-            }
-            score += *known;
+/// The sums of one half-life.
+#[derive(Debug, Clone)]
+struct CountColumn {
+    half_life_secs: u32,
+    /// `log2 S`, each one once.
+    log2_sums: Vec<f32>,
+    /// Which of them each item has, `[num_items]`.
+    places: Vec<u16>,
+}
+
+impl ItemCounts {
+    /// Of codes.
+    ///
+    /// # Shapes
+    /// `codes`: `[num_items, num_half_lives]`, row-major.
+    #[must_use]
+    pub fn new(codes: &[i16], half_lives_secs: &[u32], landmark_millis: i64) -> Self {
+        let num_half_lives = half_lives_secs.len();
+        let columns = half_lives_secs.iter().enumerate();
+        let column = |(column_idx, half_life_secs): (usize, &u32)| {
+            let of_items = codes.iter().skip(column_idx).step_by(num_half_lives);
+            CountColumn::new(of_items, *half_life_secs)
+        };
+        Self {
+            num_items: codes.len() / num_half_lives,
+            landmark_millis,
+            columns: columns.map(column).collect(),
         }
-        scores.push(score);
     }
-    scores
+
+    /// The same half-lives and landmark with other codes.
+    #[must_use]
+    pub fn with_codes(&self, codes: &[i16]) -> Self {
+        let half_lives = self.columns.iter().map(|column| column.half_life_secs);
+        Self::new(
+            codes,
+            &half_lives.collect::<Vec<u32>>(),
+            self.landmark_millis,
+        )
+    }
+
+    /// [`features`] of all items.
+    ///
+    /// # Shapes
+    /// → `[num_items, num_half_lives]`, row-major.
+    #[must_use]
+    pub fn features(&self, now_millis: i64) -> Vec<f32> {
+        let num_half_lives = self.columns.len();
+        let mut features = vec![0.0; self.num_items * num_half_lives];
+        for (column_idx, column) in self.columns.iter().enumerate() {
+            let of_sums = column.features(self.landmark_millis, now_millis);
+            let cells = features.iter_mut().skip(column_idx);
+            for (cell, place) in cells.step_by(num_half_lives).zip(&column.places) {
+                *cell = of_sums[usize::from(*place)];
+            }
+        }
+        features
+    }
+
+    /// [`scores`] of [`Self::features`].
+    ///
+    /// # Shapes
+    /// `weights`: `[num_half_lives]` → `[num_items]`.
+    #[must_use]
+    pub fn scores(&self, weights: &[f32], now_millis: i64) -> Vec<f32> {
+        let mut scores = vec![0.0; self.num_items];
+        for (column, weight) in self.columns.iter().zip(weights) {
+            let mut of_sums = column.features(self.landmark_millis, now_millis);
+            for value in &mut of_sums {
+                *value *= weight;
+            }
+            for (score, place) in scores.iter_mut().zip(&column.places) {
+                *score += of_sums[usize::from(*place)];
+            }
+        }
+        scores
+    }
+}
+
+impl CountColumn {
+    fn new<'a>(codes: impl Iterator<Item = &'a i16>, half_life_secs: u32) -> Self {
+        let mut log2_sums = Vec::new();
+        let mut known: Vec<Option<u16>> = vec![None; 1 << 16];
+        let place = |code: &i16| {
+            *known[usize::from(code.cast_unsigned())].get_or_insert_with(|| {
+                log2_sums.push(log2_sum_from_code(*code));
+                (log2_sums.len() - 1) as u16 // there are as many codes as places
+            })
+        };
+        let places = codes.map(place).collect();
+        Self {
+            half_life_secs,
+            log2_sums,
+            places,
+        }
+    }
+
+    /// Of each sum.
+    fn features(&self, landmark_millis: i64, now_millis: i64) -> Vec<f32> {
+        let age = age_in_half_lives(now_millis, landmark_millis, self.half_life_secs) as f32;
+        let sums = self.log2_sums.iter();
+        sums.map(|log2_sum| log2_one_plus_exp2(log2_sum - age))
+            .collect()
+    }
 }
 
 /// `Σ_h w_h · feature_ih` for all items: `[num_items]`.
@@ -173,36 +208,9 @@ pub fn scores(features: &[f32], weights: &[f32]) -> Vec<f32> {
     .collect()
 }
 
-/// `log2(1 + 2^x)` without overflow; 0 for −∞.
-fn log2_one_plus_exp2(x: f32) -> f32 {
-    if x > 30.0 {
-        return x; // 2^-30 is below half an ulp of 30
-    }
-    if x < -24.0 {
-        return x.exp2() * std::f32::consts::LOG2_E; // ln(1 + z) is z to half an ulp, and most counts have faded
-    }
-    x.exp2().ln_1p() * std::f32::consts::LOG2_E
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn faded_counts_are_what_the_formula_gives() {
-        for idx in -1600..=40 {
-            let x = idx as f32 / 8.0;
-            let expected = f64::from(x).exp2().ln_1p() * std::f64::consts::LOG2_E;
-            let actual = f64::from(log2_one_plus_exp2(x));
-            let error = (actual - expected).abs();
-            let smallest_steps = 2.0 * f64::from(f32::from_bits(1)); // below 2^-126 f32 has no more than these
-            assert!(
-                error <= 3e-7 * expected + smallest_steps,
-                "{x}: {actual} is not {expected}"
-            );
-        }
-        assert_eq!(log2_one_plus_exp2(NEVER), 0.0);
-    }
 
     #[test]
     fn a_count_halves_after_one_half_life() {
@@ -234,15 +242,13 @@ mod tests {
         ] {
             for now_millis in [-90_000, 0, 86_400_000] {
                 let sums: Vec<f32> = codes.iter().map(|code| log2_sum_from_code(*code)).collect();
-                let features = features(&sums, &half_lives, 1_000, now_millis);
-                assert_eq!(
-                    features_of_codes(codes, &half_lives, 1_000, now_millis),
-                    features
-                );
+                let expected = features(&sums, &half_lives, 1_000, now_millis);
+                let counts = ItemCounts::new(codes, &half_lives, 1_000);
+                assert_eq!(counts.features(now_millis), expected);
                 let weights = [0.7, -1.3];
                 assert_eq!(
-                    scores_of_codes(codes, &half_lives, &weights, 1_000, now_millis),
-                    scores(&features, &weights)
+                    counts.scores(&weights, now_millis),
+                    scores(&expected, &weights)
                 );
             }
         }

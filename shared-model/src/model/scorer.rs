@@ -13,9 +13,9 @@ use burn::tensor::Device;
 
 use super::neighbours::Neighbours;
 use super::parameters::ParameterSet;
-use super::prior;
+use super::prior::ItemCounts;
 use super::sequence::Sequence;
-use crate::codec::state::{CodeState, CodeTensor, NEVER_CODE};
+use crate::codec::state::{COUNTS_TENSOR, CodeState, CodeTensor};
 use crate::spec::{ModelSpec, TASTE_WEIGHT, TensorGroup};
 use taste::Taste;
 
@@ -102,12 +102,11 @@ pub struct Scorer {
     num_items: usize,
     taste: Taste,
     bias: Vec<f32>,
-    count_codes: Vec<i16>,
+    counts: ItemCounts,
     prior_weights: Vec<f32>,
     neighbours: Option<Arc<Neighbours>>,
     neighbour_weight: f32,
     taste_weight: f32,
-    landmark_millis: i64,
 }
 
 impl Scorer {
@@ -189,21 +188,13 @@ impl Scorer {
         if num_items == 0 {
             return Ok(Vec::new());
         }
-        let prior = prior::scores_of_codes(
-            &vec![NEVER_CODE; self.spec.half_lives_secs.len()],
-            &self.spec.half_lives_secs,
-            &self.prior_weights,
-            self.landmark_millis,
-            query.now_millis,
-        );
-        let prior = prior.first().copied().unwrap_or(0.0); // none without half-lives
         let (sequences, queries) = ([sequence], [query]);
         let products = self
             .taste
             .products_with_new(&sequences, &queries, texts, num_items);
         let mut scores = products.await?;
         for score in &mut scores {
-            *score = self.taste_weight * *score + prior;
+            *score *= self.taste_weight; // without counts the prior is 0
         }
         all_finite(scores)
     }
@@ -292,13 +283,7 @@ impl Scorer {
     /// Item prior and bias of all items at `now`: what does not depend on the user.
     #[must_use]
     pub fn base_scores(&self, now_millis: i64) -> Vec<f32> {
-        let mut scores = prior::scores_of_codes(
-            &self.count_codes,
-            &self.spec.half_lives_secs,
-            &self.prior_weights,
-            self.landmark_millis,
-            now_millis,
-        );
+        let mut scores = self.counts.scores(&self.prior_weights, now_millis);
         for (score, bias) in scores.iter_mut().zip(&self.bias) {
             *score += bias;
         }
@@ -311,7 +296,11 @@ impl Scorer {
             num_items: state.items.len(),
             taste,
             bias: named(state, "item.bias").dequantize(),
-            count_codes: named(state, "item.counts").codes.clone(),
+            counts: ItemCounts::new(
+                &named(state, COUNTS_TENSOR).codes,
+                &state.spec.half_lives_secs,
+                state.landmark_millis,
+            ),
             prior_weights: named(state, "prior.weights").dequantize(),
             neighbour_weight: state
                 .tensor("neighbour.weight")
@@ -320,7 +309,6 @@ impl Scorer {
                 .tensor(TASTE_WEIGHT)
                 .map_or(1.0, |tensor| tensor.dequantize_row(0)[0]),
             neighbours,
-            landmark_millis: state.landmark_millis,
         }
     }
 
@@ -342,10 +330,9 @@ impl Scorer {
     /// # Shapes
     /// `codes`: `[num_items, num_half_lives]`, row-major.
     #[must_use]
-    pub fn with_counts(&self, codes: Vec<i16>) -> Self {
-        debug_assert_eq!(codes.len(), self.count_codes.len());
+    pub fn with_counts(&self, codes: &[i16]) -> Self {
         Self {
-            count_codes: codes,
+            counts: self.counts.with_codes(codes),
             ..self.clone()
         }
     }
@@ -362,12 +349,7 @@ impl Scorer {
     /// Prior features of all items at `now`: `[num_items, num_half_lives]`.
     #[must_use]
     pub fn prior_features(&self, now_millis: i64) -> Vec<f32> {
-        prior::features_of_codes(
-            &self.count_codes,
-            &self.spec.half_lives_secs,
-            self.landmark_millis,
-            now_millis,
-        )
+        self.counts.features(now_millis)
     }
 
     /// What each query's history gains by neighbours, before the weight: item and gain, ascending by item.

@@ -193,7 +193,7 @@ async fn rank(
     for chunk in asked.chunks(chunk_len) {
         if is_of_moment {
             let codes = counts.codes(chunk[0].occurred_at);
-            ready.scorer = version.ready.scorer.with_counts(codes);
+            ready.scorer = version.ready.scorer.with_counts(&codes);
         }
         let model = RankModel {
             ready: &ready,

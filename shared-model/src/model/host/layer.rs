@@ -1,4 +1,13 @@
 //! One attention layer on the host; the formulas stand in `model::ranker`.
+//!
+//! Where few positions are wanted, the keys and values of all positions would be made for a handful of products. There
+//! the weights go to the other side of these, per head, with `x` the normed states (as in the latent attention of
+//! DeepSeek-V2, 2024):
+//!
+//! ```text
+//! q·(W_k x_j + b_k)         = (W_kᵀ q)·x_j + q·b_k         q·b_k is the same for all j, so softmax takes it away
+//! Σ_j p_j (W_v x_j + b_v)   = W_v (Σ_j p_j x_j) + b_v      since Σ_j p_j = 1
+//! ```
 
 use super::{add, norm};
 use crate::kernels::elementwise::dot;
@@ -8,11 +17,11 @@ use crate::model::parameters::ParameterSet;
 /// Weights of one layer.
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
-    num_heads: usize,
     norm_1: Norm,
     query: Linear,
     /// Keys, then values, side by side.
     key_value: Linear,
+    heads: Vec<Head>,
     output: Linear,
     norm_2: Norm,
     ff_in: Linear,
@@ -24,6 +33,15 @@ pub(super) struct Layer {
 struct Linear {
     weights: Panels,
     bias: Vec<f32>,
+}
+
+/// The weights of one head as few positions want them.
+#[derive(Debug, Clone)]
+struct Head {
+    /// `W_kᵀ`, `[head_dim, dim]`
+    key: Panels,
+    /// `[dim, head_dim]`
+    value: Linear,
 }
 
 #[derive(Debug, Clone)]
@@ -48,12 +66,31 @@ impl Layer {
             weights: Panels::new(num_rows, parts),
             bias: bias.concat(),
         };
+        let head = |first: usize| {
+            let columns = first..first + dim / spec.num_heads as usize;
+            let key = columns.clone().flat_map(|column| {
+                let rows = named("key").chunks_exact(dim);
+                rows.map(move |row| row[column])
+            });
+            let value = named("value").chunks_exact(dim);
+            let value: Vec<f32> = value
+                .flat_map(|row| &row[columns.clone()])
+                .copied()
+                .collect();
+            Head {
+                key: Panels::new(columns.len(), &[&key.collect::<Vec<f32>>()]),
+                value: linear(dim, &[&value], &[&biases[2][columns]]),
+            }
+        };
         let adapter = |name: &str| parameters.tensor(&format!("adapters.{layer}.{name}"));
         Self {
-            num_heads: spec.num_heads as usize,
             norm_1: norm(named("norm_1")),
             query: linear(dim, &[named("query")], &biases[..1]),
             key_value: linear(dim, &[named("key"), named("value")], &biases[1..3]),
+            heads: (0..dim)
+                .step_by(dim / spec.num_heads as usize)
+                .map(head)
+                .collect(),
             output: linear(dim, &[named("output")], &biases[3..]),
             norm_2: norm(named("norm_2")),
             ff_in: linear(dim, &[named("ff_in")], &[named("ff_in_bias")]),
@@ -73,11 +110,9 @@ impl Layer {
         let dim = self.norm_1.gamma.len();
         let mut normed = hidden.clone();
         self.norm_1.apply(&mut normed);
-        let key_value = self.key_value.forward(&normed);
-        let query = self.query.forward(&rows_at(&normed, wanted, dim));
         let mut hidden = rows_at(&hidden, wanted, dim);
 
-        let mixed = self.attention(&query, &key_value, wanted);
+        let mixed = self.attention(&normed, wanted);
         add(&mut hidden, &self.output.forward(&mixed));
 
         let mut normed = hidden.clone();
@@ -95,33 +130,52 @@ impl Layer {
     }
 
     /// # Shapes
-    /// `query`: `[wanted.len(), dim]`, `key_value`: `[num_positions, 2 · dim]` → `[wanted.len(), dim]`.
-    fn attention(&self, query: &[f32], key_value: &[f32], wanted: &[usize]) -> Vec<f32> {
+    /// `normed`: `[num_positions, dim]` → `[wanted.len(), dim]`.
+    fn attention(&self, normed: &[f32], wanted: &[usize]) -> Vec<f32> {
         let dim = self.norm_1.gamma.len();
-        let head_dim = dim / self.num_heads;
+        let head_dim = dim / self.heads.len();
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let mut mixed = vec![0.0; query.len()];
-        let mut weights = Vec::new();
-        for (row_idx, position) in wanted.iter().enumerate() {
-            for first in (0..dim).step_by(head_dim) {
-                let at = row_idx * dim + first..row_idx * dim + first + head_dim;
-                let seen = key_value.chunks_exact(2 * dim).take(position + 1);
-                let score =
-                    |row: &[f32]| scale * dot(&query[at.clone()], &row[first..][..head_dim]);
-                weights.clear();
-                weights.extend(seen.clone().map(score));
-                softmax(&mut weights);
-                let out = &mut mixed[at.clone()];
-                for (row, weight) in seen.zip(&weights) {
-                    let value = &row[dim + first..][..head_dim];
-                    for (out, value) in out.iter_mut().zip(value) {
-                        *out += weight * value;
-                    }
+        let queries = self.query.forward(&rows_at(normed, wanted, dim));
+        let is_few = wanted.len() * self.heads.len() < normed.len() / dim;
+        let key_value = (!is_few).then(|| self.key_value.forward(normed));
+        let mut mixed = Vec::with_capacity(queries.len());
+        for (query, position) in queries.chunks_exact(dim).zip(wanted) {
+            let num_seen = position + 1;
+            for (head_idx, head) in self.heads.iter().enumerate() {
+                let own = head_idx * head_dim..(head_idx + 1) * head_dim;
+                let query = &query[own.clone()];
+                if let Some(key_value) = &key_value {
+                    let seen = key_value.chunks_exact(2 * dim).take(num_seen);
+                    let pairs = seen.map(|row| (&row[own.clone()], &row[dim..][own.clone()]));
+                    mixed.extend(attended(query, scale, pairs));
+                } else {
+                    let seen = normed.chunks_exact(dim).take(num_seen);
+                    let query = head.key.product(query, None);
+                    let state = attended(&query, scale, seen.map(|state| (state, state)));
+                    mixed.extend(head.value.forward(&state));
                 }
             }
         }
         mixed
     }
+}
+
+/// Values in the mixture that a query makes by their keys, of which there is one at least.
+fn attended<'a>(
+    query: &[f32],
+    scale: f32,
+    seen: impl Iterator<Item = (&'a [f32], &'a [f32])> + Clone,
+) -> Vec<f32> {
+    let scores = seen.clone().map(|(key, _)| scale * dot(query, key));
+    let mut weights: Vec<f32> = scores.collect();
+    softmax(&mut weights);
+    let mut mixed = vec![0.0; query.len()];
+    for ((_, value), weight) in seen.zip(weights) {
+        for (mixed, value) in mixed.iter_mut().zip(value) {
+            *mixed += weight * value;
+        }
+    }
+    mixed
 }
 
 /// Some rows, in the order asked for.
