@@ -27,8 +27,8 @@ use state::StateError;
 /// Version of the layout of deltas; a layout change needs a new number and new golden files.
 pub const DELTA_FORMAT_VERSION: u8 = 3;
 
-/// Version of the layout of snapshots; likewise.
-pub const SNAPSHOT_FORMAT_VERSION: u8 = 1;
+/// Version of the layout of snapshots, likewise; the one before is read too.
+pub const SNAPSHOT_FORMAT_VERSION: u8 = 2;
 
 /// Largest delta or snapshot that is decoded, in bytes.
 pub const BLOB_BYTES_MAX: usize = 1 << 29;

@@ -1,10 +1,11 @@
 //! Rows of codes as symbols: what a row is predicted from and in which context each decision is taken.
 //!
-//! Two models, each serving both directions. Tensors of one class (group, code width, narrow or not) follow each other
+//! Three models, each serving both directions. Tensors of one class (group, code width, narrow or not) follow each other
 //! in the same model, which [`FreshRows::enter`] and [`ChangedRows::enter`] make readier to learn: a release changes
 //! dozens of tensors alike, and learning each of them anew would cost some 20 bytes per tensor.
 //!
-//! * [`FreshRows`]: rows without a base (snapshots, new items). Per row a flag "blank" and the exponent;
+//! * [`PredictedRows`]: texts and the weights of neighbours in snapshots, each code by its difference to a prediction.
+//! * [`FreshRows`]: other rows without a base (snapshots, new items). Per row a flag "blank" and the exponent;
 //!   per 4-bit or 8-bit code a bit tree of 8 decisions, which learns the distribution of the tensor;
 //!   per 16-bit code its bit length as a bit tree, the sign, the bits after the leading one.
 //! * [`ChangedRows`]: rows with a base. Per row the exponent change; per code the difference to its prediction as
@@ -19,10 +20,13 @@
 
 mod changed;
 mod fresh;
+mod head;
 mod moved;
+mod predicted;
 
 pub(super) use changed::ChangedRows;
 pub(super) use fresh::FreshRows;
+pub(super) use predicted::PredictedRows;
 
 use super::CodecError;
 use super::state::{COUNTS_TENSOR, CodeTensor, blank_row, code_range, is_exponent_valid};

@@ -16,10 +16,11 @@
 //!                  per item: id · available?
 //!                  per tensor of the spec: its rows
 //! ```
-//! Ids and rows are coded as `symbols` and `rows` say.
+//! Ids and rows are coded as `symbols` and `rows` say. Layout 1, in which no row is predicted, is read too: servers and
+//! pages hold what an earlier release wrote.
 
 use super::range_coder::{BinaryCoder, Decoder, Encoder, Prob};
-use super::rows::{FreshRows, PerClass, RowMut};
+use super::rows::{FreshRows, PerClass, PredictedRows, RowMut};
 use super::state::{CodeState, CodeTensor, ItemEntry, check_size};
 use super::symbols::ItemIds;
 use super::{BLOB_BYTES_MAX, CodecError, SNAPSHOT_FORMAT_VERSION, check_limit, check_seal, seal};
@@ -31,6 +32,8 @@ pub const SPEC_BYTES_MAX: usize = 1024;
 
 const MAGIC: &[u8; 4] = b"FRSN";
 const FIXED_BYTES: usize = 67;
+/// The layout before rows were predicted.
+const UNPREDICTED: u8 = 1;
 
 const _: () = assert!(FIXED_BYTES == MAGIC.len() + 1 + 4 + 8 + 32 + 4 + 8 + 4 + 2);
 
@@ -58,6 +61,10 @@ pub fn encode_snapshot(state: &CodeState, version: Version) -> Result<Vec<u8>, C
     code_items(&mut encoder, state.items.len(), &mut state.items.clone())?;
     let mut models = PerClass::<FreshRows>::new();
     for (shape, tensor) in state.shapes().iter().zip(&state.tensors) {
+        if let Some(mut rows) = PredictedRows::new(shape) {
+            rows.encode(&mut encoder, tensor)?;
+            continue;
+        }
         let rows = models.enter(shape);
         let mut codes = vec![0; shape.num_cols];
         for (row_idx, exponent) in tensor.exponents.iter().enumerate() {
@@ -85,11 +92,16 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<(Version, CodeState), CodecError>
     let mut tensors = Vec::with_capacity(shapes.len());
     for shape in &shapes {
         let mut tensor = CodeTensor::blank(shape);
-        let rows = models.enter(shape);
-        for row_idx in 0..shape.num_rows {
-            let mut exponent = tensor.exponents[row_idx];
-            code_row(&mut decoder, rows, &mut exponent, tensor.row_mut(row_idx))?;
-            tensor.exponents[row_idx] = exponent;
+        let predicted = PredictedRows::new(shape).filter(|_| header.layout != UNPREDICTED);
+        if let Some(mut rows) = predicted {
+            rows.decode(&mut decoder, &mut tensor)?;
+        } else {
+            let rows = models.enter(shape);
+            for row_idx in 0..shape.num_rows {
+                let mut exponent = tensor.exponents[row_idx];
+                code_row(&mut decoder, rows, &mut exponent, tensor.row_mut(row_idx))?;
+                tensor.exponents[row_idx] = exponent;
+            }
         }
         tensors.push(tensor);
     }
@@ -113,6 +125,7 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<(Version, CodeState), CodecError>
 }
 
 struct Header<'a> {
+    layout: u8,
     version: Version,
     state: BlobId,
     encoder_generation: u32,
@@ -129,10 +142,10 @@ fn read_header(bytes: &[u8]) -> Result<Header<'_>, CodecError> {
             expected: "snapshot",
         });
     }
-    let [format_version] = take(&mut rest)?;
-    if format_version != SNAPSHOT_FORMAT_VERSION {
+    let [layout] = take(&mut rest)?;
+    if layout != SNAPSHOT_FORMAT_VERSION && layout != UNPREDICTED {
         return Err(CodecError::FormatVersion {
-            actual: format_version,
+            actual: layout,
             expected: SNAPSHOT_FORMAT_VERSION,
         });
     }
@@ -152,6 +165,7 @@ fn read_header(bytes: &[u8]) -> Result<Header<'_>, CodecError> {
         what: "spec is not the JSON of one",
     })?;
     Ok(Header {
+        layout,
         version,
         state,
         encoder_generation,

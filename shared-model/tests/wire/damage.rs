@@ -5,7 +5,7 @@ use rand::Rng;
 use shared_model::codec::delta::{apply_delta, encode_delta, read_delta_header};
 use shared_model::codec::snapshot::{decode_snapshot, encode_snapshot};
 use shared_model::codec::state::CodeState;
-use shared_model::codec::{CodecError, DELTA_FORMAT_VERSION};
+use shared_model::codec::{CodecError, DELTA_FORMAT_VERSION, SNAPSHOT_FORMAT_VERSION};
 use shared_model::ids::Version;
 use shared_model::spec::ModelSpec;
 
@@ -184,7 +184,7 @@ fn other_formats_and_versions_are_named_in_the_refusal() {
         decode_snapshot(&snapshot),
         Err(CodecError::FormatVersion {
             actual: 0,
-            expected: 1
+            expected: SNAPSHOT_FORMAT_VERSION
         })
     );
 }

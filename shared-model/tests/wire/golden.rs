@@ -184,6 +184,18 @@ fn snapshot_is_golden() {
     assert_eq!(decode_snapshot(&bytes), Ok((Version(42), state)));
 }
 
+#[test]
+fn snapshots_of_the_layout_before_are_read() {
+    assert_eq!(
+        decode_snapshot(&golden("snapshot.v1.bin")),
+        Ok((Version(42), target_state()))
+    );
+    assert_eq!(
+        decode_snapshot(&golden("snapshot-neighbours.v1.bin")),
+        Ok((Version(7), neighbour_states().0))
+    );
+}
+
 /// A state whose items list neighbours, and one in which a list has changed.
 fn neighbour_states() -> (CodeState, CodeState) {
     let mut base = CodeState::empty(ModelSpec {
@@ -246,7 +258,7 @@ fn a_neighbour_that_is_no_item_of_the_catalogue_is_refused() {
 fn signed_manifest_and_its_carriers_are_golden() {
     let target = target_state();
     let delta = golden("delta.v1.bin"); // any bytes: a manifest only names them
-    let snapshot = encode_snapshot(&target, Version(42)).expect("valid state");
+    let snapshot = golden("snapshot.v1.bin");
     let manifest = manifest_of(&target, Version(42), &delta, &snapshot);
     let key = SigningKey::from_bytes(&[7; 32]);
     let signed = manifest::sign(&manifest, &key);

@@ -16,6 +16,8 @@ const LANDMARK_AGE_MILLIS: i64 = 10 * 86_400_000;
 const SEED: u64 = 20_261_126;
 /// Exponent of 8-bit rows: codes around 40 are weights around 0.1.
 const EXPONENT_8: i8 = -9;
+/// Exponent of 4-bit rows: unit vectors of some hundred numbers.
+const EXPONENT_4: i8 = -5;
 /// Exponent of 16-bit rows, and the code of 1 in them.
 const EXPONENT_16: i8 = -12;
 const ONE_16: i16 = 1 << 12;
@@ -45,6 +47,7 @@ pub(crate) fn draw(num_items: usize) -> CodeState {
             (COUNTS_TENSOR, _) => draw_counts(tensor, rng),
             (NEIGHBOURS_TENSOR, _) => draw_neighbours(tensor, num_items, rng),
             (NEIGHBOUR_WEIGHTS_TENSOR, _) => fill(tensor, EXPONENT_8, || rng.random_range(1..=120)),
+            (_, 4) => fill(tensor, EXPONENT_4, || rng.random_range(-4..=4)),
             (_, 16) => fill(tensor, EXPONENT_16, || rng.random_range(-400..=400)),
             (_, _) => fill(tensor, EXPONENT_8, || {
                 (0..4).map(|_| rng.random_range(-25..=25_i16)).sum() // near a normal deviate

@@ -68,10 +68,10 @@ const AXES: [Axis; 7] = [
         values: &["300", "1200", "3000"],
     },
     Axis {
-        name: "4-bit texts",
+        name: "8-bit texts",
         set: &[],
         key: "model.text_code_bits",
-        values: &["4"],
+        values: &["8"],
     },
 ];
 

@@ -1,8 +1,8 @@
 //! Rows without a base, as in snapshots and for new items; see the parent module.
 
+use super::head::RowHead;
 use super::{NARROW_COLS_MAX, RowMut, Traits};
 use crate::codec::CodecError;
-use crate::codec::quantize::EXPONENT_MIN;
 use crate::codec::range_coder::{BinaryCoder, Prob};
 use crate::codec::state::NEVER_CODE;
 use crate::codec::symbols::BitTree;
@@ -11,9 +11,7 @@ use crate::codec::symbols::BitTree;
 #[derive(Debug)]
 pub(in crate::codec) struct FreshRows {
     traits: Traits,
-    is_blank: [Prob; 2],
-    was_blank: bool,
-    exponent: BitTree,
+    head: RowHead,
     /// 4-bit and 8-bit codes.
     symbol: BitTree,
     /// 16-bit codes, by column where narrow.
@@ -85,9 +83,7 @@ impl FreshRows {
         };
         Self {
             traits,
-            is_blank: [Prob::HALF; 2],
-            was_blank: false,
-            exponent: BitTree::new(7),
+            head: RowHead::new(),
             symbol: BitTree::new(8),
             wide: vec![WideCode::new(); num_wide],
             is_never: [Prob::HALF; 2],
@@ -97,9 +93,7 @@ impl FreshRows {
     /// Goes on with another tensor of the class.
     pub(super) fn enter(&mut self, traits: Traits) {
         self.traits = traits;
-        self.was_blank = false;
-        self.is_blank.iter_mut().for_each(Prob::relax);
-        self.exponent.relax();
+        self.head.relax();
         self.symbol.relax();
         self.wide.iter_mut().for_each(WideCode::relax);
     }
@@ -108,24 +102,10 @@ impl FreshRows {
     pub(in crate::codec) fn code<C: BinaryCoder>(
         &mut self,
         coder: &mut C,
-        row: RowMut<'_>,
+        mut row: RowMut<'_>,
     ) -> Result<(), CodecError> {
-        let (blank_exponent, blank_code) = self.traits.blank;
-        let is_blank =
-            *row.exponent == blank_exponent && row.codes.iter().all(|code| *code == blank_code);
-        let is_blank = coder.bit(&mut self.is_blank[usize::from(self.was_blank)], is_blank);
-        self.was_blank = is_blank;
-        if is_blank {
-            *row.exponent = blank_exponent;
-            row.codes.fill(blank_code);
-            return coder.check();
-        }
-        if !self.traits.is_counts {
-            let symbol = (i32::from(*row.exponent) - i32::from(EXPONENT_MIN)) as u32 & 0x7F; // 0 to 80 when valid
-            let symbol = self.exponent.code(coder, symbol) as i32; // 7 bits
-            *row.exponent = self
-                .traits
-                .checked_exponent(symbol + i32::from(EXPONENT_MIN))?;
+        if self.head.code(coder, &self.traits, &mut row)? {
+            return Ok(());
         }
         if self.traits.shape.code_bits == 16 {
             self.wide_codes(coder, row.codes)?;
