@@ -6,6 +6,7 @@
 
 mod attacks;
 mod damage;
+mod first_model;
 mod fixtures;
 mod following;
 mod fuzzing;
