@@ -534,7 +534,7 @@ export class EngineHost {
       withCpu: (body) => this.#withEngine(body),
       open: (module) => this.#open(module, 'webgpu'),
       catchUp: (withEngine) => this.#catchUp(withEngine),
-      swap: (opened) => this.#swap(opened),
+      swap: (opened, how) => this.#swap(opened, how),
       whenFree: (signal) => this.#hold.whenFree(signal),
       explain: (reason) => this.#explain(reason),
       emit: this.#emit,
@@ -553,33 +553,44 @@ export class EngineHost {
     this.#upgrade = undefined;
   }
 
-  /** Brings an engine that does not rank yet to the newest version. Answers whether it got there. */
+  /** Brings an engine that does not rank yet to the newest version, as far as what it asks for comes. */
   async #catchUp(withEngine) {
-    if (this.#hold.isHeld) return false; // that would leave the version that is held
+    if (this.#hold.isHeld) return; // that would leave the version that is held
     for (;;) {
       const text = await withEngine((engine) => engine.next_request());
-      if (text === undefined || this.#stop.signal.aborted) return true;
+      if (text === undefined || this.#stop.signal.aborted) return;
       try {
         await this.#downloads.perform(JSON.parse(text), withEngine);
       } catch {
         await withEngine((engine) => engine.on_failure(text));
-        return false; // it asks again once it ranks
+        return; // it asks again once it ranks
       }
       await withEngine((engine) => engine.settle());
     }
   }
 
   /** Ranks with another engine from now on, if it holds what may rank. */
-  #swap(opened) {
-    return this.#withEngine((cpu) => {
-      const [live, other] = [cpu, opened.engine].map((engine) => JSON.parse(engine.status()).version);
-      if (other < live) return 'behind';
-      if (other > live && this.#hold.isHeld) return 'ahead';
+  async #swap(opened, { isCopied, signal }) {
+    let failure; // of the other engine, so none of the one that ranks
+    const outcome = await this.#withEngine(async (cpu) => {
+      if (signal.aborted) return 'ended';
+      if (versionOf(opened.engine) < versionOf(cpu)) {
+        if (!isCopied) return 'behind';
+        await opened.copy(cpu).catch((error) => (failure = error));
+        if (failure) return 'behind';
+      }
+      if (versionOf(opened.engine) > versionOf(cpu) && this.#hold.isHeld) return 'ahead';
       this.#engine = opened.take();
       this.#engineBackend = 'webgpu';
       cpu.free();
       void this.#pump();
       return 'taken';
     });
+    if (failure) throw failure;
+    return outcome;
   }
+}
+
+function versionOf(engine) {
+  return JSON.parse(engine.status()).version;
 }

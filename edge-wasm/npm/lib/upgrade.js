@@ -25,12 +25,15 @@ const WANTED = { backend: 'webgpu', reason: 'WebGPU was asked for, and agrees wi
  * @property {AbortSignal} signal of the host's end
  * @property {WithEngine<any>} withCpu
  * @property {(module: any) => Promise<any>} open
- * @property {(withEngine: WithEngine<any>) => Promise<boolean>} catchUp to the newest version; whether it could
- * @property {(opened: WebGpuEngine) => Promise<'taken' | 'behind' | 'ahead'>} swap if it holds what may rank
+ * @property {(withEngine: WithEngine<any>) => Promise<void>} catchUp to the newest version, as far as it comes
+ * @property {(opened: WebGpuEngine, how: {isCopied: boolean, signal: AbortSignal}) => Promise<Outcome>} swap if it holds
+ *   what may rank; one that is behind is given that first with `isCopied`
  * @property {(signal: AbortSignal) => Promise<void>} whenFree not pinned any more
  * @property {(reason: string) => void} explain why this backend is used
  * @property {(name: string, detail: object) => void} emit
  * @property {(error: FreshetError) => void} onLateFailure of the engine that was taken
+ *
+ * @typedef {'taken' | 'behind' | 'ahead' | 'ended'} Outcome
  */
 
 export class Upgrade {
@@ -159,20 +162,23 @@ export class Upgrade {
     return choiceByTimes(measured);
   }
 
-  /** Swaps once the new engine holds the version that may rank. */
+  /**
+   * Swaps once the new engine holds the version that may rank. It hears of no versions, so it catches up once; what the
+   * CPU takes meanwhile is copied.
+   */
   async #swap(opened) {
-    const { withCpu, swap, catchUp, whenFree, explain } = this.#page;
+    const { swap, catchUp, whenFree, explain } = this.#page;
     const { signal } = this.#stop;
+    let isCopied = false;
     for (;;) {
-      if (signal.aborted) return;
-      const outcome = await swap(opened);
-      if (outcome === 'taken') return;
+      const outcome = await swap(opened, { isCopied, signal });
+      if (outcome === 'taken' || outcome === 'ended') return;
       if (outcome === 'ahead') {
         explain('WebGPU is ready, and waits until this page is not pinned any more.');
         await whenFree(signal);
-      } else if (!(await catchUp(opened.withEngine))) {
-        const { manifest, snapshot } = await withCpu(liveVersion);
-        await opened.withEngine((webgpu) => webgpu.restore(manifest, snapshot));
+      } else {
+        await catchUp(opened.withEngine);
+        isCopied = true;
       }
     }
   }
@@ -224,6 +230,12 @@ export class WebGpuEngine {
 
   /** @type {WithEngine<any>} */
   withEngine = (body) => Promise.race([this.#failure, (async () => body(this.#engine))()]);
+
+  /** Takes over the version of `cpu`, whose own failure is thrown at once. @returns {Promise<void>} */
+  copy(cpu) {
+    const { manifest, snapshot } = liveVersion(cpu);
+    return this.withEngine((webgpu) => webgpu.restore(manifest, snapshot));
+  }
 
   /** From now on a failure is the new owner's to handle. */
   take() {

@@ -165,6 +165,47 @@ test('an engine that holds a newer version than a pinned page may have waits, an
   assert.equal(devices[0].isDestroyed, true);
 });
 
+/** The CPU takes another version before the WebGPU engine is to be taken, and at each of its looks for something newer. */
+function cpuThatMovesOn(Engine, engines) {
+  const movesOn = () => (engines[0].version += 1);
+  let numLooks = 0;
+  Engine.prototype.explain = async () => (movesOn(), '{}'); // the last that is tried
+  Engine.prototype.next_request = function nothingToFetch() {
+    if (this.backend !== 'webgpu') return undefined;
+    numLooks += 1;
+    assert.ok(numLooks < 10, 'it looks for ever');
+    movesOn();
+    return undefined;
+  };
+}
+
+test('versions that the CPU takes while WebGPU catches up do not hold the move up', async (t) => {
+  adapters(t);
+  const { host, last, decided, engines, Engine } = await page(t, {});
+  cpuThatMovesOn(Engine, engines);
+  await decided();
+  assert.equal(last('webgpu_failed'), undefined);
+  assert.equal(last('backend').backend, 'webgpu');
+  assert.equal((await host.rank({ k: 1 })).model_version, 9);
+});
+
+test('a version that WebGPU refuses at the last moment is no failure of the CPU', async (t) => {
+  const devices = adapters(t);
+  const { host, said, last, decided, engines, Engine } = await page(t, {});
+  cpuThatMovesOn(Engine, engines);
+  const { restore } = Engine.prototype;
+  Engine.prototype.restore = function refusing(manifest, snapshot) {
+    if (snapshot.version > 7) throw Object.assign(new Error('the device is full'), { code: 'backend_failed' });
+    restore.call(this, manifest, snapshot);
+  };
+  await decided();
+  await until(() => last('webgpu_failed'), 'the refusal was not heard of');
+  assert.equal(last('webgpu_failed').code, 'backend_failed');
+  assert.deepEqual(said.filter(({ name }) => name === 'fatal'), []);
+  assert.equal((await host.rank({ k: 1 })).model_version, 9);
+  assert.equal(devices[0].isDestroyed, true);
+});
+
 test('an adapter that cannot time its work is used without', async (t) => {
   const devices = adapters(t, { features: ['shader-f16'] });
   const { last, decided } = await page(t, {});
