@@ -180,6 +180,11 @@ export class EngineHost {
     this.#persistedVersion = version.version;
   }
 
+  /** Answers once the engine has ended its calls: a hung one does not. */
+  async ping() {
+    await this.#withEngine(() => {});
+  }
+
   /** The browser is online again, or the page is visible again: try at once. */
   wake() {
     this.#backoff.wake();

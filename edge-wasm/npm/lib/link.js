@@ -14,9 +14,10 @@ const DEVICE_LOSSES_MAX = 2;
 const WORKER_LOAD_MILLIS_MAX = 10_000;
 /** No call takes so long; one that does means a hung graphics driver. */
 const CALL_MILLIS_MAX = 30_000;
-/** These may download first, which a slow connection may take long for. */
-const LOADING = new Set(['start', 'search', 'rankNew', 'prepareSearch']);
-const LOADING_MILLIS_MAX = 180_000;
+/** Its module is downloaded first, which a slow connection may take long for. */
+const START_MILLIS_MAX = 180_000;
+/** These may download an encoder first, for as long as bytes come: it is the engine that has to answer meanwhile. */
+const DOWNLOADING = new Set(['search', 'rankNew', 'prepareSearch']);
 
 /**
  * @typedef {(config: import('./host.js').HostConfig, emit: (name: string, detail: object) => void,
@@ -48,7 +49,8 @@ export class EngineLink {
   #backend = 'cpu';
   #isEnded = false;
   #endError = new FreshetError('disposed', 'This Freshet has ended.');
-  #started;
+  /** The newest start, which is the one that counts. @type {Promise<void>} */
+  #started = Promise.resolve();
 
   /**
    * @param {import('./host.js').HostConfig} config
@@ -62,11 +64,10 @@ export class EngineLink {
     this.#emit = emit;
   }
 
-  /** Starts a host; resolves when it is ready for calls. */
+  /** Starts a host; resolves when it is ready for calls, or another that replaces it. */
   start() {
-    this.#started = this.#startHost();
-    this.#started.catch(() => {}); // calls report it too
-    return this.#started;
+    void this.#newStart();
+    return this.#whenStarted();
   }
 
   /**
@@ -74,7 +75,7 @@ export class EngineLink {
    * @param {...any} args
    */
   async call(method, ...args) {
-    await this.#started;
+    await this.#whenStarted();
     return this.#send(method, args);
   }
 
@@ -96,6 +97,27 @@ export class EngineLink {
       await Promise.race([farewell.catch(() => {}), new Promise((resolve) => setTimeout(resolve, 500))]);
     }
     this.#end(new FreshetError('disposed', 'This Freshet was disposed.'));
+  }
+
+  #newStart() {
+    const started = this.#startHost();
+    started.catch(() => {}); // whoever waits for it is told
+    this.#started = started;
+    return started;
+  }
+
+  /** A host that ends in its start says nothing of the one that replaces it. */
+  async #whenStarted() {
+    for (;;) {
+      const started = this.#started;
+      const failure = await started.then(
+        () => undefined,
+        (error) => error,
+      );
+      if (started !== this.#started) continue;
+      if (failure) throw this.#isEnded ? this.#endError : failure;
+      return;
+    }
   }
 
   async #startHost() {
@@ -190,11 +212,20 @@ export class EngineLink {
     }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      const hung = () => this.#hostEnded({ code: 'hung', message: `The engine did not answer "${method}".` });
-      const timer = setTimeout(hung, LOADING.has(method) ? LOADING_MILLIS_MAX : CALL_MILLIS_MAX);
-      this.#calls.set(id, { method, args, isResent, resolve, reject, timer });
+      this.#calls.set(id, { method, args, isResent, resolve, reject, stopWatching: this.#watch(method) });
       this.#transport.post({ id, method, args });
     });
+  }
+
+  /** Finds out a host that hangs in a call. @returns {() => void} ends the watch */
+  #watch(method) {
+    if (DOWNLOADING.has(method)) {
+      const timer = setInterval(() => this.#send('ping', []).catch(() => {}), CALL_MILLIS_MAX); // its own watch tells
+      return () => clearInterval(timer);
+    }
+    const hung = () => this.#hostEnded({ code: 'hung', message: `The engine did not answer "${method}".` });
+    const timer = setTimeout(hung, method === 'start' ? START_MILLIS_MAX : CALL_MILLIS_MAX);
+    return () => clearTimeout(timer);
   }
 
   #received({ id, result, error, event, detail }) {
@@ -214,7 +245,7 @@ export class EngineLink {
     const call = this.#calls.get(id);
     if (!call) return;
     this.#calls.delete(id);
-    clearTimeout(call.timer);
+    call.stopWatching();
     if (error) call.reject(new FreshetError(error.code, error.message));
     else call.resolve(result);
   }
@@ -227,7 +258,7 @@ export class EngineLink {
     this.#transport = undefined;
     const waiting = [...this.#calls.values()];
     this.#calls.clear();
-    for (const call of waiting) clearTimeout(call.timer);
+    for (const call of waiting) call.stopWatching();
 
     const isDeviceLost = code === 'device_lost';
     if (isDeviceLost) this.#numDeviceLosses += 1;
@@ -246,16 +277,23 @@ export class EngineLink {
     }
     const numRestarts = this.#numCrashes + this.#numDeviceLosses;
     this.#emit('restart', { code, message, numRestarts });
-    this.start().catch((error) => this.#hostEnded({ code: error.code, message: error.message }));
-    for (const call of waiting) this.#resend(call);
+    const started = this.#newStart();
+    started.catch((error) => {
+      const isReplaced = started !== this.#started; // it ended in its start
+      if (!isReplaced) this.#hostEnded({ code: error.code, message: error.message });
+    });
+    for (const call of waiting) {
+      if (call.method === 'start') call.reject(new FreshetError(code, message)); // the new host has a start of its own
+      else void this.#resend(call);
+    }
   }
 
-  /** A call that was waiting when the host ended; `start` is sent by the new host's own start. */
+  /** A call that was waiting when the host ended. */
   async #resend({ method, args, isResent, resolve, reject }) {
     try {
       if (isResent) throw new FreshetError('engine_stopped', 'The engine ended twice during this call.');
-      await this.#started;
-      resolve(method === 'start' ? undefined : await this.#send(method, args, true));
+      await this.#whenStarted();
+      resolve(await this.#send(method, args, true));
     } catch (error) {
       reject(error);
     }
@@ -267,7 +305,7 @@ export class EngineLink {
     this.#transport?.end();
     this.#transport = undefined;
     for (const call of this.#calls.values()) {
-      clearTimeout(call.timer);
+      call.stopWatching();
       call.reject(error);
     }
     this.#calls.clear();

@@ -29,6 +29,7 @@ export function serve(runtimes) {
     unpin: () => host?.unpin(),
     persist: () => host?.persist(),
     wake: () => host?.wake(),
+    ping: () => host?.ping(),
     dispose: () => host?.dispose(),
   };
   self.onmessage = async ({ data: { id, method, args } }) => {

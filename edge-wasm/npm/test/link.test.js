@@ -133,6 +133,83 @@ test('a host that hangs on WebGPU is followed by one on the CPU', async (t) => {
   await ended;
 });
 
+test('a host that ends in its start is replaced by one, and so is one whose start fails', async () => {
+  const said = [];
+  const made = workersThat(({ worker, generation, method }) => {
+    if (method === 'rank' && generation === 1) return void worker.say(fatal);
+    if (method === 'start' && generation === 2) return void worker.say(fatal);
+    if (method === 'start' && generation === 3) return { error: { code: 'module_load_failed', message: 'no module' } };
+    return { result: `${method} by ${generation}` };
+  });
+  const link = new EngineLink(config, entry, (name, detail) => said.push([name, detail.code]));
+  await link.start();
+  assert.equal(await link.call('rank', {}), 'rank by 4');
+  assert.deepEqual(made.map(({ terminated }) => terminated), [true, true, true, false]);
+  const restarts = said.filter(([name]) => name === 'restart');
+  assert.deepEqual(restarts.map(([, code]) => code), ['panic', 'panic', 'module_load_failed']);
+  await link.dispose();
+  assert.equal(made.length, 4);
+  assert.equal(made[3].terminated, true);
+});
+
+test('a page that waits for the first host has the one that replaces it', async () => {
+  const made = workersThat(({ worker, generation, method }) => {
+    if (method === 'start' && generation === 1) return void worker.say(fatal);
+    if (method === 'start' && generation === 2) return { error: { code: 'module_load_failed', message: 'no module' } };
+    return { result: generation };
+  });
+  const link = new EngineLink(config, entry, () => {});
+  await link.start();
+  assert.equal(await link.call('rank', {}), 3);
+  assert.equal(made.length, 3);
+  await link.dispose();
+});
+
+/** Lets minutes pass, half a minute at a time; what was posted meanwhile is answered in between. */
+async function minutes(t, count) {
+  for (let idx = 0; idx < 2 * count; idx += 1) {
+    t.mock.timers.tick(30_000);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+test('a search that downloads for minutes ends no host that answers', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  let searching;
+  const made = workersThat(({ worker, method }) => {
+    if (method !== 'search') return { result: method };
+    searching = worker;
+    return undefined;
+  });
+  const said = [];
+  const link = new EngineLink(config, entry, (name) => said.push(name));
+  await link.start();
+  const found = link.call('search', {});
+  await minutes(t, 10);
+  assert.deepEqual([made.length, said], [1, []]);
+  searching.say({ id: 2, result: 'found' });
+  assert.equal(await found, 'found');
+  t.mock.timers.reset();
+  await link.dispose();
+});
+
+test('a host that hangs within a search is replaced', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  workersThat(({ generation, method }) => {
+    const isHung = generation === 1 && method !== 'start';
+    return isHung ? undefined : { result: generation };
+  });
+  const said = [];
+  const link = new EngineLink(config, entry, (name, detail) => said.push([name, detail.code]));
+  await link.start();
+  const found = link.call('search', {});
+  await minutes(t, 2);
+  assert.equal(await found, 2);
+  assert.deepEqual(said, [['restart', 'hung']]);
+  t.mock.timers.reset();
+  await link.dispose();
+});
+
 test('after three replacements it gives up with a code', async () => {
   const said = [];
   const made = workersThat(({ worker, method }) => {
