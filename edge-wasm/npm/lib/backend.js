@@ -1,10 +1,10 @@
-//! The two wasm modules and how one is loaded. Whether WebGPU is worth having is asked in `upgrade.js`.
+//! What a wasm module of the package is, and how one is loaded. Whether WebGPU is worth having is asked in `upgrade.js`.
 
 import { FreshetError } from './errors.js';
 
 /**
  * @typedef {object} Runtime one wasm module
- * @property {'cpu' | 'webgpu'} name
+ * @property {'cpu' | 'webgpu' | 'text'} name
  * @property {string} file its name
  * @property {string} integrity its hash, as `fetch` takes it
  * @property {() => URL} url where the package keeps it
@@ -46,4 +46,3 @@ async function bytesOf({ file, url, integrity, inlined }, assets) {
     return Uint8Array.from(text, (character) => character.charCodeAt(0));
   }
 }
-

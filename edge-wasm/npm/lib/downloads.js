@@ -116,17 +116,31 @@ export class Downloads {
       this.#bytesExpected = this.#bytesReceived + plan.total_bytes;
       this.#fetchAhead(plan.steps);
     } else {
-      const ahead = this.#ahead.get(request.id);
-      this.#ahead.delete(request.id);
-      try {
+      await this.checked(request.id, async () => {
+        const ahead = this.#ahead.get(request.id);
+        this.#ahead.delete(request.id);
         const bytes = await (ahead ?? this.#fetchBlob(request));
         await withEngine((engine) => engine.on_blob(request.id, bytes));
-        this.#damaged.delete(request.id);
-      } catch (error) {
-        if (this.#damaged.size >= DAMAGED_BLOBS_MAX) this.#damaged.clear();
-        this.#damaged.add(request.id);
-        throw error;
-      }
+      });
+    }
+  }
+
+  /**
+   * Runs what fetches a blob or looks at it; where that fails, the blob is fetched past the browser's cache the next time.
+   * @template T
+   * @param {string} id of the blob
+   * @param {() => T | Promise<T>} body
+   * @returns {Promise<T>}
+   */
+  async checked(id, body) {
+    try {
+      const outcome = await body();
+      this.#damaged.delete(id);
+      return outcome;
+    } catch (error) {
+      if (this.#damaged.size >= DAMAGED_BLOBS_MAX) this.#damaged.clear();
+      this.#damaged.add(id);
+      throw error;
     }
   }
 
@@ -135,10 +149,10 @@ export class Downloads {
     return this.#fetch(this.modelUrl(`text-encoder?generation=${generation}`), TEXT_NOTE_BYTES_MAX);
   }
 
-  /** A text encoder. @param {{id: string, bytes: number}} blob @returns {Promise<Uint8Array>} */
+  /** A text encoder, whose bytes are yet to be `checked`. @param {{id: string, bytes: number}} blob @returns {Promise<Uint8Array>} */
   textFile(blob) {
     this.#bytesExpected = Math.max(this.#bytesExpected, this.#bytesReceived) + blob.bytes;
-    return this.#fetchBlob(blob);
+    return this.checked(blob.id, () => this.#fetchBlob(blob));
   }
 
   #fetchAhead(steps) {

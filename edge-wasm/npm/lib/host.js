@@ -10,7 +10,7 @@ import { FreshetError, toFreshetError } from './errors.js';
 import { Hold } from './hold.js';
 import { joinTabs } from './leader.js';
 import { Store } from './store.js';
-import { Texts } from './texts.js';
+import { Texts, loadTextHost } from './texts.js';
 import { watchVersions } from './watch.js';
 
 /**
@@ -89,7 +89,7 @@ export class EngineHost {
     const onProgress = (progress) => emit('progress', progress);
     this.#downloads = new Downloads({ ...config, signal: this.#stop.signal, onProgress });
     const texts = { downloads: this.#downloads, assets: config.assets, signal: this.#stop.signal };
-    this.#texts = new Texts(texts, (body) => this.#withEngine(body));
+    this.#texts = new Texts(() => loadTextHost(texts), (body) => this.#withEngine(body));
   }
 
   /** Starts on the CPU with the cached version, and begins to follow the server in the background. */

@@ -3,12 +3,11 @@
 //! Not here: what embeddings are compared with (the engine), and who may ask (the page).
 
 import { loadModule } from './backend.js';
+import { Backoff } from './backoff.js';
 import { FreshetError, toFreshetError } from './errors.js';
-import { textRuntime } from './runtime-text.js';
 
-/** A server makes the encoder in the background after its first version. */
+/** A server packs the encoder in the background after the first version of a generation, some ten seconds long. */
 const WAIT_MILLIS_MAX = 60_000;
-const RETRY_MILLIS = 2_000;
 /** The file is read in pieces, and others have their turn after so long. */
 const SLICE_MILLIS = 12;
 
@@ -16,7 +15,8 @@ const SLICE_MILLIS = 12;
  * @typedef {object} TextOptions
  * @property {import('./downloads.js').Downloads} downloads
  * @property {string} [assets] address of a copy of the package, where the bundler makes none
- * @property {AbortSignal} signal ends the waiting
+ * @property {AbortSignal} signal of the host's end
+ * @property {() => import('./backend.js').Runtime} runtime the module to load
  */
 
 export class TextHost {
@@ -67,28 +67,27 @@ export class TextHost {
   }
 
   async #open(generation, verify) {
-    const { downloads, assets, signal } = this.#options;
+    const { downloads, assets, signal, runtime } = this.#options;
     const note = await this.#note(generation);
     const encoder = JSON.parse(await verify(note));
-    const runtime = textRuntime();
     const blob = encoder.packed;
     const [module, bytes] = await Promise.all([
-      loadModule(runtime, assets, () => (this.#live = undefined)),
+      loadModule(runtime(), assets, () => (this.#live = undefined)),
       blob && downloads.textFile(blob),
     ]);
     if (!blob) return module.TextEmbedder.small();
-    const reader = new module.TextReader(blob.id, bytes);
+    const reader = await downloads.checked(blob.id, () => new module.TextReader(blob.id, bytes));
     let sliceEnd = performance.now() + SLICE_MILLIS;
     while (reader.read_next()) {
       if (performance.now() < sliceEnd) continue;
       await othersTurn();
-      if (signal.aborted) throw new FreshetError('disposed', 'This Freshet was disposed.');
+      if (signal.aborted) throw ended();
       sliceEnd = performance.now() + SLICE_MILLIS;
     }
     return reader.finish();
   }
 
-  /** What the server says of the encoder, once it has one. */
+  /** What the server says of the encoder. It is waited for where the server says when to ask again: then it is being packed. */
   async #note(generation) {
     const { downloads, signal } = this.#options;
     const end = performance.now() + WAIT_MILLIS_MAX;
@@ -96,11 +95,12 @@ export class TextHost {
       try {
         return await downloads.textNote(generation);
       } catch (error) {
-        const isMissing = error.code === 'no_model'; // as every 404
-        if (isMissing) throw new FreshetError('no_text_encoder', 'The server gives pages no text encoder for this model.');
-        const wait = error.retryAfterMillis || RETRY_MILLIS;
-        if (signal.aborted || performance.now() + wait > end) throw error;
-        await new Promise((resolve) => setTimeout(resolve, wait));
+        const isMissing = error.code === 'no_model'; // as every 404: this one is not coming
+        if (isMissing) throw new FreshetError('no_text_encoder', 'The server gives pages no text encoder for the version that ranks.');
+        const isAwaited = error.retryAfterMillis > 0 && performance.now() + error.retryAfterMillis <= end;
+        if (!isAwaited) throw error;
+        await new Backoff().wait(signal, error.retryAfterMillis);
+        if (signal.aborted) throw ended();
       }
     }
   }
@@ -114,6 +114,10 @@ export class TextHost {
       throw toFreshetError(error, 'text_failed');
     }
   }
+}
+
+function ended() {
+  return new FreshetError('disposed', 'This Freshet was disposed.');
 }
 
 function othersTurn() {

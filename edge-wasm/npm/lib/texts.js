@@ -2,18 +2,31 @@
 
 import { FreshetError } from './errors.js';
 
+/**
+ * Loads what embeds texts.
+ * @param {Omit<import('./text.js').TextOptions, 'runtime'>} options
+ */
+export async function loadTextHost(options) {
+  try {
+    const [{ TextHost }, { textRuntime }] = await Promise.all([import('./text.js'), import('./runtime-text.js')]);
+    return new TextHost({ ...options, runtime: textRuntime });
+  } catch (error) {
+    throw new FreshetError('module_load_failed', `What embeds texts could not be loaded: ${error?.message ?? error}`);
+  }
+}
+
 export class Texts {
-  #options;
+  #load;
   #withEngine;
   /** @type {Promise<import('./text.js').TextHost> | undefined} */
   #host;
 
   /**
-   * @param {import('./text.js').TextOptions} options
+   * @param {() => Promise<import('./text.js').TextHost>} load
    * @param {<T>(body: (engine: any) => T | Promise<T>) => Promise<T>} withEngine
    */
-  constructor(options, withEngine) {
-    this.#options = options;
+  constructor(load, withEngine) {
+    this.#load = load;
     this.#withEngine = withEngine;
   }
 
@@ -23,28 +36,27 @@ export class Texts {
    * @param {(engine: any, embedded: Float32Array) => Promise<string>} body answers with JSON
    */
   async ask(texts, body) {
-    this.#host ??= this.#open();
-    const host = await this.#host;
+    const host = await this.#loaded();
     const verify = (note) => this.#withEngine((engine) => engine.text_encoder(note));
     for (;;) {
       const generation = await this.#withEngine(generationOf);
-      const embedded = await host.embed(texts, generation, verify);
+      const embedded = await host.embed(texts, generation, verify).catch(async (error) => {
+        if ((await this.#withEngine(generationOf)) === generation) throw error;
+      });
       const answer = await this.#withEngine((engine) => {
         // Another version may have come meanwhile, with texts of another encoder.
-        return generationOf(engine) === generation ? body(engine, embedded) : undefined;
+        return embedded && generationOf(engine) === generation ? body(engine, embedded) : undefined;
       });
       if (answer !== undefined) return JSON.parse(answer);
     }
   }
 
-  async #open() {
-    try {
-      const { TextHost } = await import('./text.js');
-      return new TextHost(this.#options);
-    } catch (error) {
+  #loaded() {
+    this.#host ??= this.#load().catch((error) => {
       this.#host = undefined; // the next call tries again
-      throw new FreshetError('module_load_failed', `What embeds texts could not be loaded: ${error?.message ?? error}`);
-    }
+      throw error;
+    });
+    return this.#host;
   }
 }
 

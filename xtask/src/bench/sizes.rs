@@ -140,7 +140,7 @@ fn package_js_bytes(workspace: &Workspace, module: Module) -> anyhow::Result<Vec
     let entries: &[&str] = match module.out_name {
         "freshet_cpu" => &["cpu.js", "worker-cpu.js"],
         "freshet_webgpu" => &["index.js", "worker.js"],
-        _ => &["lib/text.js"],
+        _ => &["lib/text.js", "lib/runtime-text.js"],
     };
     let npm_dir = workspace.npm_dir();
     let mut waiting: Vec<PathBuf> = entries.iter().map(|name| npm_dir.join(name)).collect();
