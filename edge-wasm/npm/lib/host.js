@@ -19,6 +19,8 @@ import { watchVersions } from './watch.js';
  */
 const PERSIST_INTERVAL_MILLIS = 300_000;
 const FIRST_PERSIST_MILLIS = 1_500;
+/** So long a call may take that is under way when the page ends; one that panicked, or whose device hangs, never settles. */
+const LAST_CALL_MILLIS_MAX = 500;
 /** Under a pinned root, a page that hears nothing for so long still finds out that what it ranks with has expired. */
 const FRESHNESS_INTERVAL_MILLIS = 60_000;
 /** As in `shared_model::manifest`. */
@@ -65,6 +67,7 @@ export class EngineHost {
   #isOnline;
   #hasPanicked = false;
   #persistedVersion = -1;
+  #hasPersisted = false;
   /** Newest version that the server was told of as not to be taken. */
   #reportedVersion = -1;
   #persistTimer;
@@ -94,8 +97,9 @@ export class EngineHost {
 
   /** Starts on the CPU with the cached version, and begins to follow the server in the background. */
   async start() {
-    const cached = this.#config.cache ? await this.#store.get('versions', this.#cacheKey()) : undefined;
+    const reading = this.#config.cache ? this.#store.get('versions', this.#cacheKey()) : undefined;
     this.#module = await loadModule(this.#runtimes.cpu, this.#config.assets, (message) => this.#panicked(message));
+    const cached = await reading;
     this.#keys = this.#config.publicKeys.length > 0 ? this.#config.publicKeys : (cached?.keys ?? []);
     this.#edgeState = this.#config.rootKey ? cached?.edgeState : undefined;
     this.#engine = await this.#open(this.#module, 'cpu');
@@ -169,6 +173,8 @@ export class EngineHost {
   /** Writes the live version to the cache now. */
   async persist() {
     if (!this.#config.cache || this.#stop.signal.aborted) return;
+    if (!(await this.#store.isThere())) return; // encoding takes long
+    this.#hasPersisted = true;
     const version = await this.#withEngine((engine) => {
       const { version } = JSON.parse(engine.status());
       if (version === null || version === this.#persistedVersion) return undefined;
@@ -176,8 +182,8 @@ export class EngineHost {
       return { version, manifest: engine.signed_manifest(), snapshot: engine.export_snapshot(), edgeState };
     });
     if (version === undefined) return;
-    await this.#store.putVersion(this.#cacheKey(), { ...version, keys: this.#keys });
-    this.#persistedVersion = version.version;
+    const isStored = await this.#store.putVersion(this.#cacheKey(), { ...version, keys: this.#keys });
+    if (isStored) this.#persistedVersion = version.version;
   }
 
   /** Answers once the engine has ended its calls: a hung one does not. */
@@ -196,18 +202,17 @@ export class EngineHost {
     this.#stop.abort();
     clearTimeout(this.#persistTimer);
     clearInterval(this.#freshnessTimer);
-    await this.#tail;
+    await Promise.race([this.#tail, new Promise((resolve) => setTimeout(resolve, LAST_CALL_MILLIS_MAX))]);
     this.#endUpgrade(); // in a moment, after the engine has let its device go
-    this.#engine?.free();
-    this.#engine = undefined;
+    this.#freeEngine();
     await this.#store.close();
   }
 
   // ---- engine --------------------------------------------------------------------------------
 
-  async #open(module, backend) {
+  async #open(module, backend, keys = this.#keys) {
     const { model, rootKey } = this.#config;
-    const trust = rootKey ? { root: rootKey } : this.#keys;
+    const trust = rootKey ? { root: rootKey } : keys;
     const engine = await module.Engine.open(model, JSON.stringify(trust), backend);
     if (this.#edgeState) {
       try {
@@ -218,6 +223,16 @@ export class EngineHost {
       }
     }
     return engine;
+  }
+
+  #freeEngine() {
+    const engine = this.#engine;
+    this.#engine = undefined;
+    try {
+      engine?.free();
+    } catch {
+      // it panicked, or is still at work: its instance is dropped
+    }
   }
 
   /** Under a pinned root, expiry is judged at every arrival: by this clock, and by that of the server where it was heard. */
@@ -375,9 +390,9 @@ export class EngineHost {
     const isSameServer = served.some((key) => this.#keys.includes(key));
     if (isSameServer) return;
     const isOtherServer = this.#keys.length > 0;
-    this.#keys = served;
-    const fresh = await this.#open(this.#module, 'cpu');
+    const fresh = await this.#open(this.#module, 'cpu', served); // throws where a key is malformed
     await this.#withEngine((engine) => {
+      this.#keys = served;
       this.#engine = fresh;
       this.#engineBackend = 'cpu';
       engine.free();
@@ -385,6 +400,7 @@ export class EngineHost {
     });
     if (!isOtherServer) return;
     this.#persistedVersion = -1;
+    this.#hasPersisted = false;
     await this.#store.remove('versions', [this.#cacheKey()]);
     this.#warn(new FreshetError('identity_changed', 'The server has other keys than before; its model is fetched anew.'));
     await this.#tellStatus('update');
@@ -507,13 +523,14 @@ export class EngineHost {
       return;
     }
     this.#persistedVersion = version;
+    this.#hasPersisted = true;
     await this.#tellStatus('update');
     this.#considerWebGpu();
   }
 
   #persistSoon() {
     if (!this.#config.cache || this.#persistTimer !== undefined) return;
-    const delay = this.#persistedVersion < 0 ? FIRST_PERSIST_MILLIS : PERSIST_INTERVAL_MILLIS;
+    const delay = this.#hasPersisted ? PERSIST_INTERVAL_MILLIS : FIRST_PERSIST_MILLIS;
     this.#persistTimer = setTimeout(() => {
       this.#persistTimer = undefined;
       this.persist().catch((error) => this.#warn(error));

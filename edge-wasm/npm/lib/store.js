@@ -6,8 +6,11 @@
 
 const DATABASE = 'freshet';
 const SCHEMA_VERSION = 2;
-/** Storage that says nothing for so long is taken for missing: some browsers leave requests unanswered for good. */
+/** Storage that says nothing for so long is done without until it answers: some browsers leave requests unanswered for good. */
 const ANSWER_MILLIS_MAX = 500;
+/** A model has some megabytes. A page that starts waits for them beside loading its module, so not much longer. */
+const READ_VERSION_MILLIS_MAX = 750;
+const WRITE_VERSION_MILLIS_MAX = 10_000;
 
 /** @returns {Promise<IDBDatabase | undefined>} */
 function openDatabase() {
@@ -34,70 +37,70 @@ function openDatabase() {
       resolve(database);
     };
     request.onerror = () => resolve(undefined);
-    request.onblocked = () => resolve(undefined);
   });
 }
 
 /**
- * What `promise` resolves to, or what `fallback` answers where that takes longer than `millis`.
+ * Runs `body` in one transaction and answers with the result of the request that it returns, however late.
  * @template T
- * @param {number} millis
- * @param {Promise<T>} promise
- * @param {() => T} fallback
+ * @param {Promise<IDBDatabase | undefined>} opening
+ * @param {Asked<T>} asked
  * @returns {Promise<T>}
  */
-function orAfter(millis, promise, fallback) {
+async function run(opening, { storeName, mode, body, fallback }) {
+  const database = await opening;
+  if (!database) return fallback;
   return new Promise((resolve) => {
-    const timer = setTimeout(() => resolve(fallback()), millis);
-    void promise.then((value) => {
-      clearTimeout(timer);
-      resolve(value);
-    });
+    try {
+      const transaction = database.transaction(storeName, mode);
+      const request = body(transaction.objectStore(storeName));
+      transaction.oncomplete = () => resolve(request ? request.result : fallback);
+      transaction.onabort = () => resolve(fallback); // for example: the quota is exceeded
+      transaction.onerror = () => resolve(fallback);
+    } catch {
+      resolve(fallback); // the connection was closed by the browser
+    }
   });
 }
+
+/**
+ * @template T
+ * @typedef {object} Asked of storage
+ * @property {'versions' | 'events' | 'drawn'} storeName
+ * @property {IDBTransactionMode} mode
+ * @property {(store: IDBObjectStore) => IDBRequest<T> | void} body
+ * @property {T} [fallback]
+ * @property {number} [millisMax] how long an answer is waited for
+ */
 
 export class Store {
   /** @type {Promise<IDBDatabase | undefined> | undefined} */
   #database;
+  /** Requests that were not answered in time. */
+  #numLate = 0;
 
-  /**
-   * Runs `body` in one transaction and answers with the result of the request that it returns.
-   * @template T
-   * @param {'versions' | 'events' | 'drawn'} storeName
-   * @param {IDBTransactionMode} mode
-   * @param {(store: IDBObjectStore) => IDBRequest<T> | void} body
-   * @param {T} fallback
-   * @returns {Promise<T>}
-   */
-  async #run(storeName, mode, body, fallback) {
-    this.#database ??= orAfter(ANSWER_MILLIS_MAX, openDatabase(), () => undefined);
-    const database = await this.#database;
-    if (!database) return fallback;
-    const ran = new Promise((resolve) => {
-      try {
-        const transaction = database.transaction(storeName, mode);
-        const request = body(transaction.objectStore(storeName));
-        transaction.oncomplete = () => resolve(request ? request.result : fallback);
-        transaction.onabort = () => resolve(fallback); // for example: the quota is exceeded
-        transaction.onerror = () => resolve(fallback);
-      } catch {
-        resolve(fallback); // the connection was closed by the browser
-      }
-    });
-    return orAfter(ANSWER_MILLIS_MAX, ran, () => {
-      this.#database = Promise.resolve(undefined); // and nothing else is waited for
-      return fallback;
-    });
+  /** Whether there is storage here that answers. */
+  async isThere() {
+    if (this.#numLate > 0) return false;
+    const opened = this.#open().then(Boolean);
+    return this.#inTime(opened, false, ANSWER_MILLIS_MAX);
   }
 
   /** @param {'versions' | 'events'} storeName @param {string} key */
   get(storeName, key) {
-    return this.#run(storeName, 'readonly', (store) => store.get(key), undefined);
+    const millisMax = storeName === 'versions' ? READ_VERSION_MILLIS_MAX : ANSWER_MILLIS_MAX;
+    return this.#run({ storeName, mode: 'readonly', body: (store) => store.get(key), millisMax });
   }
 
-  /** @param {string} key @param {object} version */
-  putVersion(key, version) {
-    return this.#run('versions', 'readwrite', (store) => void store.put(version, key), undefined);
+  /**
+   * Answers whether it is stored now.
+   * @param {string} key
+   * @param {object} version
+   */
+  async putVersion(key, version) {
+    const body = (store) => store.put(version, key);
+    const storedAs = await this.#run({ storeName: 'versions', mode: 'readwrite', body, millisMax: WRITE_VERSION_MILLIS_MAX });
+    return storedAs !== undefined;
   }
 
   /**
@@ -116,12 +119,13 @@ export class Store {
       };
       return found;
     };
-    return (await this.#run('drawn', 'readwrite', body, undefined)) ?? value;
+    return (await this.#run({ storeName: 'drawn', mode: 'readwrite', body })) ?? value;
   }
 
   /** @param {string} prefix of keys @param {number} limit @returns {Promise<object[]>} in the order of keys */
   listEvents(prefix, limit) {
-    return this.#run('events', 'readonly', (store) => store.getAll(keysFrom(prefix), limit), []);
+    const body = (store) => store.getAll(keysFrom(prefix), limit);
+    return this.#run({ storeName: 'events', mode: 'readonly', body, fallback: [] });
   }
 
   /** @param {object[]} records each with its `key` */
@@ -130,24 +134,69 @@ export class Store {
       for (const record of records) store.put(record);
       store.transaction.commit(); // at once: a tab that dies before it would have done so leaves nothing behind
     };
-    return this.#run('events', 'readwrite', body, undefined);
+    return this.#run({ storeName: 'events', mode: 'readwrite', body });
   }
 
   /** @param {'versions' | 'events'} storeName @param {string[]} keys */
   remove(storeName, keys) {
-    const body = (store) => keys.forEach((key) => store.delete(key));
-    return this.#run(storeName, 'readwrite', body, undefined);
+    const body = (store) => {
+      for (const key of keys) store.delete(key);
+      store.transaction.commit(); // at once: the worker of a version that makes it panic is ended
+    };
+    return this.#run({ storeName, mode: 'readwrite', body });
   }
 
   /** @param {string} prefix of keys */
   clearEvents(prefix) {
-    return this.#run('events', 'readwrite', (store) => void store.delete(keysFrom(prefix)), undefined);
+    const asked = { storeName: 'events', mode: 'readwrite', body: (store) => void store.delete(keysFrom(prefix)) };
+    // Storage that is silent now forgets too, once it speaks.
+    return this.#inTime(run(this.#open(), asked), undefined, ANSWER_MILLIS_MAX);
   }
 
-  async close() {
-    const database = await this.#database;
+  /** Also what is still being opened. */
+  close() {
+    const closed = this.#database?.then((database) => database?.close());
     this.#database = undefined;
-    database?.close();
+    return this.#inTime(Promise.resolve(closed), undefined, ANSWER_MILLIS_MAX);
+  }
+
+  #open() {
+    this.#database ??= openDatabase();
+    return this.#database;
+  }
+
+  /**
+   * @template T
+   * @param {Asked<T>} asked
+   * @returns {Promise<T>}
+   */
+  async #run(asked) {
+    const { fallback, millisMax = ANSWER_MILLIS_MAX } = asked;
+    if (this.#numLate > 0) return fallback; // nothing else is answered before
+    return this.#inTime(run(this.#open(), asked), fallback, millisMax);
+  }
+
+  /**
+   * What `answer` resolves to, or `fallback` where that takes too long.
+   * @template T
+   * @param {Promise<T>} answer
+   * @param {T} fallback
+   * @param {number} millisMax
+   * @returns {Promise<T>}
+   */
+  #inTime(answer, fallback, millisMax) {
+    return new Promise((resolve) => {
+      const late = () => {
+        this.#numLate += 1;
+        void answer.then(() => (this.#numLate -= 1));
+        resolve(fallback);
+      };
+      const timer = setTimeout(late, this.#numLate > 0 ? 0 : millisMax);
+      void answer.then((value) => {
+        clearTimeout(timer);
+        resolve(value);
+      });
+    });
   }
 }
 
