@@ -42,7 +42,8 @@ export function nameOf({ info = {} }) {
 let lending = Promise.resolve();
 
 /**
- * Runs `body`, in which whoever asks for an adapter gets this one.
+ * Runs `body`, in which the first who asks for an adapter gets this one: the module, which asks as soon as it is opened,
+ * and once. Where the host runs in the page itself, scripts of the page have adapters of their own again after that.
  * @template T
  * @param {any} adapter
  * @param {() => Promise<T>} body
@@ -51,11 +52,21 @@ let lending = Promise.resolve();
 function lend(adapter, body) {
   const outcome = lending.then(async () => {
     const { gpu } = navigator;
-    gpu.requestAdapter = async () => adapter;
+    const lent = async () => {
+      takeBack();
+      return adapter;
+    };
+    const before = Object.getOwnPropertyDescriptor(gpu, 'requestAdapter'); // a page may have put one of its own there
+    const takeBack = () => {
+      if (gpu.requestAdapter !== lent) return; // not there any more, or replaced by the page
+      if (before) Object.defineProperty(gpu, 'requestAdapter', before);
+      else delete gpu.requestAdapter;
+    };
+    gpu.requestAdapter = lent;
     try {
       return await body();
     } finally {
-      delete gpu.requestAdapter;
+      takeBack();
     }
   });
   lending = outcome.then(

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
+import { GpuDevice } from '../lib/device.js';
 import { adapters, page, turn, until } from './fake-host.js';
 
 test('a page moves to WebGPU, and frees engine and device when it is disposed', async (t) => {
@@ -92,6 +93,34 @@ test('an adapter that cannot time its work is used without', async (t) => {
   assert.equal(last('backend').backend, 'webgpu');
   assert.deepEqual(devices[0].requiredFeatures, ['shader-f16']);
   assert.equal(Object.hasOwn(navigator.gpu, 'requestAdapter'), false, 'others get adapters of their own');
+});
+
+test('a page that asks for an adapter while the module opens has one of its own, and keeps its device', async (t) => {
+  const devices = adapters(t);
+  const { openWith } = GpuDevice.prototype;
+  t.mock.method(GpuDevice.prototype, 'openWith', function openSlowly(open) {
+    return openWith.call(this, async () => {
+      const opened = await open();
+      const own = await navigator.gpu.requestAdapter();
+      await own.requestDevice({ requiredFeatures: [] });
+      return opened;
+    });
+  });
+  const { host, decided } = await page(t, {});
+  await decided();
+  await host.dispose();
+  await turn();
+  assert.deepEqual(devices.map(({ isDestroyed }) => isDestroyed), [true, false]);
+});
+
+test("what a page has put in the place of the browser's `requestAdapter` is put back", async (t) => {
+  adapters(t);
+  const { requestAdapter } = navigator.gpu;
+  const own = (...asked) => requestAdapter(...asked);
+  navigator.gpu.requestAdapter = own;
+  const { decided } = await page(t, {});
+  await decided();
+  assert.equal(navigator.gpu.requestAdapter, own);
 });
 
 test('a device that is lost while it ranks ends the host at once, with a code', async (t) => {
