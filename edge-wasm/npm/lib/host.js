@@ -1,32 +1,22 @@
-//! Runs the engine: fetches what it asks for, tells it what arrived, swaps versions, chooses the backend.
+//! Owns the engine: opens it, answers calls with it one at a time, replaces it by one on WebGPU, and ends with it.
 //!
 //! Lives in the worker, or in the page where workers are refused. It never touches the DOM.
-//! The engine itself (bytes in, requests out) is the wasm module; feedback and history are the page's.
+//! What the engine asks for is fetched in `follow.js`, and what it holds is kept in `cache.js`. The engine itself (bytes in,
+//! requests out) is the wasm module; feedback and history are the page's.
 
-import { Backoff } from './backoff.js';
 import { loadModule } from './backend.js';
+import { VersionCache } from './cache.js';
 import { Downloads } from './downloads.js';
 import { FreshetError, toFreshetError } from './errors.js';
+import { Follower } from './follow.js';
 import { Hold } from './hold.js';
-import { joinTabs } from './leader.js';
 import { Store } from './store.js';
 import { Texts, loadTextHost } from './texts.js';
-import { watchVersions } from './watch.js';
 
-/**
- * Writing the cache costs an encode of the whole model (0.3 s for 4,000 items with texts), so a busy stream writes it
- * this often at most, and when the page is hidden.
- */
-const PERSIST_INTERVAL_MILLIS = 300_000;
-const FIRST_PERSIST_MILLIS = 1_500;
 /** So long a call may take that is under way when the page ends; one that panicked, or whose device hangs, never settles. */
 const LAST_CALL_MILLIS_MAX = 500;
 /** Under a pinned root, a page that hears nothing for so long still finds out that what it ranks with has expired. */
 const FRESHNESS_INTERVAL_MILLIS = 60_000;
-/** As in `shared_model::manifest`. */
-const NUM_BUCKETS = 100;
-/** Codes of what did not come at all. */
-const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
 
 /**
  * @typedef {object} HostConfig
@@ -47,12 +37,11 @@ export class EngineHost {
   #config;
   #runtimes;
   #emit;
-  #store = new Store();
   #stop = new AbortController();
+  #cache;
   #downloads;
   #hold;
-  #backoff = new Backoff();
-  #watchBackoff = new Backoff();
+  #follower;
   #module;
   #engine;
   #engineBackend = 'cpu';
@@ -62,16 +51,7 @@ export class EngineHost {
   #edgeState;
   /** Tail of the calls to the engine: it runs one at a time. */
   #tail = Promise.resolve();
-  #isPumping = false;
-  #isPumpWanted = false;
-  #isOnline;
   #hasPanicked = false;
-  #persistedVersion = -1;
-  #hasPersisted = false;
-  /** Newest version that the server was told of as not to be taken. */
-  #reportedVersion = -1;
-  #persistTimer;
-  #freshnessTimer;
   /** Code of what was wrong with the freshness when last looked; told once. @type {string | undefined} */
   #staleCode;
   /** @type {Promise<import('./upgrade.js').Upgrade> | undefined} */
@@ -89,23 +69,27 @@ export class EngineHost {
     this.#emit = emit;
     this.#backendReason = config.backendReason ?? '';
     this.#hold = new Hold(config.isPinned ?? false);
+    const { signal } = this.#stop;
     const onProgress = (progress) => emit('progress', progress);
-    this.#downloads = new Downloads({ ...config, signal: this.#stop.signal, onProgress });
-    const texts = { downloads: this.#downloads, assets: config.assets, signal: this.#stop.signal };
+    this.#downloads = new Downloads({ ...config, signal, onProgress });
+    const texts = { downloads: this.#downloads, assets: config.assets, signal };
     this.#texts = new Texts(() => loadTextHost(texts), (body) => this.#withEngine(body));
+    const read = (stored) => this.#kept(stored);
+    this.#cache = new VersionCache({ store: new Store(), config, signal, read, onError: (error) => this.#warn(error) });
+    this.#follower = new Follower(this.#followed());
   }
 
   /** Starts on the CPU with the cached version, and begins to follow the server in the background. */
   async start() {
-    const reading = this.#config.cache ? this.#store.get('versions', this.#cacheKey()) : undefined;
+    const finding = this.#cache.find();
     this.#module = await loadModule(this.#runtimes.cpu, this.#config.assets, (message) => this.#panicked(message));
-    const cached = await reading;
+    const cached = await finding;
     this.#keys = this.#config.publicKeys.length > 0 ? this.#config.publicKeys : (cached?.keys ?? []);
     this.#edgeState = this.#config.rootKey ? cached?.edgeState : undefined;
     this.#engine = await this.#open(this.#module, 'cpu');
     if (cached) await this.#restore(cached);
     this.#watchFreshness();
-    this.#follow().catch((error) => this.#warn(error));
+    this.#follower.start().catch((error) => this.#warn(error));
   }
 
   // ---- what the page calls -------------------------------------------------------------------
@@ -152,7 +136,7 @@ export class EngineHost {
       return version;
     });
     await this.#tellStatus('pin');
-    void this.persist().catch(() => {}); // the cache is only an optimisation: a fresh engine starts from it
+    void this.#cache.write().catch(() => {}); // the cache is only an optimisation: a fresh engine starts from it
     return version;
   }
 
@@ -160,8 +144,8 @@ export class EngineHost {
   async unpin() {
     const missed = await this.#withEngine(() => this.#hold.release());
     await this.#tellStatus('pin');
-    await this.#settle(); // what had been fetched before
-    void (missed === undefined ? this.#pump() : this.#announced(missed));
+    await this.#follower.settle(); // what had been fetched before
+    void (missed === undefined ? this.#follower.pump() : this.#follower.announced(missed));
   }
 
   /** @param {object} request as `explain` of the wasm engine takes it */
@@ -172,18 +156,7 @@ export class EngineHost {
 
   /** Writes the live version to the cache now. */
   async persist() {
-    if (!this.#config.cache || this.#stop.signal.aborted) return;
-    if (!(await this.#store.isThere())) return; // encoding takes long
-    this.#hasPersisted = true;
-    const version = await this.#withEngine((engine) => {
-      const { version } = JSON.parse(engine.status());
-      if (version === null || version === this.#persistedVersion) return undefined;
-      const edgeState = engine.edge_state();
-      return { version, manifest: engine.signed_manifest(), snapshot: engine.export_snapshot(), edgeState };
-    });
-    if (version === undefined) return;
-    const isStored = await this.#store.putVersion(this.#cacheKey(), { ...version, keys: this.#keys });
-    if (isStored) this.#persistedVersion = version.version;
+    await this.#cache.write();
   }
 
   /** Answers once the engine has ended its calls: a hung one does not. */
@@ -193,19 +166,16 @@ export class EngineHost {
 
   /** The browser is online again, or the page is visible again: try at once. */
   wake() {
-    this.#backoff.wake();
-    this.#watchBackoff.wake();
+    this.#follower.wake();
     void this.#checkFreshness(); // timers slept with the page
   }
 
   async dispose() {
     this.#stop.abort();
-    clearTimeout(this.#persistTimer);
-    clearInterval(this.#freshnessTimer);
     await Promise.race([this.#tail, new Promise((resolve) => setTimeout(resolve, LAST_CALL_MILLIS_MAX))]);
     this.#endUpgrade(); // in a moment, after the engine has let its device go
     this.#freeEngine();
-    await this.#store.close();
+    await this.#cache.close();
   }
 
   // ---- engine --------------------------------------------------------------------------------
@@ -225,6 +195,38 @@ export class EngineHost {
     return engine;
   }
 
+  /** The engine checks signature and hash as if the version came from the network. */
+  async #restore({ manifest, snapshot, version }) {
+    try {
+      await this.#withEngine((engine) => engine.restore(manifest, snapshot));
+      const { expires_at } = JSON.parse(await this.#withEngine((engine) => engine.status()));
+      // Under a pinned root it ranks until something newer is believed; see docs/keys.md on wrong clocks.
+      if (!this.#config.rootKey && expires_at <= Date.now()) throw new FreshetError('expired', 'The cached model is too old to be trusted.');
+    } catch (error) {
+      await this.#cache.forget();
+      const fresh = await this.#open(this.#module, 'cpu');
+      await this.#withEngine((engine) => {
+        this.#engine = fresh;
+        engine.free();
+      });
+      this.#warn(error);
+      return;
+    }
+    this.#cache.setStored(version);
+    await this.#tellStatus('update');
+    this.#considerWebGpu();
+  }
+
+  /** What ranks, for the cache, unless that is version `stored`. @returns {Promise<import('./cache.js').Kept | undefined>} */
+  #kept(stored) {
+    return this.#withEngine((engine) => {
+      const version = versionOf(engine);
+      if (version === null || version === stored) return undefined;
+      const edgeState = engine.edge_state();
+      return { version, manifest: engine.signed_manifest(), snapshot: engine.export_snapshot(), edgeState, keys: this.#keys };
+    });
+  }
+
   #freeEngine() {
     const engine = this.#engine;
     this.#engine = undefined;
@@ -241,9 +243,10 @@ export class EngineHost {
   }
 
   #watchFreshness() {
-    if (!this.#config.rootKey) return;
-    this.#freshnessTimer = setInterval(() => void this.#checkFreshness(), FRESHNESS_INTERVAL_MILLIS);
-    this.#stop.signal.addEventListener('abort', () => clearInterval(this.#freshnessTimer), { once: true });
+    const { signal } = this.#stop;
+    if (!this.#config.rootKey || signal.aborted) return;
+    const timer = setInterval(() => void this.#checkFreshness(), FRESHNESS_INTERVAL_MILLIS);
+    signal.addEventListener('abort', () => clearInterval(timer), { once: true });
   }
 
   /** Ranking goes on with what there is; the page is told once that it must not be trusted any more, and why. */
@@ -323,67 +326,23 @@ export class EngineHost {
     });
   }
 
-  // ---- following the server ------------------------------------------------------------------
+  // ---- the server ----------------------------------------------------------------------------
 
-  async #follow() {
-    await this.#drawBucket();
-    await this.#ensureKeys();
-    if (this.#stop.signal.aborted) return;
-    const signal = this.#stop.signal;
-    const lead = (tabs) => {
-      const onState = (isOnline, reason) => {
-        tabs.tellState(isOnline);
-        this.#setOnline(isOnline, reason);
-      };
-      const onVersion = (text) => {
-        tabs.tellVersion(text);
-        void this.#announced(text);
-      };
-      const onBytes = (numBytes) => this.#downloads.received(numBytes);
-      const options = { url: this.#downloads.watchUrl(), signal, backoff: this.#watchBackoff };
-      void watchVersions({ ...options, onVersion, onState, onBytes });
+  /** @returns {import('./follow.js').Followed} */
+  #followed() {
+    return {
+      config: this.#config,
+      signal: this.#stop.signal,
+      cache: this.#cache,
+      downloads: this.#downloads,
+      hold: this.#hold,
+      withEngine: (body) => this.#withEngine(body),
+      tellTime: (engine) => this.#tellTime(engine),
+      adoptKeys: (served) => this.#adoptKeys(served),
+      onSwapped: () => this.#swapped(),
+      emit: this.#emit,
+      warn: (error) => this.#warn(error),
     };
-    joinTabs({
-      name: `freshet ${this.#config.url} ${this.#config.model}`,
-      signal,
-      onLead: lead,
-      onVersion: (text) => void this.#announced(text),
-      onState: (isOnline) => this.#setOnline(isOnline, ''),
-    });
-    await this.#pump();
-  }
-
-  /** One of a hundred, drawn once per browser and model: all that the server hears of it. */
-  async #drawBucket() {
-    const drawn = Math.floor(Math.random() * NUM_BUCKETS);
-    const kept = this.#config.cache ? await this.#store.drawnOnce(`bucket ${this.#cacheKey()}`, drawn) : drawn;
-    this.#downloads.sayBucket(kept);
-  }
-
-  /** Tells the server, once per version, of what says something of the version and not of this page. */
-  async #reportFault(error) {
-    if (error?.fault === undefined || this.#stop.signal.aborted) return;
-    const { fault, version } = error;
-    if (version === undefined || version <= this.#reportedVersion) return;
-    this.#reportedVersion = version;
-    await this.#downloads.report(version, fault);
-  }
-
-  /**
-   * Without configured keys, those that the server names are trusted: then https protects, as it protects the scripts.
-   * A server with other keys than the cached ones is another server, and the cached version is given up.
-   */
-  async #ensureKeys() {
-    const isPinned = Boolean(this.#config.rootKey) || this.#config.publicKeys.length > 0;
-    while (!isPinned && !this.#stop.signal.aborted) {
-      try {
-        await this.#adoptKeys(await this.#downloads.keys());
-        this.#backoff.reset();
-        return;
-      } catch (error) {
-        await this.#waitAfter(error);
-      }
-    }
   }
 
   async #adoptKeys(served) {
@@ -399,142 +358,16 @@ export class EngineHost {
       this.#endUpgrade();
     });
     if (!isOtherServer) return;
-    this.#persistedVersion = -1;
-    this.#hasPersisted = false;
-    await this.#store.remove('versions', [this.#cacheKey()]);
+    await this.#cache.forget();
     this.#warn(new FreshetError('identity_changed', 'The server has other keys than before; its model is fetched anew.'));
     await this.#tellStatus('update');
   }
 
-  #setOnline(isOnline, reason) {
-    if (this.#isOnline === isOnline) return;
-    this.#isOnline = isOnline;
-    this.#emit('online', { isOnline, reason: reason ?? '' });
-    if (!isOnline) return;
-    this.#backoff.wake();
-    // Keys may have been revoked meanwhile.
-    void this.#withEngine((engine) => engine.refresh_key_set())
-      .then(() => this.#pump())
-      .catch((error) => this.#warn(error));
-  }
-
-  async #announced(text) {
-    try {
-      await this.#withEngine((engine) => {
-        if (this.#hold.isHeld) return this.#hold.miss(text);
-        this.#tellTime(engine);
-        engine.on_announcement(new TextEncoder().encode(text));
-      });
-      await this.#settle();
-    } catch (error) {
-      this.#warn(error);
-      void this.#reportFault(error);
-    }
-    await this.#pump();
-  }
-
-  /** Does what the engine asks for until it asks for nothing. */
-  async #pump() {
-    this.#isPumpWanted = true;
-    if (this.#isPumping) return;
-    this.#isPumping = true;
-    try {
-      while (this.#isPumpWanted && !this.#stop.signal.aborted) {
-        this.#isPumpWanted = false;
-        await this.#fetchWanted();
-      }
-    } catch (error) {
-      this.#warn(error);
-    } finally {
-      this.#isPumping = false;
-    }
-  }
-
-  async #fetchWanted() {
-    for (;;) {
-      const text = await this.#withEngine((engine) => (this.#hold.isHeld ? undefined : engine.next_request()));
-      if (text === undefined || this.#stop.signal.aborted) return;
-      try {
-        const withEngine = (body) =>
-          this.#withEngine((engine) => {
-            this.#tellTime(engine);
-            return body(engine);
-          });
-        await this.#downloads.perform(JSON.parse(text), withEngine);
-        await this.#settle();
-        this.#backoff.reset();
-      } catch (error) {
-        if (this.#stop.signal.aborted) return;
-        await this.#withEngine((engine) => engine.on_failure(text));
-        // What does not come is waited for; what came and was refused is told.
-        if (!FETCH_FAILURES.has(error?.code)) this.#warn(error);
-        void this.#reportFault(error);
-        await this.#waitAfter(error);
-      }
-    }
-  }
-
-  async #waitAfter(error) {
-    const { code, message } = toFreshetError(error, 'unreachable');
-    if (!this.#stop.signal.aborted) this.#emit('waiting', { code, message });
-    await this.#backoff.wait(this.#stop.signal, error?.retryAfterMillis ?? 0);
-  }
-
-  /** Makes a verified candidate live, if there is one. */
-  async #settle() {
-    let hasSwapped = false;
-    try {
-      hasSwapped = await this.#withEngine(async (engine) => {
-        const hasSwapped = !this.#hold.isHeld && (await engine.settle());
-        if (hasSwapped) this.#hold.ranks(true);
-        return hasSwapped;
-      });
-    } catch (error) {
-      this.#warn(error);
-      void this.#reportFault(error);
-    }
-    if (!hasSwapped) return;
+  /** Another version ranks. */
+  async #swapped() {
     await this.#tellStatus('update');
-    this.#persistSoon();
+    this.#cache.writeSoon();
     this.#considerWebGpu();
-  }
-
-  // ---- cache ---------------------------------------------------------------------------------
-
-  #cacheKey() {
-    return `${this.#config.url} ${this.#config.model}`;
-  }
-
-  /** The engine checks signature and hash as if the version came from the network. */
-  async #restore({ manifest, snapshot, version }) {
-    try {
-      await this.#withEngine((engine) => engine.restore(manifest, snapshot));
-      const { expires_at } = JSON.parse(await this.#withEngine((engine) => engine.status()));
-      // Under a pinned root it ranks until something newer is believed; see docs/keys.md on wrong clocks.
-      if (!this.#config.rootKey && expires_at <= Date.now()) throw new FreshetError('expired', 'The cached model is too old to be trusted.');
-    } catch (error) {
-      await this.#store.remove('versions', [this.#cacheKey()]);
-      const fresh = await this.#open(this.#module, 'cpu');
-      await this.#withEngine((engine) => {
-        this.#engine = fresh;
-        engine.free();
-      });
-      this.#warn(error);
-      return;
-    }
-    this.#persistedVersion = version;
-    this.#hasPersisted = true;
-    await this.#tellStatus('update');
-    this.#considerWebGpu();
-  }
-
-  #persistSoon() {
-    if (!this.#config.cache || this.#persistTimer !== undefined) return;
-    const delay = this.#hasPersisted ? PERSIST_INTERVAL_MILLIS : FIRST_PERSIST_MILLIS;
-    this.#persistTimer = setTimeout(() => {
-      this.#persistTimer = undefined;
-      this.persist().catch((error) => this.#warn(error));
-    }, delay);
   }
 
   // ---- WebGPU --------------------------------------------------------------------------------
@@ -605,7 +438,7 @@ export class EngineHost {
       this.#engine = opened.take();
       this.#engineBackend = 'webgpu';
       cpu.free();
-      void this.#pump();
+      void this.#follower.pump();
       return 'taken';
     });
     if (failure) throw failure;
