@@ -8,8 +8,8 @@ const DATABASE = 'freshet';
 const SCHEMA_VERSION = 2;
 /** Storage that says nothing for so long is done without until it answers: some browsers leave requests unanswered for good. */
 const ANSWER_MILLIS_MAX = 500;
-/** A model has some megabytes. A page that starts waits for them beside loading its module, so not much longer. */
-const READ_VERSION_MILLIS_MAX = 750;
+/** A model has some megabytes; but a page that starts waits for them. */
+const READ_VERSION_MILLIS_MAX = 600;
 const WRITE_VERSION_MILLIS_MAX = 10_000;
 
 /** @returns {Promise<IDBDatabase | undefined>} */

@@ -88,7 +88,7 @@ test('storage that answers late is done without until then, and no longer', asyn
   const slow = store.get('versions', 'a');
   openings[0].onsuccess();
   assert.equal(await settled(slow), 'it waits');
-  t.mock.timers.tick(750);
+  t.mock.timers.tick(600);
   assert.equal(await settled(slow), undefined);
   assert.deepEqual(await settled(store.listEvents('x', 1)), [], 'nothing is waited for');
   assert.equal(await store.isThere(), false);
