@@ -149,7 +149,11 @@ export class Downloads {
     return this.#fetch(this.modelUrl(`text-encoder?generation=${generation}`), TEXT_NOTE_BYTES_MAX);
   }
 
-  /** A text encoder, whose bytes are yet to be `checked`. @param {{id: string, bytes: number}} blob @returns {Promise<Uint8Array>} */
+  /**
+   * A text encoder, whose bytes are yet to be `checked`.
+   * @param {{id: string, bytes: number}} blob
+   * @returns {Promise<Uint8Array>}
+   */
   textFile(blob) {
     this.#bytesExpected = Math.max(this.#bytesExpected, this.#bytesReceived) + blob.bytes;
     return this.checked(blob.id, () => this.#fetchBlob(blob));

@@ -95,8 +95,8 @@ export class TextHost {
       try {
         return await downloads.textNote(generation);
       } catch (error) {
-        const isMissing = error.code === 'no_model'; // as every 404: this one is not coming
-        if (isMissing) throw new FreshetError('no_text_encoder', 'The server gives pages no text encoder for the version that ranks.');
+        const isComing = error.code !== 'no_model'; // as every 404
+        if (!isComing) throw new FreshetError('no_text_encoder', 'The server gives pages no text encoder for what ranks here.');
         const isAwaited = error.retryAfterMillis > 0 && performance.now() + error.retryAfterMillis <= end;
         if (!isAwaited) throw error;
         await new Backoff().wait(signal, error.retryAfterMillis);
