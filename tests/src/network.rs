@@ -272,9 +272,10 @@ fn damaged_body(bytes: Bytes, trouble: Trouble) -> Body {
         Trouble::StalledInside => Body::from_stream(first.chain(stream::pending())),
         Trouble::Flipped => {
             let mut bytes = bytes.to_vec();
-            let position = bytes.len() * 7 / 8;
-            if let Some(byte) = bytes.get_mut(position) {
-                *byte ^= 0x10;
+            let (_, end) = bytes.split_at_mut(bytes.len() * 7 / 8);
+            // A digit becomes another one, so that JSON and base64 stay what they are.
+            if let Some(digit) = end.iter_mut().find(|byte| byte.is_ascii_digit()) {
+                *digit ^= 0x01;
             }
             Body::from(bytes)
         }
