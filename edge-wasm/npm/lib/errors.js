@@ -53,6 +53,11 @@ export function abortError(signal) {
   return new FreshetError('aborted', 'The call was aborted.', { cause: signal.reason });
 }
 
+/** For whoever asks a Freshet that was disposed, or waits for it then. */
+export function disposedError() {
+  return new FreshetError('disposed', 'This Freshet was disposed.');
+}
+
 /**
  * Waits for `promise` until `signal` is aborted. What the promise stands for goes on; only the waiting ends.
  * @template T

@@ -1,43 +1,17 @@
 //! Freshet in the page: rank on the visitor's own device, keep fresh, report feedback.
 //!
 //! Importing does nothing, on a server too; only `Freshet.connect` and `Freshet.open` touch the browser.
-//! The engine runs behind `link.js`, in a worker by default. `index.js`, `cpu.js` and `webgpu.js` say which modules there are.
+//! This is what a page calls; the visitor (`visitor.js`), the engine (`engine.js`) and what it is asked (`questions.js`) know
+//! nothing of each other. `index.js`, `cpu.js` and `webgpu.js` say which modules there are.
 
-import { forgetUserId, randomId, readLocal, resolveConsent, userId, writeLocal } from './consent.js';
 import { Emitter } from './emitter.js';
-import { FreshetError, abortable, invalid, throwIfAborted, toFreshetError } from './errors.js';
-import { FeedbackQueue } from './feedback.js';
-import { History, checkHistory, checkHistoryEvent } from './history.js';
-import { ID_OF_ITEM, checkIds, isId } from './ids.js';
-import { EngineLink } from './link.js';
-import { Observed } from './observe.js';
-import { checkPersonal, checkedOptions } from './options.js';
+import { PageEngine } from './engine.js';
+import { abortable, disposedError, throwIfAborted, toFreshetError } from './errors.js';
+import { checkedOptions } from './options.js';
 import { followPage } from './page-life.js';
-import {
-  checkCount,
-  checkEligible,
-  checkText,
-  diversityOf,
-  explanationOf,
-  explorationOf,
-  foundOf,
-  isBetween,
-  missingOf,
-  newItemsOf,
-  newRankingOf,
-  personalOf,
-  rankingOf,
-  rulesOf,
-  similarOf,
-} from './ranking.js';
-import { nextVersion, patiently } from './patience.js';
+import { explainQuestion, filtered, personalOf, rankNewQuestion, rankQuestion, searchQuestion, similarQuestion } from './questions.js';
 import { Store } from './store.js';
-import { wireEvent } from './wire.js';
-
-/** What `choice.js` goes by. */
-const WEBGPU_KEY = 'freshet:webgpu';
-/** As in the engine. */
-const SIMILAR_TO_MAX = 1000;
+import { Visitor } from './visitor.js';
 
 export class Freshet {
   /** What a subclass brings: how its worker and its host in the page are opened. @type {import('./link.js').Entry} */
@@ -46,26 +20,13 @@ export class Freshet {
   #options;
   #emitter = new Emitter();
   #store = new Store();
-  #history;
-  #queue;
-  #observed;
-  #link;
-  #consent;
-  #memoryUserId;
+  #visitor;
+  #engine;
   /** @type {Promise<Freshet>} */
   #ready;
-  #end = new AbortController();
-  /** Counts the calls of `pin` and `unpin`: the newest decides. */
-  #holdTurn = 0;
-  /** Ids of the live version, for filters; items are only ever added. @type {string[]} */
-  #itemIds = [];
-  #isStarted = false;
-  #isOnline = false;
-  #lastProblem;
-  #version;
   /** What the personal model came to at the last ranking by it. @type {import('../index.d.ts').PersonalStatus | null} */
   #personal = null;
-  #progress = { bytesReceived: 0, bytesTotal: 0 };
+  #isDisposed = false;
   #stopFollowing = () => {};
 
   /**
@@ -110,18 +71,21 @@ export class Freshet {
   /** Use `Freshet.connect` or `Freshet.open`. */
   constructor(options) {
     this.#options = options;
-    this.#consent = resolveConsent(options.consent);
-    const isGranted = this.#consent === 'granted';
-    const emit = (name, detail) => this.#emitter.emit(name, detail);
     if (options.onProgress) this.#emitter.on('progress', options.onProgress);
-    this.#history = new History(options.model, isGranted);
-    this.#queue = new FeedbackQueue({
-      url: options.url,
+    this.#visitor = new Visitor({
+      options,
       store: this.#store,
-      emit,
-      onWithdrawn: () => void this.#withdraw(),
+      emit: (name, detail) => this.#emitter.emit(name, detail),
+      liveVersion: () => this.#engine.version,
     });
-    this.#observed = new Observed((event) => this.feedback(event), emit);
+    this.#engine = new PageEngine({
+      options,
+      entry: this.constructor.entry,
+      emitter: this.#emitter,
+      status: () => this.status(),
+      onStarted: () => this.#visitor.send(),
+      onOnline: () => void this.#visitor.flush(),
+    });
   }
 
   /**
@@ -130,24 +94,7 @@ export class Freshet {
    * @returns {Promise<import('../index.d.ts').Ranking>}
    */
   async rank(options = {}) {
-    const { k = 10, excludeSeen = false, personal = this.#options.personal, signal, nowMillis = Date.now() } = options;
-    const history = this.#wireHistory(options.history);
-    checkCount(k);
-    checkPersonal(personal);
-    checkEligible(options);
-    const rules = rulesOf(options.rules);
-    const diversity = diversityOf(options.diversity);
-    const exploration = explorationOf(options.exploration);
-    throwIfAborted(signal);
-    const rank = async () => {
-      const { candidates, refused } = await this.#eligible(options, rules);
-      const call = { history, candidates, k, excludeSeen, rules, diversity, exploration, personal, nowMillis };
-      if (refused.size === 0) return this.#ranked(call);
-      const require = rules.require.filter(({ itemId }) => !refused.has(itemId));
-      const ranking = await this.#ranked({ ...call, rules: { ...rules, require } });
-      return { ...ranking, missing: missingOf(rules, ranking, refused) };
-    };
-    return abortable(rank(), signal);
+    return this.#ask(rankQuestion(options, this.#readHistory, this.#options.personal), options.signal);
   }
 
   /**
@@ -157,19 +104,7 @@ export class Freshet {
    * @returns {Promise<import('../index.d.ts').Similar>}
    */
   async similar(itemIds, options = {}) {
-    const { k = 10, excludeSeen = false, signal } = options;
-    const asked = [itemIds].flat();
-    if (asked.length === 0) throw invalid('itemIds', `the id of an item, or a list of 1 to ${SIMILAR_TO_MAX}`, itemIds);
-    checkIds('itemIds', asked, SIMILAR_TO_MAX);
-    const history = excludeSeen ? this.#wireHistory(options.history) : [];
-    checkCount(k);
-    checkEligible(options);
-    throwIfAborted(signal);
-    const find = async () => {
-      const { candidates } = await this.#eligible(options);
-      return similarOf(await this.#call('similar', { itemIds: asked, candidates, history, k, excludeSeen }));
-    };
-    return abortable(find(), signal);
+    return this.#ask(similarQuestion(itemIds, options, this.#readHistory), options.signal);
   }
 
   /**
@@ -179,18 +114,7 @@ export class Freshet {
    * @returns {Promise<import('../index.d.ts').Found>}
    */
   async search(text, options = {}) {
-    const { k = 10, personal = 0, excludeSeen = false, signal, nowMillis = Date.now() } = options;
-    checkText('text', text);
-    if (!isBetween(personal, 0, 1)) throw invalid('personal', 'a number from 0 to 1', personal);
-    const history = this.#wireHistory(options.history);
-    checkCount(k);
-    checkEligible(options);
-    throwIfAborted(signal);
-    const find = async () => {
-      const { candidates } = await this.#eligible(options);
-      return foundOf(await this.#call('search', { text, personal, candidates, history, k, excludeSeen, nowMillis }));
-    };
-    return abortable(find(), signal);
+    return this.#ask(searchQuestion(text, options, this.#readHistory), options.signal);
   }
 
   /**
@@ -199,10 +123,8 @@ export class Freshet {
    * @param {import('../index.d.ts').RankNewOptions} [options]
    * @returns {Promise<import('../index.d.ts').NewRanking>}
    */
-  async rankNew(items, { history, nowMillis = Date.now(), signal } = {}) {
-    const call = { ...newItemsOf(items), history: this.#wireHistory(history), nowMillis };
-    throwIfAborted(signal);
-    return newRankingOf(await abortable(this.#call('rankNew', call), signal));
+  async rankNew(items, options = {}) {
+    return this.#ask(rankNewQuestion(items, options, this.#readHistory), options.signal);
   }
 
   /**
@@ -211,7 +133,7 @@ export class Freshet {
    */
   async prepareSearch({ signal } = {}) {
     throwIfAborted(signal);
-    await abortable(this.#call('prepareSearch'), signal);
+    await abortable(this.#engine.call('prepareSearch'), signal);
   }
 
   /**
@@ -221,13 +143,7 @@ export class Freshet {
    * @returns {Promise<import('../index.d.ts').Explanation>}
    */
   async explain(itemId, options = {}) {
-    const { k = 10, signal, nowMillis = Date.now() } = options;
-    const history = this.#wireHistory(options.history);
-    if (!isId(itemId)) throw invalid('itemId', ID_OF_ITEM, itemId);
-    checkCount(k);
-    throwIfAborted(signal);
-    const call = this.#call('explain', { history, itemId, k, nowMillis });
-    return explanationOf(await abortable(call, signal));
+    return this.#ask(explainQuestion(itemId, options, this.#readHistory), options.signal);
   }
 
   /**
@@ -245,17 +161,9 @@ export class Freshet {
    * @param {object} [more] further fields of the event
    * @returns {import('../index.d.ts').FeedbackReceipt}
    */
-  feedback(kindOrEvent, itemId, more = {}) {
-    if (this.#isDisposed) throw disposedError();
-    const event = typeof kindOrEvent === 'string' ? { ...more, kind: kindOrEvent, itemId } : { ...kindOrEvent };
-    event.occurredAt ??= Date.now();
-    if (typeof event.occurredAt === 'number') event.occurredAt = Math.round(event.occurredAt); // finer clocks are welcome
-    checkHistoryEvent(event);
-    const eventId = event.eventId ?? randomId();
-    this.#history.add(event);
-    if (this.#consent === 'denied') return { eventId, delivered: Promise.resolve({ status: 'withheld' }) };
-    const wire = wireEvent({ ...event, eventId }, this.#userId(), this.#version?.version);
-    return { eventId, delivered: this.#queue.add(wire) };
+  feedback(kindOrEvent, itemId, more) {
+    this.#throwIfDisposed();
+    return this.#visitor.feedback(kindOrEvent, itemId, more);
   }
 
   /**
@@ -263,8 +171,8 @@ export class Freshet {
    * @type {import('../index.d.ts').Freshet['observe']}
    */
   observe(...asked) {
-    if (this.#isDisposed) throw disposedError();
-    return this.#observed.observe(...asked);
+    this.#throwIfDisposed();
+    return this.#visitor.observe(...asked);
   }
 
   /**
@@ -272,13 +180,13 @@ export class Freshet {
    * @type {import('../index.d.ts').Freshet['observeList']}
    */
   observeList(...asked) {
-    if (this.#isDisposed) throw disposedError();
-    return this.#observed.observeList(...asked);
+    this.#throwIfDisposed();
+    return this.#visitor.observeList(...asked);
   }
 
   /** The history of this visitor, kept on this device only. */
   get history() {
-    const history = this.#history;
+    const { history } = this.#visitor;
     return {
       read: () => history.read(),
       clear: () => history.clear(),
@@ -294,13 +202,7 @@ export class Freshet {
    */
   async pin({ signal } = {}) {
     throwIfAborted(signal);
-    const turn = this.#nextHoldTurn();
-    const pinned = this.#call('pin').then((version) => {
-      // An engine that replaces this one is pinned too, unless the page has thought better of it.
-      if (turn === this.#holdTurn) this.#link.configure({ isPinned: true });
-      return version;
-    });
-    return abortable(pinned, signal);
+    return abortable(this.#engine.pin(), signal);
   }
 
   /**
@@ -309,9 +211,7 @@ export class Freshet {
    */
   async unpin({ signal } = {}) {
     throwIfAborted(signal);
-    this.#nextHoldTurn();
-    this.#link?.configure({ isPinned: false });
-    await abortable(this.#call('unpin'), signal);
+    await abortable(this.#engine.unpin(), signal);
   }
 
   /**
@@ -325,23 +225,11 @@ export class Freshet {
 
   /** What this page ranks with now. */
   status() {
-    const live = this.#version;
     return {
       model: this.#options.model,
-      version: live?.version ?? null,
-      backend: live?.backend ?? null,
-      backendReason: live?.backendReason ?? '',
-      runsIn: this.#link?.place ?? null,
-      isOnline: this.#isOnline,
-      isPinned: live?.isPinned ?? false,
-      learnedThrough: live?.learned_through ?? null,
-      stateHash: live?.state_hash ?? null,
-      numItems: live?.num_items ?? 0,
-      createdAt: live?.created_at ?? null,
-      ageMillis: live?.created_at == null ? null : Math.max(0, Date.now() - live.created_at),
-      bytesReceived: this.#progress.bytesReceived,
-      eventsWaiting: this.#queue.numWaiting,
-      consent: this.#consent,
+      ...this.#engine.status,
+      eventsWaiting: this.#visitor.numWaiting,
+      consent: this.#visitor.consent,
       personal: this.#personal && { ...this.#personal },
     };
   }
@@ -352,16 +240,7 @@ export class Freshet {
    */
   async setConsent(consent, { signal } = {}) {
     throwIfAborted(signal);
-    this.#consent = resolveConsent(consent);
-    const isGranted = this.#consent === 'granted';
-    if (isGranted) {
-      this.#history.setStored(true);
-      void this.#queue.start();
-      return;
-    }
-    const forgotten = this.#withdraw();
-    this.#queue.tellWithdrawn();
-    await abortable(forgotten, signal);
+    await abortable(this.#visitor.setConsent(consent), signal);
   }
 
   /**
@@ -370,17 +249,17 @@ export class Freshet {
    */
   async flush({ signal } = {}) {
     throwIfAborted(signal);
-    await abortable(this.#queue.flush(), signal);
+    await abortable(this.#visitor.flush(), signal);
   }
 
   /** Ends the worker, the stream and all listeners. May be called again. */
   async dispose() {
     if (this.#isDisposed) return;
-    this.#end.abort();
+    this.#isDisposed = true;
     this.#stopFollowing();
-    this.#observed.dispose();
-    this.#queue.dispose();
-    await this.#link?.dispose();
+    const ended = this.#engine.dispose();
+    this.#visitor.dispose();
+    await ended;
     await this.#store.close();
     this.#emitter.clear();
   }
@@ -397,203 +276,45 @@ export class Freshet {
 
   // ---- inside --------------------------------------------------------------------------------
 
-  get #isDisposed() {
-    return this.#end.signal.aborted;
+  #readHistory = () => this.#visitor.history.read();
+
+  #throwIfDisposed() {
+    if (this.#isDisposed) throw disposedError();
   }
 
   async #start() {
     throwIfAborted(this.#options.signal);
     this.#followPage();
-    if (this.#consent === 'denied' && this.#options.consent !== 'denied') this.#optOut();
-    await patiently(this.#getReady(), this.#limits()).finally(() => this.#sendFeedback());
-  }
-
-  async #getReady() {
-    await this.#startEngine();
-    this.#isStarted = true;
-    this.#sendFeedback();
-    if (this.#options.waitForModel && !this.#version) await nextVersion(this.#emitter);
-  }
-
-  /** What earlier pages left too. */
-  #sendFeedback() {
-    if (this.#consent === 'granted' && !this.#isDisposed) void this.#queue.start();
-  }
-
-  async #startEngine() {
-    const { url, model, cache, worker, assets, publicKey = [], rootKey, backend } = this.#options;
-    const publicKeys = [publicKey].flat();
-    const config = { url, model, cache, publicKeys, rootKey, assets, backend, remembered: readRemembered() };
-    const entry = { ...this.constructor.entry, isWorkerWanted: Boolean(worker) };
-    if (typeof worker === 'function') entry.openWorker = worker;
-    this.#link = new EngineLink(config, entry, (name, detail) => this.#hostSaid(name, detail));
-    await this.#link.start();
-  }
-
-  #limits() {
-    const { signal, timeoutMillis } = this.#options;
-    return { signal, end: this.#end.signal, timeoutMillis, ended: disposedError, late: () => this.#lateError() };
-  }
-
-  #lateError() {
-    const { timeoutMillis } = this.#options;
-    if (!this.#isStarted) {
-      return new FreshetError('module_load_failed', `The engine did not start within ${timeoutMillis} ms.`);
-    }
-    const { code = 'unreachable', message = 'The server did not answer.' } = this.#lastProblem ?? {};
-    return new FreshetError(code, `No model arrived within ${timeoutMillis} ms. ${message}`);
-  }
-
-  #hostSaid(name, detail) {
-    if (this.#isDisposed) return;
-    switch (name) {
-      case 'pin':
-        this.#version = detail;
-        break;
-      case 'update':
-      case 'backend':
-        this.#version = detail;
-        this.#emitter.emit(name, this.status());
-        break;
-      case 'progress':
-        this.#told(detail);
-        break;
-      case 'online':
-        this.#isOnline = detail.isOnline;
-        if (detail.isOnline) void this.#queue.flush();
-        this.#emitter.emit('online', detail);
-        break;
-      case 'waiting':
-        this.#lastProblem = detail;
-        break;
-      case 'remember':
-        this.#remember(detail);
-        break;
-      case 'webgpu_failed':
-        // A module that could not be fetched says nothing about the graphics driver.
-        if (detail.code !== 'module_load_failed') this.#remember({ failure: { message: detail.message, atMillis: Date.now() } });
-        this.#emitter.emit('error', detail);
-        break;
-      default:
-        if (name === 'error') this.#lastProblem = detail;
-        if (detail.code === 'identity_changed') this.#itemIds = [];
-        this.#emitter.emit(name, detail);
-    }
-  }
-
-  /** Another tab may have remembered something else meanwhile. @param {import('./choice.js').Remembered} part */
-  #remember(part) {
-    const remembered = { ...readRemembered(), ...part };
-    writeLocal(WEBGPU_KEY, JSON.stringify(remembered));
-    this.#link.configure({ remembered });
-  }
-
-  /** A restarted host counts from zero again; the page's progress only rises. */
-  #told({ bytesReceived, bytesTotal }) {
-    const received = Math.max(this.#progress.bytesReceived, bytesReceived);
-    this.#progress = { bytesReceived: received, bytesTotal: Math.max(received, bytesTotal) };
-    this.#emitter.emit('progress', { ...this.#progress });
+    this.#visitor.start();
+    await this.#engine.start().finally(() => this.#visitor.send());
   }
 
   #followPage() {
     this.#stopFollowing = followPage({
       onHide: () => {
-        this.#queue.hide();
-        this.#link?.call('persist').catch(() => {}); // the cache is only an optimisation
+        this.#visitor.hide();
+        this.#engine.persist();
       },
-      onLeave: () => this.#queue.leave(),
-      onReturn: () => this.#consent === 'granted' && this.#queue.join(),
-      onWake: () => this.#wake(),
+      onLeave: () => this.#visitor.leave(),
+      onReturn: () => this.#visitor.return(),
+      onWake: () => {
+        this.#engine.wake();
+        this.#visitor.wake();
+      },
     });
   }
 
-  #wake() {
-    this.#link?.call('wake').catch(() => {}); // a host that ended is replaced by the link
-    if (this.#consent === 'granted') void this.#queue.flush();
+  /** @param {import('./questions.js').Question} question @param {AbortSignal | undefined} signal */
+  async #ask(question, signal) {
+    throwIfAborted(signal);
+    return abortable(this.#answer(question), signal);
   }
 
-  /** Forgets what was kept for a consent that is no more, here or in another tab. */
-  #withdraw() {
-    this.#consent = 'denied';
-    this.#history.setStored(false);
-    this.#memoryUserId = undefined;
-    forgetUserId();
-    return this.#queue.clear();
-  }
-
-  /** The browser opts out for the visitor: what earlier pages kept goes too. */
-  #optOut() {
-    this.#history.clear();
-    void this.#withdraw();
-  }
-
-  async #ranked(call) {
-    const answer = await this.#call('rank', call);
-    if (call.personal) this.#personal = personalOf(answer);
-    return rankingOf(answer);
-  }
-
-  /** The history given, else the kept one, as the engine takes it. */
-  #wireHistory(given) {
-    const history = given ?? this.#history.read();
-    checkHistory('history', history);
-    return history.map(({ itemId, kind, occurredAt }) => ({ item_id: itemId, kind, occurred_at: occurredAt }));
-  }
-
-  /** Candidates that the page's filter lets through, and what of the required it does not. */
-  async #eligible({ candidates, filter }, { require = [] } = {}) {
-    if (!filter) return { candidates, refused: new Set() };
-    const itemIds = candidates ?? (await this.#liveItemIds());
-    const refused = require.map(({ itemId }) => itemId).filter((itemId) => !filter(itemId));
-    return { candidates: itemIds.filter((itemId) => filter(itemId)), refused: new Set(refused) };
-  }
-
-  async #liveItemIds() {
-    await this.#whenReady();
-    if (this.#itemIds.length !== this.#version?.num_items) this.#itemIds = await this.#call('itemIds');
-    return this.#itemIds;
-  }
-
-  /** Where it did not get ready, the call itself says why. */
-  async #whenReady() {
-    await this.#ready.catch(() => {});
-  }
-
-  async #call(method, ...args) {
-    if (this.#isDisposed) throw disposedError();
-    await this.#whenReady();
-    if (this.#isDisposed || !this.#link) throw disposedError();
-    try {
-      return await this.#link.call(method, ...args);
-    } catch (error) {
-      if (error.code !== 'no_model' || !this.#version) throw error;
-      // There was one: an engine that replaces another, or another server, has to be waited for.
-      await patiently(nextVersion(this.#emitter), this.#limits());
-      return this.#link.call(method, ...args);
-    }
-  }
-
-  #nextHoldTurn() {
-    this.#holdTurn += 1;
-    return this.#holdTurn;
-  }
-
-  #userId() {
-    this.#memoryUserId ??= this.#options.userId ?? userId();
-    return this.#memoryUserId;
+  async #answer(question) {
+    const { filter, call } = question;
+    const asked = filter ? filtered(question, call.candidates ?? (await this.#engine.itemIds())) : question;
+    const answer = await this.#engine.call(asked.method, asked.call);
+    if (answer.personal) this.#personal = personalOf(answer.personal);
+    return asked.answerOf(answer);
   }
 }
-
-/** @returns {import('./choice.js').Remembered} */
-function readRemembered() {
-  try {
-    return JSON.parse(readLocal(WEBGPU_KEY)) ?? {};
-  } catch {
-    return {}; // written by something else
-  }
-}
-
-function disposedError() {
-  return new FreshetError('disposed', 'This Freshet was disposed.');
-}
-

@@ -1,4 +1,4 @@
-//! What the page passes to the engine and gets back, between the engine's names and those of JavaScript.
+//! What a page may say of a list: candidates, rules, diversity and exploration, checked, as the engine takes them.
 //!
 //! Not here: scores and draws, which are the engine's (`shared-model`, `edge::engine` and `edge::explore`).
 
@@ -124,47 +124,6 @@ function requirementsOf(require) {
   });
 }
 
-/** @returns {import('../index.d.ts').Ranking} */
-export function rankingOf({ model_version, items, missing, personal }) {
-  const ranked = items.map(({ item_id, score, points, required, propensity }) => ({
-    itemId: item_id,
-    score,
-    points,
-    isRequired: required,
-    propensity,
-  }));
-  return { modelVersion: model_version, items: ranked, missing, isPersonal: personal?.is_on ?? false };
-}
-
-/** @returns {import('../index.d.ts').PersonalStatus} */
-export function personalOf({ personal: { is_on, events_learned, gain } }) {
-  return { isOn: is_on, eventsLearned: events_learned, gain };
-}
-
-/** Required items that are not in a list, in the order of the rules: those that the page's filter refused, and others. */
-export function missingOf({ require }, { missing }, refused) {
-  const unplaced = new Set(missing);
-  const itemIds = require.map(({ itemId }) => itemId);
-  return itemIds.filter((itemId) => refused.has(itemId) || unplaced.has(itemId));
-}
-
-/** @returns {import('../index.d.ts').Similar} */
-export function similarOf({ model_version, items }) {
-  const nearest = items.map(({ item_id, score }) => ({ itemId: item_id, similarity: score }));
-  return { modelVersion: model_version, items: nearest };
-}
-
-/** @returns {import('../index.d.ts').Found} */
-export function foundOf({ model_version, items }) {
-  const found = items.map(({ item_id, score, similarity }) => ({ itemId: item_id, score, similarity }));
-  return { modelVersion: model_version, items: found };
-}
-
-/** @returns {import('../index.d.ts').NewRanking} */
-export function newRankingOf({ model_version, items }) {
-  return { modelVersion: model_version, items: items.map(({ item_id, score }) => ({ itemId: item_id, score })) };
-}
-
 /**
  * Items that the server has never seen, with what there is to read of them.
  * @param {unknown} items
@@ -184,20 +143,6 @@ export function newItemsOf(items) {
 export function checkText(field, text) {
   const isText = typeof text === 'string' && text.trim() !== '' && text.length <= TEXT_LENGTH_MAX;
   if (!isText) throw invalid(field, `a text of 1 to ${TEXT_LENGTH_MAX} characters`, text);
-}
-
-/** @returns {import('../index.d.ts').Explanation} */
-export function explanationOf({ model_version, item_id, score, parts, average, text_effect, events }) {
-  const { id_row: idRow, ...otherParts } = parts;
-  return {
-    modelVersion: model_version,
-    itemId: item_id,
-    score,
-    parts: { ...otherParts, idRow },
-    average,
-    textEffect: text_effect,
-    events: events.map(({ item_id: itemId, occurred_at: occurredAt, ...effect }) => ({ itemId, occurredAt, ...effect })),
-  };
 }
 
 function randomSeed() {

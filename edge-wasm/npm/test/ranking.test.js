@@ -1,9 +1,9 @@
-//! What the package says about rankings, rules, exploration and explanations, without an engine.
+//! What the package takes as rules, diversity and exploration.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { diversityOf, explanationOf, explorationOf, personalOf, rankingOf, rulesOf, similarOf } from '../lib/ranking.js';
+import { diversityOf, explorationOf, rulesOf } from '../lib/ranking.js';
 
 test('exploring is off unless wished for, and then has a seed of its own', () => {
   assert.equal(explorationOf(undefined), undefined);
@@ -33,24 +33,6 @@ test('a wish that cannot be met names its field', () => {
       JSON.stringify(wish),
     );
   }
-});
-
-test('a ranking keeps what rules and chance did to each item, and what is missing', () => {
-  const item = { item_id: 'a', score: 2, points: -1.5, required: true, propensity: 0.25 };
-  assert.deepEqual(rankingOf({ model_version: 3, items: [item], missing: ['b'] }), {
-    modelVersion: 3,
-    items: [{ itemId: 'a', score: 2, points: -1.5, isRequired: true, propensity: 0.25 }],
-    missing: ['b'],
-    isPersonal: false,
-  });
-  const nearest = similarOf({ model_version: 3, items: [{ item_id: 'a', score: 0.5 }] });
-  assert.deepEqual(nearest, { modelVersion: 3, items: [{ itemId: 'a', similarity: 0.5 }] });
-});
-
-test('a ranking says whether the personal model had a say, and what it has come to', () => {
-  const answer = { model_version: 3, items: [], missing: [], personal: { is_on: true, events_learned: 9, gain: 1.5 } };
-  assert.equal(rankingOf(answer).isPersonal, true);
-  assert.deepEqual(personalOf(answer), { isOn: true, eventsLearned: 9, gain: 1.5 });
 });
 
 test('rules are passed on whole, and without them there are none', () => {
@@ -122,20 +104,4 @@ test('diversity is a share of relevance over a pool', () => {
   for (const [wish, field] of [[{}, 'lambda'], [{ lambda: 1.1 }, 'lambda'], [{ lambda: 1, pool: 1001 }, 'pool']]) {
     assert.throws(() => diversityOf(wish), (error) => error.message.includes(`"diversity.${field}"`));
   }
-});
-
-test('an explanation keeps every number under a name of its own', () => {
-  const event = { item_id: 'x', kind: 'click', occurred_at: 5, effect: 0.5, taste: 0.25, neighbours: 0.25 };
-  const parts = { text: 1, features: 2, id_row: 3, prior: 4, neighbours: 5, bias: 6 };
-  const average = { taste: 0, prior: 1, neighbours: 2, bias: 3 };
-  const answer = { model_version: 3, item_id: 'a', score: 21, parts, average, text_effect: 7, events: [event] };
-  assert.deepEqual(explanationOf(answer), {
-    modelVersion: 3,
-    itemId: 'a',
-    score: 21,
-    parts: { text: 1, features: 2, idRow: 3, prior: 4, neighbours: 5, bias: 6 },
-    average,
-    textEffect: 7,
-    events: [{ itemId: 'x', kind: 'click', occurredAt: 5, effect: 0.5, taste: 0.25, neighbours: 0.25 }],
-  });
 });

@@ -1,0 +1,154 @@
+//! The visitor of this page: consent, pseudonymous id, kept history, and what is reported of them.
+//!
+//! It knows nothing of the engine but the number of the version that ranks.
+
+import { forgetUserId, randomId, resolveConsent, userId } from './consent.js';
+import { FeedbackQueue } from './feedback.js';
+import { History, checkHistoryEvent } from './history.js';
+import { Observed } from './observe.js';
+import { wireEvent } from './wire.js';
+
+export class Visitor {
+  #options;
+  #consent;
+  #memoryUserId;
+  #history;
+  #queue;
+  #observed;
+  #liveVersion;
+  #isDisposed = false;
+
+  /**
+   * @param {object} parts
+   * @param {import('../index.d.ts').ConnectOptions} parts.options checked
+   * @param {import('./store.js').Store} parts.store
+   * @param {(name: string, detail: object) => void} parts.emit
+   * @param {() => number | undefined} parts.liveVersion
+   */
+  constructor({ options, store, emit, liveVersion }) {
+    this.#options = options;
+    this.#liveVersion = liveVersion;
+    this.#consent = resolveConsent(options.consent);
+    this.#history = new History(options.model, this.#isGranted);
+    this.#queue = new FeedbackQueue({ url: options.url, store, emit, onWithdrawn: () => void this.#withdraw() });
+    this.#observed = new Observed((event) => this.feedback(event), emit);
+  }
+
+  get consent() {
+    return this.#consent;
+  }
+
+  get history() {
+    return this.#history;
+  }
+
+  /** How many events are not acknowledged yet. */
+  get numWaiting() {
+    return this.#queue.numWaiting;
+  }
+
+  /** Where the browser opts out for the visitor, what earlier pages kept goes. */
+  start() {
+    if (this.#isGranted || this.#options.consent === 'denied') return;
+    this.#history.clear();
+    void this.#withdraw();
+  }
+
+  /** Sends what waits, what earlier pages left too. */
+  send() {
+    if (this.#isGranted && !this.#isDisposed) void this.#queue.start();
+  }
+
+  /**
+   * @param {string | import('../index.d.ts').FeedbackEvent} kindOrEvent
+   * @param {string} [itemId]
+   * @param {object} [more] further fields of the event
+   * @returns {import('../index.d.ts').FeedbackReceipt}
+   */
+  feedback(kindOrEvent, itemId, more = {}) {
+    const event = typeof kindOrEvent === 'string' ? { ...more, kind: kindOrEvent, itemId } : { ...kindOrEvent };
+    event.occurredAt ??= Date.now();
+    if (typeof event.occurredAt === 'number') event.occurredAt = Math.round(event.occurredAt); // finer clocks are welcome
+    checkHistoryEvent(event);
+    const eventId = event.eventId ?? randomId();
+    this.#history.add(event);
+    if (!this.#isGranted) return { eventId, delivered: Promise.resolve({ status: 'withheld' }) };
+    const wire = wireEvent({ ...event, eventId }, this.#userId(), this.#liveVersion());
+    return { eventId, delivered: this.#queue.add(wire) };
+  }
+
+  /** @type {import('../index.d.ts').Freshet['observe']} */
+  observe(...asked) {
+    return this.#observed.observe(...asked);
+  }
+
+  /** @type {import('../index.d.ts').Freshet['observeList']} */
+  observeList(...asked) {
+    return this.#observed.observeList(...asked);
+  }
+
+  /**
+   * @param {'granted' | 'denied' | 'auto'} consent
+   * @returns {Promise<void>} settles when nothing is left of what was kept for a consent that is no more
+   */
+  async setConsent(consent) {
+    this.#consent = resolveConsent(consent);
+    if (this.#isGranted) {
+      this.#history.setStored(true);
+      void this.#queue.start();
+      return;
+    }
+    const forgotten = this.#withdraw();
+    this.#queue.tellWithdrawn();
+    await forgotten;
+  }
+
+  /** Sends now, and waits for the answers. */
+  flush() {
+    return this.#queue.flush();
+  }
+
+  /** As `flush`, unless consent was withdrawn: the page is looked at again, or online again. */
+  wake() {
+    if (this.#isGranted) void this.#queue.flush();
+  }
+
+  /** The page may be going away unseen. */
+  hide() {
+    this.#queue.hide();
+  }
+
+  /** The page goes; it may come back as it was. */
+  leave() {
+    this.#queue.leave();
+  }
+
+  /** The page has come back as it was. */
+  return() {
+    if (this.#isGranted) this.#queue.join();
+  }
+
+  dispose() {
+    this.#isDisposed = true;
+    this.#observed.dispose();
+    this.#queue.dispose();
+  }
+
+  get #isGranted() {
+    return this.#consent === 'granted';
+  }
+
+  /** Forgets what was kept for a consent that is no more, here or in another tab. */
+  #withdraw() {
+    this.#consent = 'denied';
+    this.#history.setStored(false);
+    this.#memoryUserId = undefined;
+    forgetUserId();
+    return this.#queue.clear();
+  }
+
+  #userId() {
+    this.#memoryUserId ??= this.#options.userId ?? userId();
+    return this.#memoryUserId;
+  }
+}
