@@ -71,32 +71,48 @@ export class History {
     checkHistory('history.events', events);
     const impression = events.findIndex(({ kind }) => kind === 'impression');
     if (impression >= 0) throw invalid(`history.events[${impression}].kind`, 'of what a visitor does', 'impression');
-    const keyOf = ({ itemId, kind, occurredAt }) => JSON.stringify([itemId, kind, occurredAt]);
-    const known = new Map(this.read().map((event) => [keyOf(event), event]));
-    const added = new Set();
-    for (const { itemId, kind, occurredAt } of events) {
-      const event = { itemId, kind, occurredAt };
-      if (known.has(keyOf(event))) continue;
-      known.set(keyOf(event), event);
-      added.add(event);
-    }
-    const inOrder = [...known.values()].sort((a, b) => a.occurredAt - b.occurredAt);
-    this.#events = inOrder.slice(-EVENTS_MAX);
-    this.#write();
-    return this.#events.filter((event) => added.has(event)).length;
+    const known = this.read();
+    const added = withoutKnown(known, events);
+    this.#keep([...known, ...added]);
+    return this.#events.filter((event) => added.includes(event)).length;
   }
 
-  /** @param {boolean} isStored */
-  setStored(isStored) {
-    if (isStored === this.#isStored) return;
-    this.#isStored = isStored;
-    if (isStored) this.#write();
-    else writeLocal(this.#key, null);
+  /** From now on it survives the page, joined to what an earlier visit has left. */
+  store() {
+    if (this.#isStored) return;
+    this.#isStored = true;
+    const left = parse(readLocal(this.#key));
+    this.#keep([...left, ...withoutKnown(left, this.#events)]);
+  }
+
+  /** From now on it ends with the page, and nothing of it is left in storage. */
+  forgetStored() {
+    this.#isStored = false;
+    writeLocal(this.#key, null);
+  }
+
+  #keep(events) {
+    this.#events = events.sort((a, b) => a.occurredAt - b.occurredAt).slice(-EVENTS_MAX);
+    this.#write();
   }
 
   #write() {
     if (this.#isStored) this.#isMemoryOnly = !writeLocal(this.#key, JSON.stringify(this.#events));
   }
+}
+
+/** Those of `events` that are not in `known`, each once. */
+function withoutKnown(known, events) {
+  const keyOf = ({ itemId, kind, occurredAt }) => JSON.stringify([itemId, kind, occurredAt]);
+  const keys = new Set(known.map(keyOf));
+  const fresh = [];
+  for (const { itemId, kind, occurredAt } of events) {
+    const event = { itemId, kind, occurredAt };
+    if (keys.has(keyOf(event))) continue;
+    keys.add(keyOf(event));
+    fresh.push(event);
+  }
+  return fresh;
 }
 
 /** What is stored may have been written by anything; only well-formed events are taken. */

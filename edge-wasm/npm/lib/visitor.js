@@ -49,9 +49,7 @@ export class Visitor {
 
   /** Where the browser opts out for the visitor, what earlier pages kept goes. */
   start() {
-    if (this.#isGranted || this.#options.consent === 'denied') return;
-    this.#history.clear();
-    void this.#withdraw();
+    if (!this.#isGranted && this.#options.consent !== 'denied') void this.#withdraw();
   }
 
   /** Sends what waits, what earlier pages left too. */
@@ -94,7 +92,7 @@ export class Visitor {
   async setConsent(consent) {
     this.#consent = resolveConsent(consent);
     if (this.#isGranted) {
-      this.#history.setStored(true);
+      this.#history.store();
       void this.#queue.start();
       return;
     }
@@ -141,7 +139,7 @@ export class Visitor {
   /** Forgets what was kept for a consent that is no more, here or in another tab. */
   #withdraw() {
     this.#consent = 'denied';
-    this.#history.setStored(false);
+    this.#history.forgetStored();
     this.#memoryUserId = undefined;
     forgetUserId();
     return this.#queue.clear();

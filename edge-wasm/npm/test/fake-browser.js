@@ -66,6 +66,18 @@ export function withNavigator(t, navigator) {
   });
 }
 
+/** Local storage until the test ends, with `entries` in it. @param {[string, string][]} [entries] @returns {Map<string, string>} */
+export function withLocalStorage(t, entries = []) {
+  const stored = new Map(entries);
+  globalThis.localStorage = {
+    getItem: (key) => stored.get(key) ?? null,
+    setItem: (key, text) => stored.set(key, text),
+    removeItem: (key) => stored.delete(key),
+  };
+  t.after(() => delete globalThis.localStorage);
+  return stored;
+}
+
 /** Waits until `holds`, at most for ten seconds. */
 export async function until(holds) {
   const before = Date.now() + 10_000;

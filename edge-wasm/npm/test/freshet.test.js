@@ -5,7 +5,7 @@ import test from 'node:test';
 
 import { Freshet as Base } from '../lib/freshet.js';
 import { Hold } from '../lib/hold.js';
-import { until, withNavigator } from './fake-browser.js';
+import { until, withLocalStorage, withNavigator } from './fake-browser.js';
 
 const STATUS = { version: 7, num_items: 3, backend: 'cpu' };
 const RANKING = { model_version: 7, items: [], missing: [] };
@@ -283,9 +283,7 @@ test('feedback that no later ranking could take is refused by name, limit and va
 });
 
 test('what a host remembers of WebGPU, and that it failed, the next host and the next page are told', async (t) => {
-  const stored = new Map();
-  globalThis.localStorage = { getItem: (key) => stored.get(key) ?? null, setItem: (key, text) => stored.set(key, text) };
-  t.after(() => delete globalThis.localStorage);
+  const stored = withLocalStorage(t);
   const { freshet, calls, update, say, die } = freshetWith(t, { rank: () => RANKING }, { consent: 'denied' });
   await turn();
   update();
@@ -334,16 +332,8 @@ test('who waits for a hold to end is let go when there is nothing to wait for an
 });
 
 /** Local storage with what an earlier visit kept. */
-function withKept(t) {
-  const kept = new Map([['freshet:user', 'u'], ['freshet:history:main', '[{"itemId":"a","kind":"click","occurredAt":1}]']]);
-  globalThis.localStorage = {
-    getItem: (key) => kept.get(key) ?? null,
-    setItem: (key, text) => kept.set(key, text),
-    removeItem: (key) => kept.delete(key),
-  };
-  t.after(() => delete globalThis.localStorage);
-  return kept;
-}
+const withKept = (t) =>
+  withLocalStorage(t, [['freshet:user', 'u'], ['freshet:history:main', '[{"itemId":"a","kind":"click","occurredAt":1}]']]);
 
 for (const [name, navigator, consent] of [
   ['consent that is denied', {}, 'denied'],
@@ -398,4 +388,14 @@ test('consent withdrawn while feedback is under way leaves nothing stored, and c
   assert.equal((await freshet.feedback('click', 'c').delivered).status, 'accepted');
   assert.deepEqual(events.map((event) => event.item_id), ['c']);
   assert.notEqual(events[0].user_id, 'u');
+});
+
+test('who is asked for consent on every page keeps the history of earlier ones, and who declines leaves none', async (t) => {
+  const kept = withKept(t);
+  const { freshet } = freshetWith(t, {}, { consent: 'denied' });
+  await freshet.setConsent('granted');
+  assert.deepEqual(freshet.history.read().map(({ itemId }) => itemId), ['a']);
+  const { freshet: next } = freshetWith(t, {}, { consent: 'denied' });
+  await next.setConsent('denied');
+  assert.deepEqual([...kept.keys()], []);
 });

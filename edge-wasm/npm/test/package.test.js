@@ -7,6 +7,7 @@ import test from 'node:test';
 import { History } from '../lib/history.js';
 import { resolveConsent } from '../lib/consent.js';
 import { Emitter } from '../lib/emitter.js';
+import { withLocalStorage } from './fake-browser.js';
 
 test('importing outside of a browser does nothing, and connecting there says why it cannot', async () => {
   const { Freshet, FreshetError } = await import('../index.js');
@@ -72,19 +73,30 @@ test('where storage is forbidden the history lives in memory, else what is store
   const history = new History('main', true); // node has no local storage
   history.add({ itemId: 'a', kind: 'click', occurredAt: 1 });
   assert.deepEqual(history.read().map((event) => event.itemId), ['a']);
-  const stored = new Map();
-  t.after(() => delete globalThis.localStorage);
-  globalThis.localStorage = {
-    getItem: (key) => stored.get(key) ?? null,
-    setItem: (key, text) => stored.set(key, text),
-    removeItem: (key) => stored.delete(key),
-  };
+  withLocalStorage(t);
   const [first, second] = [new History('main', true), new History('main', true)];
   first.add({ itemId: 'b', kind: 'click', occurredAt: 2 });
   second.add({ itemId: 'c', kind: 'click', occurredAt: 3 });
   assert.deepEqual(first.read().map((event) => event.itemId), ['b', 'c']);
   second.clear();
   assert.deepEqual(first.read(), []);
+});
+
+test('a history that is kept from now on is joined to what an earlier visit has left', (t) => {
+  const [left, of] = [{ itemId: 'left', kind: 'click', occurredAt: 10 }, (itemId, occurredAt) => ({ itemId, kind: 'view', occurredAt })];
+  const stored = withLocalStorage(t, [['freshet:history:main', JSON.stringify([left])]]);
+  const history = new History('main', false);
+  assert.deepEqual(history.read(), [], 'what is not to be kept is not read either');
+  for (const event of [of('before', 5), of('after', 20), left]) history.add(event);
+  history.store();
+  assert.deepEqual(history.read(), [of('before', 5), left, of('after', 20)]);
+  assert.deepEqual(JSON.parse(stored.get('freshet:history:main')), history.read());
+});
+
+test('a history that is forgotten leaves nothing in storage, also where it was not stored by this page', (t) => {
+  const stored = withLocalStorage(t, [['freshet:history:main', '[]']]);
+  new History('main', false).forgetStored();
+  assert.deepEqual(stored, new Map());
 });
 
 test('what stands in storage and cannot be ranked with is passed over', (t) => {
