@@ -23,8 +23,8 @@ export class Delivery {
   #abort = new AbortController();
   #batchEventsMax = BATCH_EVENTS_MAX;
   #numAcknowledged = 0;
-  /** By key: how often the server failed at this event alone, and after which acknowledged batch it last did. */
-  #failures = new Map();
+  /** How often the server failed at an entry alone, and after which acknowledged batch it last did. */
+  #failures = new WeakMap();
   #timer;
   #dueAt = Number.POSITIVE_INFINITY;
   #isRunning = false;
@@ -155,10 +155,10 @@ export class Delivery {
   #failed(batch, answer) {
     if (this.#halve(batch)) return;
     const [entry] = batch;
-    const { count, after } = this.#failures.get(entry.key) ?? { count: 0 };
+    const { count, after } = this.#failures.get(entry) ?? { count: 0 };
     const isAnother = after !== this.#numAcknowledged;
     const failure = { count: isAnother ? count + 1 : count, after: this.#numAcknowledged };
-    this.#failures.set(entry.key, failure);
+    this.#failures.set(entry, failure);
     if (failure.count >= FAILURES_MAX) this.#reject(entry, 500, answer);
     else this.#outbox.toEnd(entry.key);
   }
@@ -171,7 +171,6 @@ export class Delivery {
   /** What was dropped or withdrawn in the meantime has left the outbox before. */
   #finish(results) {
     const left = results.filter(({ entry }) => this.#outbox.remove(entry.key) !== undefined);
-    for (const { entry } of left) this.#failures.delete(entry.key);
     if (left.length > 0) this.#onResults(left);
   }
 }

@@ -4,6 +4,7 @@
 //! is decided by the caller (consent).
 
 import { BATCH_EVENTS_MAX, EVENT_BYTES_MAX, QUEUE_EVENTS_MAX, batchLength, bodyOf, channelName } from './batches.js';
+import { openChannel } from './channel.js';
 import { randomId } from './consent.js';
 
 const encoder = new TextEncoder();
@@ -62,7 +63,9 @@ export class FeedbackQueue {
     entry.delivered = new Promise((settle) => (entry.settle = settle));
     this.#own.set(entry.key, entry);
     if (this.#own.size > QUEUE_EVENTS_MAX) this.#dropOldest();
-    if (this.#fresh.push(entry) === 1) queueMicrotask(() => void this.#keep(this.#fresh.splice(0)));
+    this.#fresh.push(entry);
+    const isFirstOfTurn = this.#fresh.length === 1;
+    if (isFirstOfTurn) queueMicrotask(() => void this.#keep(this.#fresh.splice(0)));
     return entry.delivered;
   }
 
@@ -102,17 +105,19 @@ export class FeedbackQueue {
 
   /** Lets all other tabs know that consent was withdrawn. */
   tellWithdrawn() {
-    if (typeof BroadcastChannel === 'undefined') return;
-    const channel = new BroadcastChannel(channelName(this.#url));
-    channel.postMessage({ type: 'withdrawn' });
-    channel.close();
+    const channel = openChannel(channelName(this.#url));
+    channel?.postMessage({ type: 'withdrawn' });
+    channel?.close();
   }
 
-  dispose() {
+  /** @returns {Promise<void>} settles when all is stored that another tab or the next page is to send */
+  async dispose() {
     this.#beacon();
     this.#isTakingPart = false;
     this.#sender?.clear();
+    const stored = this.#putRecords(this.#fresh.splice(0));
     this.#settleAll('queued');
+    await stored;
   }
 
   /**
@@ -135,11 +140,17 @@ export class FeedbackQueue {
   /** Stored first: a record outlives this tab. */
   async #keep(fresh) {
     const waiting = () => fresh.filter(({ key }) => this.#own.has(key));
-    const records = waiting().map(({ key, savedAt, event, bytes }) => ({ key, savedAt, event, bytes }));
-    await this.#store.putEvents(records);
+    await this.#putRecords(fresh);
     if (waiting().length === 0) return;
     await this.#join();
     this.#sender?.send(waiting());
+  }
+
+  /** Stores what was neither dropped nor withdrawn meanwhile. */
+  async #putRecords(entries) {
+    const waiting = entries.filter(({ key }) => this.#own.has(key));
+    const records = waiting.map(({ key, savedAt, event, bytes }) => ({ key, savedAt, event, bytes }));
+    if (records.length > 0) await this.#store.putEvents(records);
   }
 
   /** Where the script cannot be fetched now, it is tried again with the next event. */
@@ -165,6 +176,7 @@ export class FeedbackQueue {
 
   #dropOldest() {
     const [entry] = this.#own.values();
+    this.#sender?.drop(entry.key);
     void this.#store.remove('events', [entry.key]);
     this.#finish([{ entry, receipt: { status: 'dropped' } }]);
   }

@@ -19,7 +19,6 @@ export class Freshet {
 
   #options;
   #emitter = new Emitter();
-  #store = new Store();
   #visitor;
   #engine;
   /** @type {Promise<Freshet>} */
@@ -74,7 +73,7 @@ export class Freshet {
     if (options.onProgress) this.#emitter.on('progress', options.onProgress);
     this.#visitor = new Visitor({
       options,
-      store: this.#store,
+      store: new Store(),
       emit: (name, detail) => this.#emitter.emit(name, detail),
       liveVersion: () => this.#engine.version,
     });
@@ -257,10 +256,7 @@ export class Freshet {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
     this.#stopFollowing();
-    const ended = this.#engine.dispose();
-    this.#visitor.dispose();
-    await ended;
-    await this.#store.close();
+    await Promise.all([this.#engine.dispose(), this.#visitor.dispose()]);
     this.#emitter.clear();
   }
 

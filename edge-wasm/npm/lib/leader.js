@@ -3,6 +3,8 @@
 //! The holder of a Web Lock leads; when its tab closes, the browser hands the lock to the next.
 //! Where Web Locks or channels are missing or refused (old browsers, insecure origins) every tab leads for itself.
 
+import { openChannel } from './channel.js';
+
 /**
  * @param {object} options
  * @param {string} options.name the same in all tabs that share a stream
@@ -14,7 +16,8 @@
  * @typedef {{tellVersion: (text: string) => void, tellState: (isOnline: boolean) => void}} Tabs
  */
 export function joinTabs({ name, signal, onLead, onVersion, onState }) {
-  const channel = openChannel(name);
+  // Nothing where tabs cannot agree on who leads.
+  const channel = globalThis.navigator?.locks && openChannel(name);
   if (!channel) {
     onLead({ tellVersion() {}, tellState() {} });
     return;
@@ -56,14 +59,4 @@ export function joinTabs({ name, signal, onLead, onVersion, onState }) {
   request().catch(() => {
     if (!signal.aborted) hold(); // locks are refused here (for example in a sandboxed frame)
   });
-}
-
-/** Nothing where tabs cannot agree on who leads. */
-function openChannel(name) {
-  if (typeof navigator === 'undefined' || navigator.locks === undefined) return undefined;
-  try {
-    return new BroadcastChannel(name);
-  } catch {
-    return undefined; // missing, or refused here
-  }
 }

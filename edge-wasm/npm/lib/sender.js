@@ -31,6 +31,8 @@ export class Sender {
   #tabs;
   /** Keys of own entries that the leader took. */
   #taken = new Set();
+  /** Keys of what has left the outbox while records are read, which may hold it still. @type {Set<string> | undefined} */
+  #gone;
   #beat;
   #silence;
 
@@ -70,8 +72,16 @@ export class Sender {
 
   /** What nobody but this tab is going to send. @returns {import('./batches.js').Entry[]} */
   get entries() {
-    if (this.#tabs.isLeader) return this.#outbox.entries;
-    return [...this.#own.values()].filter(({ key }) => !this.#taken.has(key));
+    const own = [...this.#own.values()];
+    if (!this.#tabs.isLeader) return own.filter(({ key }) => !this.#taken.has(key));
+    const notTakenYet = own.filter(({ key }) => !this.#outbox.get(key)); // they are being stored
+    return [...this.#outbox.entries, ...notTakenYet];
+  }
+
+  /** Whoever would have sent this own entry does not. @param {string} key */
+  drop(key) {
+    if (this.#tabs.isLeader) this.#forget(key);
+    else this.#tabs.post({ type: 'drop', key });
   }
 
   /** Whether the server asked for a pause. */
@@ -106,10 +116,14 @@ export class Sender {
   async #lead() {
     this.#stopListening();
     this.#take([...this.#own.values()]);
+    const gone = new Set();
+    this.#gone = gone;
     const records = await this.#store.listEvents(this.#prefix, QUEUE_EVENTS_MAX);
+    this.#gone = undefined;
     if (!this.#tabs.isLeader) return;
     const before = this.#tabs.isAlone ? Date.now() - LEFTOVER_AGE_MILLIS : Number.POSITIVE_INFINITY;
-    const leftovers = records.filter(({ savedAt }) => savedAt < before).map((record) => ({ ...record, isLeftover: true }));
+    const isLeftover = ({ key, savedAt }) => savedAt < before && !gone.has(key);
+    const leftovers = records.filter(isLeftover).map((record) => ({ ...record, isLeftover: true }));
     const newer = this.#outbox.clear();
     this.#take(leftovers); // first, since they are the oldest
     this.#take(newer);
@@ -146,6 +160,9 @@ export class Sender {
         break;
       case 'wake':
         if (this.#tabs.isLeader) this.#delivery.wake();
+        break;
+      case 'drop':
+        this.#forget(message.key);
         break;
       case 'withdrawn':
         this.#onWithdrawn();
@@ -193,9 +210,15 @@ export class Sender {
     this.#beat ??= setInterval(() => this.#tabs.post({ type: 'beat' }), BEAT_MILLIS);
   }
 
+  #forget(key) {
+    this.#outbox.remove(key);
+    this.#gone?.add(key);
+  }
+
   /** Results of what was in the outbox. */
   #finish(results) {
     if (this.#outbox.length === 0) this.#stopBeat();
+    for (const { entry } of results) this.#gone?.add(entry.key);
     void this.#store.remove('events', results.map(({ entry }) => entry.key));
     const told = results.map(({ entry, receipt }) => ({ entry: { key: entry.key }, receipt }));
     this.#tabs.post({ type: 'done', results: told });

@@ -3,6 +3,8 @@
 //! The holder of a Web Lock leads; when its tab dies, the browser hands the lock to the next. A leader that is frozen can be
 //! replaced by `takeOver`. Where Web Locks or channels are missing or refused, every tab leads, alone.
 
+import { openChannel } from './channel.js';
+
 export class Tabs {
   #name;
   #onLead;
@@ -44,13 +46,13 @@ export class Tabs {
    */
   join() {
     if (this.#channel || this.#isAlone) return false;
-    if (typeof BroadcastChannel === 'undefined' || !globalThis.navigator?.locks) {
+    this.#channel = globalThis.navigator?.locks && openChannel(this.#name);
+    if (this.#channel) {
+      this.#channel.onmessage = ({ data }) => this.#onMessage(data);
+      this.#queueUp();
+    } else {
       this.#leadAlone();
-      return true;
     }
-    this.#channel = new BroadcastChannel(this.#name);
-    this.#channel.onmessage = ({ data }) => this.#onMessage(data);
-    this.#queueUp();
     return true;
   }
 
@@ -85,7 +87,8 @@ export class Tabs {
         this.#lead();
       });
     const options = isTakingOver ? { steal: true } : { signal: request.signal };
-    navigator.locks.request(this.#name, options, hold).catch(() => {
+    const held = async () => navigator.locks.request(this.#name, options, hold); // refused by throwing or by rejecting
+    held().catch(() => {
       if (request.signal.aborted) return;
       if (this.#isLeader) {
         this.#lost(); // another tab took over

@@ -10,6 +10,7 @@ import { wireEvent } from './wire.js';
 
 export class Visitor {
   #options;
+  #store;
   #consent;
   #memoryUserId;
   #history;
@@ -27,6 +28,7 @@ export class Visitor {
    */
   constructor({ options, store, emit, liveVersion }) {
     this.#options = options;
+    this.#store = store;
     this.#liveVersion = liveVersion;
     this.#consent = resolveConsent(options.consent);
     this.#history = new History(options.model, this.#isGranted);
@@ -126,10 +128,12 @@ export class Visitor {
     if (this.#isGranted) this.#queue.join();
   }
 
-  dispose() {
+  /** @returns {Promise<void>} settles when what is not sent yet is stored */
+  async dispose() {
     this.#isDisposed = true;
     this.#observed.dispose();
-    this.#queue.dispose();
+    await this.#queue.dispose();
+    await this.#store.close();
   }
 
   get #isGranted() {

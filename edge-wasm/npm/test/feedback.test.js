@@ -226,6 +226,74 @@ test('a page that was left and came back as it was has its receipts still, and i
   assert.equal((await delivered).status, 'accepted');
 });
 
+test('what is given in the moment in which all ends is stored and in a beacon, whether this tab sends or not yet', async (t) => {
+  const beacons = [];
+  withNavigator(t, { sendBeacon: (_url, body) => beacons.push(body) > 0 });
+  const idsOf = async (body) => JSON.parse(await body.text()).events.map((sent) => sent.event_id);
+  const { queue, requests, store } = queueAgainst(t, never);
+  void queue.add(event('a'));
+  await until(() => requests.length === 1);
+  const late = queue.add(event('b'));
+  const disposed = queue.dispose();
+  assert.equal((await late).status, 'queued');
+  await disposed;
+  assert.deepEqual(store.ids, ['a', 'b']);
+  assert.deepEqual(await idsOf(beacons[0]), ['a', 'b']);
+  const { queue: young, store: other } = queueAgainst(t, never);
+  void young.add(event('c'));
+  await young.dispose();
+  assert.deepEqual(other.ids, ['c']);
+});
+
+test('what is being stored while the page is hidden is in the beacon of the tab that sends', async (t) => {
+  const beacons = [];
+  withNavigator(t, { sendBeacon: (_url, body) => beacons.push(body) > 0 });
+  const { queue, requests, store } = queueAgainst(t, never);
+  void queue.add(event('a'));
+  await until(() => requests.length === 1);
+  store.putEvents = never;
+  void queue.add(event('b'));
+  queue.hide();
+  assert.deepEqual(JSON.parse(await beacons[0].text()).events.map((sent) => sent.event_id), ['a', 'b']);
+});
+
+test('what was dropped is not sent again', async (t) => {
+  let fail;
+  const failing = new Promise((resolve) => (fail = () => resolve(status(503))));
+  const { queue, requests, store } = queueAgainst(t, (_ids, attempt) => (attempt === 1 ? failing : ok()));
+  const oldest = queue.add(event('oldest'));
+  await until(() => requests.length === 1);
+  let isStored;
+  store.putEvents = () => new Promise((resolve) => (isStored = resolve));
+  for (let idx = 1; idx <= 1000; idx += 1) void queue.add(event(String(idx)));
+  assert.equal((await oldest).status, 'dropped');
+  fail();
+  hurry(t, queue);
+  for (let idx = 0; idx < 50 && requests.length === 1; idx += 1) await new Promise((resolve) => setTimeout(resolve));
+  isStored();
+  await until(() => queue.numWaiting === 0);
+  assert.ok(!requests.slice(1).flat().includes('oldest'));
+});
+
+test('what is acknowledged while the records of earlier pages are read is not taken for one of them', async (t) => {
+  const { queue, requests, said, store } = queueAgainst(t, () => ok());
+  const listEvents = store.listEvents.bind(store);
+  let answerNow;
+  store.listEvents = async (...asked) => {
+    const records = await listEvents(...asked);
+    await new Promise((resolve) => (answerNow = resolve));
+    return records;
+  };
+  t.mock.method(Date, 'now', () => 1000); // it is young
+  const young = queue.add(event('a'));
+  t.mock.method(Date, 'now', () => 1_000_000); // and older than what is left to the tabs that made it
+  assert.equal((await young).status, 'accepted');
+  answerNow();
+  assert.equal((await queue.add(event('b')).then(({ status }) => status)), 'accepted');
+  assert.deepEqual(requests, [['a'], ['b']]);
+  assert.deepEqual(said.flatMap(({ eventIds }) => eventIds), ['a', 'b']);
+});
+
 test('consent withdrawn while a request is under way leaves nothing stored, and nothing more is sent', async (t) => {
   const { queue, requests, said, store } = queueAgainst(t, never);
   const delivered = queue.add(event('a'));

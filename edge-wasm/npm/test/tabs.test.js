@@ -137,3 +137,32 @@ test('where locks are refused, every tab sends its own', async (t) => {
   await Promise.all([first.queue.add(event('a')), second.queue.add(event('b'))]);
   assert.deepEqual(requests.map((ids) => ids.length), [1, 1]);
 });
+
+for (const [name, refuse] of [
+  ['channels are refused', (t) => refuseChannels(t)],
+  ['locks are refused by throwing', () => (navigator.locks.request = () => refused())],
+]) {
+  test(`where ${name}, every tab sends its own, and consent can be withdrawn`, async (t) => {
+    const { requests, openTab } = browserAgainst(t, () => ok());
+    refuse(t);
+    const [first, second] = [await openTab(), await openTab()];
+    await Promise.all([first.queue.add(event('a')), second.queue.add(event('b'))]);
+    assert.deepEqual(requests.flat().sort(), ['a', 'b']);
+    assert.deepEqual(first.said.map((line) => line.name), ['delivered']);
+    first.queue.tellWithdrawn();
+  });
+}
+
+function refused() {
+  throw new DOMException('refused', 'SecurityError');
+}
+
+function refuseChannels(t) {
+  const { BroadcastChannel } = globalThis;
+  globalThis.BroadcastChannel = class {
+    constructor() {
+      refused();
+    }
+  };
+  t.after(() => (globalThis.BroadcastChannel = BroadcastChannel));
+}
