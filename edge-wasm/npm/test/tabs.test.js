@@ -1,9 +1,10 @@
-//! The feedback of several tabs: one sends for all, whoever dies.
+//! Several tabs: one sends the feedback of all, and one follows the server for all, whoever dies.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { FeedbackQueue } from '../lib/feedback.js';
+import { joinTabs } from '../lib/leader.js';
 import { FakeLocks, MemoryStore, until, withNavigator } from './fake-browser.js';
 
 const event = (event_id) => ({ event_id, kind: 'click', user_id: 'u', item_id: 'i', occurred_at: 1 });
@@ -153,16 +154,69 @@ for (const [name, refuse] of [
   });
 }
 
+/** Opens a tab that follows the server; `heard` is what it was told by another, `stream` is there where it leads. */
+function followingTab(t) {
+  const end = new AbortController();
+  const tab = { heard: [], stream: undefined, leave: () => end.abort() };
+  joinTabs({
+    name: 'server main',
+    signal: end.signal,
+    onLead: (stream) => (tab.stream = stream),
+    onVersion: (text) => tab.heard.push(text),
+    onState: (isOnline) => tab.heard.push(isOnline),
+  });
+  t.after(tab.leave);
+  return tab;
+}
+
+test('one tab follows the server for all, tells late ones what it knows, and the next follows when it goes', async (t) => {
+  withNavigator(t, { locks: new FakeLocks() });
+  const [first, second] = [followingTab(t), followingTab(t)];
+  await until(() => first.stream);
+  first.stream.tellState(true);
+  first.stream.tellVersion('version 8');
+  await until(() => second.heard.length >= 2);
+  const late = followingTab(t);
+  await until(() => late.heard.length >= 2);
+  assert.deepEqual([late.heard.slice(0, 2), first.heard], [[true, 'version 8'], []]);
+  assert.equal(second.stream, undefined);
+  first.leave();
+  await until(() => second.stream);
+  second.stream.tellVersion('version 9');
+  await until(() => late.heard.includes('version 9'));
+});
+
+for (const [name, refuse] of [
+  ['channels are missing', (t) => withChannels(t, undefined)],
+  ['channels are refused', (t) => refuseChannels(t)],
+  ['locks are missing', () => delete navigator.locks],
+  ['locks are refused', () => (navigator.locks.request = () => Promise.reject(new DOMException('refused', 'SecurityError')))],
+  ['locks throw', () => (navigator.locks.request = () => refused())],
+]) {
+  test(`where ${name}, every tab follows by itself`, async (t) => {
+    withNavigator(t, { locks: new FakeLocks() });
+    refuse(t);
+    const tabs = [followingTab(t), followingTab(t)];
+    await until(() => tabs.every(({ stream }) => stream));
+    tabs[0].stream.tellVersion('version 8');
+  });
+}
+
 function refused() {
   throw new DOMException('refused', 'SecurityError');
 }
 
 function refuseChannels(t) {
-  const { BroadcastChannel } = globalThis;
-  globalThis.BroadcastChannel = class {
+  const Refused = class {
     constructor() {
       refused();
     }
   };
+  withChannels(t, Refused);
+}
+
+function withChannels(t, Channel) {
+  const { BroadcastChannel } = globalThis;
+  globalThis.BroadcastChannel = Channel;
   t.after(() => (globalThis.BroadcastChannel = BroadcastChannel));
 }
