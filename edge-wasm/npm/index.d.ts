@@ -228,8 +228,11 @@ export declare class Freshet {
   status(): FreshetStatus;
 
   /**
-   * Changes consent. `'denied'` forgets the pseudonymous id and everything that was not sent yet, in all open tabs.
-   * `signal` ends the waiting; the consent is changed at once.
+   * Changes consent. `'denied'` forgets the pseudonymous id and everything that was not sent yet, in all open tabs, which
+   * tell it by `on('consent')`. `signal` ends the waiting; the consent is changed at once.
+   * After `dispose()` consent can be withdrawn still, and not given.
+   *
+   * @throws {FreshetError} `aborted`, `invalid_option`
    */
   setConsent(consent: Consent, options?: { signal?: AbortSignal }): Promise<void>;
 

@@ -461,6 +461,8 @@ export interface FreshetEvents {
    * or one at which the server failed again and again while it took others (`http_500`).
    */
   rejected: { eventId: string; kind: EventKind; itemId: string; code: string; detail: string };
+  /** Consent was changed, by this page or in another tab. */
+  consent: { consent: 'granted' | 'denied' };
   /** The engine ended and a fresh one starts from the cache. */
   restart: { code: FreshetErrorCode; message: string; numRestarts: number };
 }

@@ -58,7 +58,8 @@ async function connect() {
     live.failed(`${error.message} The shop shows its catalogue order.`);
     return;
   }
-  byId('consent').checked = freshet.status().consent === 'granted';
+  showConsent(freshet.status());
+  freshet.on('consent', showConsent);
   const rerank = throttled(showShelf, RERANK_MILLIS);
   let isFirst = true;
   const onUpdate = (status) => {
@@ -74,6 +75,10 @@ async function connect() {
   freshet.on('online', () => live.updated(freshet.status()));
   freshet.on('error', ({ code, message }) => console.info(`freshet: ${code}: ${message}`));
   onUpdate(freshet.status());
+}
+
+function showConsent({ consent }) {
+  byId('consent').checked = consent === 'granted';
 }
 
 /** Why an item stands on the shelf; before the first version there is nothing to say. */

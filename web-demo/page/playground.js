@@ -125,7 +125,12 @@ function follow() {
   freshet.on('restart', ({ message }) => note(`the engine starts again: ${message}`));
   freshet.on('progress', showStatus);
   showStatus();
-  byId('consent').checked = freshet.status().consent === 'granted';
+  freshet.on('consent', showConsent);
+  showConsent(freshet.status());
+}
+
+function showConsent({ consent }) {
+  byId('consent').checked = consent === 'granted';
 }
 
 function rerank() {

@@ -2,14 +2,19 @@
 //!
 //! Denied means: nothing is sent, no id exists, and nothing about the visitor is written to storage.
 
+import { invalid } from './errors.js';
+
 const USER_KEY = 'freshet:user';
+/** Since when consent is given, written when a page is left. */
+const GRANTED_KEY = 'freshet:granted';
 
 /**
- * @param {'granted' | 'denied' | 'auto' | undefined} asked
+ * @param {unknown} asked
  * @returns {'granted' | 'denied'} `auto` follows Global Privacy Control
  */
 export function resolveConsent(asked) {
   if (asked === 'granted' || asked === 'denied') return asked;
+  if (asked !== 'auto') throw invalid('consent', "'granted', 'denied' or 'auto'", asked); // no misspelt word is a yes
   const isOptedOut = typeof navigator !== 'undefined' && navigator.globalPrivacyControl === true;
   return isOptedOut ? 'denied' : 'granted';
 }
@@ -50,6 +55,22 @@ export function userId() {
   return made;
 }
 
-export function forgetUserId() {
+/**
+ * For a page that is left with consent, and may come back as it was without having heard of other tabs.
+ * @returns {string | null} for `isStillGranted`
+ */
+export function markGranted() {
+  if (readLocal(GRANTED_KEY) === null) writeLocal(GRANTED_KEY, String(Date.now()));
+  return readLocal(GRANTED_KEY);
+}
+
+/** Whether consent was not withdrawn since `mark` was made. Nobody knows where storage is forbidden. @param {string | null} mark */
+export function isStillGranted(mark) {
+  return mark === null || readLocal(GRANTED_KEY) === mark;
+}
+
+/** What is kept of a consent that is no more. */
+export function forgetConsent() {
   writeLocal(USER_KEY, null);
+  writeLocal(GRANTED_KEY, null);
 }

@@ -83,7 +83,7 @@ export class Freshet {
       emitter: this.#emitter,
       status: () => this.status(),
       onStarted: () => this.#visitor.send(),
-      onOnline: () => void this.#visitor.flush(),
+      onOnline: () => this.#visitor.wake(),
     });
   }
 
@@ -214,7 +214,7 @@ export class Freshet {
   }
 
   /**
-   * @param {'update' | 'backend' | 'error' | 'progress' | 'online' | 'delivered' | 'rejected' | 'restart'} name
+   * @param {'update' | 'backend' | 'error' | 'progress' | 'online' | 'delivered' | 'rejected' | 'consent' | 'restart'} name
    * @param {(detail: any) => void} listener
    * @returns {() => void} removes the listener
    */

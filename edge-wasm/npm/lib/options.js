@@ -20,10 +20,10 @@ export function checkedOptions(options, entry) {
   const base = globalThis.location?.href;
   const absolute = absoluteAddress(url, base)?.replace(/\/+$/, '');
   if (absolute === undefined) throw invalid('url', 'the address of a Freshet server', url);
-  const { worker = true, cache = true, waitForModel = true, personal = false } = options;
+  const { worker = true, cache = true, waitForModel = true, personal = false, consent = 'auto' } = options;
   checkPersonal(personal);
   const assets = absoluteFolder(options.assets, base);
-  return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, personal, timeoutMillis };
+  return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, personal, consent, timeoutMillis };
 }
 
 /** @param {any} personal */

@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of the engine but the number of the version that ranks.
 
-import { forgetUserId, randomId, resolveConsent, userId } from './consent.js';
+import { forgetConsent, isStillGranted, markGranted, randomId, resolveConsent, userId } from './consent.js';
 import { FeedbackQueue } from './feedback.js';
 import { History, checkHistoryEvent } from './history.js';
 import { Observed } from './observe.js';
@@ -11,7 +11,10 @@ import { wireEvent } from './wire.js';
 export class Visitor {
   #options;
   #store;
+  #emit;
   #consent;
+  /** Of the consent with which the page was left last. @type {string | null} */
+  #grantedMark = null;
   #memoryUserId;
   #history;
   #queue;
@@ -29,6 +32,7 @@ export class Visitor {
   constructor({ options, store, emit, liveVersion }) {
     this.#options = options;
     this.#store = store;
+    this.#emit = emit;
     this.#liveVersion = liveVersion;
     this.#consent = resolveConsent(options.consent);
     this.#history = new History(options.model, this.#isGranted);
@@ -88,19 +92,18 @@ export class Visitor {
   }
 
   /**
-   * @param {'granted' | 'denied' | 'auto'} consent
+   * @param {'granted' | 'denied' | 'auto'} asked
    * @returns {Promise<void>} settles when nothing is left of what was kept for a consent that is no more
    */
-  async setConsent(consent) {
-    this.#consent = resolveConsent(consent);
-    if (this.#isGranted) {
-      this.#history.store();
-      void this.#queue.start();
+  async setConsent(asked) {
+    if (resolveConsent(asked) === 'granted') {
+      this.#grant();
       return;
     }
     const forgotten = this.#withdraw();
     this.#queue.tellWithdrawn();
     await forgotten;
+    if (this.#isDisposed) await this.#store.close(); // forgetting has opened it
   }
 
   /** Sends now, and waits for the answers. */
@@ -108,8 +111,9 @@ export class Visitor {
     return this.#queue.flush();
   }
 
-  /** As `flush`, unless consent was withdrawn: the page is looked at again, or online again. */
+  /** The page is looked at again, or online again. */
   wake() {
+    this.#hearOfWithdrawal();
     if (this.#isGranted) void this.#queue.flush();
   }
 
@@ -121,10 +125,12 @@ export class Visitor {
   /** The page goes; it may come back as it was. */
   leave() {
     this.#queue.leave();
+    this.#grantedMark = this.#isGranted ? markGranted() : null;
   }
 
   /** The page has come back as it was. */
   return() {
+    this.#hearOfWithdrawal();
     if (this.#isGranted) this.#queue.join();
   }
 
@@ -140,13 +146,31 @@ export class Visitor {
     return this.#consent === 'granted';
   }
 
+  #grant() {
+    if (this.#isDisposed) return;
+    this.#changeConsent('granted');
+    this.#history.store();
+    void this.#queue.start();
+  }
+
   /** Forgets what was kept for a consent that is no more, here or in another tab. */
   #withdraw() {
-    this.#consent = 'denied';
+    this.#changeConsent('denied');
     this.#history.forgetStored();
     this.#memoryUserId = undefined;
-    forgetUserId();
+    forgetConsent();
     return this.#queue.clear();
+  }
+
+  #changeConsent(consent) {
+    if (consent === this.#consent) return;
+    this.#consent = consent;
+    this.#emit('consent', { consent });
+  }
+
+  /** Another tab may have withdrawn consent while this page was left, and told it to nobody here. */
+  #hearOfWithdrawal() {
+    if (this.#isGranted && !isStillGranted(this.#grantedMark)) void this.#withdraw();
   }
 
   #userId() {

@@ -13,6 +13,7 @@ export class MemoryStore {
   async remove(_store, keys) {
     for (const key of keys) this.events.delete(key);
   }
+  async close() {}
   async clearEvents(prefix) {
     for (const key of this.events.keys()) if (key.startsWith(prefix)) this.events.delete(key);
   }

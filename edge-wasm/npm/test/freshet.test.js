@@ -5,7 +5,7 @@ import test from 'node:test';
 
 import { Freshet as Base } from '../lib/freshet.js';
 import { Hold } from '../lib/hold.js';
-import { until, withLocalStorage, withNavigator } from './fake-browser.js';
+import { FakeLocks, until, withLocalStorage, withNavigator } from './fake-browser.js';
 
 const STATUS = { version: 7, num_items: 3, backend: 'cpu' };
 const RANKING = { model_version: 7, items: [], missing: [] };
@@ -398,4 +398,36 @@ test('who is asked for consent on every page keeps the history of earlier ones, 
   const { freshet: next } = freshetWith(t, {}, { consent: 'denied' });
   await next.setConsent('denied');
   assert.deepEqual([...kept.keys()], []);
+});
+
+test('a consent that is no word for it is refused, and changes nothing', async (t) => {
+  const { freshet, Freshet } = freshetWith(t, {}, { consent: 'denied' });
+  assert.equal(await codeOf(freshet.setConsent('revoked')), 'invalid_option');
+  assert.equal(freshet.status().consent, 'denied');
+  assert.throws(() => Freshet.open({ url: 'http://server', consent: false }), { code: 'invalid_option' });
+});
+
+test('what becomes of consent is told once, whoever has changed it', async (t) => {
+  const { freshet } = freshetWith(t);
+  const told = [];
+  freshet.on('consent', ({ consent }) => told.push(consent));
+  await freshet.setConsent('granted');
+  await freshet.setConsent('denied');
+  await freshet.setConsent('denied');
+  await freshet.setConsent('granted');
+  assert.deepEqual(told, ['denied', 'granted']);
+});
+
+test('after it was disposed consent can be withdrawn, and given no more', async (t) => {
+  const locks = new FakeLocks();
+  withNavigator(t, { locks });
+  const kept = withKept(t);
+  const { freshet } = freshetWith(t, {}, { consent: 'denied' });
+  await freshet.dispose();
+  const asked = t.mock.method(locks, 'request');
+  await freshet.setConsent('granted');
+  await turn();
+  assert.deepEqual([freshet.status().consent, asked.mock.callCount()], ['denied', 0]);
+  await freshet.setConsent('denied');
+  assert.deepEqual(kept, new Map());
 });

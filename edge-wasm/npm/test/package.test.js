@@ -54,8 +54,13 @@ test('consent follows Global Privacy Control unless the visitor was asked', (t) 
   t.after(() => saved && Object.defineProperty(globalThis, 'navigator', saved));
   Object.defineProperty(globalThis, 'navigator', { value: { globalPrivacyControl: true }, configurable: true });
   assert.equal(resolveConsent('auto'), 'denied');
-  assert.equal(resolveConsent(undefined), 'denied');
   assert.equal(resolveConsent('granted'), 'granted');
+});
+
+test('a word that is none of the three is no consent', () => {
+  for (const word of [undefined, null, true, false, 'deny', 'revoked', 'GRANTED']) {
+    assert.throws(() => resolveConsent(word), (error) => error.code === 'invalid_option' && error.message.includes('"consent"'));
+  }
 });
 
 test('the history keeps actions only, oldest first, within its limit', () => {
