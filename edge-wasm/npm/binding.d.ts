@@ -8,7 +8,10 @@ export interface Opens {
   open(options: ConnectOptions): Freshet;
 }
 
-/** How the shared Freshet is opened. Read once; a page with another server needs another provider. */
+/**
+ * How the shared Freshet is opened. Read once: a page with another server needs another provider, and consent is changed by
+ * `setConsent`, which holds for one that is opened later too.
+ */
 export interface BindingOptions extends ConnectOptions {
   /** The class to open. Default: that of `freshet`, or of `freshet/cpu` where the binding's name ends with `-cpu`. */
   Freshet?: Opens;

@@ -463,6 +463,8 @@ export interface FreshetEvents {
   rejected: { eventId: string; kind: EventKind; itemId: string; code: string; detail: string };
   /** Consent was changed, by this page or in another tab. */
   consent: { consent: 'granted' | 'denied' };
+  /** Consent was changed, by this page or in another tab. */
+  consent: { consent: 'granted' | 'denied' };
   /** The engine ended and a fresh one starts from the cache. */
   restart: { code: FreshetErrorCode; message: string; numRestarts: number };
 }

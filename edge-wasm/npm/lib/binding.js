@@ -12,10 +12,12 @@ export const isInBrowser = () => typeof window !== 'undefined';
 export class Shared {
   #open;
   #freshet = null;
+  /** What became of consent: the next one is opened with that, whatever the page's options say. */
+  #changed = {};
   #numHolders = 0;
   #listeners = new Set();
 
-  /** @param {() => import('../index.d.ts').Freshet} open */
+  /** @param {(changed: {consent?: 'granted' | 'denied'}) => import('../index.d.ts').Freshet} open */
   constructor(open) {
     this.#open = open;
   }
@@ -32,7 +34,8 @@ export class Shared {
   /** Opens it where it is not open. Throws what `Freshet.open` throws. */
   get() {
     if (this.#freshet === null) {
-      this.#freshet = this.#open();
+      this.#freshet = this.#open(this.#changed);
+      this.#freshet.on('consent', (changed) => (this.#changed = changed));
       // Effects of children come before that of their provider; what comes after it has gone must not stay open.
       if (this.#numHolders === 0) this.#disposeUnheldSoon();
       this.#tell();

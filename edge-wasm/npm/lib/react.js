@@ -13,7 +13,7 @@ const Context = createContext(null);
  */
 export function providerOf(Default) {
   return function FreshetProvider({ children, Freshet = Default, ...options }) {
-    const [shared] = useState(() => new Shared(() => Freshet.open(options)));
+    const [shared] = useState(() => new Shared((changed) => Freshet.open({ ...options, ...changed })));
     useEffect(() => shared.retain(), [shared]);
     return createElement(Context.Provider, { value: shared }, children);
   };

@@ -14,7 +14,7 @@ const KEY = Symbol('freshet');
  */
 export function provideOf(Default) {
   return function provideFreshet({ Freshet = Default, ...options }) {
-    const shared = new Shared(() => Freshet.open(options));
+    const shared = new Shared((changed) => Freshet.open({ ...options, ...changed }));
     setContext(KEY, shared);
     onMount(() => shared.retain());
   };

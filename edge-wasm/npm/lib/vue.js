@@ -12,7 +12,7 @@ const KEY = Symbol('freshet');
  */
 export function pluginOf(Default) {
   return function createFreshet({ Freshet = Default, ...options }) {
-    const shared = new Shared(() => Freshet.open(options));
+    const shared = new Shared((changed) => Freshet.open({ ...options, ...changed }));
     return {
       install(app) {
         app.provide(KEY, shared);
