@@ -37,7 +37,7 @@ export interface ConnectOptions {
   cache?: boolean;
   /** Whether feedback may be sent. Default `'auto'`: yes, unless the browser sends Global Privacy Control. */
   consent?: Consent;
-  /** Pseudonymous id of the visitor. Default: a random one, made on first use. */
+  /** Pseudonymous id of the visitor, at most 128 bytes of UTF-8. Default: a random one, made on first use. */
   userId?: string;
   /**
    * Ranks with a small model of this visitor beside the server's: learned on this device from the kept history, anew for
@@ -46,9 +46,9 @@ export interface ConnectOptions {
   personal?: boolean;
   /** Waits for a first version before resolving. Default `true`. */
   waitForModel?: boolean;
-  /** How long to wait until this page can rank, loading the engine included. Default 30 000. */
+  /** How long to wait until this page can rank, loading the engine included. Default 30 000; `Infinity` for no limit. */
   timeoutMillis?: number;
-  /** Aborts connecting. */
+  /** Aborts connecting; what it does after `ready` has settled is not looked at. */
   signal?: AbortSignal;
   /** One total for everything downloaded of the model; only rises. */
   onProgress?: (progress: Progress) => void;
@@ -77,7 +77,7 @@ export interface RankOptions {
   exploration?: Exploration;
   /** As in `ConnectOptions`, whose value is the default. */
   personal?: boolean;
-  /** The moment of ranking, milliseconds since 1970. Default: now. */
+  /** The moment of ranking, whole milliseconds since 1970. Default: now. */
   nowMillis?: number;
   signal?: AbortSignal;
 }
@@ -145,7 +145,7 @@ export interface SearchOptions {
   excludeSeen?: boolean;
   /** Events of the visitor, oldest first. Default: the kept history. */
   history?: HistoryEvent[];
-  /** The moment of ranking, milliseconds since 1970. Default: now. */
+  /** The moment of ranking, whole milliseconds since 1970. Default: now. */
   nowMillis?: number;
   signal?: AbortSignal;
 }
@@ -169,7 +169,7 @@ export interface NewItem {
 export interface RankNewOptions {
   /** Events of the visitor, oldest first. Default: the kept history. */
   history?: HistoryEvent[];
-  /** The moment of ranking, milliseconds since 1970. Default: now. */
+  /** The moment of ranking, whole milliseconds since 1970. Default: now. */
   nowMillis?: number;
   signal?: AbortSignal;
 }
@@ -226,7 +226,7 @@ export interface ExplainOptions {
   history?: HistoryEvent[];
   /** How many events to name at most. Default 10. */
   k?: number;
-  /** The moment of ranking, milliseconds since 1970. Default: now. */
+  /** The moment of ranking, whole milliseconds since 1970. Default: now. */
   nowMillis?: number;
   signal?: AbortSignal;
 }

@@ -14,7 +14,9 @@ export class FreshetError extends Error {
     super(message, options?.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'FreshetError';
     this.code = code;
-    if (options?.fault !== undefined) [this.fault, this.version] = [options.fault, options.version];
+    if (options?.fault === undefined) return;
+    this.fault = options.fault;
+    this.version = options.version;
   }
 }
 

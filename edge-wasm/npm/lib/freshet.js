@@ -150,7 +150,7 @@ export class Freshet {
    * @param {import('../index.d.ts').RankOptions} [options]
    */
   recommend(options = {}) {
-    return this.rank({ excludeSeen: true, ...options });
+    return this.rank({ ...options, excludeSeen: options.excludeSeen ?? true });
   }
 
   /**

@@ -7,7 +7,8 @@ const ID_BYTES_MAX = 128;
 const SHORT_CHARS_MAX = Math.floor(ID_BYTES_MAX / 3);
 /** Control characters, and halves of pairs, which are no text. */
 const NOT_IN_IDS = /[\p{Cc}\p{Cs}]/u;
-/** For a sentence on what an id has to be. */
+/** For sentences on what an id has to be. */
+export const ID = `an id, 1 to ${ID_BYTES_MAX} bytes without control characters`;
 export const ID_OF_ITEM = `the id of an item, 1 to ${ID_BYTES_MAX} bytes without control characters`;
 
 const encoder = new TextEncoder();

@@ -1,6 +1,8 @@
 //! The options of a connection, checked, with what is left out filled in.
 
 import { FreshetError, invalid } from './errors.js';
+import { ID, isId } from './ids.js';
+import { isBetween } from './numbers.js';
 
 const CONNECT_TIMEOUT_MILLIS = 30_000;
 
@@ -20,15 +22,27 @@ export function checkedOptions(options, entry) {
   const base = globalThis.location?.href;
   const absolute = absoluteAddress(url, base)?.replace(/\/+$/, '');
   if (absolute === undefined) throw invalid('url', 'the address of a Freshet server', url);
-  const { worker = true, cache = true, waitForModel = true, personal = false, consent = 'auto' } = options;
-  checkPersonal(personal);
+  if (!isBetween(timeoutMillis, 0, Number.POSITIVE_INFINITY)) throw invalid('timeoutMillis', 'a number from 0', timeoutMillis);
+  checkTrusted(options);
+  const { worker = true, cache = true, waitForModel = true, personal = false, consent = 'auto', userId } = options;
+  checkFlag('personal', personal);
+  if (userId !== undefined && !isId(userId)) throw invalid('userId', ID, userId);
   const assets = absoluteFolder(options.assets, base);
   return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, personal, consent, timeoutMillis };
 }
 
-/** @param {any} personal */
-export function checkPersonal(personal) {
-  if (typeof personal !== 'boolean') throw invalid('personal', 'true or false', personal);
+/** @param {string} field @param {unknown} value */
+export function checkFlag(field, value) {
+  if (typeof value !== 'boolean') throw invalid(field, 'true or false', value);
+}
+
+/** What is given as a key and is none must not be taken for no key, which would trust the server's. */
+function checkTrusted({ rootKey, publicKey }) {
+  const isKey = (key) => typeof key === 'string' && key !== '';
+  if (rootKey !== undefined && !isKey(rootKey)) throw invalid('rootKey', 'a key in base64', rootKey);
+  if (publicKey === undefined) return;
+  const keys = [publicKey].flat();
+  if (keys.length === 0 || !keys.every(isKey)) throw invalid('publicKey', 'a key in base64, or a list of them', publicKey);
 }
 
 /** The address of a folder, with a slash at its end; nothing for nothing. */

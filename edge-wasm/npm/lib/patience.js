@@ -2,6 +2,9 @@
 
 import { FreshetError, abortError } from './errors.js';
 
+/** The longest that timers of browsers can take, 25 days; what is longer is for ever. */
+const TIMER_MILLIS_MAX = 2 ** 31 - 1;
+
 /**
  * Waits for `promise` until one of the limits is reached. What it stands for goes on.
  * @template T
@@ -10,7 +13,7 @@ import { FreshetError, abortError } from './errors.js';
  * @param {AbortSignal} [limits.signal] of the caller
  * @param {AbortSignal} limits.end of whoever waits
  * @param {() => Error} limits.ended what to reject with at the end
- * @param {number} limits.timeoutMillis
+ * @param {number} limits.timeoutMillis may be infinite
  * @param {() => Error} limits.late what to reject with when the time is up
  * @returns {Promise<T>}
  */
@@ -24,7 +27,8 @@ export function patiently(promise, { signal, end, ended, timeoutMillis, late }) 
     };
     const onEnd = () => finish(reject, ended());
     const onAbort = () => finish(reject, abortError(signal));
-    const timer = setTimeout(() => finish(reject, late()), timeoutMillis);
+    const onLate = () => finish(reject, late());
+    const timer = timeoutMillis <= TIMER_MILLIS_MAX ? setTimeout(onLate, timeoutMillis) : undefined;
     signal?.addEventListener('abort', onAbort);
     end.addEventListener('abort', onEnd);
     promise.then(

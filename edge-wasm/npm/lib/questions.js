@@ -5,8 +5,18 @@
 import { invalid } from './errors.js';
 import { checkHistory } from './history.js';
 import { ID_OF_ITEM, checkIds, isId } from './ids.js';
-import { checkPersonal } from './options.js';
-import { checkCount, checkEligible, checkText, diversityOf, explorationOf, isBetween, newItemsOf, rulesOf } from './ranking.js';
+import { isBetween } from './numbers.js';
+import { checkFlag } from './options.js';
+import {
+  checkCount,
+  checkEligible,
+  checkMoment,
+  checkText,
+  diversityOf,
+  explorationOf,
+  newItemsOf,
+  rulesOf,
+} from './ranking.js';
 
 /** As in the engine. */
 const SIMILAR_TO_MAX = 1000;
@@ -31,7 +41,9 @@ export function rankQuestion(options, readHistory, isPersonal) {
   const { k = 10, excludeSeen = false, personal = isPersonal, nowMillis = Date.now(), candidates, filter } = options;
   const history = wireHistory(options.history, readHistory);
   checkCount(k);
-  checkPersonal(personal);
+  checkFlag('excludeSeen', excludeSeen);
+  checkFlag('personal', personal);
+  checkMoment(nowMillis);
   checkEligible(options);
   const rules = rulesOf(options.rules);
   const diversity = diversityOf(options.diversity);
@@ -51,6 +63,7 @@ export function similarQuestion(itemIds, options, readHistory) {
   const asked = [itemIds].flat();
   if (asked.length === 0) throw invalid('itemIds', `the id of an item, or a list of 1 to ${SIMILAR_TO_MAX}`, itemIds);
   checkIds('itemIds', asked, SIMILAR_TO_MAX);
+  checkFlag('excludeSeen', excludeSeen);
   const history = excludeSeen ? wireHistory(options.history, readHistory) : [];
   checkCount(k);
   checkEligible(options);
@@ -69,6 +82,8 @@ export function searchQuestion(text, options, readHistory) {
   if (!isBetween(personal, 0, 1)) throw invalid('personal', 'a number from 0 to 1', personal);
   const history = wireHistory(options.history, readHistory);
   checkCount(k);
+  checkFlag('excludeSeen', excludeSeen);
+  checkMoment(nowMillis);
   checkEligible(options);
   const call = { text, personal, candidates, history, k, excludeSeen, nowMillis };
   return { method: 'search', call, filter, answerOf: foundOf };
@@ -82,6 +97,7 @@ export function searchQuestion(text, options, readHistory) {
  */
 export function rankNewQuestion(items, options, readHistory) {
   const { nowMillis = Date.now() } = options;
+  checkMoment(nowMillis);
   const call = { ...newItemsOf(items), history: wireHistory(options.history, readHistory), nowMillis };
   return { method: 'rankNew', call, answerOf: newRankingOf };
 }
@@ -97,6 +113,7 @@ export function explainQuestion(itemId, options, readHistory) {
   const history = wireHistory(options.history, readHistory);
   if (!isId(itemId)) throw invalid('itemId', ID_OF_ITEM, itemId);
   checkCount(k);
+  checkMoment(nowMillis);
   return { method: 'explain', call: { history, itemId, k, nowMillis }, answerOf: explanationOf };
 }
 

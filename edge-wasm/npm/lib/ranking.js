@@ -4,6 +4,7 @@
 
 import { invalid } from './errors.js';
 import { ID_OF_ITEM, checkIds, isId } from './ids.js';
+import { UINT32_MAX, isBetween, isUint32 } from './numbers.js';
 
 /** As in the engine: a version holds no more items. */
 const CANDIDATES_MAX = 2 ** 20;
@@ -19,13 +20,15 @@ const POINTS_MAX = 100;
 const NEW_ITEMS_MAX = 1000;
 /** Encoders read some hundred words at most. */
 const TEXT_LENGTH_MAX = 10_000;
-const POSITION_MAX = 2 ** 32 - 1;
-
-export const isBetween = (value, min, max) => typeof value === 'number' && value >= min && value <= max;
 
 /** @param {any} k */
 export function checkCount(k) {
-  if (!Number.isSafeInteger(k) || k < 0) throw invalid('k', 'a whole number from 0', k);
+  if (!isUint32(k)) throw invalid('k', `a whole number from 0 to ${UINT32_MAX}`, k);
+}
+
+/** @param {any} nowMillis */
+export function checkMoment(nowMillis) {
+  if (!Number.isSafeInteger(nowMillis)) throw invalid('nowMillis', 'whole milliseconds since 1970', nowMillis);
 }
 
 /** What may be ranked. @param {import('../index.d.ts').RankOptions} options */
@@ -114,8 +117,7 @@ function requirementsOf(require) {
     const { itemId, position } = requirement ?? {};
     if (!isId(itemId)) throw invalid(`rules.require[${idx}].itemId`, ID_OF_ITEM, itemId);
     if (itemIds.has(itemId)) throw invalid(`rules.require[${idx}].itemId`, 'that of an item not required before', itemId);
-    const isPosition = Number.isInteger(position) && isBetween(position, 0, POSITION_MAX);
-    if (!isPosition || positions.has(position)) {
+    if (!isUint32(position) || positions.has(position)) {
       throw invalid(`rules.require[${idx}].position`, 'a whole number from 0 that no other item has', position);
     }
     itemIds.add(itemId);

@@ -6,7 +6,7 @@ import { forgetConsent, isStillGranted, markGranted, randomId, resolveConsent, u
 import { FeedbackQueue } from './feedback.js';
 import { History, checkHistoryEvent } from './history.js';
 import { Observed } from './observe.js';
-import { wireEvent } from './wire.js';
+import { checkReport, wireEvent } from './wire.js';
 
 export class Visitor {
   #options;
@@ -74,6 +74,7 @@ export class Visitor {
     event.occurredAt ??= Date.now();
     if (typeof event.occurredAt === 'number') event.occurredAt = Math.round(event.occurredAt); // finer clocks are welcome
     checkHistoryEvent(event);
+    checkReport(event);
     const eventId = event.eventId ?? randomId();
     this.#history.add(event);
     if (!this.#isGranted) return { eventId, delivered: Promise.resolve({ status: 'withheld' }) };

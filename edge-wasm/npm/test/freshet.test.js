@@ -224,6 +224,16 @@ test('options of a wrong kind are refused by name before anything is asked', asy
     [freshet.similar([]), '"itemIds"'],
     [freshet.similar(Array(1001).fill('a')), '"itemIds"'],
     [freshet.similar('a', { k: -1 }), '"k"'],
+    [freshet.rank({ k: 2 ** 32 }), '"k"'],
+    [freshet.rank({ excludeSeen: 'yes' }), '"excludeSeen"'],
+    [freshet.similar('a', { excludeSeen: 1 }), '"excludeSeen"'],
+    [freshet.search('lamp', { excludeSeen: 1 }), '"excludeSeen"'],
+    ...[1.5, Number.NaN, '5'].flatMap((nowMillis) => [
+      [freshet.rank({ nowMillis }), '"nowMillis"'],
+      [freshet.search('lamp', { nowMillis }), '"nowMillis"'],
+      [freshet.rankNew([], { nowMillis }), '"nowMillis"'],
+      [freshet.explain('a', { nowMillis }), '"nowMillis"'],
+    ]),
   ];
   for (const [call, field] of refused) {
     await assert.rejects(call, (error) => error.code === 'invalid_option' && error.message.includes(field), field);
@@ -271,13 +281,22 @@ test('feedback that no later ranking could take is refused by name, limit and va
     [{ kind: 'click', itemId: '\ud800' }, '"itemId"', '128 bytes', 'ud800'],
     [{ kind: 'click', itemId: 'a', occurredAt: Number.NaN }, '"occurredAt"', 'milliseconds', 'NaN'],
     [{ kind: 'click', itemId: 'a', occurredAt: '5' }, '"occurredAt"', 'milliseconds', '"5"'],
+    [{ kind: 'click', itemId: 'a', value: 5n }, '"value"', 'a number', '5'],
+    [{ kind: 'click', itemId: 'a', position: -1 }, '"position"', 'whole number', '-1'],
+    [{ kind: 'click', itemId: 'a', position: 2 ** 32 }, '"position"', 'whole number', '4294967296'],
+    [{ kind: 'click', itemId: 'a', propensity: 0 }, '"propensity"', 'above 0', '0'],
+    [{ kind: 'click', itemId: 'a', propensity: 1n }, '"propensity"', 'above 0', '1'],
+    [{ kind: 'click', itemId: 'a', modelVersion: '7' }, '"modelVersion"', 'version', '"7"'],
+    [{ kind: 'click', itemId: 'a', eventId: '' }, '"eventId"', '128 bytes', '""'],
+    [{ kind: 'click', itemId: 'a', impressionId: 5 }, '"impressionId"', '128 bytes', '5'],
   ];
   for (const [event, ...parts] of refused) {
     const isSaid = ({ code, message }) => code === 'invalid_option' && parts.every((part) => message.includes(part));
     assert.throws(() => freshet.feedback(event), isSaid, parts[0]);
   }
   assert.equal(freshet.history.read().length, kept);
-  await freshet.feedback({ kind: 'click', itemId: 'é'.repeat(64), occurredAt: 1000.4 }).delivered;
+  const absent = { value: null, impressionId: undefined, modelVersion: null };
+  await freshet.feedback({ kind: 'click', itemId: 'é'.repeat(64), occurredAt: 1000.4, position: 0, ...absent }).delivered;
   assert.equal(freshet.history.read().at(-1).occurredAt, 1000);
   assert.deepEqual(events.map((event) => event.occurred_at), [1000]);
 });
@@ -430,4 +449,39 @@ test('after it was disposed consent can be withdrawn, and given no more', async 
   assert.deepEqual([freshet.status().consent, asked.mock.callCount()], ['denied', 0]);
   await freshet.setConsent('denied');
   assert.deepEqual(kept, new Map());
+});
+
+test('options of a connection that cannot be meant are refused by name', (t) => {
+  const { Freshet } = freshetWith(t);
+  for (const [field, values] of Object.entries({
+    timeoutMillis: [Number.NaN, -1, '5', 5n],
+    userId: ['', 'x'.repeat(129), 5, null],
+    rootKey: ['', null, []],
+    publicKey: ['', [], ['key', '']],
+    consent: ['yes', null],
+  })) {
+    for (const value of values) {
+      const isNamed = ({ code, message }) => code === 'invalid_option' && message.includes(`"${field}"`);
+      assert.throws(() => Freshet.open({ url: 'http://server', [field]: value }), isNamed, `${field}: ${String(value)}`);
+    }
+  }
+});
+
+test('without a limit of time it waits for as long as it takes', async (t) => {
+  for (const timeoutMillis of [Number.POSITIVE_INFINITY, 2 ** 31]) {
+    const { freshet, update } = freshetWith(t, {}, { timeoutMillis });
+    await turn();
+    await turn();
+    update();
+    assert.equal(await freshet.ready, freshet);
+  }
+});
+
+test('what was left open by `undefined` is as not said', async (t) => {
+  const { freshet, calls, update } = freshetWith(t, { rank: () => RANKING });
+  await turn();
+  update();
+  await freshet.recommend({ excludeSeen: undefined });
+  await freshet.recommend({ excludeSeen: false });
+  assert.deepEqual(calls.slice(-2).map(([, { excludeSeen }]) => excludeSeen), [true, false]);
 });
