@@ -53,8 +53,9 @@ export declare class Freshet {
 
   /**
    * As `connect`, without waiting for anything: `feedback`, `history` and `on` work at once, so nothing that the visitor
-   * does before the model has come is lost. `rank`, `recommend`, `similar`, `explain` and `pin` wait for `ready`.
-   * If it does not get ready, feedback goes on, and so do attempts to reach the server. Aborting `signal` disposes it.
+   * does before the model has come is lost. What ranks, searches, explains or pins waits for `ready`.
+   * If it does not get ready, feedback goes on, and so do attempts to reach the server. Aborting `signal` before `ready` has
+   * settled disposes it.
    *
    * @throws {FreshetError} `unsupported`, `invalid_option`, at once
    * @example
@@ -117,9 +118,10 @@ export declare class Freshet {
    * The items whose texts are most like a text. It is embedded on this device, as the server embeds items; the first call
    * loads the encoder (up to 8 MB with MiniLM, a few hundred kilobytes with the small one), later ones take milliseconds.
    *
-   * @throws {FreshetError} `no_text_encoder`, `no_model`, `unreachable`, `aborted`, `disposed`, `invalid_option`
+   * @throws {FreshetError} `no_text_encoder`, `no_texts`, `text_failed`, `module_load_failed`, `no_model`, `unreachable`,
+   *   `server_error`, `aborted`, `disposed`, `invalid_option` (for an empty text too), `engine_stopped`
    * @example
-   * searchBox.onfocus = () => freshet.prepareSearch();
+   * searchBox.onfocus = () => freshet.prepareSearch().catch(() => {}); // searching says why
    * const { items } = await freshet.search('a warm lamp for the bedroom', { k: 12, personal: 0.3 });
    */
   search(text: string, options?: SearchOptions): Promise<Found>;
@@ -208,7 +210,7 @@ export declare class Freshet {
    * Holds this page at the version that ranks now, for example while someone pays or a test compares: nothing else is
    * fetched or taken until `unpin`. Other tabs are not held, and after a reload this page is not either.
    * An engine that is started again after a crash holds the version in the cache, which may be a newer one.
-   * A page that is held does not take the server's rollbacks either.
+   * A page that is held does not take the server's rollbacks either. Who aborts `signal` before the answer is not held.
    *
    * @returns the version
    * @throws {FreshetError} `no_model`, `aborted`, `disposed`

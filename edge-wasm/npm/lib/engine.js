@@ -25,7 +25,10 @@ export class PageEngine {
   #isStarted = false;
   #isOnline = false;
   #lastProblem;
+  /** Status of the engine as of the version that ranks; nothing where none does. */
   #version;
+  /** Whether one ranked before, so that another comes. */
+  #hadVersion = false;
   #progress = { bytesReceived: 0, bytesTotal: 0 };
   /** Counts the calls of `pin` and `unpin`: the newest decides. */
   #holdTurn = 0;
@@ -75,7 +78,7 @@ export class PageEngine {
 
   /** Resolves when this page can rank. */
   start() {
-    this.#ready = patiently(this.#getReady(), this.#limits());
+    this.#ready = patiently(this.#getReady(), { ...this.#limits(), signal: this.#options.signal });
     return this.#ready;
   }
 
@@ -90,7 +93,7 @@ export class PageEngine {
     try {
       return await this.#link.call(method, ...args);
     } catch (error) {
-      if (error.code !== 'no_model' || !this.#version) throw error;
+      if (error.code !== 'no_model' || !this.#hadVersion) throw error;
       // There was one: an engine that replaces another, or another server, has to be waited for.
       await patiently(nextVersion(this.#emitter), this.#limits());
       return this.#link.call(method, ...args);
@@ -104,12 +107,16 @@ export class PageEngine {
     return this.#itemIds;
   }
 
-  /** @returns {Promise<number>} the version that it is held at */
-  async pin() {
+  /**
+   * @param {AbortSignal} [signal] of who would unpin, and does not where it never heard that it was pinned
+   * @returns {Promise<number>} the version that it is held at
+   */
+  async pin(signal) {
     const turn = this.#nextHoldTurn();
     const version = await this.call('pin');
-    // An engine that replaces this one is pinned too, unless the page has thought better of it.
-    if (turn === this.#holdTurn) this.#link.configure({ isPinned: true });
+    const isNewest = turn === this.#holdTurn;
+    if (isNewest && signal?.aborted) await this.unpin();
+    else if (isNewest) this.#link.configure({ isPinned: true }); // an engine that replaces this one is pinned too
     return version;
   }
 
@@ -156,8 +163,8 @@ export class PageEngine {
   }
 
   #limits() {
-    const { signal, timeoutMillis } = this.#options;
-    return { signal, end: this.#end.signal, timeoutMillis, ended: disposedError, late: () => this.#lateError() };
+    const { timeoutMillis } = this.#options;
+    return { end: this.#end.signal, timeoutMillis, ended: disposedError, late: () => this.#lateError() };
   }
 
   #lateError() {
@@ -178,12 +185,12 @@ export class PageEngine {
     if (this.#isDisposed) return;
     switch (name) {
       case 'pin':
-        this.#version = detail;
+        this.#ranks(detail);
         break;
       case 'update':
       case 'backend':
-        this.#version = detail;
-        this.#emitter.emit(name, this.#status());
+        this.#ranks(detail);
+        if (this.#version) this.#emitter.emit(name, this.#status()); // else it was given up: the server is another
         break;
       case 'progress':
         this.#progressed(detail);
@@ -209,6 +216,12 @@ export class PageEngine {
         if (detail.code === 'identity_changed') this.#itemIds = [];
         this.#emitter.emit(name, detail);
     }
+  }
+
+  /** @param {{version: number | null}} status of the engine */
+  #ranks(status) {
+    this.#version = status.version === null ? undefined : status;
+    this.#hadVersion ||= this.#version !== undefined;
   }
 
   /** Another tab may have remembered something else meanwhile. @param {import('./choice.js').Remembered} part */

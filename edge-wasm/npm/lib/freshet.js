@@ -201,7 +201,7 @@ export class Freshet {
    */
   async pin({ signal } = {}) {
     throwIfAborted(signal);
-    return abortable(this.#engine.pin(), signal);
+    return abortable(this.#engine.pin(signal), signal);
   }
 
   /**

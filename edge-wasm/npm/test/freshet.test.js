@@ -485,3 +485,73 @@ test('what was left open by `undefined` is as not said', async (t) => {
   await freshet.recommend({ excludeSeen: false });
   assert.deepEqual(calls.slice(-2).map(([, { excludeSeen }]) => excludeSeen), [true, false]);
 });
+
+test('a version that is given up is no version to rank with, and the next one is waited for', async (t) => {
+  const { freshet, update, say } = freshetWith(t, { rank: () => RANKING });
+  const updates = [];
+  freshet.on('update', ({ version }) => updates.push(version));
+  let isReady = false;
+  void freshet.ready.then(() => (isReady = true));
+  await turn();
+  say('error', { code: 'identity_changed', message: 'another server' });
+  update({ version: null });
+  await turn();
+  assert.deepEqual([isReady, updates, freshet.status().version], [false, [], null]);
+  update();
+  await freshet.ready;
+  assert.deepEqual(updates, [7]);
+});
+
+test('a ranking that finds its version given up waits for that of the other server', async (t) => {
+  let isThere = false;
+  const rank = () => {
+    if (isThere) return RANKING;
+    throw Object.assign(new Error('none'), { code: 'no_model' });
+  };
+  const { freshet, update } = freshetWith(t, { rank });
+  await turn();
+  update();
+  await freshet.ready;
+  const before = freshet.rank();
+  update({ version: null });
+  const after = freshet.rank();
+  await turn();
+  isThere = true;
+  update({ version: 8 });
+  for (const ranking of [before, after]) assert.equal((await ranking).modelVersion, 7);
+});
+
+test('the signal of connecting is not looked at once it is ready', async (t) => {
+  const controller = new AbortController();
+  let isThere = true;
+  const rank = () => {
+    if (isThere) return RANKING;
+    throw Object.assign(new Error('not yet'), { code: 'no_model' });
+  };
+  const { freshet, update } = freshetWith(t, { rank }, { signal: controller.signal });
+  await turn();
+  update();
+  await freshet.ready;
+  isThere = false;
+  const ranking = freshet.rank();
+  await turn();
+  controller.abort();
+  isThere = true;
+  update();
+  assert.equal((await ranking).modelVersion, 7);
+});
+
+test('who aborts pinning is not pinned', async (t) => {
+  const controller = new AbortController();
+  const { freshet, calls, update, die } = freshetWith(t, { pin: () => 7, unpin: () => null, rank: () => RANKING });
+  await turn();
+  update();
+  await freshet.ready;
+  const pinned = codeOf(freshet.pin({ signal: controller.signal }));
+  controller.abort();
+  assert.equal(await pinned, 'aborted');
+  await until(() => calls.at(-1)[0] === 'unpin');
+  die();
+  await freshet.rank();
+  assert.equal(calls.findLast(([method]) => method === 'start')[1].isPinned, false);
+});
