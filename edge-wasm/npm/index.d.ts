@@ -19,6 +19,7 @@ import type {
   RankOptions,
   Ranking,
   SearchOptions,
+  Shown,
   Similar,
   SimilarOptions,
 } from './types.js';
@@ -176,12 +177,13 @@ export declare class Freshet {
 
   /**
    * As `observe`, for the children of `container`, which show the items of `ranking` in their order.
+   * @throws {FreshetError} `disposed`, `invalid_option`
    * @example
    * const stop = freshet.observeList(shelf, await freshet.recommend({ k: 12 }));
    */
   observeList(
     container: Element,
-    ranking: Ranking | Similar,
+    ranking: Shown,
     options?: Omit<ObserveOptions, 'position' | 'propensity'>,
   ): () => void;
 

@@ -370,6 +370,13 @@ export interface ObserveOptions {
   onImpression?: (eventId: string) => void;
 }
 
+/** What `observeList` takes: what a call has answered, or the list of a binding. */
+export interface Shown {
+  /** Version that ranked; `null` for the live one. */
+  readonly modelVersion: number | null;
+  readonly items: readonly { readonly itemId: string; readonly propensity?: number }[];
+}
+
 /** What `feedback` answers at once. */
 export interface FeedbackReceipt {
   eventId: string;
@@ -461,8 +468,6 @@ export interface FreshetEvents {
    * or one at which the server failed again and again while it took others (`http_500`).
    */
   rejected: { eventId: string; kind: EventKind; itemId: string; code: string; detail: string };
-  /** Consent was changed, by this page or in another tab. */
-  consent: { consent: 'granted' | 'denied' };
   /** Consent was changed, by this page or in another tab. */
   consent: { consent: 'granted' | 'denied' };
   /** The engine ended and a fresh one starts from the cache. */

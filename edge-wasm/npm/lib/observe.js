@@ -23,7 +23,7 @@ export class Observed {
     // As the Media Rating Council counts a display impression.
     const { visibleShare = 0.5, visibleMillis = 1000, onImpression, ...shown } = options;
     const itemId = item?.itemId ?? item;
-    if (element?.nodeType !== 1) throw invalid('element', 'an element of this page', element);
+    checkElement('element', element);
     if (!isId(itemId)) throw invalid('item', `an item of a ranking, or ${ID_OF_ITEM}`, itemId);
     if (!(visibleShare > 0 && visibleShare <= 1)) throw invalid('visibleShare', 'a number above 0, at most 1', visibleShare);
     if (!(visibleMillis >= 0 && visibleMillis <= 60_000)) throw invalid('visibleMillis', 'a number from 0 to 60000', visibleMillis);
@@ -35,7 +35,10 @@ export class Observed {
   }
 
   /** As in `index.d.ts`. */
-  observeList(container, { modelVersion, items }, options) {
+  observeList(container, ranking, options) {
+    checkElement('container', container);
+    const { modelVersion, items } = ranking ?? {};
+    if (!Array.isArray(items)) throw invalid('ranking', 'what `recommend`, `rank` or `similar` has answered', ranking);
     const children = [...container.children].slice(0, items.length);
     const stops = children.map((element, position) =>
       this.observe(element, items[position], { modelVersion, ...options, position }),
@@ -47,23 +50,32 @@ export class Observed {
     this.#impressions?.then((impressions) => impressions.dispose(), () => {}); // a failure was told
   }
 
-  /** Once the script is there; it is tried again with the next element where it cannot be fetched now. */
+  /** Once the script is there. */
   #watch(asked) {
     let stop;
     let isWanted = true;
-    this.#impressions ??= import('./impressions.js').then(({ Impressions }) => new Impressions());
-    this.#impressions.then(
-      (impressions) => {
-        if (isWanted) stop = impressions.observe(asked);
-      },
-      ({ message }) => {
-        this.#impressions = undefined;
-        this.#emit('error', { code: 'module_load_failed', message: `Impressions are not logged. ${message}` });
-      },
-    );
+    this.#impressions ??= this.#load();
+    const start = (impressions) => {
+      if (isWanted) stop = impressions.observe(asked);
+    };
+    this.#impressions.then(start, () => {}); // a failure was told
     return () => {
       isWanted = false;
       stop?.();
     };
   }
+
+  /** Where the script cannot be fetched now, that is told once, and it is tried again with the next element. */
+  #load() {
+    const loading = import('./impressions.js').then(({ Impressions }) => new Impressions());
+    loading.catch(({ message }) => {
+      this.#impressions = undefined;
+      this.#emit('error', { code: 'module_load_failed', message: `Impressions are not logged. ${message}` });
+    });
+    return loading;
+  }
+}
+
+function checkElement(field, element) {
+  if (element?.nodeType !== 1) throw invalid(field, 'an element of this page', element);
 }

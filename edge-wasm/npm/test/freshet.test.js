@@ -513,6 +513,7 @@ test('a ranking that finds its version given up waits for that of the other serv
   update();
   await freshet.ready;
   const before = freshet.rank();
+  await turn();
   update({ version: null });
   const after = freshet.rank();
   await turn();

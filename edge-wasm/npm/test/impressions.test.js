@@ -162,3 +162,32 @@ test('what cannot be observed is refused by name', async (t) => {
     assert.throws(() => page.subject.observe(...args), (error) => error.code === 'invalid_option' && error.message.includes(`"${field}"`));
   }
 });
+
+test('what shows no list is refused by name', async (t) => {
+  const { subject } = await pageWith(t);
+  const container = { nodeType: 1, children: [] };
+  for (const [asked, field] of [
+    [[undefined, { items: [] }], '"container"'],
+    [[container, undefined], '"ranking"'],
+    [[container, { items: 'a' }], '"ranking"'],
+  ]) {
+    assert.throws(() => subject.observeList(...asked), ({ code, message }) => code === 'invalid_option' && message.includes(field));
+  }
+});
+
+test('a script that does not come is told once for all elements that wait for it, and asked for again', async (t) => {
+  const page = await pageWith(t);
+  const { IntersectionObserver } = globalThis;
+  globalThis.IntersectionObserver = undefined; // so that it fails
+  const container = { nodeType: 1, children: [page.element(), page.element(), page.element()] };
+  page.subject.observeList(container, { modelVersion: null, items: ['a', 'b', 'c'] });
+  while (page.said.length === 0) await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  assert.deepEqual(page.said.map(({ code }) => code), ['module_load_failed']);
+  globalThis.IntersectionObserver = IntersectionObserver;
+  const element = page.element();
+  await page.observe(element, 'a');
+  page.show(element, 1);
+  page.pass(1000);
+  assert.deepEqual(page.ids(), ['a']);
+});
