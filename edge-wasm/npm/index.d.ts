@@ -105,7 +105,7 @@ export declare class Freshet {
   /**
    * The items that are most like an item, or like several taken together, by the vectors that the model ranks with:
    * text, the operator's features, and what was learned of the item itself. Nothing is asked of a server.
-   * What is had together with an item, or wanted much, is not thereby like it.
+   * What people have together with an item, or want much, is not like it for that.
    *
    * @throws {FreshetError} `unknown_item` (where none of them is known), `no_model`, `aborted`, `disposed`,
    *   `invalid_option`, `engine_stopped`

@@ -96,7 +96,7 @@ export interface Rules {
    * or not available. Those that could not be placed are named in `missing`. At most 300.
    */
   require?: Requirement[];
-  /** Items that stand nowhere. At most 100,000 ids here and in points together. */
+  /** Items that are never shown. At most 100,000 ids here and in points together. */
   exclude?: string[];
 }
 
@@ -131,7 +131,7 @@ export interface Diversity {
 /** What may be found, and how much the visitor's taste has a say. */
 export interface SearchOptions {
   /**
-   * Say of the visitor's taste among the 200 items most like the text, 0 to 1: both are put on one scale and mixed.
+   * Weight of the visitor's taste among the 200 items most like the text, 0 to 1: both are put on one scale and mixed.
    * Default 0: by likeness alone.
    */
   personal?: number;
@@ -282,7 +282,7 @@ export interface Ranking {
   isPersonal: boolean;
 }
 
-/** An item and why it stands at its place. */
+/** An item and why it has its place. */
 export interface RankedItem {
   itemId: string;
   /** The model's own, which `explain` explains. Higher is better; comparable within one ranking only. */
