@@ -162,17 +162,29 @@ function showCategories() {
   byId('categories').replaceChildren(chip('', 'Everything'), ...catalogue.categories.map((name) => chip(name, name)));
 }
 
+/** What holds the words comes at once; what is like them may have to wait for the encoder, and is added then. */
 async function showGoods() {
   const request = ++browsing.request;
+  const isOvertaken = () => request !== browsing.request;
   const found = catalogue.find(browsing.category, browsing.query.trim());
-  const [sorted, alike] = await Promise.all([sortedGoods(found), alikeGoods(found)]);
-  if (request !== browsing.request) return; // overtaken by a newer one
+  const searching = alikeGoods(found);
+  const sorted = await sortedGoods(found);
+  if (isOvertaken()) return;
   byId('goods-title').textContent = browsing.category || 'All goods';
+  byId('grid').replaceChildren();
   const count = found.length === 1 ? '1 item' : `${found.length} items`;
-  byId('goods-count').textContent = alike.length > 0 ? `${count}, and ${alike.length} like that` : count;
-  sorted.push(...alike);
-  byId('grid').replaceChildren(...sorted.slice(0, browsing.shown).map((item) => cardOf(item, act)));
-  byId('more').hidden = sorted.length <= browsing.shown;
+  addGoods(sorted, count);
+  const alike = await searching;
+  if (isOvertaken() || alike.length === 0) return;
+  addGoods(alike, `${count}, and ${alike.length} like that`);
+}
+
+/** Shows more goods behind those in the grid, as far as the page goes. */
+function addGoods(items, count) {
+  const room = browsing.shown - byId('grid').children.length;
+  byId('grid').append(...items.slice(0, room).map((item) => cardOf(item, act)));
+  byId('goods-count').textContent = count;
+  byId('more').hidden = items.length <= room;
 }
 
 async function sortedGoods(found) {

@@ -66,7 +66,7 @@ function codeOf(value, indent = '') {
   return `${open.trim()}\n${parts.map((part) => `${deeper}${part},\n`).join('')}${indent}${close.trim()}`;
 }
 
-/** Items whose titles have all words; `code` is its source, for a page that keeps its titles in a map. */
+/** Items whose titles hold these words, one after the other; `code` is its source, for a page that keeps its titles in a map. */
 function filterOf(words, titleOf) {
   const wanted = words.trim().toLowerCase();
   if (wanted === '') return undefined;

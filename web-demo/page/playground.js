@@ -58,7 +58,7 @@ async function run() {
 }
 
 async function runOnce() {
-  if (!form.checkValidity()) {
+  if (![...form.elements].filter(isShown).every((field) => field.checkValidity())) {
     showError(new Error('A number is missing or out of its range; its field is marked.'));
     return;
   }
@@ -103,6 +103,10 @@ function showControls() {
   for (const slider of form.querySelectorAll('.slider')) {
     slider.querySelector('output').textContent = slider.querySelector('input').value;
   }
+}
+
+function isShown(field) {
+  return field.closest('[hidden]') === null;
 }
 
 /** What happens to the model and to feedback. */
