@@ -18,7 +18,7 @@ import {
   rulesOf,
 } from './ranking.js';
 
-/** As in the engine. */
+/** As in `similar` of the engine. */
 const SIMILAR_TO_MAX = 1000;
 
 /**
