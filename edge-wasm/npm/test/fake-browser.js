@@ -1,5 +1,8 @@
 //! Stand-ins for what browsers have and node lacks: storage that tabs share, and Web Locks.
 
+/** As they are where a test makes up the clock. */
+const { setTimeout: trueSetTimeout } = globalThis;
+
 /** Stands for IndexedDB. */
 export class MemoryStore {
   events = new Map();
@@ -84,6 +87,14 @@ export async function until(holds) {
   const before = Date.now() + 10_000;
   while (!holds()) {
     if (Date.now() > before) throw new Error(`never came true: ${holds}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
+    await new Promise((resolve) => trueSetTimeout(resolve, 2));
+  }
+}
+
+/** Lets a made-up clock run for so long, and all that follows from it happen. */
+export async function passMillis(t, millis) {
+  for (let step = 0; step < 10; step += 1) {
+    t.mock.timers.tick(millis / 10);
+    await new Promise(setImmediate);
   }
 }

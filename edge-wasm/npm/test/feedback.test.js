@@ -6,7 +6,7 @@ import test from 'node:test';
 import { BATCH_BYTES_MAX, EVENT_BYTES_MAX, batchLength, bodyOf } from '../lib/batches.js';
 import { FeedbackQueue } from '../lib/feedback.js';
 import { Outbox } from '../lib/outbox.js';
-import { MemoryStore, until, withNavigator } from './fake-browser.js';
+import { MemoryStore, passMillis, until, withNavigator } from './fake-browser.js';
 
 /** A queue whose requests `answer` replies to; `requests` has the ids of each. */
 function queueAgainst(t, answer, store = new MemoryStore()) {
@@ -100,11 +100,16 @@ test('an event is kept and sent again while the server is away, busy, misplaced,
 test('nothing is sent before a Retry-After is over, whoever wakes or hides; only who leaves has no other chance', async (t) => {
   const taken = [];
   withNavigator(t, { sendBeacon: (_url, body) => taken.push(body) > 0 });
+  t.mock.timers.enable({ apis: ['setTimeout'] });
   const { queue, requests } = queueAgainst(t, () => status(503, { headers: { 'retry-after': '60' } }));
   void queue.add(event('a'));
-  await until(() => requests.length === 1);
-  hurry(t, queue);
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await until(() => {
+    t.mock.timers.tick(5);
+    return requests.length === 1;
+  });
+  await passMillis(t, 50);
+  void queue.flush();
+  await passMillis(t, 58_000);
   assert.equal(requests.length, 1);
   queue.hide();
   assert.equal(taken.length, 0);
@@ -298,10 +303,11 @@ test('consent withdrawn while a request is under way leaves nothing stored, and 
   const { queue, requests, said, store } = queueAgainst(t, never);
   const delivered = queue.add(event('a'));
   await until(() => requests.length === 1);
+  t.mock.timers.enable({ apis: ['setTimeout'] });
   const late = queue.add(event('b'));
   await queue.clear();
   assert.deepEqual(statuses(await Promise.all([delivered, late])), ['withheld', 'withheld']);
-  await new Promise((resolve) => setTimeout(resolve, 40));
+  await passMillis(t, 60_000);
   assert.equal(store.events.size, 0);
   assert.deepEqual(requests, [['a']]);
   assert.deepEqual(said, []);

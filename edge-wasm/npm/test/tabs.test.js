@@ -5,7 +5,7 @@ import test from 'node:test';
 
 import { FeedbackQueue } from '../lib/feedback.js';
 import { joinTabs } from '../lib/leader.js';
-import { FakeLocks, MemoryStore, until, withNavigator } from './fake-browser.js';
+import { FakeLocks, MemoryStore, passMillis, until, withNavigator } from './fake-browser.js';
 
 const event = (event_id) => ({ event_id, kind: 'click', user_id: 'u', item_id: 'i', occurred_at: 1 });
 const ok = (more = {}) => Response.json({ accepted: 1, duplicates: 0, rejected: [], offset: 9, ...more });
@@ -108,6 +108,7 @@ test('consent withdrawn in one tab is withdrawn in all, and nothing stays stored
   const [first, second] = [await openTab(), await openTab()];
   const receipts = [first.queue.add(event('a')), second.queue.add(event('b'))];
   await until(() => store.events.size === 2 && requests.length > 0);
+  t.mock.timers.enable({ apis: ['setTimeout'] });
   const late = second.queue.add(event('c')); // on its way into storage
   const cleared = second.queue.clear();
   second.queue.tellWithdrawn();
@@ -116,7 +117,7 @@ test('consent withdrawn in one tab is withdrawn in all, and nothing stays stored
   assert.deepEqual(all.map(({ status }) => status), ['withheld', 'withheld', 'withheld']);
   assert.ok(first.isWithdrawn);
   assert.ok(!second.isWithdrawn, 'it hears not itself');
-  await new Promise((resolve) => setTimeout(resolve, 40));
+  await passMillis(t, 60_000);
   assert.deepEqual(store.ids, []);
   assert.equal(requests.length, 1);
 });
