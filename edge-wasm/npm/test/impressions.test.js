@@ -157,6 +157,8 @@ test('what cannot be observed is refused by name', async (t) => {
     [[{}, 'a'], 'element'],
     [[page.element(), ''], 'item'],
     [[page.element(), 'a', { visibleShare: 1.5 }], 'visibleShare'],
+    [[page.element(), 'a', { position: -1 }], 'position'],
+    [[page.element(), { itemId: 'a', propensity: 2 }], 'propensity'],
     [[page.element(), 'a', { visibleMillis: Number.NaN }], 'visibleMillis'],
   ]) {
     assert.throws(() => page.subject.observe(...args), (error) => error.code === 'invalid_option' && error.message.includes(`"${field}"`));
