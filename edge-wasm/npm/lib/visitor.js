@@ -166,6 +166,7 @@ export class Visitor {
   #changeConsent(consent) {
     if (consent === this.#consent) return;
     this.#consent = consent;
+    this.#grantedMark = null;
     this.#emit('consent', { consent });
   }
 

@@ -63,6 +63,17 @@ test('a page that comes back and hears of no withdrawal takes part again', async
   assert.deepEqual(sent.map((event) => event.item_id), ['a']);
 });
 
+test('consent that was withdrawn and given again on a page that was left before is not withdrawn once more', async (t) => {
+  const { openPage } = browser(t);
+  const { visitor } = openPage();
+  visitor.leave();
+  visitor.return();
+  await visitor.setConsent('denied');
+  await visitor.setConsent('granted');
+  visitor.wake();
+  assert.equal(visitor.consent, 'granted');
+});
+
 test('consent withdrawn in one tab is told in all', async (t) => {
   const { openPage } = browser(t);
   const [first, second] = [openPage(), openPage()];
