@@ -5,8 +5,8 @@
 
 use shared_model::codec::snapshot::encode_snapshot;
 use shared_model::edge::engine::{
-    EdgeEngine, ExplainRequest, NewItemsRequest, RankRequest, RankedItem, Ranking, SearchRequest,
-    ShelfRequest, SimilarRequest,
+    EdgeEngine, EngineError, ExplainRequest, NewItemsRequest, RankRequest, RankedItem, Ranking,
+    SearchRequest, ShelfRequest, SimilarRequest,
 };
 use shared_model::edge::sync::{EdgeClock, EdgeError, EdgeRequest, EdgeSync, Live, Trust};
 use shared_model::ids::BlobId;
@@ -223,9 +223,10 @@ impl Engine {
     /// What the server says of the text encoder of the live version: `"small"` or `{"packed": {"id": …, "bytes": …}}`.
     ///
     /// # Errors
-    /// No version is live yet, or the note is not signed by a trusted key or is about another model or generation.
-    pub fn text_encoder(&self, note: &[u8]) -> Result<String, ShellError> {
-        Ok(to_json(&self.inner.sync().text_encoder(note)?))
+    /// No version is live yet, or the note is not believed; where a newer key set may help, it is the next request.
+    pub fn text_encoder(&mut self, note: &[u8]) -> Result<String, ShellError> {
+        let kind = self.inner.sync_mut().text_encoder(note)?;
+        Ok(to_json(&kind.ok_or(EngineError::NoModel)?))
     }
 
     /// Ids of all items of the live version, as JSON; an empty list before the first.

@@ -30,9 +30,7 @@ use ed25519_dalek::VerifyingKey;
 use crate::codec::snapshot::decode_snapshot;
 use crate::codec::state::CodeState;
 use crate::ids::{BlobId, Version};
-use crate::manifest::{
-    self, BlobRef, Manifest, PlanStepKind, TextEncoderKind, TextEncoderNote, UpdatePlan,
-};
+use crate::manifest::{self, BlobRef, Manifest, PlanStepKind, TextEncoderKind, UpdatePlan};
 use steps::{Steps, verified};
 use trust::Rooted;
 
@@ -158,19 +156,18 @@ impl EdgeSync {
         &self.keys
     }
 
-    /// What the server says of the text encoder of the live version.
+    /// What the server says of the text encoder of the live version; nothing where none is live.
     ///
     /// # Errors
-    /// Nothing is live yet, or the note is not signed by a trusted key or is about another model or generation.
-    pub fn text_encoder(&self, note: &[u8]) -> Result<TextEncoderKind, EdgeError> {
+    /// The note is not believed, as a manifest is not, or is about another model or generation. Where a newer key set
+    /// may help, [`Self::next_request`] asks for it.
+    pub fn text_encoder(&mut self, note: &[u8]) -> Result<Option<TextEncoderKind>, EdgeError> {
         let Some(live) = &self.live else {
-            return Err(EdgeError::Unexpected {
-                what: "a note on the text encoder",
-            });
+            return Ok(None);
         };
-        let generation = live.manifest.encoder_generation;
-        let note = TextEncoderNote::verify(note, &self.keys, &self.model, generation)?;
-        Ok(note.text_encoder)
+        let (generation, since) = (live.manifest.encoder_generation, live.manifest.created_at);
+        let note = self.signed_note(note, generation, since)?;
+        Ok(Some(note.text_encoder))
     }
 
     /// Goes live with what a cache has kept, unless it is not newer than what is live.

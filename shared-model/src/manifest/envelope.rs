@@ -16,9 +16,21 @@ struct Envelope {
     signature: String,
 }
 
+/// A later format may lack fields of this one, so its number is read first.
 #[derive(Deserialize)]
-struct FormatProbe {
+pub(super) struct FormatProbe {
     format_version: u32,
+}
+
+impl FormatProbe {
+    pub(super) fn check(&self) -> Result<(), ManifestError> {
+        if self.format_version != FORMAT_VERSION {
+            return Err(ManifestError::FormatVersion {
+                actual: self.format_version,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Signs a manifest; the result is JSON text.
@@ -67,13 +79,8 @@ pub fn verify_signer<'a>(
     check_len("signed manifest", bytes.len(), MANIFEST_BYTES_MAX)?;
     let (payload, key) = unseal("signed manifest", bytes, trusted)?;
     let payload = payload.as_bytes();
-    // A later format may lack fields of this one, so its number is read first.
     let probe: FormatProbe = parse_json("manifest", payload)?;
-    if probe.format_version != FORMAT_VERSION {
-        return Err(ManifestError::FormatVersion {
-            actual: probe.format_version,
-        });
-    }
+    probe.check()?;
     let manifest: Manifest = parse_json("manifest", payload)?;
     manifest.check()?;
     Ok((manifest, key))

@@ -18,7 +18,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use super::keys::{KEY_ID_LEN, key_id, parse_public_key, public_key_text};
-use super::{Manifest, ManifestError, check_len, parse_json};
+use super::{ManifestError, check_len, parse_json};
 
 /// Version of the layout of key sets.
 pub const KEY_SET_FORMAT_VERSION: u32 = 1;
@@ -102,8 +102,8 @@ pub enum KeySetError {
         /// The time passed in.
         now_millis: i64,
     },
-    /// A manifest signed by a key of the set outside the time of that key.
-    #[error("key {key_id} signs from {not_before} to {expires_at}, the manifest is of {at}")]
+    /// Signed by a key of the set outside the time of that key.
+    #[error("key {key_id} signs from {not_before} to {expires_at}, what it signed is of {at}")]
     KeyOutsideTime {
         /// The key.
         key_id: String,
@@ -111,7 +111,7 @@ pub enum KeySetError {
         not_before: i64,
         /// Until when it may sign.
         expires_at: i64,
-        /// When the manifest was made, or the time passed in.
+        /// When it was signed, or the time passed in.
         at: i64,
     },
 }
@@ -355,6 +355,15 @@ fn is_signed_by(envelope: &Envelope, keys: &[VerifyingKey]) -> Result<bool, KeyS
     Ok(is_signed)
 }
 
+/// When and under which key set something was signed, as it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Number of the set, where there is one.
+    pub key_set: Option<u64>,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub created_at: i64,
+}
+
 /// What a page that has pinned a root believes: the roots, the newest set, and what was signed last.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RootTrust {
@@ -453,19 +462,19 @@ impl RootTrust {
         self.take(signed)
     }
 
-    /// Checks a manifest that the newest set's keys have signed: the number of the set that it asks for, and the
-    /// time of the key. `Ok(false)`: a newer set is needed first.
+    /// Checks what one of the newest set's keys has signed: the number of the set that it asks for, and the time of
+    /// the key. `Ok(false)`: a newer set is needed first.
     ///
     /// # Errors
     /// [`KeySetError::KeyOutsideTime`].
-    pub fn covers(&self, manifest: &Manifest, signer: &VerifyingKey) -> Result<bool, KeySetError> {
+    pub fn covers(&self, stamp: Stamp, signer: &VerifyingKey) -> Result<bool, KeySetError> {
         let Some(set) = self.key_set() else {
             return Ok(false);
         };
-        if manifest.key_set.is_some_and(|needed| needed > set.number) {
+        if stamp.key_set.is_some_and(|needed| needed > set.number) {
             return Ok(false);
         }
-        set.check_key_time(&key_id(signer), manifest.created_at)?;
+        set.check_key_time(&key_id(signer), stamp.created_at)?;
         Ok(true)
     }
 }

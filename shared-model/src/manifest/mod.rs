@@ -17,7 +17,7 @@ mod text_encoder;
 pub use envelope::{sign, verify, verify_signer};
 pub use key_set::{
     KEY_SET_BYTES_MAX, KEY_SET_FORMAT_VERSION, KEY_SETS_MAX, KeySet, KeySetError, ONLINE_KEYS_MAX,
-    OnlineKey, ROOTS_MAX, RootTrust, online_key, sign_key_set, verify_key_set,
+    OnlineKey, ROOTS_MAX, RootTrust, Stamp, online_key, sign_key_set, verify_key_set,
 };
 pub use keys::{
     KEY_LIST_BYTES_MAX, KeyList, PublicKey, key_id, parse_key_list, parse_key_sets,
@@ -25,7 +25,9 @@ pub use keys::{
 };
 pub use plan::{Announcement, PlanStep, PlanStepKind, UpdatePlan, parse_announcement, parse_plan};
 
-pub use text_encoder::{TEXT_ENCODER_NOTE_BYTES_MAX, TextEncoderKind, TextEncoderNote};
+pub use text_encoder::{
+    TEXT_ENCODER_BYTES_MAX, TEXT_ENCODER_NOTE_BYTES_MAX, TextEncoderKind, TextEncoderNote,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -276,6 +278,15 @@ impl Manifest {
             check_blob("snapshot.bytes", snapshot)?;
         }
         self.self_test.check()
+    }
+
+    /// When and under which key set it was signed.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            key_set: self.key_set,
+            created_at: self.created_at,
+        }
     }
 
     /// Checks that the manifest may still be trusted at `now_millis`.

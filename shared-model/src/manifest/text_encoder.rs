@@ -1,28 +1,41 @@
 //! What a server signs about the text encoder of a generation: which file a page may embed texts with.
 //!
-//! It is signed when it is asked for and never expires: the generation of the version that ranks says which one is right.
+//! ```text
+//! signed note = {"payload": "<note as JSON text>", "key_id": "<16 hex digits>", "signature": "<base64>"}
+//! note        = {"format_version": 1, "model", "encoder_generation", "created_at", "key_set"?, "text_encoder"}
+//! ```
+//! It is signed when it is asked for and never expires: the generation of the version that ranks says which one is right,
+//! and a page believes none that was signed before that version, nor one of a key outside its time.
 //! Its payload has a field that a manifest lacks and lacks those of a manifest, so neither can be taken for the other.
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{seal, unseal};
-use super::{BlobRef, FORMAT_VERSION, ManifestError, check_len, parse_json};
+use super::envelope::{FormatProbe, seal, unseal};
+use super::{BlobRef, ManifestError, Stamp, check_len, field, parse_json};
 use crate::ids::check_id;
 
 /// Largest signed note, in bytes.
 pub const TEXT_ENCODER_NOTE_BYTES_MAX: usize = 4 << 10;
 
+/// Largest file that a note may name, in bytes: as much a page is ready to download.
+pub const TEXT_ENCODER_BYTES_MAX: u64 = 256 << 20;
+
 /// The text encoder of one generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextEncoderNote {
-    /// [`FORMAT_VERSION`].
+    /// [`super::FORMAT_VERSION`].
     pub format_version: u32,
     /// Name of the model.
     pub model: String,
     /// Generation of the texts in its versions.
     pub encoder_generation: u32,
+    /// When it was signed, milliseconds since 1970-01-01 UTC.
+    pub created_at: i64,
+    /// Number of the key set that it was signed under, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_set: Option<u64>,
     /// What embeds such texts.
     pub text_encoder: TextEncoderKind,
 }
@@ -44,7 +57,16 @@ impl TextEncoderNote {
         seal(self, key)
     }
 
-    /// Checks signature, format version and that it is about this model and generation.
+    /// When and under which key set it was signed.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            key_set: self.key_set,
+            created_at: self.created_at,
+        }
+    }
+
+    /// Checks signature, format version, every length, and that it is about this model and generation; says who signed.
     ///
     /// # Errors
     /// Not signed by one of `trusted`, malformed, or about another model or generation.
@@ -53,22 +75,15 @@ impl TextEncoderNote {
         trusted: &[VerifyingKey],
         model: &str,
         encoder_generation: u32,
-    ) -> Result<Self, ManifestError> {
+    ) -> Result<(Self, VerifyingKey), ManifestError> {
         let what = "note on the text encoder";
         check_len(what, bytes.len(), TEXT_ENCODER_NOTE_BYTES_MAX)?;
-        let (payload, _) = unseal(what, bytes, trusted)?;
+        let (payload, signer) = unseal(what, bytes, trusted)?;
+        let probe: FormatProbe = parse_json(what, payload.as_bytes())?;
+        probe.check()?;
         let note: Self = parse_json(what, payload.as_bytes())?;
-        if note.format_version != FORMAT_VERSION {
-            return Err(ManifestError::FormatVersion {
-                actual: note.format_version,
-            });
-        }
         check_id(&note.model)?;
-        let of_another = |field, actual| ManifestError::Field {
-            field,
-            actual,
-            expected: "that of the version that ranks",
-        };
+        let of_another = |name, actual| field(name, actual, "that of the version that ranks");
         if note.model != model {
             return Err(of_another("model", note.model));
         }
@@ -76,7 +91,12 @@ impl TextEncoderNote {
             let actual = format!("{:08x}", note.encoder_generation);
             return Err(of_another("encoder_generation", actual));
         }
-        Ok(note)
+        if let TextEncoderKind::Packed(blob) = note.text_encoder
+            && !(1..=TEXT_ENCODER_BYTES_MAX).contains(&blob.bytes)
+        {
+            return Err(field("bytes", blob.bytes, "1 to TEXT_ENCODER_BYTES_MAX"));
+        }
+        Ok((note, *signer))
     }
 }
 
@@ -84,7 +104,7 @@ impl TextEncoderNote {
 mod tests {
     use super::*;
     use crate::ids::BlobId;
-    use crate::manifest;
+    use crate::manifest::{self, FORMAT_VERSION};
 
     fn key(seed: u8) -> SigningKey {
         SigningKey::from_bytes(&[seed; 32])
@@ -95,11 +115,18 @@ mod tests {
             format_version: FORMAT_VERSION,
             model: "shop".to_owned(),
             encoder_generation: 7,
+            created_at: 1_700_000_001_000,
+            key_set: None,
             text_encoder: TextEncoderKind::Packed(BlobRef {
                 id: BlobId::of(b"file"),
                 bytes: 4,
             }),
         }
+    }
+
+    fn verify(signed: &[u8]) -> Result<TextEncoderNote, ManifestError> {
+        let trusted = [key(1).verifying_key()];
+        TextEncoderNote::verify(signed, &trusted, "shop", 7).map(|(note, _)| note)
     }
 
     #[test]
@@ -108,26 +135,52 @@ mod tests {
         let signed = note().sign(&key(1));
         assert_eq!(
             TextEncoderNote::verify(&signed, &trusted, "shop", 7),
-            Ok(note())
+            Ok((note(), trusted[0]))
         );
         for (model, generation, field) in [("other", 7, "model"), ("shop", 8, "encoder_generation")]
         {
             let error = TextEncoderNote::verify(&signed, &trusted, model, generation);
             assert!(error.expect_err("another").to_string().starts_with(field));
         }
-        let by_another = note().sign(&key(2));
-        let error = TextEncoderNote::verify(&by_another, &trusted, "shop", 7);
+        let error = verify(&note().sign(&key(2)));
         assert!(matches!(error, Err(ManifestError::UnknownKey { .. })));
-        let mut damaged = signed.clone();
-        let idx = damaged
-            .iter()
-            .position(|byte| *byte == b'7')
-            .expect("the generation");
-        damaged[idx] = b'8';
-        assert!(TextEncoderNote::verify(&damaged, &trusted, "shop", 8).is_err());
-        let long = vec![b' '; TEXT_ENCODER_NOTE_BYTES_MAX + 1];
-        let error = TextEncoderNote::verify(&long, &trusted, "shop", 7);
+        let text = String::from_utf8(signed).expect("JSON");
+        let changed = text.replace("generation\\\":7", "generation\\\":8");
+        assert_ne!(changed, text);
+        let error = TextEncoderNote::verify(changed.as_bytes(), &trusted, "shop", 8);
+        assert!(matches!(error, Err(ManifestError::Signature { .. })));
+        let error = verify(&vec![b' '; TEXT_ENCODER_NOTE_BYTES_MAX + 1]);
         assert!(matches!(error, Err(ManifestError::TooLong { .. })));
+    }
+
+    #[test]
+    fn other_formats_and_files_out_of_bounds_are_refused_by_name() {
+        let later = TextEncoderNote {
+            format_version: FORMAT_VERSION + 1,
+            ..note()
+        };
+        let error = verify(&later.sign(&key(1)));
+        assert_eq!(
+            error,
+            Err(ManifestError::FormatVersion {
+                actual: FORMAT_VERSION + 1
+            })
+        );
+        for (bytes, is_sound) in [
+            (0, false),
+            (1, true),
+            (TEXT_ENCODER_BYTES_MAX, true),
+            (TEXT_ENCODER_BYTES_MAX + 1, false),
+        ] {
+            let id = BlobId::of(b"file");
+            let text_encoder = TextEncoderKind::Packed(BlobRef { id, bytes });
+            let signed = TextEncoderNote {
+                text_encoder,
+                ..note()
+            }
+            .sign(&key(1));
+            assert_eq!(verify(&signed).is_ok(), is_sound, "{bytes}");
+        }
     }
 
     #[test]

@@ -14,11 +14,11 @@ use shared_model::codec::delta::{
 use shared_model::codec::snapshot::{decode_snapshot, encode_snapshot};
 use shared_model::codec::state::CodeState;
 use shared_model::edge::sync::{EdgeClock, EdgeRequest, EdgeSync, Trust};
-use shared_model::ids::Version;
+use shared_model::ids::{BlobId, Version};
 use shared_model::manifest::{
-    KEY_SET_FORMAT_VERSION, KeyList, KeySet, key_id, online_key, parse_announcement,
-    parse_key_list, parse_key_sets, parse_plan, public_key_text, sign, sign_key_set, verify,
-    verify_key_set,
+    BlobRef, FORMAT_VERSION, KEY_SET_FORMAT_VERSION, KeyList, KeySet, TextEncoderKind,
+    TextEncoderNote, key_id, online_key, parse_announcement, parse_key_list, parse_key_sets,
+    parse_plan, public_key_text, sign, sign_key_set, verify, verify_key_set,
 };
 
 use super::fixtures::{
@@ -167,7 +167,7 @@ fn edit_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A manifest, plan or announcement as it comes; and as a payload that a trusted key has signed.
+/// A manifest, note, plan or announcement as it comes; and as a payload that a trusted key has signed.
 fn manifest(bytes: &[u8]) {
     let key = SigningKey::from_bytes(&[7; 32]);
     let trusted = [key.verifying_key()];
@@ -176,6 +176,11 @@ fn manifest(bytes: &[u8]) {
     let payload = String::from_utf8_lossy(bytes);
     let signed = envelope(&payload, &key);
     for bytes in [bytes, &signed] {
+        let note = |bytes: &[u8]| TextEncoderNote::verify(bytes, &trusted, MODEL, 7);
+        if let Ok((sound, signer)) = note(bytes) {
+            assert!(verify(bytes, &trusted).is_err(), "a note is no manifest");
+            assert_eq!(note(&sound.sign(&key)), Ok((sound, signer)));
+        }
         let Ok(manifest) = verify(bytes, &trusted) else {
             continue;
         };
@@ -194,7 +199,19 @@ fn envelope(payload: &str, key: &SigningKey) -> Vec<u8> {
 fn manifest_seeds() -> Vec<Vec<u8>> {
     let publisher = two_versions();
     let newest = publisher.newest();
+    let note = TextEncoderNote {
+        format_version: FORMAT_VERSION,
+        model: MODEL.to_owned(),
+        encoder_generation: 7,
+        created_at: CREATED_AT,
+        key_set: Some(2),
+        text_encoder: TextEncoderKind::Packed(BlobRef {
+            id: BlobId([5; 32]),
+            bytes: 9,
+        }),
+    };
     vec![
+        serde_json::to_vec(&note).expect("plain values"),
         newest.signed.clone(),
         serde_json::to_vec(&newest.manifest).expect("plain values"),
         publisher.plan(Some(Version(1))),

@@ -20,7 +20,7 @@ use crate::fixtures::{Published, Publisher, announcement_of, manifest_of, tiny_s
 use ed25519_dalek::SigningKey;
 
 /// A committed file.
-fn golden(name: &str) -> Vec<u8> {
+pub(crate) fn golden(name: &str) -> Vec<u8> {
     let path = golden_path(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{error}: {}", path.display()))
 }
@@ -32,7 +32,7 @@ fn golden_path(name: &str) -> PathBuf {
 }
 
 /// Compares with the committed file; writes it only where there is none and it was asked for.
-fn assert_golden(name: &str, actual: &[u8]) {
+pub(crate) fn assert_golden(name: &str, actual: &[u8]) {
     let path = golden_path(name);
     let is_asked_to_write = std::env::var_os("FRESHET_WRITE_GOLDEN").is_some();
     if is_asked_to_write && !path.exists() {

@@ -6,8 +6,9 @@ use shared_model::edge::sync::{
 };
 use shared_model::ids::Version;
 use shared_model::manifest::{
-    KEY_SET_BYTES_MAX, KEY_SET_FORMAT_VERSION, KEY_SETS_MAX, KeyList, KeySet, KeySetError,
-    Manifest, ONLINE_KEYS_MAX, online_key, public_key_text, sign, sign_key_set, verify_key_set,
+    FORMAT_VERSION, KEY_SET_BYTES_MAX, KEY_SET_FORMAT_VERSION, KEY_SETS_MAX, KeyList, KeySet,
+    KeySetError, Manifest, ONLINE_KEYS_MAX, TextEncoderKind, TextEncoderNote, online_key,
+    public_key_text, sign, sign_key_set, verify_key_set,
 };
 
 use crate::fixtures::{MODEL, Publisher, announcement_of, rng};
@@ -112,6 +113,26 @@ fn announce(
     change(&mut newest.manifest);
     newest.signed = sign(&newest.manifest, &key);
     code(sync.on_announcement(&announcement_of(newest, true)))
+}
+
+/// What the page says of a note on the text encoder of its version.
+fn offer_note(
+    sync: &mut EdgeSync,
+    signer: &SigningKey,
+    change: impl Fn(&mut TextEncoderNote),
+) -> &'static str {
+    let live = &sync.live().expect("a version is live").manifest;
+    let mut note = TextEncoderNote {
+        format_version: FORMAT_VERSION,
+        model: MODEL.to_owned(),
+        encoder_generation: live.encoder_generation,
+        created_at: live.created_at + 1,
+        key_set: Some(2),
+        text_encoder: TextEncoderKind::Small,
+    };
+    change(&mut note);
+    let kind = sync.text_encoder(&note.sign(signer));
+    code(kind.map(|kind| assert_eq!(kind, Some(TextEncoderKind::Small))))
 }
 
 #[test]
@@ -237,6 +258,42 @@ fn a_key_outside_its_time_is_refused() {
     assert_eq!(announce(&mut sync, &mut publisher, |_| {}), "key_expired");
     let later = |manifest: &mut Manifest| manifest.created_at = CREATED_AT + 1;
     assert_eq!(announce(&mut sync, &mut publisher, later), "believed");
+}
+
+#[test]
+fn a_note_on_the_text_encoder_outside_the_time_of_its_key_is_refused() {
+    let (mut sync, publisher) = up_to_date(18);
+    assert_eq!(offer_note(&mut sync, &publisher.key, |_| {}), "believed");
+    let ended = CREATED_AT - YEAR / 2;
+    let mut set = set_of(3, &[&publisher.key, &key(8)], &[&root()]);
+    set.keys[0].expires_at = ended;
+    let json = answer(vec![signed(&set, &[&root()])]);
+    assert_eq!(offer(&mut sync, &json), "believed");
+    assert_eq!(offer_note(&mut sync, &publisher.key, |_| {}), "key_expired");
+    let dated_back = |note: &mut TextEncoderNote| note.created_at = ended;
+    assert_eq!(
+        offer_note(&mut sync, &publisher.key, dated_back),
+        "inconsistent",
+        "the version is younger than the key"
+    );
+    assert_eq!(offer_note(&mut sync, &key(8), |_| {}), "believed");
+}
+
+#[test]
+fn a_note_on_the_text_encoder_under_a_newer_key_set_makes_it_ask_for_that() {
+    let (mut sync, publisher) = up_to_date(19);
+    let needs_three = |note: &mut TextEncoderNote| note.key_set = Some(3);
+    let refused = offer_note(&mut sync, &publisher.key, needs_three);
+    assert_eq!(refused, "stale_key_set");
+    follow(&mut sync, &publisher, &plain_answer(3, &publisher));
+    let believed = offer_note(&mut sync, &publisher.key, needs_three);
+    assert_eq!(believed, "believed");
+
+    assert_eq!(offer_note(&mut sync, &key(8), |_| {}), "unknown_key");
+    let set = set_of(4, &[&publisher.key, &key(8)], &[&root()]);
+    let json = answer(vec![signed(&set, &[&root()])]);
+    follow(&mut sync, &publisher, &json);
+    assert_eq!(offer_note(&mut sync, &key(8), |_| {}), "believed");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! `fixtures` makes states and publishes versions as a server would; `golden` pins the layouts;
 //! `properties` makes random states; `damage` breaks bytes; `following` drives the sync machine,
-//! `keys` attacks it where a root is pinned; `fuzzing` says what a fuzzer may claim.
+//! `keys` attacks it where a root is pinned; `fuzzing` says what a fuzzer may claim; `text_encoder` pins what pages
+//! embed texts with.
 
 mod attacks;
 mod damage;
@@ -13,4 +14,6 @@ mod fuzzing;
 mod golden;
 mod keys;
 mod properties;
+#[cfg(feature = "text")]
+mod text_encoder;
 mod trust;

@@ -160,7 +160,8 @@ pub(super) async fn text_encoder(
         ));
     };
     let keyring = state.publisher.keyring();
-    let key = keyring.signer((state.clock)()).map_err(|error| {
+    let created_at = (state.clock)();
+    let key = keyring.signer(created_at).map_err(|error| {
         tracing::error!(%error, "the text encoder cannot be signed");
         Problem::internal()
     })?;
@@ -168,6 +169,8 @@ pub(super) async fn text_encoder(
         format_version: FORMAT_VERSION,
         model,
         encoder_generation: generation,
+        created_at,
+        key_set: keyring.number(),
         text_encoder: kind,
     };
     let headers = [

@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{EdgeError, EdgeSync, Fetch};
 use crate::ids::{BlobId, Version};
-use crate::manifest::{self, KEY_SET_BYTES_MAX, Manifest, ManifestError, RootTrust};
+use crate::manifest::{
+    self, KEY_SET_BYTES_MAX, Manifest, ManifestError, RootTrust, Stamp, TextEncoderNote,
+};
 
 /// Difference between two clocks that is taken for right.
 pub const CLOCK_SKEW_MILLIS_MAX: i64 = 5 * 60 * 1000;
@@ -224,21 +226,51 @@ impl EdgeSync {
     /// The manifest, if a trusted key has signed it in its time and under a key set that is known.
     pub(super) fn signed_by_trusted(&mut self, signed: &[u8]) -> Result<Manifest, EdgeError> {
         let verified = manifest::verify_signer(signed, &self.keys);
+        let verified = verified.map(|(manifest, signer)| (manifest, *signer));
+        self.covered(verified, Manifest::stamp)
+    }
+
+    /// The note on the text encoder of a generation, if a trusted key has signed it in its time and under a key set
+    /// that is known, and not before `since`: a key that had expired then cannot have signed it.
+    pub(super) fn signed_note(
+        &mut self,
+        signed: &[u8],
+        generation: u32,
+        since: i64,
+    ) -> Result<TextEncoderNote, EdgeError> {
+        let verified = TextEncoderNote::verify(signed, &self.keys, &self.model, generation);
+        let note = self.covered(verified, TextEncoderNote::stamp)?;
+        if note.created_at < since.saturating_sub(CLOCK_SKEW_MILLIS_MAX) {
+            return Err(EdgeError::Inconsistent {
+                what: "the note on the text encoder is older than the version that ranks",
+            });
+        }
+        Ok(note)
+    }
+
+    /// What one of the keys has signed, if it did so in its time and under a key set that is known. Where a newer set
+    /// may help, it is asked for.
+    fn covered<T>(
+        &mut self,
+        verified: Result<(T, VerifyingKey), ManifestError>,
+        stamp: fn(&T) -> Stamp,
+    ) -> Result<T, EdgeError> {
         let Some(rooted) = &mut self.rooted else {
             return Ok(verified?.0);
         };
         if let Err(ManifestError::UnknownKey { .. }) = &verified {
             rooted.want_newer();
         }
-        let (manifest, signer) = verified?;
-        if !rooted.trust.covers(&manifest, signer)? {
+        let (signed, signer) = verified?;
+        let stamp = stamp(&signed);
+        if !rooted.trust.covers(stamp, &signer)? {
             rooted.want_newer();
             return Err(EdgeError::StaleKeySet {
                 known: rooted.trust.key_set().map_or(0, |set| set.number),
-                needed: manifest.key_set.unwrap_or(0),
+                needed: stamp.key_set.unwrap_or(0),
             });
         }
-        Ok(manifest)
+        Ok(signed)
     }
 
     /// Refuses what is older than anything seen or has expired, and remembers the time that was signed.
