@@ -129,6 +129,15 @@ pub enum TextError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A network that is too large for a page.
+    #[error(
+        "text encoder has {num_codes} weights, a page takes at most {}",
+        packed::NUM_CODES_MAX
+    )]
+    TooManyCodes {
+        /// Codes of all its matrices.
+        num_codes: u64,
+    },
     /// The tokenizer failed on a text.
     #[error("text cannot be tokenized: {reason}")]
     Tokenize {

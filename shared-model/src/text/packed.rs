@@ -21,6 +21,7 @@ use super::config::BertConfig;
 use super::host::HostTextEncoder;
 use super::tokenizer::TextTokenizer;
 use crate::kernels::Form;
+use crate::manifest::TEXT_ENCODER_BYTES_MAX;
 
 mod matrix;
 
@@ -28,7 +29,10 @@ use matrix::damaged;
 pub use matrix::{CODE_MAX, CodedMatrix, code_at};
 
 /// Largest file that is read, in bytes.
-pub const PACKED_BYTES_MAX: usize = 256 << 20;
+pub const PACKED_BYTES_MAX: usize = TEXT_ENCODER_BYTES_MAX as usize; // fits 32 bits
+
+/// Most codes of one network: a few bytes of a section may stand for many of them, and a page has 4 GB at most.
+pub const NUM_CODES_MAX: u64 = 128 << 20;
 
 /// Largest `tokenizer.json` in it, in bytes.
 pub const TOKENIZER_BYTES_MAX: usize = 16 << 20;
@@ -128,12 +132,29 @@ pub fn layout(config: &BertConfig) -> Vec<(String, Kind)> {
     tensors
 }
 
+/// Bounds the memory that all weights together take, before any is read.
+///
+/// # Errors
+/// [`TextError::TooManyCodes`].
+pub fn check_num_codes(config: &BertConfig) -> Result<(), TextError> {
+    let num_codes = layout(config).into_iter().map(|(_, kind)| match kind {
+        Kind::Matrix { num_rows, num_cols } => num_rows as u64 * num_cols as u64, // widening
+        Kind::Vector { .. } => 0,
+    });
+    let num_codes: u64 = num_codes.sum();
+    if num_codes > NUM_CODES_MAX {
+        return Err(TextError::TooManyCodes { num_codes });
+    }
+    Ok(())
+}
+
 impl PackedEncoder {
     /// Writes the file.
     ///
     /// # Errors
-    /// A weight is missing, unexpected or of another shape, or the tokenizer is too large.
+    /// A weight is missing, unexpected or of another shape, or there is too much of weights or tokenizer.
     pub fn to_bytes(&self) -> Result<Vec<u8>, TextError> {
+        check_num_codes(&self.config)?;
         if self.tokenizer_json.len() > TOKENIZER_BYTES_MAX {
             return Err(damaged("a tokenizer that is too large"));
         }
@@ -248,6 +269,7 @@ impl PackedReader {
         let header: Header =
             serde_json::from_slice(header).map_err(|error| damaged(&format!("header: {error}")))?;
         header.config.check()?;
+        check_num_codes(&header.config)?;
         if header.tokenizer_bytes > TOKENIZER_BYTES_MAX {
             return Err(damaged("a tokenizer that is too large"));
         }

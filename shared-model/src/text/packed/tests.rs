@@ -164,6 +164,26 @@ fn what_is_missing_or_of_another_shape_is_named() {
 }
 
 #[test]
+fn a_network_too_large_for_a_page_is_refused_before_its_weights_are_read() {
+    let mut large = packed();
+    large.config.vocab_size = 1 << 20;
+    large.config.hidden_size = 240;
+    let refused = |outcome| matches!(outcome, Err(TextError::TooManyCodes { num_codes }) if num_codes > 240 << 20);
+    assert!(refused(large.to_bytes().map(drop)));
+    let header = Header {
+        config: large.config,
+        tokenizer_bytes: 0,
+        tokenizer_deflated_bytes: 0,
+    };
+    let mut bytes = [MAGIC.as_slice(), &[FORMAT_VERSION]].concat();
+    put_section(
+        &mut bytes,
+        &serde_json::to_vec(&header).expect("plain fields"),
+    );
+    assert!(refused(PackedReader::new(bytes).map(drop)));
+}
+
+#[test]
 fn damage_is_an_error_wherever_it_is() {
     let bytes = packed().to_bytes().expect("complete");
     for len in (0..bytes.len()).step_by(97) {
