@@ -8,6 +8,9 @@
 //! 1      ln(1 + times)      had within the hour      ln(1 + Σ 2^(−age / 30 days))
 //! ```
 //!
+//! Points count to [`PERSONAL_POINTS_MAX`] either way. A dislike takes an item out of what was had, and neither a dislike
+//! nor a skip is taken for coming back.
+//!
 //! The weights `w` are those of a softmax over all items, `p ∝ exp(score + w · f)`, and begin at 0, where it is that of
 //! the version. The last events are gone through in order: each is first foretold, which tells how many nats the weights
 //! have gained over the version (progressive validation, Blum, Kalai & Langford 1999), then learned by an online Newton
@@ -21,13 +24,18 @@ use serde::Serialize;
 
 use super::{EdgeEngine, EngineError, ReadyVersion};
 use crate::codec::state::CodeState;
-use crate::event::HistoryEvent;
-use crate::ids::Version;
+use crate::event::{EventKind, HistoryEvent};
+use crate::ids::{BlobId, Version};
 use crate::model::scorer::{Query, ScoreError};
 use crate::model::sequence::{Sequence, Token};
 
 /// Events of a history that are looked at: as many as a page keeps.
 pub const PERSONAL_EVENTS_MAX: usize = 200;
+/// Most points of one item, either way: its odds against all others some 22,000 times as high, and a shop's rules can
+/// still outweigh them. A step after one event far from what the version foretold goes beyond that.
+const PERSONAL_POINTS_MAX: f64 = 10.0;
+/// Events that are foretold at once: each takes a score of every item in memory.
+const QUERIES_MAX: usize = 16;
 const NUM_FEATURES: usize = 4;
 /// One over the variance that each weight is believed to have among visitors.
 const PRIOR_PRECISION: f64 = 0.3;
@@ -69,7 +77,8 @@ pub struct PersonalStatus {
 #[derive(Debug)]
 pub(super) struct Learned {
     version: Version,
-    history: Vec<HistoryEvent>,
+    /// Tells whether the history is the same, and keeps nothing of it once it is cleared.
+    history: BlobId,
     personal: Personal,
 }
 
@@ -101,7 +110,8 @@ impl Personal {
 
     fn points_of(&self, features: &Features) -> f64 {
         let terms = self.weights.iter().zip(features);
-        terms.map(|(weight, feature)| weight * feature).sum()
+        let points: f64 = terms.map(|(weight, feature)| weight * feature).sum();
+        points.clamp(-PERSONAL_POINTS_MAX, PERSONAL_POINTS_MAX)
     }
 
     /// Foretells the item that was taken where the version gave `scores`, then learns from it.
@@ -161,10 +171,30 @@ fn solved(mut a: [Features; NUM_FEATURES], mut b: Features) -> Features {
     b
 }
 
-/// The items of some events with their features at a moment.
+/// Whether someone who did this had the item, and would come back to it by doing so again.
+fn is_taken(kind: EventKind) -> bool {
+    match kind {
+        EventKind::View
+        | EventKind::Click
+        | EventKind::AddToCart
+        | EventKind::Purchase
+        | EventKind::Like
+        | EventKind::Rating
+        | EventKind::Watch => true,
+        EventKind::Impression | EventKind::Dislike | EventKind::Skip => false,
+    }
+}
+
+/// The items that were had by some events, and not disliked since, with their features at a moment.
 fn had(past: &[Token], now_millis: i64) -> Vec<Had> {
     let mut all: Vec<Had> = Vec::new();
     for token in past {
+        if token.kind == EventKind::Dislike {
+            all.retain(|had| had.item_idx != token.item_idx);
+        }
+        if !is_taken(token.kind) {
+            continue;
+        }
         let known = all.iter().position(|had| had.item_idx == token.item_idx);
         let idx = known.unwrap_or_else(|| {
             all.push(Had {
@@ -189,8 +219,8 @@ fn had(past: &[Token], now_millis: i64) -> Vec<Had> {
 impl ReadyVersion {
     /// Learns from a history what its visitor does otherwise than this version thinks; the same every time.
     ///
-    /// Its last events are foretold in one pass, each from those before it that the model attends to together with it;
-    /// popularity is that of `now_millis` for all of them.
+    /// Its last events are foretold, each from at least half as many before it as the model attends to, where there are
+    /// so many; popularity is that of `now_millis` for all of them.
     ///
     /// # Errors
     /// See [`Scorer::score`](crate::model::scorer::Scorer::score).
@@ -201,26 +231,51 @@ impl ReadyVersion {
         now_millis: i64,
     ) -> Result<Personal, ScoreError> {
         let tokens = self.personal_tokens(history);
-        let first = tokens.len() - tokens.len().min(state.spec.history_len as usize);
-        let sequence = Sequence {
-            tokens: tokens[first..].to_vec(),
-            now_millis,
-        };
+        let history_len = state.spec.history_len as usize;
+        let num_at_once = QUERIES_MAX.min(history_len.div_ceil(2));
+        let first = tokens.len().saturating_sub(history_len);
+        let mut personal = Personal::default();
+        for begin in (first..tokens.len()).step_by(num_at_once) {
+            let end = tokens.len().min(begin + num_at_once);
+            let window = &tokens[end.saturating_sub(history_len)..end];
+            let scores = self.scores_before(window, end - begin, num_at_once, now_millis);
+            let scores = scores.await?;
+            let rows = scores.chunks_exact(state.items.len().max(1));
+            for (token_idx, row) in (begin..end).zip(rows) {
+                let taken = tokens[token_idx];
+                if is_taken(taken.kind) {
+                    let had = had(&tokens[..token_idx], taken.occurred_at);
+                    personal.learn(&had, row, taken.item_idx);
+                }
+            }
+        }
+        Ok(personal)
+    }
+
+    /// Scores of all items before each of the last events of a window; for GPUs, always as many.
+    async fn scores_before(
+        &self,
+        window: &[Token],
+        num_events: usize,
+        num_at_once: usize,
+        now_millis: i64,
+    ) -> Result<Vec<f32>, ScoreError> {
         let query = |num_known| Query {
             sequence_idx: 0,
             num_known,
             now_millis,
         };
-        let queries: Vec<Query> = (0..sequence.tokens.len()).map(query).collect();
-        let scores = self.scorer.score(&[sequence], &queries).await?;
-        let mut personal = Personal::default();
-        let rows = scores.chunks_exact(state.items.len().max(1));
-        for (token_idx, row) in (first..).zip(rows) {
-            let taken = tokens[token_idx];
-            let had = had(&tokens[..token_idx], taken.occurred_at);
-            personal.learn(&had, row, taken.item_idx);
+        let mut queries: Vec<Query> = (window.len() - num_events..window.len())
+            .map(query)
+            .collect();
+        if self.scorer.has_fixed_shapes() {
+            queries.resize(num_at_once, query(0));
         }
-        Ok(personal)
+        let sequence = Sequence {
+            tokens: window.to_vec(),
+            now_millis,
+        };
+        self.scorer.score(&[sequence], &queries).await
     }
 
     /// Points of the items of a history: item and points, none where the personal model is not used.
@@ -259,15 +314,16 @@ impl EdgeEngine {
         let (Some((version, ready)), Some(live)) = (&self.ready, self.sync.live()) else {
             return Err(EngineError::NoModel);
         };
-        let is_same =
-            |learned: &&Learned| learned.version == *version && learned.history == history;
+        let events = serde_json::to_vec(history).expect("plain values always serialize");
+        let hash = BlobId::of(&events);
+        let is_same = |learned: &&Learned| learned.version == *version && learned.history == hash;
         if let Some(learned) = self.personal.as_ref().filter(is_same) {
             return Ok(learned.personal);
         }
         let personal = ready.personal(&live.state, history, now_millis).await?;
         self.personal = Some(Learned {
             version: *version,
-            history: history.to_vec(),
+            history: hash,
             personal,
         });
         Ok(personal)

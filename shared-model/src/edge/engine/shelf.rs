@@ -5,7 +5,8 @@
 //! Every item carries the probability of standing where it stands, given the places before it:
 //!
 //! * 1 for a required item, since it stands there whatever chance says;
-//! * for a drawn one, that of the draw among what may still be placed there, by scores that include the points of rules.
+//! * for a drawn one, that of the draw among what may still be placed there, by scores that include the points of rules and of the
+//!   personal model.
 //!
 //! Points, exclusions and positions are fixed before the first draw, so the product over the places is the probability
 //! of the list among all lists that these rules allow; it says nothing of lists without them.
@@ -13,7 +14,7 @@
 use serde::Serialize;
 
 use super::diversity::{Diversity, MarginalRelevance, Vectors};
-use super::rules::{Applied, Rules};
+use super::rules::{Applied, POINTS_MAX, Rules};
 use super::similar::vectors_of;
 use super::{EdgeEngine, EngineError, K_MAX, Personal, PersonalStatus, RankRequest};
 use super::{ReadyVersion, top_k};
@@ -84,7 +85,8 @@ impl ReadyVersion {
         if let Some(personal) = request.personal {
             let points = self.personal_points(personal, rank.history, rank.now_millis);
             for (item_idx, points) in points {
-                *applied.points.entry(item_idx).or_insert(0.0) += points;
+                let sum = applied.points.entry(item_idx).or_insert(0.0);
+                *sum = (*sum + points).clamp(-POINTS_MAX, POINTS_MAX);
             }
         }
         let adjusted = applied.adjusted(&scores);

@@ -15,6 +15,15 @@ fn learned(state: &CodeState, history: &[HistoryEvent]) -> Personal {
 
 /// All items, by the version alone or with the personal model.
 fn shelf(state: &CodeState, history: &[HistoryEvent], personal: Option<&Personal>) -> Shelf {
+    shelf_with(state, history, personal, &Rules::default())
+}
+
+fn shelf_with(
+    state: &CodeState,
+    history: &[HistoryEvent],
+    personal: Option<&Personal>,
+    rules: &Rules,
+) -> Shelf {
     let options = RankOptions {
         k: NUM_ITEMS,
         exclude_seen: false,
@@ -27,7 +36,7 @@ fn shelf(state: &CodeState, history: &[HistoryEvent], personal: Option<&Personal
     };
     let request = ShelfRequest {
         rank,
-        rules: &Rules::default(),
+        rules,
         diversity: None,
         exploration: None,
         personal,
@@ -97,6 +106,98 @@ fn a_visitor_who_never_repeats_sees_what_was_had_sink() {
     );
     let sum = |shelf: &Shelf| (0..12).map(|idx| place_of(shelf, idx)).sum::<usize>();
     assert!(sum(&after) > sum(&before));
+}
+
+#[test]
+fn what_was_disliked_or_skipped_alone_was_not_had() {
+    let state = made_up_state(5);
+    let at = |idx: usize| NOW_MILLIS - 7_200_000 * (13 - idx as i64); // a handful
+    let mut history: Vec<_> = (0..12).map(|idx| event(1 + idx % 3, at(idx))).collect();
+    let answered = |item_idx, kind| HistoryEvent {
+        kind,
+        ..event(item_idx, NOW_MILLIS - 60_000)
+    };
+    history.push(answered(1, EventKind::Dislike));
+    history.push(answered(4, EventKind::Skip));
+    let personal = learned(&state, &history);
+    assert!(personal.status().is_on);
+    assert_eq!(personal.status().events_learned, HISTORY_LEN - 2);
+    let ready = ReadyVersion::on_host(&state);
+    let points = ready.personal_points(&personal, &history, NOW_MILLIS);
+    let with_points: Vec<u32> = points.iter().map(|(item_idx, _)| *item_idx).collect();
+    assert_eq!(with_points, [2, 3]);
+    let skips: Vec<_> = (0..6).map(|_| answered(4, EventKind::Skip)).collect();
+    assert_eq!(learned(&state, &skips), Personal::default());
+}
+
+#[test]
+fn points_of_one_event_stay_within_bounds_and_rules_outweigh_them() {
+    let (often, mut scores) = (151.0_f64.ln(), vec![7.0; 1000]);
+    scores[0] = 0.0;
+    let features = [1.0, often, 1.0, often];
+    let had = [Had {
+        item_idx: 0,
+        features,
+    }];
+    let mut personal = Personal::default();
+    personal.learn(&had, &scores, 0);
+    assert_eq!(personal.points_of(&features), PERSONAL_POINTS_MAX);
+    personal.gain = 1.0;
+
+    let state = made_up_state(5);
+    let history = vec![event(1, NOW_MILLIS); 150];
+    let points = |rules: &str| {
+        let rules = serde_json::from_str(rules).expect("sound");
+        let shelf = shelf_with(&state, &history, Some(&personal), &rules);
+        shelf.items[place_of(&shelf, 1)].points
+    };
+    assert_eq!(points("{}"), 10.0);
+    assert_eq!(
+        points(r#"{"bury": [{"itemIds": ["i1"], "points": 100}]}"#),
+        -90.0
+    );
+    assert_eq!(
+        points(r#"{"boost": [{"itemIds": ["i1"], "points": 100}]}"#),
+        100.0
+    );
+}
+
+#[test]
+fn one_item_far_above_all_others_breaks_no_figure() {
+    let mut scores = vec![0.0; 50];
+    scores[0] = 90.0;
+    let mut personal = Personal::default();
+    for _ in 0..40 {
+        let features = [1.0, 5.0, 1.0, 5.0];
+        personal.learn(
+            &[Had {
+                item_idx: 0,
+                features,
+            }],
+            &scores,
+            1,
+        );
+    }
+    assert!(personal.weights.iter().all(|weight| weight.is_finite()));
+    let status = personal.status();
+    assert!(status.is_on && status.gain.is_finite(), "{status:?}");
+}
+
+#[test]
+fn every_event_is_foretold_from_events_before_it() {
+    let state = made_up_state(5);
+    let history = history(40, 4);
+    // Another kind is the same to the features and something else to the version.
+    let with_purchase_at = |idx: usize| {
+        let mut history = history.clone();
+        history[idx].kind = EventKind::Purchase;
+        learned(&state, &history)
+    };
+    let first_foretold = 40 - HISTORY_LEN;
+    let before = with_purchase_at(first_foretold - 1);
+    assert_ne!(before, learned(&state, &history));
+    let long_before = with_purchase_at(first_foretold - HISTORY_LEN);
+    assert_eq!(long_before, learned(&state, &history));
 }
 
 #[test]
