@@ -190,7 +190,7 @@ impl Engine {
         };
         let request = SearchRequest {
             text: &text,
-            personal: call.personal,
+            taste: call.taste,
             rank,
         };
         Ok(to_json(&self.inner.search(&request).await?))
@@ -204,6 +204,7 @@ impl Engine {
     pub async fn rank_new(&mut self, call: String, texts: Vec<f32>) -> Result<String, ShellError> {
         let call = RankNewCall::read(&call)?;
         let request = NewItemsRequest {
+            num_items: call.item_ids.len(),
             texts: &texts,
             history: &call.history,
             now_millis: call.now_millis,

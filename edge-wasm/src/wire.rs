@@ -54,7 +54,7 @@ pub(crate) struct SimilarCall {
     pub(crate) options: RankOptions,
 }
 
-/// What to search: `{"history": […], "candidates": […]?, "k": 10, "excludeSeen": false, "personal": 0, "nowMillis": …}`.
+/// What to search: `{"history": […], "candidates": […]?, "k": 10, "excludeSeen": false, "taste": 0, "nowMillis": …}`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SearchCall {
@@ -63,7 +63,7 @@ pub(crate) struct SearchCall {
     pub(crate) candidates: Option<Vec<ItemId>>,
     #[serde(flatten)]
     pub(crate) options: RankOptions,
-    pub(crate) personal: f64,
+    pub(crate) taste: f64,
     pub(crate) now_millis: i64,
 }
 
@@ -123,8 +123,8 @@ impl SearchCall {
         let call: Self = parse(json)?;
         within("candidates", call.candidates.as_deref(), NUM_ITEMS_MAX)?;
         within("history", Some(&call.history), HISTORY_EVENTS_MAX)?;
-        if !(0.0..=1.0).contains(&call.personal) {
-            let reason = format!("personal is {}, expected 0 to 1", call.personal);
+        if !(0.0..=1.0).contains(&call.taste) {
+            let reason = format!("taste is {}, expected 0 to 1", call.taste);
             return Err(ShellError::argument("call", reason));
         }
         Ok(call)
@@ -349,15 +349,11 @@ mod tests {
 
     #[test]
     fn the_say_of_taste_is_zero_to_one() {
-        let ask = |personal: &str| {
-            format!(r#"{{"history": [], "nowMillis": 5, "personal": {personal}}}"#)
-        };
+        let ask = |taste: &str| format!(r#"{{"history": [], "nowMillis": 5, "taste": {taste}}}"#);
         assert!(SearchCall::read(&ask("0.5")).is_ok());
         let error = SearchCall::read(&ask("1.5")).expect_err("more than all");
         assert!(
-            error
-                .to_string()
-                .contains("personal is 1.5, expected 0 to 1"),
+            error.to_string().contains("taste is 1.5, expected 0 to 1"),
             "{error}"
         );
     }

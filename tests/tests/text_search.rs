@@ -54,7 +54,7 @@ async fn packed_by(scene: &Scene, generation: u32) -> anyhow::Result<PackedEncod
     let keys = api.send(Method::GET, "/v1/models/main/keys", "").await?;
     let trusted = parse_key_list(keys.body.to_string().as_bytes())?;
     let note = note.body.to_string();
-    let note = TextEncoderNote::verify(note.as_bytes(), &trusted, "main", generation)?;
+    let (note, _) = TextEncoderNote::verify(note.as_bytes(), &trusted, "main", generation)?;
     let TextEncoderKind::Packed(blob) = note.text_encoder else {
         anyhow::bail!("not a packed encoder: {note:?}");
     };
@@ -110,15 +110,15 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
         options: &options,
         now_millis: NOW_MILLIS,
     };
-    for (query, personal) in [("lantern number 7", 0.0), ("kite", 0.4), ("kettle", 1.0)] {
+    for (query, taste) in [("lantern number 7", 0.0), ("kite", 0.4), ("kettle", 1.0)] {
         let text = embed(query)?;
         let request = SearchRequest {
             text: &text,
-            personal,
+            taste,
             rank,
         };
         let expected = ready.search(&state, &request).await?;
-        let ask = json!({ "k": 8, "personal": personal, "excludeSeen": true,
+        let ask = json!({ "k": 8, "taste": taste, "excludeSeen": true,
                           "history": history_there, "nowMillis": NOW_MILLIS });
         let actual = called(&page, "search", json!([query, ask])).await?;
         same(&expected, &actual).with_context(|| query.to_owned())?;
@@ -149,6 +149,7 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
         .collect::<Result<Vec<_>, _>>()?
         .concat();
     let request = NewItemsRequest {
+        num_items: texts.len(),
         texts: &embedded,
         history,
         now_millis: NOW_MILLIS,
@@ -193,8 +194,8 @@ async fn the_small_encoder_needs_no_file_and_a_server_may_give_none() -> anyhow:
             "\"text\" has to be a text of 1 to 10000 characters",
         ),
         (
-            json!(["tent", { "personal": 2 }]),
-            "\"personal\" has to be a number from 0 to 1",
+            json!(["tent", { "taste": 2 }]),
+            "\"taste\" has to be a number from 0 to 1",
         ),
     ] {
         let refused = page.call("search", arguments).await?;

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! similarity_i = cos(t, t_i)                                              −1 to 1, 0 for an item without a text
-//! score_i      = similarity_i                                             personal = 0
-//! score_i      = (1 − p)·z(similarity_i) + p·z(ranking score_i)           p = personal > 0, over the POOL most similar
+//! score_i      = similarity_i                                             taste = 0
+//! score_i      = (1 − p)·z(similarity_i) + p·z(ranking score_i)           p = taste > 0, over the POOL or k most similar
 //! ```
 //! `z` takes the pool's mean away and divides by its deviation, so that two scales become one (CombSUM over z-scores,
 //! Fox & Shaw 1994, Renda & Straccia 2003). Nothing outside the pool is found, however well it would be liked.
@@ -34,7 +34,7 @@ pub struct SearchRequest<'a> {
     /// What is looked for, embedded: `[text_dim]`.
     pub text: &'a [f32],
     /// Say of the visitor's taste, 0 to 1.
-    pub personal: f64,
+    pub taste: f64,
     /// For whom, of what, how many.
     pub rank: RankRequest<'a>,
 }
@@ -42,6 +42,8 @@ pub struct SearchRequest<'a> {
 /// New items to be scored by their texts.
 #[derive(Debug, Clone, Copy)]
 pub struct NewItemsRequest<'a> {
+    /// How many there are.
+    pub num_items: usize,
     /// Embedded texts, `[num_items, text_dim]`, row-major.
     pub texts: &'a [f32],
     /// Events of the user, oldest first.
@@ -84,16 +86,12 @@ impl ReadyVersion {
         let similarities = similarities(rows, request.text);
         let rank = &request.rank;
         let k = rank.options.k.min(K_MAX);
-        let pool_len = if request.personal > 0.0 {
-            k.max(POOL)
-        } else {
-            k
-        };
+        let pool_len = if request.taste > 0.0 { k.max(POOL) } else { k };
         let mut pool = top_k(self.eligible(state, rank), &similarities, pool_len);
         let mut scores = similarities.clone();
-        if request.personal > 0.0 {
+        if request.taste > 0.0 {
             let wanted = self.score_all(state, rank.history, rank.now_millis).await?;
-            for (item_idx, score) in mixed(&pool, &similarities, &wanted, request.personal) {
+            for (item_idx, score) in mixed(&pool, &similarities, &wanted, request.taste) {
                 scores[item_idx as usize] = score;
             }
             pool = top_k(pool, &scores, k);
@@ -115,15 +113,22 @@ impl ReadyVersion {
         state: &CodeState,
         request: &NewItemsRequest<'_>,
     ) -> Result<Vec<f32>, EngineError> {
-        let text_dim = state.spec.text_dim as usize;
-        let num_items = request.texts.len() / text_dim.max(1);
-        texts_of(state, request.texts.len() / num_items.max(1))?;
+        let num_items = request.num_items;
+        if num_items == 0 {
+            return Ok(Vec::new());
+        }
         if num_items > NEW_ITEMS_MAX {
             return Err(EngineError::TooLong {
                 field: "items",
                 actual: num_items,
                 max: NEW_ITEMS_MAX,
             });
+        }
+        let expected = state.spec.text_dim as usize;
+        texts_of(state, expected)?;
+        if request.texts.len() != num_items * expected {
+            let actual = request.texts.len() / num_items;
+            return Err(EngineError::TextWidth { actual, expected });
         }
         let sequence = self.sequence(state, request.history, request.now_millis);
         let query = Query {
@@ -207,12 +212,12 @@ fn mixed<'a>(
     pool: &'a [u32],
     similarities: &'a [f32],
     wanted: &'a [f32],
-    personal: f64,
+    taste: f64,
 ) -> impl Iterator<Item = (u32, f32)> + 'a {
     let (similar, wished) = (standardized(pool, similarities), standardized(pool, wanted));
     let both = similar.into_iter().zip(wished);
     let scores = both.map(move |(similar, wished)| {
-        ((1.0 - personal) * similar + personal * wished) as f32 // scores are f32
+        ((1.0 - taste) * similar + taste * wished) as f32 // scores are f32
     });
     pool.iter().copied().zip(scores)
 }

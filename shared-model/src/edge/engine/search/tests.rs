@@ -28,7 +28,7 @@ fn history(state: &CodeState) -> Vec<HistoryEvent> {
 fn search(
     state: &CodeState,
     text: &[f32],
-    personal: f64,
+    taste: f64,
     k: usize,
 ) -> Result<Vec<FoundItem>, EngineError> {
     let history = history(state);
@@ -42,11 +42,7 @@ fn search(
         options: &options,
         now_millis: NOW_MILLIS,
     };
-    let request = SearchRequest {
-        text,
-        personal,
-        rank,
-    };
+    let request = SearchRequest { text, taste, rank };
     pollster(ReadyVersion::on_host(state).search(state, &request))
 }
 
@@ -133,6 +129,7 @@ fn another_width_is_refused_with_both_widths() {
 
 #[test]
 fn a_new_item_scores_as_one_that_was_put_and_nobody_has_touched() {
+    let mut num_compared = 0;
     for seed in 1..4 {
         let mut state = made_up_state(seed);
         // Item 5 as it would be the moment it is put.
@@ -155,18 +152,18 @@ fn a_new_item_scores_as_one_that_was_put_and_nobody_has_touched() {
         ];
         for ready in executors {
             let request = NewItemsRequest {
+                num_items: 2,
                 texts: &texts,
                 history: &history,
                 now_millis: NOW_MILLIS,
             };
             let new = pollster(ready.score_new(&state, &request)).expect("finite");
-            let mut sequence = ready.sequence(&state, &history, NOW_MILLIS);
+            let sequence = ready.sequence(&state, &history, NOW_MILLIS);
             let query = Query {
                 sequence_idx: 0,
                 num_known: sequence.tokens.len(),
                 now_millis: NOW_MILLIS,
             };
-            sequence.tokens.truncate(query.num_known);
             let gains = ready
                 .scorer
                 .neighbour_gains(std::slice::from_ref(&sequence), &[query]);
@@ -175,9 +172,11 @@ fn a_new_item_scores_as_one_that_was_put_and_nobody_has_touched() {
             assert_eq!(new.len(), 2);
             if !is_neighbour {
                 assert!((new[0] - all[5]).abs() < 1e-4, "{} {}", new[0], all[5]);
+                num_compared += 1;
             }
         }
     }
+    assert!(num_compared > 0, "item 5 was always a neighbour");
 }
 
 #[test]
@@ -187,6 +186,7 @@ fn too_many_texts_are_refused_and_none_are_nothing() {
     let score = |num_items: usize| {
         let texts = vec![0.5; num_items * text_dim];
         let request = NewItemsRequest {
+            num_items,
             texts: &texts,
             history: &[],
             now_millis: NOW_MILLIS,
@@ -201,8 +201,29 @@ fn too_many_texts_are_refused_and_none_are_nothing() {
             ..
         }
     ));
-    assert_eq!(
-        score(NEW_ITEMS_MAX).expect("as many as allowed").len(),
-        NEW_ITEMS_MAX
-    );
+    for num_items in [0, NEW_ITEMS_MAX] {
+        let scores = score(num_items).expect("as many as allowed");
+        assert_eq!(scores.len(), num_items);
+    }
+}
+
+#[test]
+fn texts_of_another_width_are_refused_even_where_their_values_make_whole_texts() {
+    let state = made_up_state(3);
+    let expected = state.spec.text_dim as usize;
+    let score = |num_items: usize, num_values: usize| {
+        let request = NewItemsRequest {
+            num_items,
+            texts: &vec![0.5; num_values],
+            history: &[],
+            now_millis: NOW_MILLIS,
+        };
+        pollster(ReadyVersion::on_host(&state).score_new(&state, &request))
+    };
+    assert_eq!(score(6, 6 * expected).expect("as wide").len(), 6);
+    for (num_items, num_values) in [(2, 4 * expected), (4, 2 * expected), (3, 3 * expected + 1)] {
+        let actual = num_values / num_items;
+        let error = EngineError::TextWidth { actual, expected };
+        assert_eq!(score(num_items, num_values), Err(error));
+    }
 }
