@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<()> {
             len_max: LEN_MAX,
         };
         let started = Instant::now();
-        let bytes = pack(source, &texts, bytes_max)?;
+        let bytes = pack(source, texts.iter(), bytes_max)?;
         let seconds = started.elapsed().as_secs_f64();
         let num_bytes = bytes.len();
         let started = Instant::now();

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use base64::Engine;
@@ -11,19 +12,22 @@ use harness::browser::{Browser, BrowserPage};
 use harness::scene::{NOW_MILLIS, Scene};
 use harness::site::Site;
 use harness::tiny_encoder::write_tiny_encoder;
-use harness::workspace;
+use harness::{wait, workspace};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared_model::edge::engine::{
     FoundItem, NewItemsRequest, RankOptions, RankRequest, ReadyVersion, SearchRequest,
 };
-use shared_model::manifest::{TextEncoderKind, TextEncoderNote, parse_key_list};
+use shared_model::event::Item;
+use shared_model::manifest::{BlobRef, TextEncoderKind, TextEncoderNote, parse_key_list};
 use shared_model::text::packed::layout;
 use shared_model::text::{BertConfig, HostTextEncoder, NamedTensor, PackedEncoder, TextTokenizer};
 use trainer_server::text_pack::{PackSource, pack};
 
 /// Another CPU instruction set adds up in another order; see `parity.rs`.
 const TOLERANCE: f64 = 1e-4;
+/// For an encoder of two small layers, on a busy machine.
+const PACK_PATIENCE: Duration = Duration::from_secs(60);
 
 async fn connected(scene: &Scene, browser: &Browser) -> anyhow::Result<BrowserPage> {
     let url = &scene.server.address().url;
@@ -45,11 +49,14 @@ fn close(expected: f32, actual: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the server gives pages to embed texts with, as a page gets it.
-async fn packed_by(scene: &Scene, generation: u32) -> anyhow::Result<PackedEncoder> {
+/// The file that the server gives pages to embed texts with, as a page hears of it; nothing while it is being packed.
+async fn noted(scene: &Scene, generation: u32) -> anyhow::Result<Option<BlobRef>> {
     let api = &scene.server.api;
     let path = format!("/v1/models/main/text-encoder?generation={generation}");
     let note = api.send(Method::GET, &path, "").await?;
+    if note.status == 503 {
+        return Ok(None);
+    }
     ensure!(note.status == 200, "{}: {}", note.status, note.body);
     let keys = api.send(Method::GET, "/v1/models/main/keys", "").await?;
     let trusted = parse_key_list(keys.body.to_string().as_bytes())?;
@@ -58,7 +65,13 @@ async fn packed_by(scene: &Scene, generation: u32) -> anyhow::Result<PackedEncod
     let TextEncoderKind::Packed(blob) = note.text_encoder else {
         anyhow::bail!("not a packed encoder: {note:?}");
     };
-    Ok(PackedEncoder::from_bytes(api.blob(blob.id).await?)?)
+    Ok(Some(blob))
+}
+
+async fn packed_by(scene: &Scene, generation: u32) -> anyhow::Result<PackedEncoder> {
+    let blob = noted(scene, generation).await?.context("it is packed")?;
+    let bytes = scene.server.api.blob(blob.id).await?;
+    Ok(PackedEncoder::from_bytes(bytes)?)
 }
 
 fn same(expected: &[FoundItem], actual: &Value) -> anyhow::Result<()> {
@@ -221,6 +234,42 @@ async fn the_small_encoder_needs_no_file_and_a_server_may_give_none() -> anyhow:
     browser.close().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_encoder_is_packed_again_for_a_catalogue_twice_as_large() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    write_tiny_encoder(dir.path())?;
+    let encoder_dir = dir.path().to_str().context("a plain path")?;
+    let settings = [
+        ("model.text_encoder", "pretrained"),
+        ("model.text_encoder_dir", encoder_dir),
+    ];
+    let mut scene = Scene::start(43, &settings).await?;
+    let (manifest, _) = scene.server.api.newest_version().await?;
+    let generation = manifest.encoder_generation;
+    let is_packed = async || noted(&scene, generation).await;
+    let first = wait::until("an encoder is packed", PACK_PATIENCE, is_packed).await?;
+
+    // Numbers that no title had, so that their words become finer.
+    let late: Vec<Item> = (0..scene.world.items.len())
+        .map(|idx| json!({ "item_id": format!("late-{idx}"), "title": format!("kite number {}", 50 + idx % 14) }))
+        .map(serde_json::from_value)
+        .collect::<Result<_, _>>()?;
+    scene.server.api.put_items(&late).await?;
+    let is_another = async || {
+        let blob = noted(&scene, generation).await?;
+        Ok(blob.filter(|blob| *blob != first))
+    };
+    let second = wait::until("another is packed", PACK_PATIENCE, is_another).await?;
+    scene.server.api.blob(first.id).await?; // by whoever was told of it
+
+    scene.server.kill9().await?;
+    scene.server.restart().await?;
+    let is_packed = async || noted(&scene, generation).await;
+    let kept = wait::until("the file is found", PACK_PATIENCE, is_packed).await?;
+    assert_eq!(kept, second);
+    Ok(())
+}
+
 /// A network over a WordPiece vocabulary made of a corpus, packed.
 fn packed_over(corpus: &[String]) -> anyhow::Result<Vec<u8>> {
     let tokenizer_json = word_piece(corpus);
@@ -261,7 +310,7 @@ fn packed_over(corpus: &[String]) -> anyhow::Result<Vec<u8>> {
         tensors: tensors.collect(),
         len_max: 128,
     };
-    Ok(pack(source, corpus, 4_000_000)?)
+    Ok(pack(source, corpus.iter(), 4_000_000)?)
 }
 
 /// Every character and the more frequent words and word ends of a corpus, as BERT's tokenizer would cut them.

@@ -67,9 +67,9 @@ impl Catalogue {
         entries.get(item_id)?.item.clone()
     }
 
-    /// What the text encoder reads of the items that exist, in the order of their ids.
+    /// The items that exist, in the order of their ids.
     #[must_use]
-    pub fn texts(&self) -> Vec<String> {
+    pub fn items(&self) -> Vec<Arc<Item>> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         let mut items: Vec<_> = entries
             .values()
@@ -77,7 +77,7 @@ impl Catalogue {
             .collect();
         drop(entries);
         items.sort_unstable_by(|a, b| a.item_id.cmp(&b.item_id));
-        items.iter().map(|item| item.full_text()).collect()
+        items
     }
 
     /// Number of ids ever seen, deleted ones included: each holds a row of the model.

@@ -275,14 +275,8 @@ fn load_pretrained(
     device: &Device,
     progress: &ProgressBar,
 ) -> Result<Option<AnyTextEncoder>, TextSourceError> {
-    if let Some(dir) = named_folder(source)? {
-        return files::load_folder(dir, files::Trust::Operator, device, progress).map(Some);
-    }
-    let cached = fetch::folder(&source.cache_dir);
-    if files::is_complete(&cached) {
-        return files::load_folder(&cached, files::Trust::Pinned, device, progress).map(Some);
-    }
-    Ok(None)
+    let load = |(dir, trust): (PathBuf, _)| files::load_folder(&dir, trust, device, progress);
+    found(source)?.map(load).transpose()
 }
 
 /// The folder that the operator named, where there is one.
@@ -304,14 +298,26 @@ fn named_folder(source: &TextSource) -> Result<Option<&Path>, TextSourceError> {
 /// Files that are there and damaged.
 pub fn read_pretrained(source: &TextSource) -> Result<Option<EncoderFiles>, TextSourceError> {
     let is_wanted = |name: &str| !shared_model::text::parameters::is_unused(name);
+    let read = |(dir, trust): (PathBuf, _)| files::read_all(&dir, trust, is_wanted);
+    found(source)?.map(read).transpose()
+}
+
+/// Its `tokenizer.json` alone, likewise.
+///
+/// # Errors
+/// A file that is there and damaged.
+pub fn read_tokenizer(source: &TextSource) -> Result<Option<Vec<u8>>, TextSourceError> {
+    let read = |(dir, trust): (PathBuf, _)| files::read(&dir, files::TOKENIZER, trust);
+    found(source)?.map(read).transpose()
+}
+
+/// The folder of the pretrained encoder, and who vouches for it.
+fn found(source: &TextSource) -> Result<Option<(PathBuf, files::Trust)>, TextSourceError> {
     if let Some(dir) = named_folder(source)? {
-        return files::read_all(dir, files::Trust::Operator, is_wanted).map(Some);
+        return Ok(Some((dir.to_owned(), files::Trust::Operator)));
     }
     let cached = fetch::folder(&source.cache_dir);
-    if files::is_complete(&cached) {
-        return files::read_all(&cached, files::Trust::Pinned, is_wanted).map(Some);
-    }
-    Ok(None)
+    Ok(files::is_complete(&cached).then_some((cached, files::Trust::Pinned)))
 }
 
 /// The three files of a folder that the operator named, with the tensors that are wanted by name.

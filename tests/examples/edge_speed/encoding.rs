@@ -68,7 +68,7 @@ pub(crate) fn prepare(dir: &Path) -> anyhow::Result<()> {
         len_max: 128,
     };
     let bytes_max = Config::default().publish.text_bytes_max;
-    let packed = pack(source, &TEXTS.map(str::to_owned), bytes_max)?;
+    let packed = pack(source, TEXTS.iter(), bytes_max)?;
     fs::write(dir.join(PACKED_FILE), packed).context("cannot write the packed encoder")
 }
 

@@ -25,7 +25,7 @@ use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
 use crate::publish::{PublishError, Publisher, StoreLimits};
 use crate::reserve::Reserve;
 use crate::rollout::RolloutState;
-use crate::text_pack::keeper::{self, TextPacks};
+use crate::text_pack::keeper::{self, KeeperParts, TextPacks};
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
 
@@ -108,7 +108,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let catalogue = Catalogue::from_log(&log)?;
     let limits = StoreLimits {
         disk_bytes_max: config.store.disk_bytes_max,
-        reserve: Some(reserve),
+        reserve: Some(Arc::clone(&reserve)),
     };
     let publisher = Publisher::open_within(data_dir, &config.model.name, &config.publish, limits)?;
     publisher
@@ -160,7 +160,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         .thread_name("http")
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(listeners, state, stop));
+    let served = runtime.block_on(serve(listeners, state, reserve, stop));
     runtime.shutdown_timeout(Duration::from_millis(200));
     stop_trainer(trainer);
     log.shutdown();
@@ -218,6 +218,7 @@ impl Listeners {
 async fn serve(
     listeners: Listeners,
     state: AppState,
+    reserve: Arc<Reserve>,
     stop: watch::Sender<bool>,
 ) -> anyhow::Result<()> {
     let address = listeners.public.local_addr()?;
@@ -240,13 +241,14 @@ async fn serve(
         key_poll,
         state.stopping.clone(),
     ));
-    parts.spawn(keeper::keep(
-        state.text_packs.clone(),
-        Arc::clone(&state.config),
-        state.catalogue.clone(),
-        state.publisher.clone(),
-        state.stopping.clone(),
-    ));
+    let keeper = KeeperParts {
+        packs: state.text_packs.clone(),
+        config: Arc::clone(&state.config),
+        catalogue: state.catalogue.clone(),
+        publisher: state.publisher.clone(),
+        reserve,
+    };
+    parts.spawn(keeper::keep(keeper, state.stopping.clone()));
     println!("freshet listens on http://{address}");
     let signal = tokio::spawn(async move {
         let signal = signal().await;

@@ -20,6 +20,7 @@ use tokio_stream::wrappers::WatchStream;
 use super::body::JsonBytes;
 use super::{AppState, Problem};
 use crate::ingest::BodyError;
+use crate::text_pack::keeper::wanted_generation;
 
 /// The bucket that the page drew, if it says so: it decides which of the channels it hears.
 #[derive(Deserialize)]
@@ -141,7 +142,7 @@ pub(super) async fn text_encoder(
     let generation = query
         .generation
         .as_deref()
-        .and_then(|text| text.parse::<u32>().ok()); // none is no number
+        .and_then(|text| text.parse::<u32>().ok());
     let expected = "expected the number of a generation of the text encoder";
     let generation = generation.ok_or_else(|| Problem::invalid_query("generation", expected))?;
     if state.config.publish.text_bytes_max == 0 {
@@ -150,9 +151,12 @@ pub(super) async fn text_encoder(
         ));
     }
     let Some(pack) = state.text_packs.of(generation) else {
-        return Err(Problem::not_ready(
-            "the text encoder of this generation is being packed, or is no longer kept",
-        ));
+        // Another one is not coming, so nobody is to wait for it.
+        return Err(if wanted_generation(&state.publisher) == Some(generation) {
+            Problem::not_ready("the text encoder of this generation is being packed")
+        } else {
+            Problem::not_found("the text encoder of this generation is not kept")
+        });
     };
     let Some(kind) = pack.kind() else {
         return Err(Problem::not_found(

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Start of the names of files that are not finished.
-const TEMP_PREFIX: &str = ".unfinished-";
+pub(crate) const TEMP_PREFIX: &str = ".unfinished-";
 
 /// Writes `dir/name`: temporary file, sync, rename, sync of the directory. Where the temporary file cannot be
 /// finished it is removed: on a full disk half a file would keep room from what is smaller.

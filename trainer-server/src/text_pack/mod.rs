@@ -64,21 +64,24 @@ pub enum PackError {
 ///
 /// # Errors
 /// The encoder is not sound, or cannot be so small.
-pub fn pack(source: PackSource, texts: &[String], bytes_max: usize) -> Result<Vec<u8>, PackError> {
+pub fn pack<T: AsRef<str>>(
+    source: PackSource,
+    texts: impl ExactSizeIterator<Item = T>,
+    bytes_max: usize,
+) -> Result<Vec<u8>, PackError> {
     let PackSource {
         mut config,
         tokenizer_json,
         tensors,
         len_max,
     } = source;
+    packed::check_num_codes(&config)?;
     let tokenizer = TextTokenizer::from_bytes(&tokenizer_json, len_max)?;
-    let tokenized = texts.iter().map(|text| tokenizer.tokenize(text));
-    let tokenized = tokenized.collect::<Result<Vec<_>, _>>()?;
+    let Calibration { texts, is_used } = Calibration::of(&tokenizer, texts, config.vocab_size)?;
     let moments = {
         let network = HostTextEncoder::from_named(config.clone(), tensors.clone())?;
-        Moments::of(&network, &spread(&tokenized, NUM_CALIBRATION_TEXTS))?
+        Moments::of(&network, &texts)?
     };
-    let is_used = used_tokens(&tokenized, config.vocab_size);
     config.max_position_embeddings = config.max_position_embeddings.min(len_max);
     let weights = Weights::new(&config, tensors, is_used)?;
     let mut steps = Steps::for_budget(&weights, tokenizer_json.len(), bytes_max);
@@ -179,20 +182,36 @@ impl Weights {
     }
 }
 
-/// As many of the texts, evenly spread.
-fn spread(texts: &[TokenizedText], num_max: usize) -> Vec<&TokenizedText> {
-    let stride = texts.len().div_ceil(num_max).max(1);
-    texts.iter().step_by(stride).collect()
+/// What is kept of the texts of a catalogue.
+struct Calibration {
+    /// [`NUM_CALIBRATION_TEXTS`] at most, evenly spread.
+    texts: Vec<TokenizedText>,
+    /// By token: whether any text has it.
+    is_used: Vec<bool>,
 }
 
-fn used_tokens(texts: &[TokenizedText], vocab_size: usize) -> Vec<bool> {
-    let mut is_used = vec![false; vocab_size];
-    for token_id in texts.iter().flat_map(|text| &text.token_ids) {
-        if let Some(is_used) = is_used.get_mut(*token_id as usize) {
-            *is_used = true;
+impl Calibration {
+    fn of<T: AsRef<str>>(
+        tokenizer: &TextTokenizer,
+        texts: impl ExactSizeIterator<Item = T>,
+        vocab_size: usize,
+    ) -> Result<Self, TextError> {
+        let stride = texts.len().div_ceil(NUM_CALIBRATION_TEXTS).max(1);
+        let (mut kept, mut is_used) = (Vec::new(), vec![false; vocab_size]);
+        for (idx, text) in texts.enumerate() {
+            let text = tokenizer.tokenize(text.as_ref())?;
+            for token_id in &text.token_ids {
+                if let Some(is_used) = is_used.get_mut(*token_id as usize) {
+                    *is_used = true;
+                }
+            }
+            if idx % stride == 0 {
+                kept.push(text);
+            }
         }
+        let texts = kept;
+        Ok(Self { texts, is_used })
     }
-    is_used
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Moments {
     /// A text has too many tokens, or an unknown one.
     pub(super) fn of(
         network: &HostTextEncoder,
-        texts: &[&TokenizedText],
+        texts: &[TokenizedText],
     ) -> Result<Self, TextError> {
         let mut sums: BTreeMap<(usize, Input), Sum> = BTreeMap::new();
         for text in texts {

@@ -115,7 +115,7 @@ fn a_file_keeps_its_budget_and_embeds_nearly_the_same() {
     let unseen = sentences(60, 300, 1);
     let mut cosines = Vec::new();
     for bytes_max in [100_000, 45_000, 35_000] {
-        let bytes = pack(source(), &texts, bytes_max).expect("fits");
+        let bytes = pack(source(), texts.iter(), bytes_max).expect("fits");
         assert!(bytes.len() <= bytes_max, "{} of {bytes_max}", bytes.len());
         let is_near = bytes.len() * 10 > bytes_max * 8 || bytes_max == 100_000;
         assert!(
@@ -136,16 +136,13 @@ fn a_file_keeps_its_budget_and_embeds_nearly_the_same() {
 fn rounding_that_makes_up_for_itself_is_nearer_than_rounding_alone() {
     let source = source();
     let tokenizer = TextTokenizer::from_bytes(&source.tokenizer_json, 32).expect("sound");
-    let tokenized: Vec<_> = sentences(200, 300, 0)
-        .iter()
-        .map(|text| tokenizer.tokenize(text).expect("words"))
-        .collect();
+    let texts = sentences(200, 300, 0);
+    let Calibration { texts, is_used } =
+        Calibration::of(&tokenizer, texts.iter(), VOCAB_SIZE).expect("words");
     let network = HostTextEncoder::from_named(source.config.clone(), source.tensors.clone())
         .expect("a network");
-    let seen: Vec<&TokenizedText> = tokenized.iter().collect();
-    let moments = Moments::of(&network, &seen).expect("short texts");
+    let moments = Moments::of(&network, &texts).expect("short texts");
     let nothing = Moments::of(&network, &[]).expect("nothing to refuse");
-    let is_used = used_tokens(&tokenized, VOCAB_SIZE);
     let mut config = source.config;
     config.max_position_embeddings = 32;
     let weights = Weights::new(&config, source.tensors, is_used).expect("complete");
@@ -163,8 +160,22 @@ fn rounding_that_makes_up_for_itself_is_nearer_than_rounding_alone() {
 }
 
 #[test]
+fn few_texts_of_a_large_catalogue_are_kept_and_all_its_words_are_known() {
+    let tokenizer = TextTokenizer::from_bytes(&tokenizer_json(), 32).expect("sound");
+    let num_texts = 3 * NUM_CALIBRATION_TEXTS + 1;
+    let texts = (0..num_texts).map(|idx| format!("w{}", idx % VOCAB_SIZE));
+    let calibration = Calibration::of(&tokenizer, texts, VOCAB_SIZE).expect("words");
+    let first_words = calibration.texts.iter().map(|text| text.token_ids[0]);
+    let expected = (0..num_texts)
+        .step_by(4)
+        .map(|idx| (idx % VOCAB_SIZE) as u32); // 600 words
+    assert!(first_words.eq(expected));
+    assert!(calibration.is_used.iter().all(|is_used| *is_used));
+}
+
+#[test]
 fn what_cannot_be_so_small_is_refused_with_both_numbers() {
-    let error = pack(source(), &sentences(20, 300, 0), 3_000).expect_err("too small");
+    let error = pack(source(), sentences(20, 300, 0).iter(), 3_000).expect_err("too small");
     let PackError::TooSmall {
         bytes_max: 3_000,
         least,
@@ -177,6 +188,6 @@ fn what_cannot_be_so_small_is_refused_with_both_numbers() {
 
 #[test]
 fn without_texts_weights_are_rounded_all_the_same() {
-    let bytes = pack(source(), &[], 60_000).expect("fits");
+    let bytes = pack(source(), [""; 0].iter(), 60_000).expect("fits");
     assert!(mean_cosine(bytes, &sentences(60, 300, 1)) > 0.9);
 }

@@ -112,6 +112,7 @@ pub(crate) struct TestServer {
     pub(crate) ledger: Ledger,
     pub(crate) log: EventLog,
     pub(crate) publisher: Publisher,
+    pub(crate) text_packs: TextPacks,
     pub(crate) client: reqwest::Client,
     stop: watch::Sender<bool>,
     tasks: [JoinHandle<()>; 2],
@@ -126,6 +127,7 @@ impl TestServer {
         let publisher = Publisher::open(dir, "main", &config.publish).expect("publisher opens");
         let rows_max = config.rollout.ledger_rows_max;
         let ledger = Ledger::open(dir, rows_max, &[]).expect("ledger opens");
+        let text_packs = TextPacks::default();
         let (stop, stopping) = watch::channel(false);
         let state = AppState::new(AppParts {
             config: Arc::clone(&config),
@@ -135,7 +137,7 @@ impl TestServer {
             recommender: Arc::new(ByLength),
             ledger: ledger.clone(),
             reports: Reports::default(),
-            text_packs: TextPacks::default(),
+            text_packs: text_packs.clone(),
             operator: None,
             clock: || NOW_MILLIS,
             stopping: stopping.clone(),
@@ -161,6 +163,7 @@ impl TestServer {
             ledger,
             log,
             publisher,
+            text_packs,
             client: reqwest::Client::new(),
             stop,
             tasks: tasks.try_into().expect("two listeners"),

@@ -13,4 +13,5 @@ mod publish;
 mod rank;
 mod server;
 mod soak;
+mod text_encoder;
 mod versions;

@@ -1,0 +1,93 @@
+//! Claims about what the server says of the text encoder of a generation, whatever there is of it.
+//!
+//! Not here: how and when encoders are packed (`text_pack`).
+
+use axum::body::Bytes;
+use shared_model::ids::BlobId;
+use shared_model::manifest::{
+    BlobRef, FORMAT_VERSION, TextEncoderKind, TextEncoderNote, VersionKind, parse_key_list,
+};
+use trainer_server::text_pack::keeper::TextPack;
+
+use crate::harness::{NOW_MILLIS, TestServer, new_version};
+
+const ROUTE: &str = "/v1/models/main/text-encoder?generation=";
+
+/// Status and `Retry-After`.
+async fn refusal(server: &TestServer, path: &str) -> (u16, Option<String>) {
+    let response = server.get(path).await;
+    let retry_after = response.headers().get("retry-after");
+    let retry_after = retry_after.map(|value| value.to_str().expect("a number").to_owned());
+    (response.status().as_u16(), retry_after)
+}
+
+async fn body(server: &TestServer, path: &str) -> Bytes {
+    let response = server.get(path).await;
+    assert_eq!(response.status(), 200, "{path}");
+    response.bytes().await.expect("a body")
+}
+
+/// What a page reads of the encoder of generation 0, which versions of the harness have.
+async fn noted(server: &TestServer) -> TextEncoderNote {
+    let keys = body(server, "/v1/models/main/keys").await;
+    let keys = parse_key_list(&keys).expect("keys");
+    let note = body(server, &format!("{ROUTE}0")).await;
+    let verified = TextEncoderNote::verify(&note, &keys, "main", 0);
+    verified.expect("a note that a page believes").0
+}
+
+#[tokio::test]
+async fn a_page_waits_for_the_generation_that_is_packed_and_for_no_other() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = TestServer::start(dir.path(), &[]).await;
+    for number in ["", "x", "-1", "4294967296"] {
+        let path = format!("{ROUTE}{number}");
+        assert_eq!(refusal(&server, &path).await, (400, None), "{number}");
+    }
+    let without_number = "/v1/models/main/text-encoder";
+    assert_eq!(refusal(&server, without_number).await, (400, None));
+    let other_model = "/v1/models/other/text-encoder?generation=0";
+    assert_eq!(refusal(&server, other_model).await, (404, None));
+    let of_generation = [0, 1].map(|generation| format!("{ROUTE}{generation}"));
+    let [wanted, other] = &of_generation;
+    assert_eq!(refusal(&server, wanted).await, (404, None), "no version");
+
+    let version = new_version(VersionKind::Release, 1);
+    server.publisher.publish(version).expect("published");
+    let wait = (503, Some("2".to_owned()));
+    assert_eq!(refusal(&server, wanted).await, wait);
+    assert_eq!(refusal(&server, other).await, (404, None));
+    server.text_packs.put(0, TextPack::Failed);
+    assert_eq!(refusal(&server, wanted).await, (404, None));
+}
+
+#[tokio::test]
+async fn what_there_is_of_a_generation_is_signed_and_its_file_is_a_blob() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = TestServer::start(dir.path(), &[]).await;
+    server.text_packs.put(0, TextPack::Small);
+    let expected = TextEncoderNote {
+        format_version: FORMAT_VERSION,
+        model: "main".to_owned(),
+        encoder_generation: 0,
+        created_at: NOW_MILLIS,
+        key_set: None,
+        text_encoder: TextEncoderKind::Small,
+    };
+    assert_eq!(noted(&server).await, expected);
+    let (id, file) = (BlobId::of(b"file"), Bytes::from_static(b"file"));
+    server.text_packs.put(0, TextPack::Packed(id, file.clone()));
+    let packed = TextEncoderKind::Packed(BlobRef { id, bytes: 4 });
+    assert_eq!(noted(&server).await.text_encoder, packed);
+    assert_eq!(body(&server, &format!("/v1/blobs/{id}")).await, file);
+}
+
+#[tokio::test]
+async fn a_server_that_gives_pages_none_says_so_at_once() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = TestServer::start(dir.path(), &[("publish.text_bytes_max", "0")]).await;
+    let version = new_version(VersionKind::Release, 1);
+    server.publisher.publish(version).expect("published");
+    let path = format!("{ROUTE}0");
+    assert_eq!(refusal(&server, &path).await, (404, None));
+}
