@@ -69,7 +69,9 @@ impl ShellError {
     pub fn fault(&self) -> Option<FaultCode> {
         match self {
             Self::Engine { error, .. } => error.fault(),
-            _ => None,
+            Self::Argument { .. } | Self::Backend { .. } | Self::Export { .. } => None,
+            #[cfg(feature = "text")]
+            Self::Text { .. } => None,
         }
     }
 
@@ -82,7 +84,9 @@ impl ShellError {
     fn version(&self) -> Option<Version> {
         match self {
             Self::Engine { version, .. } => *version,
-            _ => None,
+            Self::Argument { .. } | Self::Backend { .. } | Self::Export { .. } => None,
+            #[cfg(feature = "text")]
+            Self::Text { .. } => None,
         }
     }
 

@@ -12,7 +12,7 @@ use super::TextError;
 use super::batch::TokenizedText;
 use super::config::BertConfig;
 use super::encoder::check_tokens;
-use super::packed::{CodedMatrix, PLACES, PackedTensor, WORDS};
+use super::packed::{CodedMatrix, POSITIONS, PackedTensor, WORDS};
 use super::parameters::{NamedTensor, by_name};
 use crate::kernels::elementwise::dot;
 use crate::kernels::{Form, Int8Panels, Int8Rows, Norm, Panels, gelu, softmax};
@@ -24,7 +24,7 @@ pub struct HostTextEncoder {
     config: BertConfig,
     words: Int8Rows,
     /// Position and type 0 together, `[max_position_embeddings, hidden_size]`.
-    places: Vec<f32>,
+    positions: Vec<f32>,
     norm: Norm,
     layers: Vec<Layer>,
 }
@@ -91,13 +91,13 @@ impl HostTextEncoder {
         let dim = config.hidden_size;
         let words = weights.take(WORDS, &[config.vocab_size, dim])?;
         let words = Int8Rows::new(&words, dim);
-        let mut places = weights.take(PLACES, &[config.max_position_embeddings, dim])?;
+        let mut positions = weights.take(POSITIONS, &[config.max_position_embeddings, dim])?;
         let types = [config.type_vocab_size, dim];
         let types = weights.take("embeddings.token_type_embeddings.weight", &types)?;
-        for place in places.chunks_exact_mut(dim) {
-            add(place, &types[..dim]);
+        for position in positions.chunks_exact_mut(dim) {
+            add(position, &types[..dim]);
         }
-        let encoder = Self::build(&mut weights, config, words, places)?;
+        let encoder = Self::build(&mut weights, config, words, positions)?;
         none_left(weights.tensors)?;
         Ok(encoder)
     }
@@ -116,8 +116,8 @@ impl HostTextEncoder {
         let dim = config.hidden_size;
         let words = weights.matrix(WORDS, config.vocab_size, dim)?;
         let words = Int8Rows::from_codes(dim, words.scales(), words.codes);
-        let places = weights.matrix(PLACES, config.max_position_embeddings, dim)?;
-        let encoder = Self::build(&mut weights, config, words, places.values())?;
+        let positions = weights.matrix(POSITIONS, config.max_position_embeddings, dim)?;
+        let encoder = Self::build(&mut weights, config, words, positions.values())?;
         none_left(weights.tensors)?;
         Ok(encoder)
     }
@@ -126,7 +126,7 @@ impl HostTextEncoder {
         weights: &mut impl Weights,
         config: BertConfig,
         words: Int8Rows,
-        places: Vec<f32>,
+        positions: Vec<f32>,
     ) -> Result<Self, TextError> {
         let norm = weights.norm("embeddings.LayerNorm", &config)?;
         let layers =
@@ -135,7 +135,7 @@ impl HostTextEncoder {
         Ok(Self {
             config,
             words,
-            places,
+            positions,
             norm,
             layers,
         })
@@ -186,7 +186,7 @@ impl HostTextEncoder {
     /// Hidden states of the last layer, `[token_ids.len(), hidden_size]`.
     fn forward(&self, token_ids: &[u32], mut tell: impl FnMut(usize, Input, &[f32])) -> Vec<f32> {
         let dim = self.dim();
-        let mut hidden = self.places[..token_ids.len() * dim].to_vec();
+        let mut hidden = self.positions[..token_ids.len() * dim].to_vec();
         for (token_id, place) in token_ids.iter().zip(hidden.chunks_exact_mut(dim)) {
             self.words.add_row(*token_id as usize, place);
         }

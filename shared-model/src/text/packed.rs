@@ -47,7 +47,7 @@ const DEFLATE_LEVEL: u8 = 9;
 
 /// What a weight is in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum TensorKind {
     /// Codes, `[num_rows, num_cols]`.
     Matrix {
         /// Outputs, words or positions.
@@ -65,9 +65,9 @@ pub enum Kind {
 /// A weight of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PackedTensor {
-    /// See [`Kind::Matrix`].
+    /// See [`TensorKind::Matrix`].
     Matrix(CodedMatrix),
-    /// See [`Kind::Vector`].
+    /// See [`TensorKind::Vector`].
     Vector(Vec<f32>),
 }
 
@@ -93,22 +93,22 @@ struct Header {
 /// Names of word and position embeddings.
 pub const WORDS: &str = "embeddings.word_embeddings.weight";
 /// See [`WORDS`].
-pub const PLACES: &str = "embeddings.position_embeddings.weight";
+pub const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
 /// The weights of a network of these sizes, named as in a weights file, in the order of the file.
 #[must_use]
-pub fn layout(config: &BertConfig) -> Vec<(String, Kind)> {
+pub fn layout(config: &BertConfig) -> Vec<(String, TensorKind)> {
     let (dim, inner_dim) = (config.hidden_size, config.intermediate_size);
-    let matrix = |num_rows, num_cols| Kind::Matrix { num_rows, num_cols };
+    let matrix = |num_rows, num_cols| TensorKind::Matrix { num_rows, num_cols };
     let mut tensors = vec![
         (WORDS.to_owned(), matrix(config.vocab_size, dim)),
         (
-            PLACES.to_owned(),
+            POSITIONS.to_owned(),
             matrix(config.max_position_embeddings, dim),
         ),
     ];
     let norm = |name: String| {
-        ["weight", "bias"].map(|part| (format!("{name}.{part}"), Kind::Vector { len: dim }))
+        ["weight", "bias"].map(|part| (format!("{name}.{part}"), TensorKind::Vector { len: dim }))
     };
     tensors.extend(norm("embeddings.LayerNorm".to_owned()));
     for layer in 0..config.num_hidden_layers {
@@ -123,7 +123,7 @@ pub fn layout(config: &BertConfig) -> Vec<(String, Kind)> {
         for (part, d_out, d_in) in linears {
             let name = format!("encoder.layer.{layer}.{part}");
             tensors.push((format!("{name}.weight"), matrix(d_out, d_in)));
-            tensors.push((format!("{name}.bias"), Kind::Vector { len: d_out }));
+            tensors.push((format!("{name}.bias"), TensorKind::Vector { len: d_out }));
         }
         for part in ["attention.output.LayerNorm", "output.LayerNorm"] {
             tensors.extend(norm(format!("encoder.layer.{layer}.{part}")));
@@ -138,8 +138,8 @@ pub fn layout(config: &BertConfig) -> Vec<(String, Kind)> {
 /// [`TextError::TooManyCodes`].
 pub fn check_num_codes(config: &BertConfig) -> Result<(), TextError> {
     let num_codes = layout(config).into_iter().map(|(_, kind)| match kind {
-        Kind::Matrix { num_rows, num_cols } => num_rows as u64 * num_cols as u64, // widening
-        Kind::Vector { .. } => 0,
+        TensorKind::Matrix { num_rows, num_cols } => num_rows as u64 * num_cols as u64, // widening
+        TensorKind::Vector { .. } => 0,
     });
     let num_codes: u64 = num_codes.sum();
     if num_codes > NUM_CODES_MAX {
@@ -243,7 +243,7 @@ pub struct PackedReader {
     next: usize,
     encoder: PackedEncoder,
     /// What is still to be read, last first.
-    left: Vec<(String, Kind)>,
+    left: Vec<(String, TensorKind)>,
 }
 
 impl PackedReader {
@@ -305,15 +305,16 @@ impl PackedReader {
         };
         let bytes = section(&self.bytes, &mut self.next)?;
         match kind {
-            Kind::Matrix { num_rows, num_cols } => {
+            TensorKind::Matrix { num_rows, num_cols } => {
                 let matrix = CodedMatrix::decode(bytes, num_rows.min(SECTION_ROWS), num_cols)?;
                 self.append(&name, matrix)?;
                 let num_rows = num_rows.saturating_sub(SECTION_ROWS);
                 if num_rows > 0 {
-                    self.left.push((name, Kind::Matrix { num_rows, num_cols }));
+                    self.left
+                        .push((name, TensorKind::Matrix { num_rows, num_cols }));
                 }
             }
-            Kind::Vector { len } => {
+            TensorKind::Vector { len } => {
                 let (halves, rest) = bytes.as_chunks::<2>();
                 if halves.len() != len || !rest.is_empty() {
                     return Err(damaged("a vector of another length"));
@@ -361,7 +362,7 @@ impl PackedReader {
     }
 }
 
-impl Kind {
+impl TensorKind {
     /// As the weights file has it.
     #[must_use]
     pub fn shape(self) -> Vec<usize> {

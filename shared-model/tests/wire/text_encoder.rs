@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ed25519_dalek::SigningKey;
 use shared_model::ids::BlobId;
 use shared_model::manifest::{BlobRef, FORMAT_VERSION, TextEncoderKind, TextEncoderNote};
-use shared_model::text::packed::{CodedMatrix, Kind, PackedTensor, layout};
+use shared_model::text::packed::{CodedMatrix, PackedTensor, TensorKind, layout};
 use shared_model::text::{BertConfig, PackedEncoder};
 
 use crate::fixtures::MODEL;
@@ -22,9 +22,9 @@ fn encoder() -> PackedEncoder {
     let json = br#"{"vocab_size":2100,"hidden_size":4,"num_hidden_layers":1,"num_attention_heads":1,
         "intermediate_size":3,"max_position_embeddings":8,"type_vocab_size":2,"layer_norm_eps":1e-12}"#;
     let config = BertConfig::from_json(json).expect("a small config");
-    let tensor = |(idx, (name, kind)): (usize, (String, Kind))| {
+    let tensor = |(idx, (name, kind)): (usize, (String, TensorKind))| {
         let tensor = match kind {
-            Kind::Matrix { num_rows, num_cols } => PackedTensor::Matrix(CodedMatrix {
+            TensorKind::Matrix { num_rows, num_cols } => PackedTensor::Matrix(CodedMatrix {
                 num_cols,
                 steps: vec![0.25, 0.5],
                 row_steps: (0..num_rows).map(|row| u8::from(row % 3 == 0)).collect(),
@@ -33,7 +33,7 @@ fn encoder() -> PackedEncoder {
                     .map(|code| code.max(-127))
                     .collect(),
             }),
-            Kind::Vector { len } => {
+            TensorKind::Vector { len } => {
                 PackedTensor::Vector((0..len).map(|at| 0.5 + at as f32 / 8.0).collect())
             }
         };

@@ -4,20 +4,20 @@
 //! the fewest bits for their error. Words that the catalogue does not use get steps that are coarser still.
 //! What codes will cost is told by their entropy, which the range coder reaches within a percent.
 
-use shared_model::text::packed::{CODE_MAX, Kind, PLACES, WORDS, code_at};
+use shared_model::text::packed::{CODE_MAX, POSITIONS, TensorKind, WORDS, code_at};
 
 use super::Weights;
 
 /// Steps of unused words beside those of used ones: a query may still hold such a word, an item has none.
 const UNUSED_WORDS: f32 = 3.0;
 /// Positions are never coarser: every token has one, and there are few.
-const PLACES_MAX: f32 = 0.1;
+const POSITIONS_MAX: f32 = 0.1;
 /// At this share hardly a code is cut off: 127 of them reach ten deviations.
 const SHARE_MIN: f32 = 0.08;
 /// Beyond it most codes are 0 and nothing is left of the network.
 const SHARE_MAX: f32 = 2.0;
 const NUM_BISECTIONS: usize = 12;
-/// Feedback makes codes a little less even, and sections begin with nothing learned.
+/// Compensation makes codes a little less even, and sections begin with nothing learned.
 const ENTROPY_EXCESS: f64 = 1.015;
 /// Share of a tokenizer's bytes that is left of it when it is deflated, generously.
 const DEFLATED_SHARE: f64 = 0.4;
@@ -61,8 +61,8 @@ impl Steps {
 
     /// The step of a matrix with one step.
     pub(super) fn of_matrix(self, name: &str, values: &[f32]) -> f32 {
-        let share = if name == PLACES {
-            self.share.min(PLACES_MAX)
+        let share = if name == POSITIONS {
+            self.share.min(POSITIONS_MAX)
         } else {
             self.share
         };
@@ -82,8 +82,8 @@ impl Weights {
         let bytes = self.layout.iter().map(|(name, kind)| {
             let values = &self.values[name];
             match *kind {
-                Kind::Vector { len } => 2.0 * len as f64, // far below 2^52
-                Kind::Matrix { num_cols, .. } if name == WORDS => {
+                TensorKind::Vector { len } => 2.0 * len as f64, // far below 2^52
+                TensorKind::Matrix { num_cols, .. } if name == WORDS => {
                     let rows = || values.chunks_exact(num_cols).zip(&self.is_used);
                     let of = |wanted: bool| {
                         rows()
@@ -93,7 +93,9 @@ impl Weights {
                     let [fine, coarse] = steps.of_words(values);
                     entropy_bytes(of(true), fine) + entropy_bytes(of(false), coarse)
                 }
-                Kind::Matrix { .. } => entropy_bytes(values.iter(), steps.of_matrix(name, values)),
+                TensorKind::Matrix { .. } => {
+                    entropy_bytes(values.iter(), steps.of_matrix(name, values))
+                }
             }
         });
         bytes.sum()

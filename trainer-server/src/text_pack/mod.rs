@@ -16,7 +16,7 @@ mod rounding;
 use std::collections::BTreeMap;
 
 use shared_model::text::packed::{
-    self, CodedMatrix, Kind, PLACES, PackedEncoder, PackedTensor, WORDS,
+    self, CodedMatrix, POSITIONS, PackedEncoder, PackedTensor, TensorKind, WORDS,
 };
 use shared_model::text::{
     BertConfig, HostTextEncoder, NamedTensor, TextError, TextTokenizer, TokenizedText,
@@ -104,7 +104,7 @@ pub fn pack<T: AsRef<str>>(
 
 /// The weights to be rounded, as the file lays them out.
 struct Weights {
-    layout: Vec<(String, Kind)>,
+    layout: Vec<(String, TensorKind)>,
     values: BTreeMap<String, Vec<f32>>,
     /// By token: whether the catalogue uses it.
     is_used: Vec<bool>,
@@ -125,10 +125,10 @@ impl Weights {
             tensor: TOKEN_TYPES.to_owned(),
         })?;
         let dim = config.hidden_size;
-        if let Some(places) = values.get_mut(PLACES) {
-            places.truncate(config.max_position_embeddings * dim);
-            for place in places.chunks_exact_mut(dim) {
-                place
+        if let Some(positions) = values.get_mut(POSITIONS) {
+            positions.truncate(config.max_position_embeddings * dim);
+            for position in positions.chunks_exact_mut(dim) {
+                position
                     .iter_mut()
                     .zip(&types)
                     .for_each(|(value, of_type)| *value += of_type);
@@ -152,14 +152,16 @@ impl Weights {
         let rounded = self.layout.iter().map(|(name, kind)| {
             let values = &self.values[name];
             let tensor = match *kind {
-                Kind::Vector { .. } => PackedTensor::Vector(values.clone()),
-                Kind::Matrix { num_cols, .. } if name == WORDS => {
+                TensorKind::Vector { .. } => PackedTensor::Vector(values.clone()),
+                TensorKind::Matrix { num_cols, .. } if name == WORDS => {
                     PackedTensor::Matrix(self.words(num_cols, steps))
                 }
-                Kind::Matrix { num_cols, .. } => {
+                TensorKind::Matrix { num_cols, .. } => {
                     let step = steps.of_matrix(name, values);
-                    let codes = match moments.feedback(name) {
-                        Some(feedback) => rounding::with_feedback(values, step, feedback),
+                    let codes = match moments.compensation(name) {
+                        Some(compensation) => {
+                            rounding::with_compensation(values, step, compensation)
+                        }
                         None => rounding::nearest(values, step),
                     };
                     PackedTensor::Matrix(CodedMatrix::uniform(num_cols, step, codes))

@@ -16,18 +16,18 @@ const DAMPING: f64 = 0.05;
 /// Inputs that were told, and what they mean for rounding.
 #[derive(Debug)]
 pub(super) struct Moments {
-    feedback: BTreeMap<(usize, Input), Feedback>,
+    compensations: BTreeMap<(usize, Input), Compensation>,
 }
 
 /// What the columns behind each one tell it.
 #[derive(Debug)]
-pub(super) struct Feedback {
+pub(super) struct Compensation {
     /// Row `k` holds `L_jk` for `j = k + 1, …`.
     rows: Vec<Vec<f32>>,
 }
 
 /// `Σ x·xᵀ`, the lower triangle.
-struct Sum {
+struct SecondMoments {
     rows: Vec<Vec<f64>>,
 }
 
@@ -40,24 +40,26 @@ impl Moments {
         network: &HostTextEncoder,
         texts: &[TokenizedText],
     ) -> Result<Self, TextError> {
-        let mut sums: BTreeMap<(usize, Input), Sum> = BTreeMap::new();
+        let mut sums: BTreeMap<(usize, Input), SecondMoments> = BTreeMap::new();
         for text in texts {
             let num_tokens = text.token_ids.len();
             network.observe(text, |layer, input, rows| {
                 let dim = rows.len() / num_tokens;
                 let sum = sums.entry((layer, input));
-                let sum = sum.or_insert_with(|| Sum::new(dim));
+                let sum = sum.or_insert_with(|| SecondMoments::new(dim));
                 rows.chunks_exact(dim).for_each(|row| sum.add(row));
             })?;
         }
-        let feedback = sums.into_iter().map(|(input, sum)| (input, sum.feedback()));
+        let compensations = sums
+            .into_iter()
+            .map(|(input, sum)| (input, sum.compensation()));
         Ok(Self {
-            feedback: feedback.collect(),
+            compensations: compensations.collect(),
         })
     }
 
     /// For the weights of a linear layer, by their name; nothing for other weights and where no text was seen.
-    pub(super) fn feedback(&self, name: &str) -> Option<&Feedback> {
+    pub(super) fn compensation(&self, name: &str) -> Option<&Compensation> {
         let (layer, part) = name.strip_prefix("encoder.layer.")?.split_once('.')?;
         let input = match part.strip_suffix(".weight")? {
             "attention.self.query" | "attention.self.key" | "attention.self.value" => {
@@ -68,11 +70,11 @@ impl Moments {
             "output.dense" => Input::Output,
             _ => return None,
         };
-        self.feedback.get(&(layer.parse().ok()?, input)) // a layer without a number has no inputs
+        self.compensations.get(&(layer.parse().ok()?, input)) // a layer without a number has no inputs
     }
 }
 
-impl Feedback {
+impl Compensation {
     pub(super) fn num_inputs(&self) -> usize {
         self.rows.len()
     }
@@ -83,7 +85,7 @@ impl Feedback {
     }
 }
 
-impl Sum {
+impl SecondMoments {
     fn new(dim: usize) -> Self {
         Self {
             rows: (1..=dim).map(|len| vec![0.0; len]).collect(),
@@ -100,7 +102,7 @@ impl Sum {
     }
 
     /// Decomposes the damped sum.
-    fn feedback(mut self) -> Feedback {
+    fn compensation(mut self) -> Compensation {
         let dim = self.rows.len();
         let diagonal: f64 = self.rows.iter().filter_map(|row| row.last()).sum();
         let damping = (DAMPING * diagonal / dim as f64).max(f64::MIN_POSITIVE); // sizes are far below 2^52
@@ -121,7 +123,7 @@ impl Sum {
             let below = self.rows[k + 1..].iter();
             below.map(|row| (row[k] / pivot) as f32).collect() // a factor needs no more
         };
-        Feedback {
+        Compensation {
             rows: (0..dim).map(column).collect(),
         }
     }
@@ -160,7 +162,7 @@ mod tests {
                     .collect()
             })
             .collect();
-        let mut sum = Sum::new(11);
+        let mut sum = SecondMoments::new(11);
         inputs.iter().for_each(|input| sum.add(input));
         let diagonal: f64 = (0..11).map(|k| sum.rows[k][k]).sum();
         let expected = |i: usize, j: usize| {
@@ -172,11 +174,11 @@ mod tests {
                     0.0
                 }
         };
-        let feedback = sum.feedback();
+        let compensation = sum.compensation();
         let l = |i: usize, k: usize| match i.cmp(&k) {
             std::cmp::Ordering::Less => 0.0,
             std::cmp::Ordering::Equal => 1.0,
-            std::cmp::Ordering::Greater => f64::from(feedback.rows[k][i - k - 1]),
+            std::cmp::Ordering::Greater => f64::from(compensation.rows[k][i - k - 1]),
         };
         // D follows from the diagonal, H_ii = Σ_k L_ik²·D_k; the rest must then be right.
         let mut d = [0.0; 11];
@@ -193,14 +195,14 @@ mod tests {
 
     #[test]
     fn inputs_belong_to_layers_by_name() {
-        let mut sum = Sum::new(2);
+        let mut sum = SecondMoments::new(2);
         sum.add(&[1.0, 2.0]);
         let moments = Moments {
-            feedback: [((1, Input::Projection), sum.feedback())].into(),
+            compensations: [((1, Input::Projection), sum.compensation())].into(),
         };
         assert!(
             moments
-                .feedback("encoder.layer.1.attention.self.key.weight")
+                .compensation("encoder.layer.1.attention.self.key.weight")
                 .is_some()
         );
         for other in [
@@ -209,7 +211,7 @@ mod tests {
             "encoder.layer.1.attention.self.key.bias",
             "embeddings.word_embeddings.weight",
         ] {
-            assert!(moments.feedback(other).is_none(), "{other}");
+            assert!(moments.compensation(other).is_none(), "{other}");
         }
     }
 }

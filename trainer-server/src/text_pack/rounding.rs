@@ -2,7 +2,7 @@
 
 use shared_model::text::packed::code_at;
 
-use super::moments::Feedback;
+use super::moments::Compensation;
 
 /// Every weight to the nearest code.
 pub(super) fn nearest(values: &[f32], step: f32) -> Vec<i8> {
@@ -13,8 +13,8 @@ pub(super) fn nearest(values: &[f32], step: f32) -> Vec<i8> {
 ///
 /// # Shapes
 /// `values`: `[outputs, inputs]`, row-major → the same.
-pub(super) fn with_feedback(values: &[f32], step: f32, feedback: &Feedback) -> Vec<i8> {
-    let num_inputs = feedback.num_inputs();
+pub(super) fn with_compensation(values: &[f32], step: f32, compensation: &Compensation) -> Vec<i8> {
+    let num_inputs = compensation.num_inputs();
     let mut codes = vec![0; values.len()];
     let mut errors = vec![0.0; num_inputs];
     let outputs = values
@@ -22,7 +22,7 @@ pub(super) fn with_feedback(values: &[f32], step: f32, feedback: &Feedback) -> V
         .zip(codes.chunks_exact_mut(num_inputs));
     for (weights, codes) in outputs {
         for k in (0..num_inputs).rev() {
-            let code = code_at(weights[k] + feedback.at(k, &errors), step);
+            let code = code_at(weights[k] + compensation.at(k, &errors), step);
             errors[k] = weights[k] - step * f32::from(code);
             codes[k] = code;
         }

@@ -42,15 +42,15 @@ fn source() -> PackSource {
     let mut tensors = Vec::new();
     let types = (
         TOKEN_TYPES.to_owned(),
-        Kind::Matrix {
+        TensorKind::Matrix {
             num_rows: 2,
             num_cols: DIM,
         },
     );
     for (name, kind) in packed::layout(&config()).into_iter().chain([types]) {
         let (shape, scale) = match kind {
-            Kind::Matrix { num_rows, num_cols } => (vec![num_rows, num_cols], 0.15),
-            Kind::Vector { len } => (vec![len], 0.02),
+            TensorKind::Matrix { num_rows, num_cols } => (vec![num_rows, num_cols], 0.15),
+            TensorKind::Vector { len } => (vec![len], 0.02),
         };
         let mut values: Vec<f32> = (0..shape.iter().product())
             .map(|_| scale * normal())

@@ -48,8 +48,8 @@ fn packed() -> PackedEncoder {
     let kinds: BTreeMap<_, _> = layout(&config()).into_iter().collect();
     let tensors = weights().into_iter().map(|(name, values)| {
         let tensor = match kinds[&name] {
-            Kind::Vector { .. } => PackedTensor::Vector(values),
-            Kind::Matrix { num_rows, num_cols } => {
+            TensorKind::Vector { .. } => PackedTensor::Vector(values),
+            TensorKind::Matrix { num_rows, num_cols } => {
                 let row_steps = (0..num_rows).map(|row| u8::from(row % 3 == 0)).collect();
                 let steps = vec![1.0 / 127.0, 1.0 / 126.0];
                 PackedTensor::Matrix(CodedMatrix::nearest(&values, num_cols, steps, row_steps))
@@ -140,19 +140,19 @@ fn embeddings_are_those_of_the_network() {
 #[test]
 fn what_is_missing_or_of_another_shape_is_named() {
     let mut missing = packed();
-    missing.tensors.remove(PLACES);
+    missing.tensors.remove(POSITIONS);
     let error = missing.to_bytes().expect_err("no positions");
     assert_eq!(
         error,
         TextError::TensorMissing {
-            tensor: PLACES.to_owned()
+            tensor: POSITIONS.to_owned()
         }
     );
 
     let mut short = packed();
     short
         .tensors
-        .insert(PLACES.to_owned(), PackedTensor::Vector(vec![0.0; 7]));
+        .insert(POSITIONS.to_owned(), PackedTensor::Vector(vec![0.0; 7]));
     let error = short.to_bytes().expect_err("another shape").to_string();
     assert!(error.contains("shape [7], expected [16, 24]"), "{error}");
 

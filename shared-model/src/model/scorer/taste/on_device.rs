@@ -34,7 +34,7 @@ impl OnDevice {
         Self::of(Ranker::init(parameters, device), state, padding, None)
     }
 
-    /// All of `target`, from whose codes ours differ in id rows and in items behind ours alone; a new one where `None`.
+    /// All of `target`, from whose codes ours differ in id rows and in items behind ours alone.
     pub(super) fn updated(&self, target: &CodeState) -> Self {
         Self::of(self.ranker.clone(), target, self.padding, Some(self))
     }
