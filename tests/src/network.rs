@@ -33,9 +33,9 @@ pub enum Trouble {
     OtherPage,
     /// No bytes, with the status 200.
     Empty,
-    /// The first half, and that as if it were the whole.
+    /// The first half, or half of the first piece, and that as if it were the whole.
     Half,
-    /// The first half, and then the connection breaks.
+    /// Likewise, and then the connection breaks.
     Cut,
     /// One other bit.
     Flipped,
@@ -117,9 +117,9 @@ impl Network {
         &self.url
     }
 
-    /// From the next answer on.
+    /// From the next answer on, whatever was set before for what this has in its path.
     pub fn set(&self, place: Place, trouble: Trouble) {
-        self.change(|wire| wire.troubles.push((place, trouble)));
+        self.change(|wire| wire.troubles.insert(0, (place, trouble)));
     }
 
     /// Ends the answers that are under way.
@@ -254,6 +254,11 @@ async fn damaged(
         Some(Trouble::Late(millis)) => {
             tokio::time::sleep(Duration::from_millis(millis)).await;
             Body::from_stream(answer.bytes_stream())
+        }
+        Some(trouble @ (Trouble::Half | Trouble::Cut)) => {
+            // Announcements have no end, so what breaks off does so within the first piece.
+            let first = answer.bytes_stream().next().await.transpose()?;
+            damaged_body(first.unwrap_or_default(), trouble)
         }
         Some(trouble) => damaged_body(answer.bytes().await?, trouble),
     };
