@@ -151,14 +151,12 @@ impl TextPacks {
 }
 
 impl Again {
-    /// After a failure, where `last` says what was waited for before.
-    fn after_failure(last: Option<Self>, now: Instant) -> Self {
-        let pause = match last {
+    /// Pause after a failure, where `last` says what was waited for before.
+    fn pause_after(last: Option<Self>) -> Duration {
+        match last {
             Some(Self::Later { pause, .. }) => (2 * pause).min(PAUSE_MAX),
             Some(Self::Never | Self::Grown { .. }) | None => PAUSE_MIN,
-        };
-        let at = now + pause;
-        Self::Later { at, pause }
+        }
     }
 
     fn is_due(self, num_items: usize, now: Instant) -> bool {
@@ -224,12 +222,14 @@ impl KeeperParts {
                 again
             }
             Err(error) => {
-                let again = Again::after_failure(last, Instant::now());
-                tracing::error!(%error, ?again, "pages cannot embed texts: the encoder cannot be packed");
+                let pause = Again::pause_after(last);
+                let retry_secs = pause.as_secs();
+                tracing::error!(%error, retry_secs, "pages cannot embed texts: the encoder cannot be packed");
                 if self.packs.of(generation).is_none() {
                     self.packs.put(generation, TextPack::Failed);
                 }
-                again
+                let at = Instant::now() + pause;
+                Again::Later { at, pause }
             }
         }
     }
@@ -418,20 +418,18 @@ mod tests {
             assert!(!grown(num_items).is_due(due_at - 1, now));
             assert!(grown(num_items).is_due(due_at, now));
         }
-        let mut again = None;
+        let mut last = Some(grown(1));
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            let failed = Again::after_failure(again, now);
-            let Again::Later { at, pause } = failed else {
-                panic!("{failed:?}");
-            };
-            assert!(!failed.is_due(1, at - Duration::from_millis(1)) && failed.is_due(1, at));
+            let pause = Again::pause_after(last);
+            let at = now + pause;
+            let later = Again::Later { at, pause };
+            assert!(!later.is_due(1, at - Duration::from_millis(1)) && later.is_due(1, at));
             pauses.push(pause.as_secs());
-            again = Some(failed);
+            last = Some(later);
         }
         assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
-        let after_success = Again::after_failure(Some(grown(1)), now);
-        assert_eq!(after_success, Again::after_failure(None, now));
+        assert_eq!(Again::pause_after(None), PAUSE_MIN);
     }
 
     #[test]
