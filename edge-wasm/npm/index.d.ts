@@ -123,7 +123,7 @@ export declare class Freshet {
    *   `server_error`, `aborted`, `disposed`, `invalid_option` (for an empty text too), `engine_stopped`
    * @example
    * searchBox.onfocus = () => freshet.prepareSearch().catch(() => {}); // searching says why
-   * const { items } = await freshet.search('a warm lamp for the bedroom', { k: 12, personal: 0.3 });
+   * const { items } = await freshet.search('a warm lamp for the bedroom', { k: 12, taste: 0.3 });
    */
   search(text: string, options?: SearchOptions): Promise<Found>;
 

@@ -134,7 +134,7 @@ export interface SearchOptions {
    * Weight of the visitor's taste among the 200 items most like the text, 0 to 1: both are put on one scale and mixed.
    * Default 0: by likeness alone.
    */
-  personal?: number;
+  taste?: number;
   /** Ids of items that may be found; unknown and unavailable ones are left out. Default: the whole catalogue. */
   candidates?: string[];
   /** How many to find. Default 10. */
@@ -153,7 +153,7 @@ export interface SearchOptions {
 /** What a search has found. */
 export interface Found {
   modelVersion: number;
-  /** Best first. `similarity` is the cosine of both texts, from −1 to 1; `score` is the same unless `personal` is given. */
+  /** Best first. `similarity` is the cosine of both texts, from −1 to 1; `score` is the same unless `taste` is given. */
   items: { itemId: string; score: number; similarity: number }[];
 }
 

@@ -209,7 +209,7 @@ async function alikeGoods(found) {
   const isFound = new Set(found.map((item) => item.item_id));
   const filter = (itemId) => !isFound.has(itemId) && isBrowsed(catalogue.byId.get(itemId));
   try {
-    const { items } = await freshet.search(query, { k: ALIKE_LENGTH, personal: 0.3, filter });
+    const { items } = await freshet.search(query, { k: ALIKE_LENGTH, taste: 0.3, filter });
     return items.filter(({ similarity }) => similarity > 0).map(({ itemId }) => catalogue.byId.get(itemId));
   } catch (error) {
     console.info(`freshet: ${error.code}: ${error.message}`);

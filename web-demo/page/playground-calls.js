@@ -22,8 +22,8 @@ export function callOf(fields, titleOf) {
     case 'similar':
       return { name: 'similar', args: [oneOrList(idsOf(fields.similarTo)), given({ k, filter, excludeSeen })] };
     case 'search': {
-      const personal = Number(fields.personal) || undefined;
-      return { name: 'search', args: [fields.text.trim(), given({ k, personal, filter, excludeSeen })] };
+      const taste = Number(fields.taste) || undefined;
+      return { name: 'search', args: [fields.text.trim(), given({ k, taste, filter, excludeSeen })] };
     }
     case 'rankNew':
       return { name: 'rankNew', args: [newItemsOf(fields.newTexts)] };

@@ -77,15 +77,15 @@ export function similarQuestion(itemIds, options, readHistory) {
  * @returns {Question}
  */
 export function searchQuestion(text, options, readHistory) {
-  const { k = 10, personal = 0, excludeSeen = false, nowMillis = Date.now(), candidates, filter } = options;
+  const { k = 10, taste = 0, excludeSeen = false, nowMillis = Date.now(), candidates, filter } = options;
   checkText('text', text);
-  if (!isBetween(personal, 0, 1)) throw invalid('personal', 'a number from 0 to 1', personal);
+  if (!isBetween(taste, 0, 1)) throw invalid('taste', 'a number from 0 to 1', taste);
   const history = wireHistory(options.history, readHistory);
   checkCount(k);
   checkFlag('excludeSeen', excludeSeen);
   checkMoment(nowMillis);
   checkEligible(options);
-  const call = { text, personal, candidates, history, k, excludeSeen, nowMillis };
+  const call = { text, taste, candidates, history, k, excludeSeen, nowMillis };
   return { method: 'search', call, filter, answerOf: foundOf };
 }
 

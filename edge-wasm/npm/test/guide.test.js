@@ -93,7 +93,7 @@ test('the lines that the playground shows take names that are there', () => {
   const fields = {
     k: '12', excludeSeen: 'on', filter: "mug's", boost: 'a, b', boostPoints: '0.7', bury: 'c', buryPoints: '2', require: 'd e',
     requirePosition: '1', exclude: 'f', isDiverse: 'on', lambda: '0.7', isExploring: 'on', temperature: '0.5', seed: '7',
-    text: 'lamp', personal: '0.3', newTexts: 'teapot\nlamp', explained: 'a', similarTo: 'a b',
+    text: 'lamp', taste: '0.3', newTexts: 'teapot\nlamp', explained: 'a', similarTo: 'a b',
   };
   for (const call of ['recommend', 'rank', 'similar', 'search', 'rankNew', 'explain']) {
     const code = snippetOf(callOf({ ...fields, call }, (itemId) => itemId), '/');
