@@ -24,6 +24,7 @@ use shared_model::text::{
 
 use budget::Steps;
 use moments::Moments;
+use rounding::RowSteps;
 
 /// Texts that are looked at for the inputs of linear layers: more made no difference that could be measured.
 const NUM_CALIBRATION_TEXTS: usize = 256;
@@ -158,13 +159,13 @@ impl Weights {
                 }
                 TensorKind::Matrix { num_cols, .. } => {
                     let step = steps.of_matrix(name, values);
-                    let codes = match moments.compensation(name) {
+                    let steps = RowSteps::of_matrix(values, num_cols, step);
+                    PackedTensor::Matrix(match moments.compensation(name) {
                         Some(compensation) => {
-                            rounding::with_compensation(values, step, compensation)
+                            rounding::with_compensation(values, steps, compensation)
                         }
-                        None => rounding::nearest(values, step),
-                    };
-                    PackedTensor::Matrix(CodedMatrix::uniform(num_cols, step, codes))
+                        None => rounding::nearest(values, num_cols, steps),
+                    })
                 }
             };
             (name.clone(), tensor)
@@ -175,12 +176,8 @@ impl Weights {
     /// Words of the catalogue have fine steps, all others coarse ones.
     fn words(&self, num_cols: usize, steps: &Steps) -> CodedMatrix {
         let values = &self.values[WORDS];
-        let row_steps = self
-            .is_used
-            .iter()
-            .map(|is_used| u8::from(!is_used))
-            .collect();
-        CodedMatrix::nearest(values, num_cols, steps.of_words(values).to_vec(), row_steps)
+        let steps = RowSteps::of_words(values, num_cols, steps.of_words(values), &self.is_used);
+        rounding::nearest(values, num_cols, steps)
     }
 }
 

@@ -3,7 +3,8 @@
 //! The squared error that rounding `W` to `Ŵ` causes in a layer's output is `tr((Ŵ − W)·H·(Ŵ − W)ᵀ)` with
 //! `H = Σ x·xᵀ` over its inputs. With `H = L·D·Lᵀ`, `L` lower triangular with ones on the diagonal, column `k` is best
 //! rounded after all columns behind it, at `W_k + Σ_{j>k} (W_j − Ŵ_j)·L_jk` (GPTQ, Frantar et al. 2023, in the form of
-//! LDLQ, Chee et al. 2023).
+//! LDLQ, Chee et al. 2023). Inputs are put in the order of their squares, so that the largest are rounded first, and
+//! all others make up for their errors.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +23,15 @@ pub(super) struct Moments {
 /// What the columns behind each one tell it.
 #[derive(Debug)]
 pub(super) struct Compensation {
+    /// Inputs by their squares, the largest last.
+    order: Vec<usize>,
     /// Row `k` holds `L_jk` for `j = k + 1, …`.
     rows: Vec<Vec<f32>>,
 }
 
 /// `Σ x·xᵀ`, the lower triangle.
-struct SecondMoments {
+#[derive(Debug, Clone)]
+pub(super) struct SecondMoments {
     rows: Vec<Vec<f64>>,
 }
 
@@ -79,20 +83,25 @@ impl Compensation {
         self.rows.len()
     }
 
-    /// `Σ_{j>k} errors_j·L_jk`.
+    /// The input that stands there in the order.
+    pub(super) fn input_at(&self, place: usize) -> usize {
+        self.order[place]
+    }
+
+    /// `Σ_{j>k} errors_j·L_jk`, places by order.
     pub(super) fn at(&self, k: usize, errors: &[f32]) -> f32 {
         dot(&self.rows[k], &errors[k + 1..])
     }
 }
 
 impl SecondMoments {
-    fn new(dim: usize) -> Self {
+    pub(super) fn new(dim: usize) -> Self {
         Self {
             rows: (1..=dim).map(|len| vec![0.0; len]).collect(),
         }
     }
 
-    fn add(&mut self, input: &[f32]) {
+    pub(super) fn add(&mut self, input: &[f32]) {
         for (row, x) in self.rows.iter_mut().zip(input) {
             let x = f64::from(*x);
             for (sum, y) in row.iter_mut().zip(input) {
@@ -101,8 +110,26 @@ impl SecondMoments {
         }
     }
 
+    /// With rows and columns in another order.
+    fn in_order(&self, order: &[usize]) -> Self {
+        let at = |i: usize, j: usize| self.rows[i.max(j)][i.min(j)];
+        let row = |i: usize| order[..=i].iter().map(|j| at(order[i], *j)).collect();
+        Self {
+            rows: (0..order.len()).map(row).collect(),
+        }
+    }
+
     /// Decomposes the damped sum.
-    fn compensation(mut self) -> Compensation {
+    pub(super) fn compensation(self) -> Compensation {
+        let dim = self.rows.len();
+        let mut order: Vec<usize> = (0..dim).collect();
+        order.sort_by(|i, j| self.rows[*i][*i].total_cmp(&self.rows[*j][*j]));
+        let rows = self.in_order(&order).columns();
+        Compensation { order, rows }
+    }
+
+    /// Column `k` of `L` below the diagonal, for each `k`.
+    fn columns(mut self) -> Vec<Vec<f32>> {
         let dim = self.rows.len();
         let diagonal: f64 = self.rows.iter().filter_map(|row| row.last()).sum();
         let damping = (DAMPING * diagonal / dim as f64).max(f64::MIN_POSITIVE); // sizes are far below 2^52
@@ -123,9 +150,7 @@ impl SecondMoments {
             let below = self.rows[k + 1..].iter();
             below.map(|row| (row[k] / pivot) as f32).collect() // a factor needs no more
         };
-        Compensation {
-            rows: (0..dim).map(column).collect(),
-        }
+        (0..dim).map(column).collect()
     }
 }
 
@@ -174,11 +199,11 @@ mod tests {
                     0.0
                 }
         };
-        let compensation = sum.compensation();
+        let columns = sum.columns();
         let l = |i: usize, k: usize| match i.cmp(&k) {
             std::cmp::Ordering::Less => 0.0,
             std::cmp::Ordering::Equal => 1.0,
-            std::cmp::Ordering::Greater => f64::from(compensation.rows[k][i - k - 1]),
+            std::cmp::Ordering::Greater => f64::from(columns[k][i - k - 1]),
         };
         // D follows from the diagonal, H_ii = Σ_k L_ik²·D_k; the rest must then be right.
         let mut d = [0.0; 11];

@@ -58,18 +58,6 @@ impl CodedMatrix {
         }
     }
 
-    /// One step for all rows.
-    #[must_use]
-    pub fn uniform(num_cols: usize, step: f32, codes: Vec<i8>) -> Self {
-        let num_rows = codes.len() / num_cols;
-        Self {
-            num_cols,
-            steps: vec![step],
-            row_steps: vec![0; num_rows],
-            codes,
-        }
-    }
-
     /// The step of each row.
     #[must_use]
     pub fn scales(&self) -> Vec<f32> {
@@ -300,7 +288,13 @@ mod tests {
         let total = codes.len() as f64;
         let bits = |count: usize| -(count as f64) * (count as f64 / total).log2();
         let entropy: f64 = counts.into_iter().filter(|c| *c > 0).map(bits).sum();
-        let bytes = CodedMatrix::uniform(100, 0.5, codes).encode();
+        let matrix = CodedMatrix {
+            num_cols: 100,
+            steps: vec![0.5],
+            row_steps: vec![0; codes.len() / 100],
+            codes,
+        };
+        let bytes = matrix.encode();
         let excess = bytes.len() as f64 * 8.0 / entropy;
         assert!((0.999..1.01).contains(&excess), "{excess}");
     }
