@@ -91,7 +91,8 @@ async fn nothing_stays(
     let query = [&[("connect", "0"), ("backend", "cpu")], query].concat();
     let page = browser.open(&scene.server.address().url, &query).await?;
     page.first_outcome().await?;
-    page.call("connect", json!([])).await?;
+    let connected = page.call("connect", json!([])).await?;
+    ensure!(connected["ok"] == true, "{connected}");
     let alive = Held::by(&page).await?;
     ensure!(
         alive.num_workers + alive.num_wasm_memories >= 1.0,
