@@ -74,7 +74,10 @@ export class Freshet {
     this.#visitor = new Visitor({
       options,
       store: new Store(),
-      emit: (name, detail) => this.#emitter.emit(name, detail),
+      emit: (name, detail) => {
+        if (name === 'consent' && detail.consent === 'denied') this.#personal = null; // with the history it is of
+        this.#emitter.emit(name, detail);
+      },
       liveVersion: () => this.#engine.version,
     });
     this.#engine = new PageEngine({
@@ -188,7 +191,10 @@ export class Freshet {
     const { history } = this.#visitor;
     return {
       read: () => history.read(),
-      clear: () => history.clear(),
+      clear: () => {
+        this.#personal = null;
+        return history.clear();
+      },
       export: () => history.export(),
       import: (exported) => history.import(exported),
     };

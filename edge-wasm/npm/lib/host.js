@@ -73,7 +73,7 @@ export class EngineHost {
     const onProgress = (progress) => emit('progress', progress);
     this.#downloads = new Downloads({ ...config, signal, onProgress });
     const texts = { downloads: this.#downloads, assets: config.assets, signal };
-    this.#texts = new Texts(() => loadTextHost(texts), (body) => this.#withEngine(body));
+    this.#texts = new Texts(() => loadTextHost(texts), (body) => this.#withEngine(body), () => this.#follower.pump());
     const read = (stored) => this.#kept(stored);
     this.#cache = new VersionCache({ store: new Store(), config, signal, read, onError: (error) => this.#warn(error) });
     this.#follower = new Follower(this.#followed());

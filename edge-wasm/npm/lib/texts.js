@@ -15,19 +15,25 @@ export async function loadTextHost(options) {
   }
 }
 
+/** The note is signed by a key that the engine has not met yet; having said so, it asks for the keys. */
+const KEYS_ARE_OLD = new Set(['unknown_key', 'stale_key_set']);
+
 export class Texts {
   #load;
   #withEngine;
+  #pump;
   /** @type {Promise<import('./text.js').TextHost> | undefined} */
   #host;
 
   /**
    * @param {() => Promise<import('./text.js').TextHost>} load
    * @param {<T>(body: (engine: any) => T | Promise<T>) => Promise<T>} withEngine
+   * @param {() => Promise<void>} pump fetches what the engine asks for
    */
-  constructor(load, withEngine) {
+  constructor(load, withEngine, pump) {
     this.#load = load;
     this.#withEngine = withEngine;
+    this.#pump = pump;
   }
 
   /**
@@ -38,10 +44,13 @@ export class Texts {
   async ask(texts, body) {
     const host = await this.#loaded();
     const verify = (note) => this.#withEngine((engine) => engine.text_encoder(note));
-    for (;;) {
+    for (let hasPumped = false; ; ) {
       const generation = await this.#withEngine(generationOf);
       const embedded = await host.embed(texts, generation, verify).catch(async (error) => {
-        if ((await this.#withEngine(generationOf)) === generation) throw error;
+        if (KEYS_ARE_OLD.has(error.code) && !hasPumped) {
+          hasPumped = true;
+          await this.#pump();
+        } else if ((await this.#withEngine(generationOf)) === generation) throw error;
       });
       const answer = await this.#withEngine((engine) => {
         // Another version may have come meanwhile, with texts of another encoder.

@@ -109,3 +109,24 @@ test('a generation that is given up for another while it is asked for is no fail
   assert.deepEqual(await texts.ask(['tent'], (_engine, embedded) => JSON.stringify(embedded)), [4]);
   assert.deepEqual(loads, [3, 4]);
 });
+
+test('a note by a key that is new makes the page fetch keys and ask once more, and no more than once', async () => {
+  const engine = { status: () => JSON.stringify({ version: 1, encoder_generation: 3 }) };
+  let areNew = true;
+  let numFetched = 0;
+  const embed = async (texts) => {
+    if (areNew) throw Object.assign(new Error('signed by a key that is unknown'), { code: 'unknown_key' });
+    return texts.map((text) => text.length);
+  };
+  const pump = async () => {
+    numFetched += 1;
+    areNew = numFetched > 1;
+  };
+  const texts = new Texts(async () => ({ embed }), async (body) => body(engine), pump);
+  const ask = () => texts.ask(['tent'], (_engine, embedded) => JSON.stringify(embedded));
+  assert.deepEqual(await ask(), [4]);
+  assert.equal(numFetched, 1);
+  areNew = true;
+  await assert.rejects(ask(), { code: 'unknown_key' });
+  assert.equal(numFetched, 2);
+});
