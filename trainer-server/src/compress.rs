@@ -243,7 +243,9 @@ fn write_content(state: &mut CodeState, item_idx: usize, parameters: &ParameterS
     ] {
         let num_cols = num_cols as usize;
         let row = &parameters.tensor(name)[item_idx * num_cols..(item_idx + 1) * num_cols];
-        write_row(state, name, item_idx, exponent_for(max_abs(row), 8), row);
+        let bits = state.tensor(name).expect("names are the spec's").code_bits;
+        let exponent = exponent_for(max_abs(row), bits);
+        write_row(state, name, item_idx, exponent, row);
     }
 }
 
@@ -377,6 +379,43 @@ pub(crate) mod tests {
         let state = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
         assert_eq!(state.check(), Ok(()));
         assert_eq!((state.items.len(), state.items[2].available), (7, false));
+    }
+
+    #[test]
+    fn texts_of_new_items_are_whole_at_every_width() {
+        for (text_code_bits, error_max) in [(4, 0.07), (8, 0.004)] {
+            let (parameters, counts, items) = fixture();
+            let spec = ModelSpec {
+                text_dim: 3,
+                text_code_bits,
+                ..parameters.spec.clone()
+            };
+            let mut parameters = init_parameters(&spec, 6, 1);
+            let none = NeighbourCounts::default();
+            let live = first_state(&parameters, counted(&counts, &none), &items);
+            let text = [0.9, -0.5, 0.2];
+            parameters.tensor_mut("item.text")[3..6].copy_from_slice(&text);
+            let mut dirty = DirtyRows {
+                content: BTreeSet::from([1]),
+                ..DirtyRows::default()
+            };
+            let config = CompressConfig {
+                bytes_budget: 1000,
+                dead_zone: 0.75,
+                block_len: 0,
+            };
+            let state = fast_state(&live, &parameters, &counts, &items, &mut dirty, &config);
+            let row = state
+                .tensor("item.text")
+                .expect("in the spec")
+                .dequantize_row(1);
+            for (value, code) in text.iter().zip(&row) {
+                assert!(
+                    (value - code).abs() <= error_max,
+                    "{text_code_bits}: {row:?}"
+                );
+            }
+        }
     }
 
     #[test]
