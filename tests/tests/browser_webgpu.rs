@@ -126,6 +126,8 @@ async fn ask_everything(page: &BrowserPage, person: &Person) -> anyhow::Result<(
         ("rank", json!([{ "k": 3, "candidates": items }])),
         ("rank", json!([{ "k": 5, "diversity": { "lambda": 0.5 } }])),
     ];
+    let history = wire(&person.history, 10);
+    asked.push(("rank", json!([{ "history": history, "personal": true }])));
     for len in [0, 1, 4, 10] {
         let history = wire(&person.history, len);
         asked.push(("rank", json!([{ "history": history, "k": 5 }])));

@@ -61,6 +61,7 @@ export async function warmUp(withEngine, { history, nowMillis, ...options }) {
   if (!first) return; // there are no items
   const calls = [
     ['rank', { ...options, history, nowMillis }],
+    ['rank', { ...options, history, nowMillis, personal: true }],
     ['similar', { ...options, itemIds: [first.item_id], history: [] }],
     ['explain', { history, itemId: first.item_id, k: options.k, nowMillis }],
   ];
