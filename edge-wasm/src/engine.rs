@@ -3,7 +3,7 @@
 //! The script calls one method at a time and waits for the asynchronous ones:
 //! two calls at once throw, because both would need the engine for themselves.
 
-use shared_model::codec::snapshot::encode_snapshot;
+use shared_model::codec::snapshot::encode_snapshot_at_once;
 use shared_model::edge::engine::{
     EdgeEngine, EngineError, ExplainRequest, NewItemsRequest, RankRequest, RankedItem, Ranking,
     SearchRequest, ShelfRequest, SimilarRequest,
@@ -271,8 +271,10 @@ impl Engine {
     /// Nothing is live yet.
     pub fn export_snapshot(&self) -> Result<Vec<u8>, ShellError> {
         let live = self.live()?;
-        encode_snapshot(&live.state, live.manifest.version).map_err(|error| ShellError::Export {
-            reason: error.to_string(),
+        encode_snapshot_at_once(&live.state, live.manifest.version).map_err(|error| {
+            ShellError::Export {
+                reason: error.to_string(),
+            }
         })
     }
 

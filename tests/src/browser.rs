@@ -61,7 +61,7 @@ pub struct Browser {
     // Dropped last: driver and profile outlive the client that uses them.
     driver: Child,
     _profile: tempfile::TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Browser {
@@ -70,6 +70,22 @@ impl Browser {
     /// # Errors
     /// It is required and missing, or does not start.
     pub async fn start() -> anyhow::Result<Option<Self>> {
+        Self::started(Some(TURN.lock().await)).await
+    }
+
+    /// Two that take one turn together, for a test that mostly waits. The first one has the turn.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub async fn start_two() -> anyhow::Result<Option<[Self; 2]>> {
+        let Some(first) = Self::start().await? else {
+            return Ok(None);
+        };
+        let second = Self::started(None).await?;
+        Ok(second.map(|second| [first, second]))
+    }
+
+    async fn started(turn: Option<MutexGuard<'static, ()>>) -> anyhow::Result<Option<Self>> {
         let program = BROWSERS
             .iter()
             .find_map(|name| workspace::find_program(name));
@@ -85,7 +101,6 @@ impl Browser {
             ))?;
             return Ok(None);
         }
-        let turn = TURN.lock().await;
         let profile = tempfile::Builder::new()
             .prefix("freshet-chromium-")
             .tempdir()?;

@@ -62,10 +62,12 @@ impl Seen {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_ends_in_a_ranking_or_a_typed_error() -> anyhow::Result<()> {
-    let (first, second) = tokio::try_join!(play_lane(0), play_lane(1))?;
-    let (Some(first), Some(second)) = (first, second) else {
+    let Some([one, other]) = Browser::start_two().await? else {
         return Ok(());
     };
+    let (first, second) = tokio::try_join!(play_lane(&one, 0), play_lane(&other, 1))?;
+    other.close().await?;
+    one.close().await?;
     ensure!(
         first.len() + second.len() == ROWS.len(),
         "a row was left out"
@@ -81,12 +83,9 @@ async fn every_fault_ends_in_a_ranking_or_a_typed_error() -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Plays every [`NUM_LANES`]th row in a browser of its own; `None` without a browser.
-async fn play_lane(lane_idx: usize) -> anyhow::Result<Option<Vec<Seen>>> {
-    let Some(browser) = Browser::start().await? else {
-        return Ok(None);
-    };
-    let mut stage = Stage::build(&browser).await?;
+/// Plays every [`NUM_LANES`]th row in a browser.
+async fn play_lane(browser: &Browser, lane_idx: usize) -> anyhow::Result<Vec<Seen>> {
+    let mut stage = Stage::build(browser).await?;
     let clean_millis = clean_load(&stage).await?;
     stage.patience_millis = clean_millis + PATIENCE_MILLIS;
     println!("a load without any fault takes {clean_millis:.0} ms");
@@ -101,9 +100,7 @@ async fn play_lane(lane_idx: usize) -> anyhow::Result<Option<Vec<Seen>>> {
         println!("{}", line_of(&seen));
         all.push(seen);
     }
-    drop(stage);
-    browser.close().await?;
-    Ok(Some(all))
+    Ok(all)
 }
 
 /// Median of several loads, each by an origin that was never seen.

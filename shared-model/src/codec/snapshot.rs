@@ -37,11 +37,27 @@ const UNPREDICTED: u8 = 1;
 
 const _: () = assert!(FIXED_BYTES == MAGIC.len() + 1 + 4 + 8 + 32 + 4 + 8 + 4 + 2);
 
-/// Encodes a state.
+/// Encodes a state as small as it gets; looking for what foretells its texts takes up to a second.
 ///
 /// # Errors
 /// The state breaks a rule; see [`CodeState::check`].
 pub fn encode_snapshot(state: &CodeState, version: Version) -> Result<Vec<u8>, CodecError> {
+    encode(state, version, PredictedRows::encode)
+}
+
+/// Encodes a state at once, some percent larger: for pages, which keep it and send it to nobody.
+///
+/// # Errors
+/// See [`encode_snapshot`].
+pub fn encode_snapshot_at_once(state: &CodeState, version: Version) -> Result<Vec<u8>, CodecError> {
+    encode(state, version, PredictedRows::encode_at_once)
+}
+
+fn encode(
+    state: &CodeState,
+    version: Version,
+    encode_predicted: fn(&mut PredictedRows, &mut Encoder, &CodeTensor) -> Result<(), CodecError>,
+) -> Result<Vec<u8>, CodecError> {
     state.check()?;
     let spec = serde_json::to_vec(&state.spec).expect("a struct of numbers always serializes");
     check_limit("spec bytes", spec.len(), SPEC_BYTES_MAX)?;
@@ -62,7 +78,7 @@ pub fn encode_snapshot(state: &CodeState, version: Version) -> Result<Vec<u8>, C
     let mut models = PerClass::<FreshRows>::new();
     for (shape, tensor) in state.shapes().iter().zip(&state.tensors) {
         if let Some(mut rows) = PredictedRows::new(shape) {
-            rows.encode(&mut encoder, tensor)?;
+            encode_predicted(&mut rows, &mut encoder, tensor)?;
             continue;
         }
         let rows = models.enter(shape);

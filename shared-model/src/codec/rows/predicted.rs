@@ -113,6 +113,15 @@ impl PredictedRows {
         })
     }
 
+    /// All rows of an encoder's tensor, texts without looking for rows before.
+    pub(in crate::codec) fn encode_at_once(
+        &mut self,
+        encoder: &mut Encoder,
+        tensor: &CodeTensor,
+    ) -> Result<(), CodecError> {
+        self.code(encoder, &mut tensor.clone(), |_| Vec::new())
+    }
+
     /// All rows of a blank tensor.
     pub(in crate::codec) fn decode(
         &mut self,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::Rng;
 use rand::rngs::StdRng;
 use shared_model::codec::delta::encode_delta;
-use shared_model::codec::snapshot::encode_snapshot;
+use shared_model::codec::snapshot::{encode_snapshot, encode_snapshot_at_once};
 use shared_model::codec::state::CodeState;
 use shared_model::edge::sync::{BLOB_TRIES_MAX, EdgeRequest, EdgeSync, Trust};
 use shared_model::ids::Version;
@@ -75,7 +75,7 @@ impl Page {
     /// Starts anew from what a page keeps in its cache.
     pub(super) fn reload(&mut self, world: &World, report: &mut Report) {
         let Some(live) = self.sync.live() else { return };
-        let snapshot = encode_snapshot(&live.state, live.manifest.version).expect("sound");
+        let snapshot = encode_snapshot_at_once(&live.state, live.manifest.version).expect("sound");
         let signed = live.signed_manifest.clone();
         *self = Self::new(world, self.is_remote, self.wakes_at);
         let restored = self.sync.restore(&signed, &snapshot);

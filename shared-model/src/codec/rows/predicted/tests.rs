@@ -82,6 +82,12 @@ fn texts_come_back_and_cost_less_than_without_the_rows_before() {
         let (shape, tensor) = texts(code_bits);
         let bytes = encoded(&shape, &tensor);
         assert_eq!(decoded(&shape, &bytes), Ok(tensor.clone()));
+        let mut encoder = Encoder::new(Vec::new());
+        let mut rows = PredictedRows::new(&shape).expect("a predicted tensor");
+        rows.encode_at_once(&mut encoder, &tensor).expect("sound");
+        let at_once = encoder.finish();
+        assert_eq!(decoded(&shape, &at_once), Ok(tensor.clone()));
+        assert!(bytes.len() < at_once.len());
         let plain = encoded_plainly(&shape, &tensor);
         assert!(
             bytes.len() * 4 < plain.len() * 3,
