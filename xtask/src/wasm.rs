@@ -52,8 +52,6 @@ pub(crate) struct Module {
     /// Its name in the page.
     pub(crate) backend: &'static str,
     features: &'static [&'static str],
-    /// Instructions that it is built with; other modules leave them to `.cargo/config.toml`.
-    target_features: Option<&'static str>,
     /// Cargo profile of the published module.
     npm_profile: &'static str,
     /// What to tell someone who waits for the first build.
@@ -67,7 +65,6 @@ const CPU: Module = Module {
     out_name: "freshet_cpu",
     backend: "cpu",
     features: &["cpu"],
-    target_features: None,
     npm_profile: "npm",
     first_build: "about 4 minutes",
 };
@@ -75,7 +72,6 @@ const WEBGPU: Module = Module {
     out_name: "freshet_webgpu",
     backend: "webgpu",
     features: &["webgpu"],
-    target_features: None,
     npm_profile: "npm-webgpu",
     first_build: "about 8 minutes",
 };
@@ -85,7 +81,6 @@ const TEXT: Module = Module {
     out_name: "freshet_text",
     backend: "text",
     features: &["text"],
-    target_features: None,
     npm_profile: "npm",
     first_build: "about 2 minutes",
 };
@@ -93,10 +88,9 @@ const TEXT: Module = Module {
 const TEXT_RELAXED: Module = Module {
     out_name: "freshet_text_relaxed",
     backend: "text_relaxed",
-    features: &["text"],
-    target_features: Some("+simd128,+relaxed-simd"),
+    features: &["text-relaxed"],
     npm_profile: "npm",
-    first_build: "about 4 minutes",
+    first_build: "about a minute",
 };
 
 /// All modules that are published, the CPU module first; or those that every browser takes.
@@ -180,19 +174,11 @@ fn build(workspace: &Workspace, profile: Profile, module: Module) -> anyhow::Res
         "--features",
         &module.features.join(","),
     ]);
-    let mut target_dir = workspace.target_dir();
-    if let Some(target_features) = module.target_features {
-        // In a folder of its own: other flags would build everything anew there and back.
-        target_dir = target_dir.join(module.out_name);
-        command.arg("--target-dir").arg(&target_dir).env(
-            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
-            format!("-C target-feature={target_features}"),
-        );
-    }
     // The native compiler's flags do not belong into the browser.
     run_to_end(command.env_remove("RUSTFLAGS"))?;
 
-    let built = target_dir
+    let built = workspace
+        .target_dir()
         .join("wasm32-unknown-unknown")
         .join(module.cargo_profile(profile))
         .join("edge_wasm.wasm");
@@ -216,7 +202,6 @@ fn inputs_stamp(workspace: &Workspace, profile: Profile, module: Module) -> anyh
     let mut hasher = DefaultHasher::new();
     hasher.write(module.cargo_profile(profile).as_bytes());
     hasher.write(module.features.join(",").as_bytes());
-    hasher.write(module.target_features.unwrap_or_default().as_bytes());
     hasher.write(GLUE_LAYOUT);
     let files = [
         "Cargo.toml",

@@ -14,7 +14,7 @@
 //! ```
 //! Seven bits of activations are too few for embeddings (a cosine of 0.99 for MiniLM), so fours multiply twice; where
 //! the processor has the instruction that is still the faster way. A module says that it has by being built with
-//! relaxed SIMD.
+//! the feature `relaxed-simd`.
 
 mod lanes;
 
@@ -43,7 +43,7 @@ pub enum Form {
 
 impl Form {
     /// The faster one of the target that this is built for.
-    pub const OF_TARGET: Self = if cfg!(target_feature = "relaxed-simd") {
+    pub const OF_TARGET: Self = if cfg!(feature = "relaxed-simd") {
         Self::Fours
     } else {
         Self::Pairs
@@ -184,14 +184,22 @@ impl Int8Panels {
             Form::Pairs => {
                 self.multiply::<1, _>(&pairs(a, &self.balance), bias, out, Sums::add_pairs)
             }
-            Form::Fours => {
-                self.multiply::<2, _>(&fours(a, &self.balance), bias, out, Sums::add_fours)
-            }
+            Form::Fours => self.multiply_fours(&fours(a, &self.balance), bias, out),
         }
     }
 
+    /// A function of its own, since only what is inlined into one with the instruction has the instruction inlined.
+    #[cfg_attr(
+        all(target_arch = "wasm32", feature = "relaxed-simd"),
+        target_feature(enable = "relaxed-simd")
+    )]
+    fn multiply_fours(&self, a: &Quantized, bias: &[f32], out: &mut Vec<f32>) {
+        let add = |sums: &mut Sums, four, weights: &_| sums.add_fours(four, weights);
+        self.multiply::<2, _>(a, bias, out, add);
+    }
+
     /// `PARTS` rows of integers stand for one row of activations; `GROUP_BYTES` are the weights of a group in a panel.
-    #[inline]
+    #[inline(always)]
     fn multiply<const PARTS: usize, const GROUP_BYTES: usize>(
         &self,
         a: &Quantized,
@@ -239,7 +247,7 @@ impl Int8Panels {
 }
 
 /// `ROWS` rows of activations times one panel.
-#[inline]
+#[inline(always)]
 fn block_product<const ROWS: usize, const GROUP_BYTES: usize>(
     a: &[i32],
     panel: &[[i8; GROUP_BYTES]],

@@ -34,7 +34,8 @@ mod implementation {
         }
 
         /// `sum_c += Σ four[i]·weights[c][i]`, the four as bytes from 0 to 127.
-        #[cfg(target_feature = "relaxed-simd")]
+        #[cfg(feature = "relaxed-simd")]
+        #[target_feature(enable = "relaxed-simd")]
         #[inline]
         pub(crate) fn add_fours(&mut self, four: i32, weights: &[i8; 4 * COLS]) {
             use std::arch::wasm32::i32x4_relaxed_dot_i8x16_i7x16_add as dot_add;
@@ -48,7 +49,7 @@ mod implementation {
         }
 
         /// The same without the instruction, in pairs.
-        #[cfg(not(target_feature = "relaxed-simd"))]
+        #[cfg(not(feature = "relaxed-simd"))]
         #[inline]
         pub(crate) fn add_fours(&mut self, four: i32, weights: &[i8; 4 * COLS]) {
             let [a, b, c, d] = four.to_le_bytes().map(i32::from);
