@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::ensure;
 
 use crate::bench::sizes;
-use crate::process::{cargo, find_program, run_lines, step};
+use crate::process::{cargo, find_program, run_lines, run_to_end, step};
 use crate::setup;
 use crate::wasm::{self, Profile};
 use crate::workspace::Workspace;
@@ -34,7 +34,7 @@ impl Tally {
 /// Set-up or build fails, or a test does.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     setup::for_tests(workspace)?;
-    wasm::build_all(workspace, Profile::Wasm, wasm::modules(false))?;
+    build(workspace)?;
     step("weighing the browser modules", || {
         sizes::hold(workspace, Profile::Wasm)
     })?;
@@ -55,6 +55,22 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         "a test binary could not be built or run to its end"
     );
     Ok(())
+}
+
+/// Builds the browser modules and the tests at the same time: each alone leaves cores idle where one crate holds up all.
+fn build(workspace: &Workspace) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let tests = scope.spawn(|| {
+            let mut command = cargo();
+            command
+                .args(["test", "--workspace", "--no-run"])
+                .current_dir(workspace.root());
+            step("building all crates' tests", || run_to_end(&mut command))
+        });
+        let modules = wasm::build_all(workspace, Profile::Wasm, wasm::modules(false));
+        let tests = tests.join().expect("building does not panic");
+        modules.and(tests)
+    })
 }
 
 fn crate_tests(workspace: &Workspace, tally: &mut Tally) -> anyhow::Result<bool> {
