@@ -21,6 +21,8 @@ use shared_model::model::prior;
 use shared_model::model::scorer::{Query, ScoreError, Scorer};
 use shared_model::model::sequence::Sequence;
 
+use crate::coverage::Candidate;
+
 /// Users whose scores are averaged.
 pub const NUM_USERS: usize = 64;
 
@@ -114,6 +116,18 @@ fn mean_shares(scores: &[f32], state: &CodeState) -> Vec<f64> {
         }
     }
     shares
+}
+
+/// The available items with their decayed counts.
+#[must_use]
+pub fn candidates(state: &CodeState, now_millis: i64) -> Vec<Candidate> {
+    let rows = state.items.iter().zip(counts(state, now_millis));
+    rows.filter(|(item, _)| item.available)
+        .map(|(item, num_events)| Candidate {
+            item_id: item.item_id.clone(),
+            num_events,
+        })
+        .collect()
 }
 
 /// Decayed counts at the longest half-life.

@@ -43,7 +43,7 @@ mod trial;
 mod warm;
 mod watch;
 
-use asked::{Asked, prequential};
+use asked::{Asked, popularity_hit_rate, prequential};
 use gating::{EarlierEvents, Questions};
 use text_tuning::TextTuning;
 use watch::Watch;
@@ -85,6 +85,8 @@ pub struct LearnReport {
     pub log_loss: Option<f32>,
     /// Share of them that the live version had in its top 10.
     pub hit_rate_at_10: Option<f32>,
+    /// Share of them that were among the 10 most popular items, by counts of the middle half-life.
+    pub popularity_hit_rate_at_10: Option<f32>,
     /// Why the step was skipped, where it was.
     pub skipped: Option<String>,
 }
@@ -295,6 +297,7 @@ impl Learner {
         let users = read(users, step)?;
         let mut report = prequential(&scores, num_items, &asked.targets);
         let events = asked.scored(users, tastes, scores, scorer);
+        report.popularity_hit_rate_at_10 = Some(popularity_hit_rate(&events));
         if let Err(error) = self.fast_step(&events) {
             tracing::warn!(%error, "a fast step was skipped");
             report.skipped = Some(error.to_string());

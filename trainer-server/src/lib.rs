@@ -27,11 +27,13 @@ pub mod publish;
 pub mod rollout;
 
 pub mod checkpoint;
+pub mod coverage;
 pub mod device;
 pub mod explore;
 pub mod learner;
 pub mod trainer;
 
+pub mod observe;
 pub mod text_pack;
 
 pub mod http;

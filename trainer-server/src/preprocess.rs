@@ -137,9 +137,13 @@ impl Preprocessor {
     /// The user's kept history as a page would hold it, oldest first.
     #[must_use]
     pub fn history(&self, user_id: &UserId, len_max: usize) -> Vec<HistoryEvent> {
-        let Some(user) = self.user_idx.get(user_id) else {
-            return Vec::new();
-        };
+        let user = self.user_idx.get(user_id);
+        user.map_or_else(Vec::new, |user| self.history_of(*user, len_max))
+    }
+
+    /// The same by index.
+    #[must_use]
+    pub fn history_of(&self, user: UserIdx, len_max: usize) -> Vec<HistoryEvent> {
         let timeline = &self.timelines[user.0 as usize];
         let seen = timeline.iter().filter(|example| example.kind.is_history());
         let mut newest: Vec<HistoryEvent> = seen

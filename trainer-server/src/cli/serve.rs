@@ -22,6 +22,7 @@ use crate::event_log::{EventLog, EventLogConfig};
 use crate::http::{self, AppParts, AppState};
 use crate::ledger::movement::Movement;
 use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
+use crate::observe::{self, Observer};
 use crate::publish::{PublishError, Publisher, StoreLimits};
 use crate::reserve::Reserve;
 use crate::rollout::RolloutState;
@@ -132,6 +133,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     let reports = Reports::default();
     let text_packs = TextPacks::default();
+    let observer = Observer::default();
     let trainer = trainer::start(TrainerParts {
         config: Arc::clone(&config),
         log: log.clone(),
@@ -150,6 +152,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         recommender: trainer.recommender(),
         ledger,
         reports,
+        observer,
         text_packs,
         operator: Some(trainer.operator()),
         clock: now_millis,
@@ -239,6 +242,15 @@ async fn serve(
         state.publisher.clone(),
         state.ledger.clone(),
         key_poll,
+        state.stopping.clone(),
+    ));
+    let totals = state.clone();
+    parts.spawn(observe::follow(
+        state.observer.clone(),
+        state.log.clone(),
+        state.publisher.clone(),
+        state.clock,
+        move || totals.totals(),
         state.stopping.clone(),
     ));
     let keeper = KeeperParts {

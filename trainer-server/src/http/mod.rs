@@ -6,7 +6,9 @@
 
 mod blobs;
 mod body;
+mod browse;
 mod counters;
+mod dashboard;
 mod events;
 mod explain;
 mod explore;
@@ -37,6 +39,7 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::ledger::Ledger;
+use crate::observe::{Observer, Totals};
 use crate::publish::Publisher;
 use crate::rollout::Operator;
 use crate::text_pack::keeper::TextPacks;
@@ -69,7 +72,10 @@ pub const ROUTES: [(&str, &[&str]); 18] = [
 ];
 
 /// The routes of the admin address alone.
-pub const ADMIN_ROUTES: [(&str, &[&str]); 4] = [
+pub const ADMIN_ROUTES: [(&str, &[&str]); 7] = [
+    ("/v1/series", &["get"]),
+    ("/v1/coverage", &["get"]),
+    ("/v1/catalogue", &["get"]),
     ("/v1/rollout", &["post"]),
     ("/v1/versions", &["get", "post"]),
     ("/v1/versions/{version}", &["get"]),
@@ -99,6 +105,8 @@ pub struct AppParts {
     pub ledger: Ledger,
     /// What pages say of versions.
     pub reports: Reports,
+    /// What happened of late.
+    pub observer: Observer,
     /// What pages embed texts with.
     pub text_packs: TextPacks,
     /// Who takes orders about versions, where there is a trainer.
@@ -117,6 +125,31 @@ impl AppState {
             parts: Arc::new(parts),
             counters: Arc::default(),
         }
+    }
+}
+
+impl AppState {
+    /// What has happened since start.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let manifest = self.publisher.latest();
+        let manifest = manifest.as_ref().map(|latest| &latest.manifest);
+        let learned_through = manifest.map_or(0, |manifest| manifest.learned_through.0);
+        let totals = Totals {
+            accepted: self.counters.num_accepted(),
+            duplicates: self.counters.num_duplicates(),
+            rejected: self
+                .counters
+                .num_rejected()
+                .iter()
+                .map(|(_, count)| count)
+                .sum(),
+            delta_bytes: self.publisher.counters().delta_bytes,
+            lag: self.log.end().0.saturating_sub(learned_through),
+            version: manifest.map_or(0, |manifest| manifest.version.0),
+            ..Totals::default()
+        };
+        totals.with_trainer(&self.recommender.status())
     }
 }
 
@@ -181,6 +214,16 @@ pub fn admin_router(state: AppState) -> Router {
     Router::new()
         .route("/metrics", get(ops::metrics))
         .route("/v1/explore", get(explore::explore))
+        .route("/", get(dashboard::root))
+        .route("/dashboard/", get(dashboard::index))
+        .route("/dashboard/{file}", get(dashboard::file))
+        .route("/v1/status", get(ops::status))
+        .route("/v1/series", get(browse::series))
+        .route("/v1/coverage", get(browse::coverage))
+        .route("/v1/catalogue", get(browse::items))
+        .route("/v1/recommend", post(recommend::recommend))
+        .route("/v1/explain", post(explain::explain))
+        .route("/openapi.json", get(ops::openapi))
         .route("/v1/rollout", post(rollout::order))
         .route("/v1/versions", get(versions::list).merge(given))
         .route("/v1/versions/{version}", get(versions::one))

@@ -1,5 +1,6 @@
 //! For operators: `/v1/status`, `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use axum::Json;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use shared_model::manifest::Channel;
 
 use super::{AppState, Problem};
+use crate::observe::{FRESHNESS_BUCKETS_SECS, FreshnessCounts};
 
 const OPENAPI_JSON: &str = include_str!("openapi.json");
 
@@ -53,6 +55,11 @@ pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
     let canary = state.publisher.newest(Channel::Canary);
     let canary = canary.filter(|canary| canary.manifest.channel == Channel::Canary);
     let store = state.publisher.store_use();
+    let rejected = state.counters.num_rejected();
+    let rejected: BTreeMap<_, _> = rejected
+        .iter()
+        .map(|(code, count)| (code.as_str(), count))
+        .collect();
     Json(json!({
         "freshet": env!("CARGO_PKG_VERSION"),
         "model": state.publisher.model(),
@@ -69,6 +76,7 @@ pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
             "accepted": state.counters.num_accepted(),
             "duplicates": state.counters.num_duplicates(),
             "backpressure": state.counters.num_backpressure(),
+            "rejected": rejected,
         },
         "publish": {
             "num_versions": counters.num_versions,
@@ -150,6 +158,11 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
         let delta_bytes = manifest.delta.as_ref().map_or(0, |delta| delta.blob.bytes);
         text.gauge("last_delta_bytes", "Size of the newest delta", delta_bytes);
     }
+    text.histogram(
+        "freshness_seconds",
+        "Time from the sync of an event to the version that learned from it",
+        &state.observer.freshness(),
+    );
     let store = state.publisher.store_use();
     let used = "Bytes of blobs and manifests";
     text.gauge("store_bytes", used, store.used_bytes);
@@ -208,6 +221,17 @@ impl Metrics {
 
     fn line(&mut self, series: &str, value: u64) {
         writeln!(self.0, "freshet_{series} {value}").expect("writing to a String cannot fail");
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, counts: &FreshnessCounts) {
+        self.head(name, help, "histogram");
+        for (bound, count) in FRESHNESS_BUCKETS_SECS.iter().zip(counts.at_most) {
+            self.line(&format!("{name}_bucket{{le=\"{bound}\"}}"), count);
+        }
+        self.line(&format!("{name}_bucket{{le=\"+Inf\"}}"), counts.count);
+        writeln!(self.0, "freshet_{name}_sum {}", counts.sum_secs)
+            .expect("writing to a String cannot fail");
+        self.line(&format!("{name}_count"), counts.count);
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {

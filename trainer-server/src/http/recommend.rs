@@ -16,6 +16,7 @@ use super::explain::ExplainOrder;
 use super::explore::ExploreResponse;
 use super::{AppState, Problem};
 use crate::config::ClockMode;
+use crate::coverage::CoverageReport;
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
 
 /// Most items in one answer.
@@ -98,6 +99,12 @@ pub trait Recommender: Send + Sync {
     /// # Errors
     /// Nothing is published yet, or scoring failed.
     fn explore(&self, k: usize) -> Result<ExploreResponse, RecommendError>;
+
+    /// What the lists of the users seen lately hold; may take some hundred milliseconds.
+    ///
+    /// # Errors
+    /// Nothing is published yet, or scoring failed.
+    fn coverage(&self) -> Result<CoverageReport, RecommendError>;
 
     /// Device and counters of the loop, for `/v1/status`.
     fn status(&self) -> Value;

@@ -147,6 +147,25 @@ pub(super) fn prequential(scores: &[f32], num_items: usize, targets: &[u32]) -> 
         num_learned: targets.len(),
         log_loss: Some(loss / num_events),
         hit_rate_at_10: Some(num_hits as f32 / num_events),
+        popularity_hit_rate_at_10: None,
         skipped: None,
     }
+}
+
+/// The baseline beside it: items by their counts of the middle half-life, which the live version has too.
+pub(super) fn popularity_hit_rate(events: &ScoredEvents) -> f32 {
+    let mut num_hits = 0_u32;
+    for (target, moment) in events.targets.iter().zip(&events.moments) {
+        let features = &events.prior_features[*moment as usize];
+        let num_half_lives = features.len() / events.num_items;
+        let counts = || {
+            features
+                .iter()
+                .skip(num_half_lives / 2)
+                .step_by(num_half_lives)
+        };
+        let own = features[*target as usize * num_half_lives + num_half_lives / 2];
+        num_hits += u32::from(counts().filter(|count| **count > own).count() < 10);
+    }
+    num_hits as f32 / events.targets.len() as f32
 }

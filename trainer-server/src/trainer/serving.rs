@@ -2,6 +2,7 @@
 //!
 //! Readers take an immutable `Arc`; nothing here is held across a training step.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
@@ -11,10 +12,11 @@ use shared_model::edge::engine::{
     ShelfRequest,
 };
 use shared_model::event::HistoryEvent;
-use shared_model::ids::{LogOffset, UserId, Version};
+use shared_model::ids::{ItemId, LogOffset, UserId, Version};
 use shared_model::model::sequence::{Sequence, Token};
 
 use crate::config::{ClockMode, Config};
+use crate::coverage::{self, CoverageReport};
 use crate::explore;
 use crate::gate::GateError;
 use crate::http::{
@@ -73,6 +75,8 @@ pub(super) struct TrainerStatus {
     pub(super) text_tuning: Option<TextTuningReport>,
     pub(super) log_loss: Option<f32>,
     pub(super) hit_rate_at_10: Option<f32>,
+    /// The same of the 10 most popular items.
+    pub(super) popularity_hit_rate_at_10: Option<f32>,
     pub(super) warm_fit_steps: u64,
     pub(super) warm_fit_steps_total: u64,
     pub(super) round_millis: u64,
@@ -157,6 +161,10 @@ impl Serving {
             }
             smooth(&mut status.log_loss, report.log_loss);
             smooth(&mut status.hit_rate_at_10, report.hit_rate_at_10);
+            smooth(
+                &mut status.popularity_hit_rate_at_10,
+                report.popularity_hit_rate_at_10,
+            );
         });
     }
 }
@@ -190,6 +198,18 @@ impl Serving {
 }
 
 impl Serving {
+    /// Of the users seen last, with the moment of the newest event.
+    fn recent_histories(&self, num_users: usize) -> (Vec<Vec<HistoryEvent>>, i64) {
+        let preprocessor = self
+            .preprocessor
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let users = preprocessor.recent_users(num_users).into_iter();
+        let histories = users.map(|user| preprocessor.history_of(user, self.history_len));
+        let now_millis = preprocessor.watermark_millis().unwrap_or(0);
+        (histories.collect(), now_millis)
+    }
+
     /// The end of a timeline as the model reads it; the index of items is that of the version, which may lack new ones.
     fn read(&self, timeline: &[Example], ready: &ReadyVersion, now_millis: i64) -> Sequence {
         let num_items = ready.scorer.num_items();
@@ -293,6 +313,43 @@ impl Recommender for Serving {
             model_version: live.version,
             items: items.map_err(|error| RecommendError::Failed(error.to_string()))?,
         })
+    }
+
+    fn coverage(&self) -> Result<CoverageReport, RecommendError> {
+        let live = self.live()?;
+        let LiveModel { state, ready } = &live.model;
+        let (histories, now_millis) = self.recent_histories(coverage::NUM_USERS);
+        let candidates = explore::candidates(state, now_millis);
+        let index: HashMap<&ItemId, usize> = candidates
+            .iter()
+            .enumerate()
+            .map(|(idx, item)| (&item.item_id, idx))
+            .collect();
+        let options = RankOptions {
+            k: coverage::NUM_PLACES,
+            exclude_seen: true,
+        };
+        let mut lists = Vec::with_capacity(histories.len());
+        for history in &histories {
+            let shelf_request = ShelfRequest {
+                rank: RankRequest {
+                    history,
+                    candidates: None,
+                    options: &options,
+                    now_millis,
+                },
+                rules: &Rules::default(),
+                diversity: None,
+                exploration: None,
+                personal: None,
+            };
+            let shelf = pollster::block_on(ready.shelf(state, live.version, &shelf_request));
+            let shelf = shelf.map_err(|error| RecommendError::Failed(error.to_string()))?;
+            let places = shelf.items.iter();
+            let list = places.filter_map(|item| index.get(&item.item_id).copied());
+            lists.push(list.collect());
+        }
+        Ok(coverage::report(live.version, &candidates, &lists))
     }
 
     fn status(&self) -> Value {

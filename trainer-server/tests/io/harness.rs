@@ -16,6 +16,7 @@ use trainer_server::canary::reports::Reports;
 use trainer_server::catalogue::Catalogue;
 use trainer_server::config::Config;
 use trainer_server::config::load::{Sources, load};
+use trainer_server::coverage::CoverageReport;
 use trainer_server::event_log::{EventLog, EventLogConfig};
 use trainer_server::explore::Uncertain;
 use trainer_server::http::{
@@ -23,6 +24,7 @@ use trainer_server::http::{
     RecommendResponse, Recommender, ScoredItem,
 };
 use trainer_server::ledger::Ledger;
+use trainer_server::observe::Observer;
 use trainer_server::publish::{NewVersion, Publisher};
 use trainer_server::text_pack::keeper::TextPacks;
 
@@ -85,6 +87,10 @@ impl Recommender for ByLength {
         })
     }
 
+    fn coverage(&self) -> Result<CoverageReport, RecommendError> {
+        Err(RecommendError::NotReady)
+    }
+
     fn explore(&self, k: usize) -> Result<ExploreResponse, RecommendError> {
         let row = |item_id: &str| Uncertain {
             item_id: ItemId::new(item_id).expect("short"),
@@ -137,6 +143,7 @@ impl TestServer {
             recommender: Arc::new(ByLength),
             ledger: ledger.clone(),
             reports: Reports::default(),
+            observer: Observer::default(),
             text_packs: text_packs.clone(),
             operator: None,
             clock: || NOW_MILLIS,

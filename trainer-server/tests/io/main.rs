@@ -2,6 +2,7 @@
 
 mod canary;
 mod compose;
+mod dashboard;
 mod events;
 mod harness;
 mod import;

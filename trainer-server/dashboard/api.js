@@ -1,0 +1,63 @@
+// Requests to the admin address, with the token where the server asks for one.
+
+const TOKEN_KEY = 'freshet-admin-token';
+
+/** What the server said instead of an answer: a problem document, or that it was not reached. */
+export class ApiError extends Error {
+  /** @param {string} message @param {number} status 0 where the server was not reached. */
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** @type {Promise<void> | undefined} */
+let asking;
+
+/** Asks for the token in a dialog, once for all requests that want it. */
+function askForToken() {
+  asking ??= new Promise((resolve) => {
+    const dialog = document.createElement('dialog');
+    dialog.innerHTML = `<form method="dialog"><h2>Admin token</h2>
+      <p class="note">The server asks for a key: <code>access.admin_token</code> of its settings. It is kept until this tab is closed.</p>
+      <div class="row"><input type="password" autocomplete="off" required aria-label="Admin token"><button class="main">Go on</button></div></form>`;
+    dialog.addEventListener('close', () => {
+      sessionStorage.setItem(TOKEN_KEY, dialog.querySelector('input').value);
+      dialog.remove();
+      asking = undefined;
+      resolve();
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+  return asking;
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit & { json?: unknown }} [options]
+ * @returns {Promise<any>} The parsed answer.
+ */
+export async function request(path, options = {}) {
+  const headers = {};
+  const token = sessionStorage.getItem(TOKEN_KEY);
+  if (token) headers.authorization = `Bearer ${token}`;
+  if (options.json !== undefined) headers['content-type'] = 'application/json';
+  const body = options.json === undefined ? options.body : JSON.stringify(options.json);
+  const answer = await fetch(path, { ...options, headers, body }).catch((error) => {
+    throw new ApiError(`the server was not reached: ${error.message}`, 0);
+  });
+  if (answer.status === 401) {
+    await askForToken();
+    return request(path, options);
+  }
+  const value = await answer.json().catch(() => null);
+  if (!answer.ok) {
+    const places = (value?.errors ?? []).map((place) => `${place.pointer}: ${place.detail}`);
+    throw new ApiError([value?.detail ?? answer.statusText, ...places].join('; '), answer.status);
+  }
+  return value;
+}
+
+/** @param {string} path @param {unknown} json */
+export const post = (path, json) => request(path, { method: 'POST', json });

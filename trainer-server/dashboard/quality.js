@@ -1,0 +1,62 @@
+// Data quality: what was refused and why, repeats and bursts, and whether the stream has changed.
+
+import { request } from './api.js';
+import { lines } from './charts.js';
+import { bar, card, make, number, percent, tiles } from './elements.js';
+
+const REASONS = {
+  malformed: 'a field is missing or of the wrong type',
+  unknown_item: 'the item is not in the catalogue',
+  time_in_future: 'occurred_at is too far in the future',
+  invalid_value: 'value is no finite number',
+  invalid_propensity: 'propensity is not in (0, 1]',
+  too_large: 'a text or vector is too long',
+  catalogue_full: 'the catalogue is full',
+};
+
+/** @param {HTMLElement} page */
+export async function quality(page) {
+  page.append(make('p.intro', {}, 'Events are judged one by one: a bad one is refused with its reason, and the rest of its batch is kept. Repeats of an id count once. Bursts of one user are kept in the log, but teach nothing.'));
+  const shown = make('div');
+  page.append(shown);
+
+  async function refresh() {
+    const [{ ingest, trainer }, { samples }] = await Promise.all([request('/v1/status'), request('/v1/series?resolution=30s')]);
+    const rejected = Object.entries(ingest.rejected);
+    const numRejected = rejected.reduce((sum, [, count]) => sum + count, 0);
+    const all = ingest.accepted + ingest.duplicates + numRejected;
+    const at = samples.map((sample) => sample.at);
+    const share = (name) => samples.map((sample) => {
+      const total = sample.accepted + sample.duplicates + sample.rejected;
+      return total ? sample[name] / total : null;
+    });
+    shown.replaceChildren(
+      tiles([
+        ['Received', number(all), 'since start'],
+        ['Accepted', percent(all ? ingest.accepted / all : null)],
+        ['Repeats', percent(all ? ingest.duplicates / all : null), 'ids seen before'],
+        ['Refused', percent(all ? numRejected / all : null)],
+        ['Bursts', number(trainer.events_set_aside), 'events that teach nothing'],
+        ['Turned away', number(ingest.backpressure), 'requests while the queue was full'],
+      ]),
+      make(
+        'div.cards',
+        {},
+        card('Refused, by reason', ...(numRejected ? rejected.filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1]).map(([code, count]) => bar(`${code}: ${REASONS[code] ?? ''}`, count / numRejected, number(count))) : [make('p.note', {}, 'Nothing was refused since start.')])),
+        card('Shares over the last day', lines({ label: 'Shares', at, format: (value) => percent(value), series: [{ name: 'refused', values: share('rejected') }, { name: 'repeats', values: share('duplicates') }, { name: 'bursts', values: share('set_aside') }] })),
+        card('Drift', ...drift(trainer)),
+      ),
+    );
+  }
+  await refresh();
+  return refresh;
+}
+
+function drift({ watch, last_alarm: alarm }) {
+  if (!watch) return [make('p.note', {}, 'There is no earlier version to compare with yet.')];
+  return [
+    make('p', watch.is_worse ? { class: 'bad' } : {}, watch.is_worse ? 'The newest version is worse than an earlier one on the events of late.' : 'The newest version is not known to be worse than an earlier one on the events of late.'),
+    make('p.note', {}, `Mean difference of log loss ${number(watch.mean, 4)} nats over ${number(watch.num_events)} events, at least ${number(watch.lower, 4)}.`),
+    alarm ? make('p.bad', {}, alarm) : null,
+  ].filter(Boolean);
+}

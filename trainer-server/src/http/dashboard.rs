@@ -1,0 +1,62 @@
+//! The dashboard: a page of the admin address, whose files are part of the binary.
+
+use axum::extract::Path;
+use axum::http::header;
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::Problem;
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+
+/// The page loads nothing from elsewhere, and no other page may frame it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+macro_rules! files {
+    ($($name:literal $content_type:ident),* $(,)?) => {
+        [$(($name, $content_type, include_str!(concat!("../../dashboard/", $name)))),*]
+    };
+}
+
+const FILES: [(&str, &str, &str); 13] = files![
+    "index.html" HTML,
+    "style.css" CSS,
+    "main.js" JS,
+    "api.js" JS,
+    "elements.js" JS,
+    "charts.js" JS,
+    "live.js" JS,
+    "learning.js" JS,
+    "versions.js" JS,
+    "quality.js" JS,
+    "simulator.js" JS,
+    "bias.js" JS,
+    "uncertain.js" JS,
+];
+
+pub(super) async fn root() -> Redirect {
+    Redirect::temporary("/dashboard/")
+}
+
+pub(super) async fn index() -> Response {
+    answer("index.html")
+}
+
+pub(super) async fn file(Path(name): Path<String>) -> Response {
+    answer(&name)
+}
+
+fn answer(name: &str) -> Response {
+    let Some((_, content_type, text)) = FILES.iter().find(|(known, _, _)| *known == name) else {
+        return Problem::not_found(format!("the dashboard has no file {name}")).into_response();
+    };
+    let headers = [
+        (header::CONTENT_TYPE, *content_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, *text).into_response()
+}
