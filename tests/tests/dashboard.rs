@@ -6,8 +6,10 @@ use std::time::Duration;
 use anyhow::Context;
 use harness::browser::{Browser, BrowserPage};
 use harness::scene::Scene;
+use harness::server::{Server, Setup};
 use harness::wait;
 use serde_json::{Value, json};
+use trainer_server::http::{ADMIN_ROUTES, ROUTES};
 
 const SEED: u64 = 47;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -174,5 +176,36 @@ async fn every_page_shows_what_the_server_knows_and_orders_are_obeyed() -> anyho
         (&last["uncaught"], &last["alerts"]),
         (&json!([]), &json!([]))
     );
+    browser.close().await
+}
+
+const REFERENCE_SCRIPT: &str = r"
+const [done] = arguments;
+const headings = [...document.querySelectorAll('main section h2')].map((heading) => heading.textContent);
+done({ value: { headings, links: [...document.querySelectorAll('main a')].filter((link) => !document.getElementById(link.hash.slice(1))).length } });
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_lists_every_operation_and_leads_nowhere_else() -> anyhow::Result<()> {
+    let Some(browser) = Browser::start().await? else {
+        return Ok(());
+    };
+    let server = Server::start(Setup::default()).await?;
+    let page = browser
+        .open_url(&format!("{}/docs", server.address().url))
+        .await?;
+    let shown = wait::until("the reference", PATIENCE, async || {
+        let shown = page.run(REFERENCE_SCRIPT, vec![]).await?;
+        Ok((len(&shown["headings"]) > 0).then_some(shown))
+    });
+    let shown = shown.await?;
+    for (path, methods) in ROUTES.iter().chain(&ADMIN_ROUTES) {
+        for method in *methods {
+            let heading = json!(format!("{} {path}", method.to_uppercase()));
+            let headings = shown["headings"].as_array().context("a list")?;
+            assert!(headings.contains(&heading), "{heading}");
+        }
+    }
+    assert_eq!(shown["links"], 0, "every object that is named is described");
     browser.close().await
 }

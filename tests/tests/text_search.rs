@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use shared_model::edge::engine::{
     FoundItem, NewItemsRequest, RankOptions, RankRequest, ReadyVersion, SearchRequest,
 };
-use shared_model::event::Item;
+use shared_model::event::{HistoryEvent, Item};
 use shared_model::manifest::{BlobRef, TextEncoderKind, TextEncoderNote, parse_key_list};
 use shared_model::text::packed::layout;
 use shared_model::text::{BertConfig, HostTextEncoder, NamedTensor, PackedEncoder, TextTokenizer};
@@ -88,6 +88,25 @@ fn same(expected: &[FoundItem], actual: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the server finds itself, in the form of the page's answer.
+async fn found_by_server(
+    scene: &Scene,
+    query: &str,
+    history: &[HistoryEvent],
+) -> anyhow::Result<Value> {
+    let body = json!({ "text": query, "k": 8, "exclude_seen": true, "history": history, "now": NOW_MILLIS });
+    let api = &scene.server.api;
+    let answer = api
+        .send(Method::POST, "/v1/search", body.to_string())
+        .await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let items = answer.body["items"].as_array().context("items")?;
+    let renamed = items.iter().map(|item| {
+        json!({ "itemId": item["item_id"], "score": item["score"], "similarity": item["similarity"] })
+    });
+    Ok(json!({ "items": renamed.collect::<Vec<_>>() }))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow::Result<()> {
     let Some(browser) = Browser::start().await? else {
@@ -135,6 +154,9 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
                           "history": history_there, "nowMillis": NOW_MILLIS });
         let actual = called(&page, "search", json!([query, ask])).await?;
         same(&expected, &actual).with_context(|| query.to_owned())?;
+        if taste == 0.0 {
+            same(&expected, &found_by_server(&scene, query, history).await?)?;
+        }
     }
 
     let title = &scene.world.items[33].title;

@@ -61,3 +61,13 @@ export async function request(path, options = {}) {
 
 /** @param {string} path @param {unknown} json */
 export const post = (path, json) => request(path, { method: 'POST', json });
+
+/**
+ * @param {string[]} ids Of items.
+ * @returns {Promise<Map<string, string>>} The titles of those in the catalogue.
+ */
+export async function titlesOf(ids) {
+  if (ids.length === 0) return new Map();
+  const { items } = await request(`/v1/catalogue?limit=1000&${ids.map((id) => `id=${encodeURIComponent(id)}`).join('&')}`);
+  return new Map(items.map((item) => [item.item_id, item.title]));
+}

@@ -2,7 +2,7 @@
 
 const NAMESPACE = 'http://www.w3.org/2000/svg';
 const [WIDTH, HEIGHT] = [460, 170];
-const [LEFT, RIGHT, TOP, BOTTOM] = [48, 8, 10, 22];
+const [LEFT, RIGHT, TOP, BOTTOM] = [60, 8, 10, 22];
 const CLASSES = ['first', 'second', 'third'];
 
 function shape(name, attributes, text) {

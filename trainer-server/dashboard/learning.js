@@ -16,11 +16,11 @@ export async function learning(page) {
     const at = samples.map((sample) => sample.at);
     const values = (name) => samples.map((sample) => sample[name]);
     const { hit_rate_at_10: own, popularity_hit_rate_at_10: popular } = trainer;
-    const lift = own !== null && popular ? own / popular - 1 : null;
+    const times = own !== null && popular ? own / popular : null;
     shown.replaceChildren(
       tiles([
         ['Hit rate at 10', percent(own, 2)],
-        ['Popularity alone', percent(popular, 2), lift === null ? undefined : `${lift < 0 ? '' : '+'}${percent(lift)} for the model`],
+        ['Popularity alone', percent(popular, 2), times === null ? undefined : `the model has ${number(times, 2)} times as many`],
         ['Log loss', number(trainer.log_loss, 3), 'nats per event'],
         ['Learned from', number(trainer.events_trained), 'events since start'],
         ['Last round', duration(trainer.round_millis)],
@@ -28,7 +28,7 @@ export async function learning(page) {
       make(
         'div.cards',
         {},
-        card('Hit rate at 10', lines({ label: 'Hit rate at 10', at, format: (value) => percent(value), series: [{ name: 'live version', values: values('hit_rate_at_10') }, { name: 'popularity', values: values('popularity_hit_rate_at_10') }] })),
+        card('Hit rate at 10', lines({ label: 'Hit rate at 10', at, format: (value) => percent(value, 0), series: [{ name: 'live version', values: values('hit_rate_at_10') }, { name: 'popularity', values: values('popularity_hit_rate_at_10') }] })),
         card('Log loss', lines({ label: 'Log loss', at, format: (value) => number(value, 2), series: [{ name: 'live version', values: values('log_loss') }] })),
         card('Against the version of before', ...watched(trainer)),
         card(

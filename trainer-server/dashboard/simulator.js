@@ -1,6 +1,6 @@
 // Catalogue and simulator: pick a history or name a user, see what would be recommended, and why.
 
-import { post, request } from './api.js';
+import { post, request, titlesOf } from './api.js';
 import { bar, card, make, number } from './elements.js';
 
 const KINDS = ['view', 'click', 'add_to_cart', 'purchase', 'like', 'rating', 'watch', 'skip', 'dislike'];
@@ -56,12 +56,7 @@ export async function simulator(page) {
 
   /** Titles that are not known yet. */
   async function name(ids) {
-    await Promise.all(
-      ids.filter((id) => !titles.has(id)).map(async (id) => {
-        const { items } = await request(`/v1/catalogue?limit=50&query=${encodeURIComponent(id)}`);
-        for (const item of items) titles.set(item.item_id, item.title);
-      }),
-    );
+    for (const [id, title] of await titlesOf(ids.filter((id) => !titles.has(id)))) titles.set(id, title);
   }
 
   async function explain(id) {

@@ -1,10 +1,11 @@
 //! What the dashboard asks beside status, versions and orders: `GET /v1/series`, `/v1/coverage`, `/v1/catalogue`; on the
 //! admin address only.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{Query, RawQuery, State};
 use serde::{Deserialize, Serialize};
 use shared_model::event::Item;
 
@@ -55,10 +56,55 @@ pub(super) async fn coverage(
     Ok(Json(report.await?))
 }
 
-#[derive(Deserialize)]
-pub(super) struct ItemsQuery {
-    query: Option<String>,
-    limit: Option<String>,
+/// What of the catalogue is wanted.
+struct ItemsQuery {
+    words: Vec<String>,
+    /// Any of these, where any is named.
+    ids: HashSet<String>,
+    limit: usize,
+}
+
+impl ItemsQuery {
+    fn read(query: &str) -> Result<Self, Problem> {
+        let mut read = Self {
+            words: Vec::new(),
+            ids: HashSet::new(),
+            limit: LIMIT_DEFAULT,
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "query" => read.words = words(&value),
+                "id" => drop(read.ids.insert(value.into_owned())),
+                "limit" => match value.parse() {
+                    Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => read.limit = limit,
+                    _ => {
+                        let detail = format!("expected 1 to {LIMIT_MAX}, found {value}");
+                        return Err(Problem::invalid_query("limit", detail));
+                    }
+                },
+                _ => {} // as with every other route
+            }
+        }
+        Ok(read)
+    }
+
+    fn matches(&self, item: &Item) -> bool {
+        let id = item.item_id.as_str();
+        if !self.ids.is_empty() && !self.ids.contains(id) {
+            return false;
+        }
+        let (id, title) = (id.to_lowercase(), item.title.to_lowercase());
+        self.words
+            .iter()
+            .all(|word| id.contains(word) || title.contains(word))
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.to_lowercase()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Items of the catalogue.
@@ -70,35 +116,17 @@ pub(super) struct ItemsPage {
     items: Vec<Arc<Item>>,
 }
 
-/// Items whose id or title holds every word of `query`, whatever the case.
+/// Items whose id or title holds every word of `query`, whatever the case, and that are named by an `id` where any is.
 pub(super) async fn items(
     State(state): State<AppState>,
-    Query(query): Query<ItemsQuery>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<ItemsPage>, Problem> {
-    let limit = match query.limit.as_deref().map(str::parse::<usize>) {
-        None => LIMIT_DEFAULT,
-        Some(Ok(limit)) if (1..=LIMIT_MAX).contains(&limit) => limit,
-        Some(_) => {
-            let found = query.limit.unwrap_or_default();
-            let detail = format!("expected 1 to {LIMIT_MAX}, found {found}");
-            return Err(Problem::invalid_query("limit", detail));
-        }
-    };
-    let wanted = query.query.unwrap_or_default().to_lowercase();
+    let query = ItemsQuery::read(&query.unwrap_or_default())?;
     let matching = move || {
-        let words: Vec<&str> = wanted.split_whitespace().collect();
         let mut items = state.catalogue.items();
-        items.retain(|item| {
-            let (id, title) = (
-                item.item_id.as_str().to_lowercase(),
-                item.title.to_lowercase(),
-            );
-            words
-                .iter()
-                .all(|word| id.contains(word) || title.contains(word))
-        });
+        items.retain(|item| query.matches(item));
         let num_matching = items.len();
-        items.truncate(limit);
+        items.truncate(query.limit);
         ItemsPage {
             num_matching,
             items,

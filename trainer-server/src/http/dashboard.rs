@@ -1,4 +1,5 @@
-//! The dashboard: a page of the admin address, whose files are part of the binary.
+//! The dashboard, a page of the admin address, and `/docs`, the reference of the API; their files are part of the
+//! binary.
 
 use axum::extract::Path;
 use axum::http::header;
@@ -20,7 +21,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str, &str); 13] = files![
+const FILES: [(&str, &str, &str); 15] = files![
     "index.html" HTML,
     "style.css" CSS,
     "main.js" JS,
@@ -34,6 +35,8 @@ const FILES: [(&str, &str, &str); 13] = files![
     "simulator.js" JS,
     "bias.js" JS,
     "uncertain.js" JS,
+    "docs.html" HTML,
+    "docs.js" JS,
 ];
 
 pub(super) async fn root() -> Redirect {
@@ -46,6 +49,18 @@ pub(super) async fn index() -> Response {
 
 pub(super) async fn file(Path(name): Path<String>) -> Response {
     answer(&name)
+}
+
+pub(super) async fn docs() -> Response {
+    answer("docs.html")
+}
+
+/// What the reference shares with the dashboard, and its own.
+pub(super) async fn docs_file(Path(name): Path<String>) -> Response {
+    match &*name {
+        "docs.js" | "elements.js" | "style.css" => answer(&name),
+        _ => Problem::not_found(format!("the reference has no file {name}")).into_response(),
+    }
 }
 
 fn answer(name: &str) -> Response {

@@ -18,6 +18,7 @@ mod ops;
 mod problem;
 mod recommend;
 mod rollout;
+mod search;
 pub mod server;
 mod versions;
 
@@ -27,7 +28,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::HandlerWithoutStateExt;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post, put};
 use tokio::sync::watch;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -43,18 +44,21 @@ use crate::observe::{Observer, Totals};
 use crate::publish::Publisher;
 use crate::rollout::Operator;
 use crate::text_pack::keeper::TextPacks;
+use crate::text_pack::queries::QueryEncoders;
 pub use counters::IngestCounters;
 pub use explain::ExplainOrder;
 pub use explore::ExploreResponse;
 pub use problem::{Problem, ProblemError};
 pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
+pub use search::SearchOrder;
 
 /// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 18] = [
+pub const ROUTES: [(&str, &[&str]); 19] = [
     ("/v1/events", &["post"]),
     ("/v1/items", &["put", "delete"]),
     ("/v1/recommend", &["post"]),
     ("/v1/score", &["post"]),
+    ("/v1/search", &["post"]),
     ("/v1/explain", &["post"]),
     ("/v1/explore", &["get"]),
     ("/v1/models/{model}/manifest", &["get"]),
@@ -86,6 +90,8 @@ pub const ADMIN_ROUTES: [(&str, &[&str]); 7] = [
 #[derive(Clone)]
 pub struct AppState {
     parts: Arc<AppParts>,
+    /// Embed what is searched for.
+    query_encoders: QueryEncoders,
     counters: Arc<IngestCounters>,
 }
 
@@ -123,6 +129,7 @@ impl AppState {
     pub fn new(parts: AppParts) -> Self {
         Self {
             parts: Arc::new(parts),
+            query_encoders: QueryEncoders::default(),
             counters: Arc::default(),
         }
     }
@@ -168,6 +175,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/items", put(items::put).delete(items::delete))
         .route("/v1/recommend", post(recommend::recommend))
         .route("/v1/score", post(recommend::score))
+        .route("/v1/search", post(search::search))
         .route("/v1/explain", post(explain::explain))
         .route("/v1/models/{model}/manifest", get(models::manifest))
         .route("/v1/models/{model}/plan", get(models::plan))
@@ -179,7 +187,10 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/status", get(ops::status))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
-        .route("/openapi.json", get(ops::openapi));
+        .route("/openapi.json", get(ops::openapi))
+        .route("/docs", get(|| async { Redirect::temporary("/docs/") }))
+        .route("/docs/", get(dashboard::docs))
+        .route("/docs/{file}", get(dashboard::docs_file));
     if server.admin_bind.is_none() {
         router = router
             .route("/metrics", get(ops::metrics))

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared_model::edge::engine::ItemExplanation;
+use shared_model::edge::engine::{Found, ItemExplanation};
 use shared_model::edge::explore::Exploration;
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, UserId, Version};
@@ -14,6 +14,7 @@ use shared_model::ids::{ItemId, UserId, Version};
 use super::body::JsonBytes;
 use super::explain::ExplainOrder;
 use super::explore::ExploreResponse;
+use super::search::SearchOrder;
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::coverage::CoverageReport;
@@ -93,6 +94,12 @@ pub trait Recommender: Send + Sync {
     /// # Errors
     /// Nothing is published yet, the item is not in the published version, or scoring failed.
     fn explain(&self, order: ExplainOrder) -> Result<ItemExplanation, RecommendError>;
+
+    /// Items whose texts are like a query.
+    ///
+    /// # Errors
+    /// Nothing is published yet, or scoring failed.
+    fn search(&self, order: SearchOrder) -> Result<Found, RecommendError>;
 
     /// The `k` items that the published version is least certain about.
     ///
@@ -246,7 +253,7 @@ fn limited<'a>(fields: &Fields<'a>, name: &str, max: usize) -> Result<Option<&'a
     }
 }
 
-fn item_ids(fields: &Fields<'_>, name: &str) -> Result<Option<Vec<ItemId>>, Fault> {
+pub(super) fn item_ids(fields: &Fields<'_>, name: &str) -> Result<Option<Vec<ItemId>>, Fault> {
     let Some(list) = limited(fields, name, CANDIDATES_MAX)? else {
         return Ok(None);
     };

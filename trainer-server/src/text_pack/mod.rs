@@ -11,6 +11,7 @@
 mod budget;
 pub mod keeper;
 mod moments;
+pub mod queries;
 mod rounding;
 
 use std::collections::BTreeMap;

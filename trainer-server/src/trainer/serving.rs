@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared_model::edge::engine::{
-    EngineError, ExplainRequest, ItemExplanation, RankOptions, RankRequest, ReadyVersion, Rules,
-    ShelfRequest,
+    EngineError, ExplainRequest, Found, ItemExplanation, RankOptions, RankRequest, ReadyVersion,
+    Rules, SearchRequest, ShelfRequest,
 };
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, LogOffset, UserId, Version};
@@ -21,7 +21,7 @@ use crate::explore;
 use crate::gate::GateError;
 use crate::http::{
     ExplainOrder, ExploreResponse, RecommendError, RecommendRequest, RecommendResponse,
-    Recommender, ScoredItem,
+    Recommender, ScoredItem, SearchOrder,
 };
 use crate::learner::{LearnReport, LiveModel, TextTuningReport, WatchFigures};
 use crate::preprocess::{Preprocessor, UserIdx};
@@ -290,6 +290,36 @@ impl Recommender for Serving {
             | EngineError::TextWidth { .. }
             | EngineError::SelfTest { .. }
             | EngineError::SelfTestItem { .. }) => RecommendError::Failed(error.to_string()),
+        })
+    }
+
+    fn search(&self, order: SearchOrder) -> Result<Found, RecommendError> {
+        let live = self.live()?;
+        let (history, now_millis) = self.history_at(
+            order.history,
+            order.user_id.as_ref(),
+            self.history_len,
+            order.now_millis,
+        );
+        let options = RankOptions {
+            k: order.k,
+            exclude_seen: order.exclude_seen,
+        };
+        let request = SearchRequest {
+            text: &order.text,
+            taste: order.taste,
+            rank: RankRequest {
+                history: &history,
+                candidates: order.candidates.as_deref(),
+                options: &options,
+                now_millis,
+            },
+        };
+        let LiveModel { state, ready } = &live.model;
+        let items = pollster::block_on(ready.search(state, &request));
+        Ok(Found {
+            model_version: live.version,
+            items: items.map_err(|error| RecommendError::Failed(error.to_string()))?,
         })
     }
 

@@ -30,6 +30,14 @@ async fn the_catalogue_is_searched_by_words_of_title_and_id() {
     let (_, found) = admin(&server, "/v1/catalogue?query=mug%20ENAMEL&limit=1").await;
     assert_eq!(found["num_matching"], 2);
     assert_eq!(found["items"][0]["item_id"], "a");
+    let (_, found) = admin(&server, "/v1/catalogue?id=c&id=b&id=gone").await;
+    let ids: Vec<_> = found["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|item| &item["item_id"])
+        .collect();
+    assert_eq!(ids, ["b", "c"]);
     let (_, found) = admin(&server, "/v1/catalogue").await;
     assert_eq!(found["num_matching"], 3);
     let (status, problem) = admin(&server, "/v1/catalogue?limit=0").await;
@@ -74,11 +82,18 @@ async fn the_page_is_served_whole_under_a_policy_and_nothing_else_is() {
             "{name}"
         );
         let expected = fs::read_to_string(&path).expect("read");
-        assert_eq!(answer.text().await.expect("a body"), expected);
+        let body = answer.text().await.expect("a body");
+        assert!(body == expected, "{name} is not that of the folder");
     }
     assert_eq!(admin(&server, "/dashboard/none.js").await.0, 404);
     let public = server.get("/dashboard/").await.status();
     assert_eq!(public, 404, "the dashboard is not for everyone");
+    let docs = server.get("/docs").await;
+    assert!(docs.url().path() == "/docs/" && docs.status() == 200);
+    for (name, status) in [("docs.js", 200), ("style.css", 200), ("main.js", 404)] {
+        let answer = server.get(&format!("/docs/{name}")).await;
+        assert_eq!(answer.status(), status, "{name}");
+    }
     let root = server
         .client
         .get(format!("{}/", server.admin_url))

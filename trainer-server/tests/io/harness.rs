@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use shared_model::codec::state::{CodeState, ItemEntry};
-use shared_model::edge::engine::{EventEffect, ItemExplanation};
+use shared_model::edge::engine::{EventEffect, Found, FoundItem, ItemExplanation};
 use shared_model::ids::{ItemId, LogOffset, Version};
 use shared_model::manifest::{SelfTest, VersionKind};
 use shared_model::model::explain::{AverageParts, ScoreParts};
@@ -21,7 +21,7 @@ use trainer_server::event_log::{EventLog, EventLogConfig};
 use trainer_server::explore::Uncertain;
 use trainer_server::http::{
     self, AppParts, AppState, ExplainOrder, ExploreResponse, RecommendError, RecommendRequest,
-    RecommendResponse, Recommender, ScoredItem,
+    RecommendResponse, Recommender, ScoredItem, SearchOrder,
 };
 use trainer_server::ledger::Ledger;
 use trainer_server::observe::Observer;
@@ -84,6 +84,20 @@ impl Recommender for ByLength {
             average: AverageParts::default(),
             text_effect: 1.5,
             events: named.collect(),
+        })
+    }
+
+    fn search(&self, order: SearchOrder) -> Result<Found, RecommendError> {
+        let item_id = order.candidates.and_then(|ids| ids.into_iter().next());
+        let similarity = order.text.iter().map(|value| value * value).sum();
+        let found = item_id.map(|item_id| FoundItem {
+            item_id,
+            score: order.taste as f32,
+            similarity,
+        });
+        Ok(Found {
+            model_version: Version(1),
+            items: found.into_iter().collect(),
         })
     }
 

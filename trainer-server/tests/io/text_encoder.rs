@@ -91,3 +91,48 @@ async fn a_server_that_gives_pages_none_says_so_at_once() {
     let path = format!("{ROUTE}0");
     assert_eq!(refusal(&server, &path).await, (404, None));
 }
+
+/// A query to `/v1/search` about item `a`.
+fn query(fields: serde_json::Value) -> String {
+    let mut body = serde_json::json!({ "text": "a lamp", "candidates": ["a"] });
+    let asked = body.as_object_mut().expect("an object");
+    asked.extend(fields.as_object().expect("an object").clone());
+    body.to_string()
+}
+
+#[tokio::test]
+async fn the_server_searches_with_the_encoder_that_pages_have() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = TestServer::start(dir.path(), &[]).await;
+    let search = async |fields| server.post("/v1/search", query(fields)).await;
+    for (fields, pointer) in [
+        (serde_json::json!({ "text": " " }), "/text"),
+        (serde_json::json!({ "text": 7 }), "/text"),
+        (serde_json::json!({ "taste": 1.5 }), "/taste"),
+        (serde_json::json!({ "k": 0 }), "/k"),
+    ] {
+        let (status, problem) = search(fields).await;
+        assert_eq!(
+            (status, &problem["errors"][0]["pointer"]),
+            (422, &pointer.into())
+        );
+    }
+    assert_eq!(search(serde_json::json!({})).await.0, 503, "no version");
+    let version = new_version(VersionKind::Release, 1);
+    server.publisher.publish(version).expect("published");
+    assert_eq!(
+        search(serde_json::json!({})).await.0,
+        503,
+        "still being packed"
+    );
+    server.text_packs.put(0, TextPack::Failed);
+    assert_eq!(search(serde_json::json!({})).await.0, 404);
+    server.text_packs.put(0, TextPack::Small);
+    let (status, found) = search(serde_json::json!({ "taste": 0.25 })).await;
+    assert_eq!((status, &found["items"][0]["score"]), (200, &0.25.into()));
+    let similarity = found["items"][0]["similarity"].as_f64().expect("a number");
+    assert!(
+        (similarity - 1.0).abs() < 1e-5,
+        "a unit vector arrived: {similarity}"
+    );
+}
