@@ -243,6 +243,9 @@ impl Learner {
                 .first()
                 .map_or(0, |(_, example)| example.occurred_at);
         }
+        for user in &batch.erased_users {
+            self.neighbours.forget(user.0);
+        }
         let counts_neighbours = self.counts_neighbours();
         for (user, example) in &batch.examples {
             if example.target_weight > 0.0 {

@@ -15,6 +15,7 @@ use shared_model::event::{EventKind, HistoryEvent, Item};
 use shared_model::ids::{ItemId, UserId};
 
 use crate::config::{ClockMode, LabelsConfig};
+use crate::event_log::tombstone::IdHash;
 use crate::event_log::{LogRecord, StoredEvent};
 use crate::train::windows::Example;
 
@@ -42,6 +43,8 @@ pub struct Batch {
     pub examples: Vec<(UserIdx, Example)>,
     /// Items whose text, features or availability are new or changed.
     pub changed_items: Vec<u32>,
+    /// Users who are forgotten: their places in the timelines are empty, and stay so.
+    pub erased_users: Vec<UserIdx>,
     /// Newest event time in it.
     pub newest_millis: Option<i64>,
     /// Events of bursts and repeats, from which nothing is learned.
@@ -75,7 +78,8 @@ pub struct Preprocessor {
     labels: LabelsConfig,
     items: Vec<KnownItem>,
     item_idx: HashMap<ItemId, u32>,
-    user_idx: HashMap<UserId, UserIdx>,
+    /// By hashes, so that a user can be forgotten who is known by theirs alone.
+    user_idx: HashMap<IdHash, UserIdx>,
     timelines: Vec<Vec<Example>>,
     pending: VecDeque<PendingImpression>,
     propensities: Propensities,
@@ -137,7 +141,7 @@ impl Preprocessor {
     /// The user's kept history as a page would hold it, oldest first.
     #[must_use]
     pub fn history(&self, user_id: &UserId, len_max: usize) -> Vec<HistoryEvent> {
-        let user = self.user_idx.get(user_id);
+        let user = self.user_idx.get(&IdHash::of_user(user_id));
         user.map_or_else(Vec::new, |user| self.history_of(*user, len_max))
     }
 
@@ -172,11 +176,26 @@ impl Preprocessor {
                         batch.changed_items.push(*item_idx);
                     }
                 }
+                LogRecord::Tombstone(_) => {}
+                LogRecord::UserErased(erasure) => self.forget(&erasure.user_hash, &mut batch),
             }
         }
         batch.changed_items.sort_unstable();
         batch.changed_items.dedup();
         batch
+    }
+
+    /// A user who comes back is a new one.
+    fn forget(&mut self, user_hash: &IdHash, batch: &mut Batch) {
+        let Some(user) = self.user_idx.remove(user_hash) else {
+            return;
+        };
+        self.timelines[user.0 as usize] = Vec::new();
+        self.pending.retain(|impression| impression.user != user);
+        self.recent.retain(|recent| *recent != user);
+        self.propensities.forget(user);
+        batch.examples.retain(|(owner, _)| *owner != user);
+        batch.erased_users.push(user);
     }
 
     fn put_item(&mut self, item: &Item, batch: &mut Batch) {
@@ -215,7 +234,7 @@ impl Preprocessor {
         let next_user = UserIdx(self.timelines.len() as u32); // fits: four billion users do not fit in memory
         let user = *self
             .user_idx
-            .entry(event.user_id.clone())
+            .entry(IdHash::of_user(&event.user_id))
             .or_insert(next_user);
         if user == next_user {
             self.timelines.push(Vec::new());

@@ -11,10 +11,15 @@
 //! the transaction that holds the record is synced; an event id is accepted once within
 //! [`EventLogConfig::id_memory_secs`]. On a full disk the writer gives up the reserve (`reserve`) and tries once more;
 //! what cannot be synced all the same is not acknowledged, and the log takes events again once there is room.
+//! What is forgotten becomes a tombstone, so that offsets stay dense (`rewrite`).
 //! Not here: whether an event makes sense (`http`, `preprocess`).
 
+mod copy;
+mod rewrite;
 mod store;
 mod tables;
+pub mod tombstone;
+pub mod view;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -31,8 +36,12 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
 use crate::reserve::Reserve;
+pub use copy::LogCopy;
+pub use rewrite::{Downgraded, downgrade};
 use store::Store;
 use tables::EncodedRecord;
+pub use tables::FORMAT;
+use tombstone::{RememberedId, UserErasure};
 use writer::AppendRequest;
 
 /// Name of the log's file in the data directory.
@@ -60,6 +69,10 @@ pub enum LogRecord {
     ItemPut(Item),
     /// A catalogue item taken away.
     ItemDelete(ItemId),
+    /// An event that was taken out; its id is known for as long as ids are remembered. Since format 2.
+    Tombstone(Option<RememberedId>),
+    /// All events of a user before this are to be forgotten. Since format 2.
+    UserErased(UserErasure),
 }
 
 /// What became of an appended record; both mean that it is safe on disk.
@@ -102,11 +115,11 @@ pub enum EventLogError {
         detail: String,
     },
     /// Written by another version of Freshet.
-    #[error("the log has format {actual}, this build reads {expected}")]
+    #[error("the log has format {actual}, this build reads 1 to {expected}")]
     Format {
         /// Format of the file.
         actual: u64,
-        /// Format of this build.
+        /// Newest format that this build reads.
         expected: u64,
     },
     /// The directory could not be made.
@@ -199,6 +212,8 @@ struct Shared {
     queue_batches_max: usize,
     sender: RwLock<Option<SyncSender<AppendRequest>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// One rewrite at a time.
+    rewriting: Mutex<()>,
 }
 
 /// What the writer tells the world.
@@ -252,6 +267,7 @@ impl EventLog {
             detail: error.to_string(),
         };
         std::fs::create_dir_all(data_dir).map_err(directory)?;
+        rewrite::remove_unfinished(data_dir).map_err(directory)?;
         let path = data_dir.join(LOG_FILE_NAME);
         let opened = Store::open(&path, config.cache_bytes);
         let store = match opened {
@@ -290,6 +306,7 @@ impl EventLog {
             queue_batches_max: config.queue_batches_max,
             sender: RwLock::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
+            rewriting: Mutex::new(()),
         };
         Ok(Self {
             shared: Arc::new(shared),

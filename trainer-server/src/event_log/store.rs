@@ -5,7 +5,7 @@
 //! there, and is a duplicate when it is sent again.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use redb::Database;
@@ -21,15 +21,22 @@ pub(super) struct Store {
     cache_bytes: usize,
     /// Absent while it is opened again.
     database: RwLock<Option<Arc<Database>>>,
+    /// Held while something is written, and while the file is swapped.
+    writing: Mutex<()>,
 }
 
 impl Store {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Self, EventLogError> {
         let database = tables::open(path, cache_bytes)?;
         Ok(Self {
             path: path.to_owned(),
             cache_bytes,
             database: RwLock::new(Some(Arc::new(database))),
+            writing: Mutex::new(()),
         })
     }
 
@@ -50,6 +57,20 @@ impl Store {
     pub(super) fn database(&self) -> Result<Arc<Database>, EventLogError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         database.clone().ok_or(EventLogError::Reopening)
+    }
+
+    /// Keeps writers away for as long as it lives.
+    pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with another database, whose file has taken the name of the one before. Who reads that one ends there.
+    /// The caller holds [`Self::hold`].
+    pub(super) fn swap(&self, database: Database) {
+        *self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(database));
     }
 
     /// Closes and opens it. Only the writer may, between two transactions.

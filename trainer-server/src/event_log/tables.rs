@@ -4,8 +4,11 @@
 //! records  offset u64              → JSON of LogRecord
 //! ids      first 16 bytes of BLAKE3(event id) → (offset u64, received_at i64)
 //! items    item id                 → offset u64 of its last put
-//! meta     "format", "pruned_through" → u64
+//! erasures offset u64              → user hash, of the erasures in `records`
+//! meta     "format", "pruned_through", "erased_through", "expired_through", "rewrites" → u64
 //! ```
+//! A log has the lowest format that can hold what is in it: 2 once there is a tombstone or an erasure, else 1.
+//!
 //!
 //! Ids are hashed so that every key has 16 bytes: two of a billion ids collide with probability 1e-21.
 //! They are forgotten in log order, a few per transaction, so that no commit ever pauses for it.
@@ -15,21 +18,33 @@ use std::sync::Arc;
 
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition,
-    TableError,
+    TableError, WriteTransaction,
 };
 use shared_model::event::Item;
 use shared_model::ids::LogOffset;
 
+use super::tombstone::{IdHash, RememberedId};
 use super::{AppendOutcome, EventLogError, LogRecord};
 
-const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
+pub(super) const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 const IDS: TableDefinition<[u8; 16], (u64, i64)> = TableDefinition::new("ids");
 const ITEMS: TableDefinition<&str, u64> = TableDefinition::new("items");
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+pub(super) const ERASURES: TableDefinition<u64, [u8; 16]> = TableDefinition::new("erasures");
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-const FORMAT: u64 = 1;
-const FORMAT_KEY: &str = "format";
-const PRUNED_KEY: &str = "pruned_through";
+/// Newest format that this build reads.
+pub const FORMAT: u64 = 2;
+/// Format without tombstones and erasures.
+pub(super) const FORMAT_PLAIN: u64 = 1;
+pub(super) const FORMAT_KEY: &str = "format";
+/// One past the last record whose id is forgotten.
+pub(super) const PRUNED_KEY: &str = "pruned_through";
+/// One past the last erasure that was carried out.
+pub(super) const ERASED_KEY: &str = "erased_through";
+/// One past the last record before which retention has left no event.
+pub(super) const EXPIRED_KEY: &str = "expired_through";
+/// Names all rewrites so far.
+pub(super) const REWRITES_KEY: &str = "rewrites";
 
 /// Ids forgotten per transaction beyond twice the records it adds.
 const PRUNE_RECORDS_MIN: u64 = 64;
@@ -41,30 +56,38 @@ pub(super) struct EncodedRecord {
 }
 
 enum RecordKey {
-    Event { id_hash: [u8; 16], received_at: i64 },
+    Event { id_hash: IdHash, received_at: i64 },
     ItemPut(String),
     ItemDelete(String),
+    Tombstone(Option<RememberedId>),
+    UserErased(IdHash),
 }
 
 impl EncodedRecord {
     pub(super) fn new(record: &LogRecord) -> Self {
         let bytes = serde_json::to_vec(record).expect("records are plain values with text keys");
+        Self::of(record, bytes)
+    }
+
+    /// Of a record with the bytes that it was decoded from.
+    pub(super) fn of(record: &LogRecord, bytes: Vec<u8>) -> Self {
         let key = match record {
             LogRecord::Event(stored) => RecordKey::Event {
-                id_hash: id_hash(stored.event.event_id.as_str()),
+                id_hash: IdHash::of(stored.event.event_id.as_str()),
                 received_at: stored.received_at,
             },
             LogRecord::ItemPut(item) => RecordKey::ItemPut(item.item_id.as_str().to_owned()),
             LogRecord::ItemDelete(item_id) => RecordKey::ItemDelete(item_id.as_str().to_owned()),
+            LogRecord::Tombstone(id) => RecordKey::Tombstone(*id),
+            LogRecord::UserErased(erasure) => RecordKey::UserErased(erasure.user_hash),
         };
         Self { bytes, key }
     }
-}
 
-fn id_hash(event_id: &str) -> [u8; 16] {
-    let mut short = [0; 16];
-    short.copy_from_slice(&blake3::hash(event_id.as_bytes()).as_bytes()[..16]);
-    short
+    /// Whether format 1 lacks it.
+    fn needs_format_2(&self) -> bool {
+        matches!(self.key, RecordKey::Tombstone(_) | RecordKey::UserErased(_))
+    }
 }
 
 pub(super) fn storage(error: impl Into<redb::Error>) -> EventLogError {
@@ -78,7 +101,7 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, EventLog
         .create(path)
         .map_err(storage)?;
     let format = create_tables(&database).map_err(EventLogError::from)?;
-    if format != FORMAT {
+    if !(FORMAT_PLAIN..=FORMAT).contains(&format) {
         return Err(EventLogError::Format {
             actual: format,
             expected: FORMAT,
@@ -93,12 +116,13 @@ fn create_tables(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(RECORDS)?;
         transaction.open_table(IDS)?;
         transaction.open_table(ITEMS)?;
+        transaction.open_table(ERASURES)?;
         let mut meta = transaction.open_table(META)?;
         let stored = meta.get(FORMAT_KEY)?.map(|guard| guard.value());
         if stored.is_none() {
-            meta.insert(FORMAT_KEY, FORMAT)?;
+            meta.insert(FORMAT_KEY, FORMAT_PLAIN)?;
         }
-        stored.unwrap_or(FORMAT)
+        stored.unwrap_or(FORMAT_PLAIN)
     };
     transaction.commit()?;
     Ok(format)
@@ -118,12 +142,14 @@ pub(super) fn end(database: &Database) -> Result<LogOffset, EventLogError> {
 }
 
 /// One past the last record.
-fn end_of(records: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, redb::StorageError> {
+pub(super) fn end_of(
+    records: &impl ReadableTable<u64, &'static [u8]>,
+) -> Result<u64, redb::StorageError> {
     let last = records.last()?;
     Ok(last.map_or(0, |(offset, _)| offset.value() + 1))
 }
 
-fn open_records(
+pub(super) fn open_records(
     transaction: &ReadTransaction,
 ) -> Result<redb::ReadOnlyTable<u64, &'static [u8]>, EventLogError> {
     transaction
@@ -148,7 +174,7 @@ pub(super) fn read(
     Ok(list)
 }
 
-fn decode(offset: LogOffset, bytes: &[u8]) -> Result<LogRecord, EventLogError> {
+pub(super) fn decode(offset: LogOffset, bytes: &[u8]) -> Result<LogRecord, EventLogError> {
     serde_json::from_slice(bytes).map_err(|error| EventLogError::Malformed {
         offset,
         detail: error.to_string(),
@@ -194,13 +220,7 @@ pub(super) fn commit(
     let (start, end) = {
         let records = transaction.open_table(RECORDS)?;
         let start = end_of(&records)?;
-        let mut group = Group {
-            records,
-            ids: transaction.open_table(IDS)?,
-            items: transaction.open_table(ITEMS)?,
-            end: start,
-            newest_received_at: i64::MIN,
-        };
+        let mut group = Group::open(&transaction, records, start)?;
         for batch in batches {
             let batch: Result<Vec<_>, _> = batch.iter().map(|record| group.add(record)).collect();
             outcomes.push(batch?);
@@ -210,6 +230,9 @@ pub(super) fn commit(
             let pruned = meta.get(PRUNED_KEY)?.map_or(0, |guard| guard.value());
             let budget = PRUNE_RECORDS_MIN + 2 * (group.end - start);
             let cutoff = group.newest_received_at.saturating_sub(id_memory_millis);
+            if group.needs_format_2 {
+                meta.insert(FORMAT_KEY, FORMAT)?;
+            }
             let pruned_through = group.prune(pruned, budget, cutoff)?;
             if pruned_through != pruned {
                 meta.insert(PRUNED_KEY, pruned_through)?;
@@ -226,27 +249,66 @@ pub(super) fn commit(
 }
 
 /// The open tables of one transaction.
-struct Group<'txn> {
+pub(super) struct Group<'txn> {
     records: Table<'txn, u64, &'static [u8]>,
     ids: Table<'txn, [u8; 16], (u64, i64)>,
     items: Table<'txn, &'static str, u64>,
-    end: u64,
+    erasures: Table<'txn, u64, [u8; 16]>,
+    pub(super) end: u64,
     newest_received_at: i64,
+    /// Whether something was added that format 1 lacks.
+    pub(super) needs_format_2: bool,
 }
 
-impl Group<'_> {
+impl<'txn> Group<'txn> {
+    /// The tables of a transaction that continues at `end`.
+    pub(super) fn open(
+        transaction: &'txn WriteTransaction,
+        records: Table<'txn, u64, &'static [u8]>,
+        end: u64,
+    ) -> Result<Self, redb::Error> {
+        Ok(Self {
+            records,
+            ids: transaction.open_table(IDS)?,
+            items: transaction.open_table(ITEMS)?,
+            erasures: transaction.open_table(ERASURES)?,
+            end,
+            newest_received_at: i64::MIN,
+            needs_format_2: false,
+        })
+    }
+
     fn add(&mut self, record: &EncodedRecord) -> Result<AppendOutcome, redb::Error> {
+        if let RecordKey::Event { id_hash, .. } = &record.key {
+            let known = self.ids.get(&id_hash.0)?.map(|guard| guard.value().0);
+            if let Some(first) = known {
+                return Ok(AppendOutcome::Duplicate(LogOffset(first)));
+            }
+        }
+        let offset = self.end;
+        self.put(record, true)?;
+        Ok(AppendOutcome::Accepted(LogOffset(offset)))
+    }
+
+    /// Writes the next record, known before or not; `is_id_remembered` says whether its id is still to be known.
+    pub(super) fn put(
+        &mut self,
+        record: &EncodedRecord,
+        is_id_remembered: bool,
+    ) -> Result<(), redb::Error> {
         let offset = self.end;
         match &record.key {
             RecordKey::Event {
                 id_hash,
                 received_at,
-            } => {
-                let known = self.ids.get(id_hash)?.map(|guard| guard.value().0);
-                if let Some(first) = known {
-                    return Ok(AppendOutcome::Duplicate(LogOffset(first)));
+            }
+            | RecordKey::Tombstone(Some(RememberedId {
+                id_hash,
+                received_at,
+            })) => {
+                if is_id_remembered {
+                    self.ids.insert(id_hash.0, (offset, *received_at))?;
                 }
-                self.ids.insert(id_hash, (offset, *received_at))?;
                 self.newest_received_at = self.newest_received_at.max(*received_at);
             }
             RecordKey::ItemPut(item_id) => {
@@ -255,10 +317,15 @@ impl Group<'_> {
             RecordKey::ItemDelete(item_id) => {
                 self.items.remove(item_id.as_str())?;
             }
+            RecordKey::Tombstone(None) => {}
+            RecordKey::UserErased(user_hash) => {
+                self.erasures.insert(offset, user_hash.0)?;
+            }
         }
         self.records.insert(offset, record.bytes.as_slice())?;
+        self.needs_format_2 |= record.needs_format_2();
         self.end += 1;
-        Ok(AppendOutcome::Accepted(LogOffset(offset)))
+        Ok(())
     }
 
     /// Forgets the ids of up to `budget` records from `pruned` on that came before `cutoff`.
@@ -286,13 +353,24 @@ impl Group<'_> {
         let Some(bytes) = self.records.get(offset)? else {
             return Ok(Some(None));
         };
-        let Ok(LogRecord::Event(stored)) = decode(LogOffset(offset), bytes.value()) else {
-            return Ok(Some(None)); // items have no id, and a damaged record is reported by readers
+        let (id_hash, received_at) = match decode(LogOffset(offset), bytes.value()) {
+            Ok(LogRecord::Event(stored)) => {
+                let id_hash = IdHash::of(stored.event.event_id.as_str());
+                (id_hash.0, stored.received_at)
+            }
+            Ok(LogRecord::Tombstone(Some(id))) => (id.id_hash.0, id.received_at),
+            // The others have no id, and a damaged record is reported by readers.
+            Ok(
+                LogRecord::ItemPut(_)
+                | LogRecord::ItemDelete(_)
+                | LogRecord::Tombstone(None)
+                | LogRecord::UserErased(_),
+            )
+            | Err(_) => return Ok(Some(None)),
         };
-        if stored.received_at >= cutoff {
+        if received_at >= cutoff {
             return Ok(None);
         }
-        let id_hash = id_hash(stored.event.event_id.as_str());
         let known = self.ids.get(&id_hash)?.map(|guard| guard.value().0);
         Ok(Some((known == Some(offset)).then_some(id_hash)))
     }

@@ -58,7 +58,10 @@ impl Writer {
             .iter()
             .map(|request| request.records.as_slice())
             .collect();
-        match self.write(&batches) {
+        let held = self.store.hold();
+        let written = self.write(&batches);
+        drop(held);
+        match written {
             Ok((outcomes, end)) => {
                 self.progress.is_writable.store(true, Ordering::Relaxed);
                 if end > start {

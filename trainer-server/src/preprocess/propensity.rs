@@ -77,6 +77,13 @@ impl Propensities {
         }
     }
 
+    /// Forgets what was shown to a user.
+    pub(super) fn forget(&mut self, user: UserIdx) {
+        self.shown.retain(|_, shown| shown.user != user);
+        self.order
+            .retain(|event_id| self.shown.contains_key(event_id));
+    }
+
     /// What the weight of a target is multiplied with.
     pub(super) fn factor(
         &mut self,

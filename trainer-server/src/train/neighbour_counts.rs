@@ -61,6 +61,13 @@ impl NeighbourCounts {
         had.push_back(item_idx);
     }
 
+    /// Forgets what a user had; what was counted stays counted.
+    pub fn forget(&mut self, user_idx: u32) {
+        if let Some(had) = self.of_users.get_mut(user_idx as usize) {
+            *had = VecDeque::new();
+        }
+    }
+
     /// The `len_max` nearest items, nearest first, ties by lower index.
     #[must_use]
     pub fn nearest(&self, item_idx: u32, len_max: usize) -> Vec<Neighbour> {

@@ -313,19 +313,20 @@ impl Worker {
         None
     }
 
-    /// The next run of item records or of event records; they are not mixed, so that an item is
+    /// The next run of item records or of others; they are not mixed, so that an item is
     /// published before an event of it is learned.
     fn take_batch(&mut self) -> Result<Option<Batch>, TrainerError> {
         let read = self
             .log
             .read(self.position, self.config.train.fast_events_max)?;
-        let is_event = |record: &LogRecord| matches!(record, LogRecord::Event(_));
-        let Some(first_is_event) = read.first().map(|(_, record)| is_event(record)) else {
+        let is_item =
+            |record: &LogRecord| matches!(record, LogRecord::ItemPut(_) | LogRecord::ItemDelete(_));
+        let Some(first_is_item) = read.first().map(|(_, record)| is_item(record)) else {
             return Ok(None);
         };
         let run = read
             .into_iter()
-            .take_while(|(_, record)| is_event(record) == first_is_event);
+            .take_while(|(_, record)| is_item(record) == first_is_item);
         self.take_in(run.collect()).map(Some)
     }
 

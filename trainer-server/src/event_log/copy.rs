@@ -1,0 +1,123 @@
+//! A log that is written record by record beside the one in use, or from a backup.
+//!
+//! Offsets are those of the source. Not here: what is copied (`rewrite`, `backup`).
+
+use std::path::Path;
+
+use redb::{Database, Durability};
+use shared_model::ids::LogOffset;
+
+use super::tables::{
+    self, ERASED_KEY, EncodedRecord, FORMAT, FORMAT_KEY, Group, META, PRUNED_KEY, RECORDS,
+    REWRITES_KEY, storage,
+};
+use super::{EventLogError, LOG_FILE_NAME, RECORD_BYTES_MAX};
+
+/// Page cache while copying.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// A log in the making.
+pub struct LogCopy {
+    database: Database,
+    end: LogOffset,
+    /// Records before this have ids that are forgotten.
+    pruned_through: u64,
+}
+
+impl LogCopy {
+    /// A new log in a folder that has none. It knows all ids again; those that are old enough are forgotten with the
+    /// next events.
+    ///
+    /// # Errors
+    /// The file exists, or cannot be written.
+    pub fn create(data_dir: &Path) -> Result<Self, EventLogError> {
+        Self::create_at(&data_dir.join(LOG_FILE_NAME), 0)
+    }
+
+    pub(super) fn create_at(path: &Path, pruned_through: u64) -> Result<Self, EventLogError> {
+        if path.exists() {
+            return Err(EventLogError::Directory {
+                path: path.to_owned(),
+                detail: "there is a log already".to_owned(),
+            });
+        }
+        let database = tables::open(path, CACHE_BYTES)?;
+        set_meta(&database, &[(PRUNED_KEY, pruned_through)])?;
+        Ok(Self {
+            database,
+            end: LogOffset(0),
+            pruned_through,
+        })
+    }
+
+    /// One past the last record.
+    #[must_use]
+    pub fn end(&self) -> LogOffset {
+        self.end
+    }
+
+    /// Adds records as they are stored, one after another, in one synced transaction.
+    ///
+    /// # Errors
+    /// A record is too large or malformed, or the file cannot be written.
+    pub fn add(&mut self, records: impl Iterator<Item = Vec<u8>>) -> Result<(), EventLogError> {
+        let mut encoded = Vec::new();
+        for (bytes, offset) in records.zip(self.end.0..) {
+            let actual = bytes.len();
+            if actual > RECORD_BYTES_MAX {
+                let record_idx = encoded.len();
+                return Err(EventLogError::RecordTooLarge { record_idx, actual });
+            }
+            let record = tables::decode(LogOffset(offset), &bytes)?;
+            encoded.push(EncodedRecord::of(&record, bytes));
+        }
+        self.put(&encoded).map_err(EventLogError::from)
+    }
+
+    pub(super) fn put(&mut self, records: &[EncodedRecord]) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        let end = {
+            let table = transaction.open_table(RECORDS)?;
+            let mut group = Group::open(&transaction, table, self.end.0)?;
+            for record in records {
+                let is_id_remembered = group.end >= self.pruned_through;
+                group.put(record, is_id_remembered)?;
+            }
+            if group.needs_format_2 {
+                transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+            }
+            group.end
+        };
+        transaction.commit()?;
+        self.end = LogOffset(end);
+        Ok(())
+    }
+
+    /// Closes it with what a view of its source says of erasures and rewrites; returns its end.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn finish(self, erased_through: u64, rewrites: u64) -> Result<LogOffset, EventLogError> {
+        let end = self.end;
+        let meta = [(ERASED_KEY, erased_through), (REWRITES_KEY, rewrites)];
+        drop(self.into_database(&meta)?);
+        Ok(end)
+    }
+
+    pub(super) fn into_database(self, meta: &[(&str, u64)]) -> Result<Database, EventLogError> {
+        set_meta(&self.database, meta)?;
+        Ok(self.database)
+    }
+}
+
+fn set_meta(database: &Database, values: &[(&str, u64)]) -> Result<(), EventLogError> {
+    let transaction = database.begin_write().map_err(storage)?;
+    {
+        let mut meta = transaction.open_table(META).map_err(storage)?;
+        for (key, value) in values {
+            meta.insert(*key, *value).map_err(storage)?;
+        }
+    }
+    transaction.commit().map_err(storage)
+}
