@@ -6,7 +6,9 @@
 pub mod clock;
 pub mod config;
 
+pub mod backup;
 pub mod catalogue;
+pub mod erasure;
 pub mod event_log;
 pub mod import;
 pub mod ingest;

@@ -1,8 +1,10 @@
 //! The command line: flags, progress, printing. What the commands do lies in the modules they call.
 
 pub mod ablate;
+pub mod backup;
 pub mod cross_encoder;
 pub mod evaluate;
+pub mod health;
 pub mod import;
 pub mod inspect;
 pub mod keys;
@@ -64,6 +66,18 @@ pub enum Command {
     Promote(rollout::OrderArgs),
     /// Put a catalogue and past events into a log, from TSV, JSON Lines or Parquet
     Import(import::ImportArgs),
+    /// Copy what cannot be made anew, while the server runs
+    Backup(backup::BackupArgs),
+    /// Check every hash and record of a backup or a data folder, or that a user is not in it
+    Verify(backup::VerifyArgs),
+    /// Make a data folder of a backup
+    Restore(backup::RestoreArgs),
+    /// Take all events of a user out of the log for good
+    Erase(backup::EraseArgs),
+    /// Write the log in a format that the version before reads
+    Downgrade(backup::DowngradeArgs),
+    /// Ask a server whether it is well
+    Health(health::HealthArgs),
     /// Make, rotate and revoke the keys that versions are signed with
     Keys(keys::KeysArgs),
     /// Stream a dataset through a real server into real pages and report what came of it
@@ -95,6 +109,12 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Publish(args) => rollout::publish(&args),
         Command::Promote(args) => rollout::run(Order::Promote, &args),
         Command::Import(args) => import::run(args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Verify(args) => backup::verify(&args),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Erase(args) => backup::erase(&args),
+        Command::Downgrade(args) => backup::downgrade(&args),
+        Command::Health(args) => health::run(&args),
         Command::Keys(args) => keys::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Evaluate(args) => evaluate::run(args),

@@ -130,29 +130,63 @@ pub(super) async fn get(admin: &AdminArgs, path: &str) -> anyhow::Result<Value> 
     answer(reqwest::Client::new().get(url(admin, path)), admin).await
 }
 
+/// Asks the server to remove what is at a path.
+pub(super) async fn delete(admin: &AdminArgs, path: &str) -> anyhow::Result<Value> {
+    answer(reqwest::Client::new().delete(url(admin, path)), admin).await
+}
+
+/// Sends JSON, for an answer that is none.
+pub(super) async fn post(
+    admin: &AdminArgs,
+    path: &str,
+    body: &Value,
+) -> anyhow::Result<reqwest::Response> {
+    let request = reqwest::Client::new().post(url(admin, path)).json(body);
+    let response = send_to(request, admin).await?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    bail!("{}", reason(response).await?)
+}
+
 fn url(admin: &AdminArgs, path: &str) -> String {
     format!("{}{path}", admin.admin.trim_end_matches('/'))
 }
 
 /// The answer to a request; an error is what the server says of it.
 async fn answer(request: RequestBuilder, admin: &AdminArgs) -> anyhow::Result<Value> {
-    let response = request.send().await.with_context(|| {
+    let response = send_to(request, admin).await?;
+    let status = response.status();
+    if !status.is_success() {
+        bail!("{}", reason(response).await?);
+    }
+    let body = response.json().await;
+    body.with_context(|| format!("the answer {status} is no JSON"))
+}
+
+async fn send_to(request: RequestBuilder, admin: &AdminArgs) -> anyhow::Result<reqwest::Response> {
+    request.send().await.with_context(|| {
         let admin = &admin.admin;
         format!("no server answers operators at {admin}; it does where server.admin_bind is set")
-    })?;
+    })
+}
+
+/// What a refusal says.
+async fn reason(response: reqwest::Response) -> anyhow::Result<String> {
     let status = response.status();
-    let body: Value = response
+    let body: anyhow::Result<Value> = response
         .json()
         .await
-        .with_context(|| format!("the answer {status} is no JSON"))?;
-    if !status.is_success() {
-        bail!("{}", body["detail"].as_str().unwrap_or(status.as_str()));
-    }
-    Ok(body)
+        .with_context(|| format!("the answer {status} is no JSON"));
+    let body = body?;
+    Ok(body["detail"]
+        .as_str()
+        .unwrap_or(status.as_str())
+        .to_owned())
 }
 
 /// Text as it may stand in a query (RFC 3986, section 2.1).
-fn percent_encoded(text: &str) -> String {
+pub(super) fn percent_encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

@@ -18,6 +18,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::now_millis;
 use crate::config::Config;
 use crate::cross_encoder;
+use crate::erasure;
 use crate::event_log::{EventLog, EventLogConfig};
 use crate::http::{self, AppParts, AppState};
 use crate::ledger::movement::Movement;
@@ -251,6 +252,12 @@ async fn serve(
         state.publisher.clone(),
         state.clock,
         move || totals.totals(),
+        state.stopping.clone(),
+    ));
+    parts.spawn(erasure::keep(
+        state.log.clone(),
+        state.config.log.retention_days,
+        state.clock,
         state.stopping.clone(),
     ));
     let keeper = KeeperParts {

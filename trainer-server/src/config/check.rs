@@ -154,6 +154,7 @@ impl Config {
             log.id_memory_secs,
             ID_MEMORY_SECS_MIN..=1 << 32,
         )?;
+        in_range("log.retention_days", log.retention_days.into(), 0..=36_500)?;
         in_range(
             "log.commit_records_max",
             log.commit_records_max as u64,

@@ -76,6 +76,7 @@ pub struct ServerConfig {
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
     pub id_memory_secs: u64,
+    pub retention_days: u32,
     pub commit_records_max: usize,
     pub cache_bytes: usize,
 }

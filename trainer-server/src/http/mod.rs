@@ -4,6 +4,7 @@
 //! together. Every error is an RFC 9457 problem document. Not here: rules about events (`ingest`),
 //! ranking (whoever implements [`Recommender`]), bytes of versions (`publish`).
 
+mod backup;
 mod blobs;
 mod body;
 mod browse;
@@ -20,6 +21,7 @@ mod recommend;
 mod rollout;
 mod search;
 pub mod server;
+mod users;
 mod versions;
 
 use std::sync::Arc;
@@ -76,7 +78,7 @@ pub const ROUTES: [(&str, &[&str]); 19] = [
 ];
 
 /// The routes of the admin address alone.
-pub const ADMIN_ROUTES: [(&str, &[&str]); 7] = [
+pub const ADMIN_ROUTES: [(&str, &[&str]); 9] = [
     ("/v1/series", &["get"]),
     ("/v1/coverage", &["get"]),
     ("/v1/catalogue", &["get"]),
@@ -84,6 +86,8 @@ pub const ADMIN_ROUTES: [(&str, &[&str]); 7] = [
     ("/v1/versions", &["get", "post"]),
     ("/v1/versions/{version}", &["get"]),
     ("/v1/versions/{version}/changes", &["get"]),
+    ("/v1/users/{user_id}", &["get", "delete"]),
+    ("/v1/backup", &["post"]),
 ];
 
 /// What the routes work with; cheap to clone.
@@ -222,6 +226,8 @@ pub fn router(state: AppState) -> Router {
 pub fn admin_router(state: AppState) -> Router {
     let given_limit = DefaultBodyLimit::max(versions::GIVEN_BYTES_MAX);
     let given = post(versions::publish).layer(given_limit);
+    let backup_limit = DefaultBodyLimit::max(backup::BACKUP_ORDER_BYTES_MAX);
+    let backup = post(backup::backup).layer(backup_limit);
     Router::new()
         .route("/metrics", get(ops::metrics))
         .route("/v1/explore", get(explore::explore))
@@ -239,6 +245,11 @@ pub fn admin_router(state: AppState) -> Router {
         .route("/v1/versions", get(versions::list).merge(given))
         .route("/v1/versions/{version}", get(versions::one))
         .route("/v1/versions/{version}/changes", get(versions::changes))
+        .route(
+            "/v1/users/{user_id}",
+            get(users::export).delete(users::erase),
+        )
+        .route("/v1/backup", backup)
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .fallback(not_found)

@@ -115,6 +115,9 @@ pub trait Recommender: Send + Sync {
 
     /// Device and counters of the loop, for `/v1/status`.
     fn status(&self) -> Value;
+
+    /// What is kept of a user, oldest first.
+    fn history(&self, user_id: &UserId) -> Vec<HistoryEvent>;
 }
 
 pub(super) async fn recommend(

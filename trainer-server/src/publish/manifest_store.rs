@@ -131,6 +131,13 @@ impl ManifestStore {
     }
 }
 
+/// Keeps a number used in a folder of manifests that nobody has open, so that versions go on above it.
+pub(crate) fn keep_used(dir: &Path, version: Version) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let name = file_name(version, MANIFEST_SUFFIX);
+    files::write_whole(dir, &format!("{name}{BROKEN_SUFFIX}"), b"")
+}
+
 fn file_name(version: Version, suffix: &str) -> String {
     format!("{:020}{suffix}", version.0)
 }

@@ -48,6 +48,7 @@ pub use error::PublishError;
 use graph::VersionGraph;
 use keyring::Keyring;
 use manifest_store::ManifestStore;
+pub(crate) use manifest_store::keep_used;
 pub use room::{StoreLimits, StoreUse};
 use states::StateCache;
 

@@ -382,6 +382,13 @@ impl Recommender for Serving {
         Ok(coverage::report(live.version, &candidates, &lists))
     }
 
+    fn history(&self, user_id: &UserId) -> Vec<HistoryEvent> {
+        self.preprocessor
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .history(user_id, usize::MAX)
+    }
+
     fn status(&self) -> Value {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         serde_json::to_value(&*status).unwrap_or_else(|error| json!({ "error": error.to_string() }))

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use shared_model::codec::state::{CodeState, ItemEntry};
 use shared_model::edge::engine::{EventEffect, Found, FoundItem, ItemExplanation};
-use shared_model::ids::{ItemId, LogOffset, Version};
+use shared_model::event::HistoryEvent;
+use shared_model::ids::{ItemId, LogOffset, UserId, Version};
 use shared_model::manifest::{SelfTest, VersionKind};
 use shared_model::model::explain::{AverageParts, ScoreParts};
 use shared_model::spec::ModelSpec;
@@ -121,6 +122,10 @@ impl Recommender for ByLength {
 
     fn status(&self) -> Value {
         json!({ "device": "stand-in" })
+    }
+
+    fn history(&self, _user_id: &UserId) -> Vec<HistoryEvent> {
+        Vec::new()
     }
 }
 

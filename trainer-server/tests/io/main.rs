@@ -7,6 +7,7 @@ mod events;
 mod harness;
 mod import;
 mod items;
+mod lifecycle;
 mod limits;
 mod models;
 mod process;

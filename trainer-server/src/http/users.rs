@@ -1,0 +1,110 @@
+//! `/v1/users/{user_id}`: what is held of a user, and its erasure; on the admin address only.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::{Deserialize, Serialize};
+use shared_model::event::HistoryEvent;
+use shared_model::ids::{LogOffset, UserId};
+
+use super::{AppState, Problem};
+use crate::backup::BackupError;
+use crate::erasure::{self, Erased};
+use crate::event_log::StoredEvent;
+use crate::event_log::tombstone::IdHash;
+
+/// Events in one answer; about 30 MB.
+const EVENTS_MAX: usize = 100_000;
+
+#[derive(Deserialize)]
+pub(super) struct ExportQuery {
+    from: Option<String>,
+}
+
+/// Everything that is held of a user.
+#[derive(Serialize)]
+pub(super) struct Export {
+    user_id: UserId,
+    /// How logs and lists name the user after an erasure.
+    user_hash: IdHash,
+    /// From the log, in its order.
+    events: Vec<ExportedEvent>,
+    /// What to pass as `from` for the events that did not fit.
+    next_from: Option<LogOffset>,
+    /// What follows from the events.
+    derived: Derived,
+}
+
+#[derive(Serialize)]
+struct ExportedEvent {
+    offset: LogOffset,
+    #[serde(flatten)]
+    stored: StoredEvent,
+}
+
+#[derive(Serialize)]
+struct Derived {
+    /// What the server ranks and trains from, oldest first.
+    history: Vec<HistoryEvent>,
+}
+
+pub(super) async fn export(
+    State(state): State<AppState>,
+    Path(user_id): Path<String>,
+    Query(query): Query<ExportQuery>,
+) -> Result<Json<Export>, Problem> {
+    let user_id = parsed(user_id)?;
+    let from = query.from.as_deref().map(str::parse).transpose();
+    let from = from.map_err(|error: std::num::ParseIntError| {
+        Problem::invalid_query("from", error.to_string())
+    })?;
+    let from = LogOffset(from.unwrap_or(0));
+    let read = move || {
+        let (events, next_from) = state.log.view()?.events_of(&user_id, from, EVENTS_MAX)?;
+        let events = events.into_iter();
+        Ok::<_, BackupError>(Export {
+            events: events
+                .map(|(offset, stored)| ExportedEvent { offset, stored })
+                .collect(),
+            next_from,
+            derived: Derived {
+                history: state.recommender.history(&user_id),
+            },
+            user_hash: IdHash::of_user(&user_id),
+            user_id,
+        })
+    };
+    blocking(read).await
+}
+
+/// Answers once no event of the user before the order is left on the disk.
+pub(super) async fn erase(
+    State(state): State<AppState>,
+    Path(user_id): Path<String>,
+) -> Result<Json<Erased>, Problem> {
+    let user_id = parsed(user_id)?;
+    let now_millis = (state.clock)();
+    let data_dir = state.config.server.data_dir.clone();
+    blocking(move || erasure::erase(&state.log, &data_dir, &user_id, now_millis)).await
+}
+
+fn parsed(user_id: String) -> Result<UserId, Problem> {
+    UserId::new(user_id).map_err(|error| Problem::invalid_query("user_id", error.to_string()))
+}
+
+/// Runs what reads or writes the whole log on another thread; it goes on where the asker hangs up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BackupError> + Send + 'static,
+) -> Result<Json<T>, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(Json(done)),
+        Ok(Err(BackupError::Log(error))) => Err(error.into()),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a request about a user failed");
+            Err(Problem::internal())
+        }
+        Err(error) => {
+            tracing::error!(%error, "a request about a user panicked");
+            Err(Problem::internal())
+        }
+    }
+}
