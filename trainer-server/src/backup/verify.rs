@@ -231,8 +231,8 @@ fn files_below(dir: &Path) -> Result<Vec<std::path::PathBuf>, BackupError> {
 /// Read at once while looking for bytes.
 const SCAN_BYTES: usize = 1 << 20;
 
-/// Files of a folder, of whatever kind, whose bytes hold the id of a user: as it is, or as JSON writes it.
-/// A short id is found by chance.
+/// Files of a folder, of whatever kind, whose bytes hold the id of a user, as it is or as JSON writes it, and not as a
+/// part of a longer word: `user-7` is not in `user-77`.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -240,7 +240,7 @@ pub fn files_with(dir: &Path, user_id: &UserId) -> Result<Vec<String>, BackupErr
     let quoted = serde_json::to_string(user_id.as_str()).expect("texts always serialize");
     let needles = [
         user_id.as_str().as_bytes(),
-        quoted[1..quoted.len() - 1].as_bytes(),
+        &quoted.as_bytes()[1..quoted.len() - 1],
     ];
     let mut found = Vec::new();
     for path in files_below(dir)? {
@@ -254,32 +254,37 @@ pub fn files_with(dir: &Path, user_id: &UserId) -> Result<Vec<String>, BackupErr
 
 fn has_any(mut file: impl Read, needles: &[&[u8]]) -> io::Result<bool> {
     let longest = needles.iter().map(|needle| needle.len()).max().unwrap_or(0);
-    let mut window = Vec::with_capacity(SCAN_BYTES + longest);
+    let mut window = vec![0]; // beginning and end of a file end a word
     loop {
-        let num_read = file
-            .by_ref()
-            .take(SCAN_BYTES as u64)
-            .read_to_end(&mut window)?; // widening
-        if needles.iter().any(|needle| contains(&window, needle)) {
+        let mut piece = file.by_ref().take(SCAN_BYTES as u64); // widening
+        let is_last = piece.read_to_end(&mut window)? == 0;
+        if is_last {
+            window.push(0);
+        }
+        if needles.iter().any(|needle| contains_word(&window, needle)) {
             return Ok(true);
         }
-        if num_read == 0 {
+        if is_last {
             return Ok(false);
         }
-        window.drain(..window.len().saturating_sub(longest)); // one may lie across
+        // One may lie across, with the bytes on both sides of it.
+        window.drain(..window.len().saturating_sub(longest + 2));
     }
 }
 
-fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+/// Whether `needle` is in it with a byte on either side that belongs to no word.
+fn contains_word(bytes: &[u8], needle: &[u8]) -> bool {
+    let ends_word = |byte: &u8| !byte.is_ascii_alphanumeric() && !b"-_".contains(byte);
     let Some(first) = needle.first() else {
         return false;
     };
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| byte == first) {
-        if rest[at..].starts_with(needle) {
+    let starts = bytes.iter().enumerate().filter(|(_, byte)| *byte == first);
+    for (at, _) in starts {
+        let (before, rest) = bytes.split_at(at);
+        let behind = rest.strip_prefix(needle).and_then(<[u8]>::first);
+        if behind.is_some_and(ends_word) && before.last().is_some_and(ends_word) {
             return true;
         }
-        rest = &rest[at + 1..];
     }
     false
 }
@@ -293,10 +298,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let user_id = UserId::new("anna\"1").expect("valid");
         fs::create_dir(dir.path().join("sub")).expect("made");
-        let mut bytes = vec![b'a'; SCAN_BYTES - 3];
+        let mut bytes = vec![b' '; SCAN_BYTES - 3];
         bytes.extend_from_slice(b"anna\\\"1");
         fs::write(dir.path().join("sub/file"), &bytes).expect("written");
-        fs::write(dir.path().join("other"), b"anna 1").expect("written");
+        fs::write(dir.path().join("other"), b"anna\"12 joanna\"1").expect("written");
         let found = files_with(dir.path(), &user_id).expect("readable");
         assert_eq!(found.len(), 1);
         assert!(found[0].ends_with("sub/file"));

@@ -13,6 +13,10 @@ use super::tables::{
 };
 use super::{EventLogError, LOG_FILE_NAME, RECORD_BYTES_MAX};
 
+/// What is written at once. Ids lie at random, so a small transaction touches nearly as many pages as a large one.
+const COMMIT_RECORDS: usize = 131_072;
+const COMMIT_BYTES: usize = 64 << 20;
+
 /// Page cache while copying.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -22,6 +26,9 @@ pub struct LogCopy {
     end: LogOffset,
     /// Records before this have ids that are forgotten.
     pruned_through: u64,
+    /// Not written yet.
+    waiting: Vec<EncodedRecord>,
+    waiting_bytes: usize,
 }
 
 impl LogCopy {
@@ -47,6 +54,8 @@ impl LogCopy {
             database,
             end: LogOffset(0),
             pruned_through,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
         })
     }
 
@@ -56,7 +65,7 @@ impl LogCopy {
         self.end
     }
 
-    /// Adds records as they are stored, one after another, in one synced transaction.
+    /// Adds records as they are stored, one after another; they are safe once [`Self::finish`] returns.
     ///
     /// # Errors
     /// A record is too large or malformed, or the file cannot be written.
@@ -71,26 +80,42 @@ impl LogCopy {
             let record = tables::decode(LogOffset(offset), &bytes)?;
             encoded.push(EncodedRecord::of(&record, bytes));
         }
-        self.put(&encoded).map_err(EventLogError::from)
+        self.put(encoded).map_err(EventLogError::from)
     }
 
-    pub(super) fn put(&mut self, records: &[EncodedRecord]) -> Result<(), redb::Error> {
+    /// Takes records, which are written once they are many.
+    pub(super) fn put(&mut self, records: Vec<EncodedRecord>) -> Result<(), redb::Error> {
+        self.end.0 += records.len() as u64; // widening
+        self.waiting_bytes += records
+            .iter()
+            .map(|record| record.bytes.len())
+            .sum::<usize>();
+        self.waiting.extend(records);
+        if self.waiting.len() >= COMMIT_RECORDS || self.waiting_bytes >= COMMIT_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, in one synced transaction.
+    pub(super) fn flush(&mut self) -> Result<(), redb::Error> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
-        let end = {
+        {
             let table = transaction.open_table(RECORDS)?;
-            let mut group = Group::open(&transaction, table, self.end.0)?;
-            for record in records {
+            let start = self.end.0 - self.waiting.len() as u64; // widening
+            let mut group = Group::open(&transaction, table, start)?;
+            for record in &self.waiting {
                 let is_id_remembered = group.end >= self.pruned_through;
                 group.put(record, is_id_remembered)?;
             }
             if group.needs_format_2 {
                 transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
             }
-            group.end
-        };
+        }
         transaction.commit()?;
-        self.end = LogOffset(end);
+        self.waiting.clear();
+        self.waiting_bytes = 0;
         Ok(())
     }
 
@@ -105,7 +130,8 @@ impl LogCopy {
         Ok(end)
     }
 
-    pub(super) fn into_database(self, meta: &[(&str, u64)]) -> Result<Database, EventLogError> {
+    pub(super) fn into_database(mut self, meta: &[(&str, u64)]) -> Result<Database, EventLogError> {
+        self.flush().map_err(EventLogError::from)?;
         set_meta(&self.database, meta)?;
         Ok(self.database)
     }

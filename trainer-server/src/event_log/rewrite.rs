@@ -45,7 +45,7 @@ fn unfinished(data_dir: &Path) -> PathBuf {
 pub(super) fn remove_unfinished(data_dir: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(unfinished(data_dir)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Ok(()) | Err(_) => Ok(()), // there was none
     }
 }
 
@@ -163,6 +163,7 @@ impl EventLog {
                 break;
             }
         }
+        copy.flush()?;
         let held = store.hold();
         append(&mut copy, &self.view()?, forgetting)?;
         forgetting.done.end = copy.end();
@@ -189,7 +190,7 @@ fn append(
         for (bytes, offset) in raw.into_iter().zip(copy.end().0..) {
             passed.push(forgetting.pass(offset, bytes)?);
         }
-        copy.put(&passed)?;
+        copy.put(passed)?;
     }
     Ok(())
 }
@@ -281,7 +282,7 @@ pub fn downgrade(data_dir: &Path, config: &EventLogConfig) -> Result<Downgraded,
         for (bytes, offset) in raw.into_iter().zip(copy.end().0..) {
             plain.push(plain_record(LogOffset(offset), bytes, &mut lost)?);
         }
-        copy.put(&plain)?;
+        copy.put(plain)?;
     }
     lost.end = copy.end();
     let meta = [

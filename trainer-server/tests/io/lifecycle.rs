@@ -70,11 +70,13 @@ fn event_ids(dir: &Path) -> Vec<String> {
     let log = EventLog::open(dir, &log_config()).expect("opens");
     let records = log.read(LogOffset(0), usize::MAX).expect("readable");
     assert_eq!(records.len() as u64, log.end().0, "offsets are dense");
-    let ids = records.into_iter().filter_map(|(_, record)| match record {
-        LogRecord::Event(stored) => Some(stored.event.event_id.as_str().to_owned()),
-        _ => None,
-    });
-    ids.collect()
+    let mut ids = Vec::new();
+    for (_, record) in records {
+        if let LogRecord::Event(stored) = record {
+            ids.push(stored.event.event_id.as_str().to_owned());
+        }
+    }
+    ids
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
