@@ -6,6 +6,7 @@
 //!
 //! Input: records in log order. Output: [`Batch`].
 
+mod erasure;
 mod noise;
 mod propensity;
 
@@ -183,19 +184,6 @@ impl Preprocessor {
         batch.changed_items.sort_unstable();
         batch.changed_items.dedup();
         batch
-    }
-
-    /// A user who comes back is a new one.
-    fn forget(&mut self, user_hash: &IdHash, batch: &mut Batch) {
-        let Some(user) = self.user_idx.remove(user_hash) else {
-            return;
-        };
-        self.timelines[user.0 as usize] = Vec::new();
-        self.pending.retain(|impression| impression.user != user);
-        self.recent.retain(|recent| *recent != user);
-        self.propensities.forget(user);
-        batch.examples.retain(|(owner, _)| *owner != user);
-        batch.erased_users.push(user);
     }
 
     fn put_item(&mut self, item: &Item, batch: &mut Batch) {
