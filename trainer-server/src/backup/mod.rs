@@ -258,6 +258,9 @@ pub enum BackupError {
     /// There is something where the restored folder is to be.
     #[error("a backup is restored into a folder that is empty or not there: {}", .0.display())]
     NotEmpty(PathBuf),
+    /// An erasure or retention came in between.
+    #[error("events were taken out of the log during the backup; take it again")]
+    Rewritten,
     /// The log failed.
     #[error(transparent)]
     Log(#[from] EventLogError),

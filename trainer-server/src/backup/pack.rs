@@ -2,8 +2,9 @@
 //!
 //! Why this is consistent: a blob is written before its manifest and removed after it, so a manifest that was there
 //! before the blobs were read and is there afterwards has all of them. What is read after the versions is newer than
-//! they are, and a start drops what a rollback or a ledger says of versions that never came out. The log is one view
-//! of a moment that is later than all of it, so it holds what every version has learned.
+//! they are, and a start drops what a rollback or a ledger says of versions that never came out. The log ends
+//! at a moment that is later than all of it, so it holds what every version has learned; it only grows, and where it is
+//! rewritten meanwhile the backup is given up.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -151,14 +152,16 @@ impl Packer<'_> {
             rewrites: view.rewrites()?,
         };
         let mut at = self.known_segments(&view)?;
-        while at < view.end() {
-            let (bytes, through) = segment(&view, at)?;
-            self.send(
-                &segment_path(at),
-                bytes.len() as u64,
-                &mut bytes.as_slice(),
-                Some(through),
-            )?; // widening
+        drop(view); // one that lives as long as a slow receiver takes would keep the log from being opened again
+        while at < contents.end {
+            let view = self.source.log.view()?;
+            if view.rewrites()? != contents.rewrites {
+                return Err(BackupError::Rewritten);
+            }
+            let (bytes, through) = segment(&view, at, contents.end)?;
+            let path = segment_path(at);
+            let num_bytes = bytes.len() as u64; // widening
+            self.send(&path, num_bytes, &mut bytes.as_slice(), Some(through))?;
             at = through;
         }
         Ok(contents)
@@ -182,7 +185,7 @@ impl Packer<'_> {
         let from = segments[..segments.len() - 1]
             .last()
             .and_then(|file| file.through);
-        let (bytes, through) = segment(view, from.unwrap_or_default())?;
+        let (bytes, through) = segment(view, from.unwrap_or_default(), view.end())?;
         let is_same = base.log.rewrites == view.rewrites()?
             && last.through == Some(through)
             && last.blake3 == BlobId::of(&bytes);
@@ -257,9 +260,14 @@ impl Packer<'_> {
     }
 }
 
-/// Lines of the segment that begins at `from`, and one past its last record.
-fn segment(view: &LogView, from: LogOffset) -> Result<(Vec<u8>, LogOffset), BackupError> {
-    let records = view.raw(from, SEGMENT_RECORDS, SEGMENT_BYTES)?;
+/// Lines of the segment that begins at `from`, in a log that ends at `end`, and one past its last record.
+fn segment(
+    view: &LogView,
+    from: LogOffset,
+    end: LogOffset,
+) -> Result<(Vec<u8>, LogOffset), BackupError> {
+    let left = end.0.saturating_sub(from.0).min(SEGMENT_RECORDS as u64) as usize; // fits by the min
+    let records = view.raw(from, left, SEGMENT_BYTES)?;
     let through = LogOffset(from.0 + records.len() as u64); // widening
     let mut lines = Vec::with_capacity(records.iter().map(|record| record.len() + 1).sum());
     for record in records {

@@ -246,7 +246,7 @@ fn open_log(data_dir: &Path, config: &EventLogConfig) -> anyhow::Result<EventLog
         bail!("there is no log in {dir}");
     }
     EventLog::open(data_dir, config).with_context(|| {
-        format!("cannot open the log in {dir}; without --offline a running server is asked")
+        format!("cannot open the log in {dir}, which is taken while a server runs on it")
     })
 }
 

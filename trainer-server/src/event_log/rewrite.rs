@@ -158,14 +158,14 @@ impl EventLog {
         let store = &self.shared.store;
         let mut copy = LogCopy::create_at(path, forgetting.pruned_through)?;
         for _ in 0..ROUNDS_MAX {
-            append(&mut copy, &self.view()?, forgetting)?;
+            append(&mut copy, self, forgetting)?;
             if self.end().0.saturating_sub(copy.end().0) <= REST_RECORDS_MAX {
                 break;
             }
         }
         copy.flush()?;
         let held = store.hold();
-        append(&mut copy, &self.view()?, forgetting)?;
+        append(&mut copy, self, forgetting)?;
         forgetting.done.end = copy.end();
         let database = copy.into_database(meta)?;
         let io = |error: std::io::Error| storage(redb::Error::Io(error));
@@ -178,14 +178,16 @@ impl EventLog {
     }
 }
 
-/// Copies what the view has beyond the copy.
+/// Copies what the log has beyond the copy. A view for each step, since one that lives for long would keep the store from
+/// being opened again.
 fn append(
     copy: &mut LogCopy,
-    view: &LogView,
+    log: &EventLog,
     forgetting: &mut Forgetting,
 ) -> Result<(), EventLogError> {
-    while copy.end() < view.end() {
-        let raw = view.raw(copy.end(), STEP_RECORDS, STEP_BYTES)?;
+    let end = log.view()?.end();
+    while copy.end() < end {
+        let raw = log.view()?.raw(copy.end(), STEP_RECORDS, STEP_BYTES)?;
         let mut passed = Vec::with_capacity(raw.len());
         for (bytes, offset) in raw.into_iter().zip(copy.end().0..) {
             passed.push(forgetting.pass(offset, bytes)?);
