@@ -11,13 +11,14 @@ pub mod keys;
 pub mod replay;
 pub mod rollout;
 pub mod serve;
+pub mod status;
 pub mod text;
 pub mod tune;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::load::{Sources, load};
 use crate::config::{Config, Preset};
@@ -50,6 +51,10 @@ pub struct Cli {
 pub enum Command {
     /// Take in events, learn from them, publish what was learned
     Serve(serve::ServeArgs),
+    /// Say where a running server stands
+    Status(rollout::AdminArgs),
+    /// List versions and refusals, newest first
+    Versions(status::VersionsArgs),
     /// Return pages and trainer to an earlier version, and set aside what was learned since
     Rollback(rollout::RollbackArgs),
     /// Say what a version moved and who let it out, or what a file of a version holds
@@ -92,6 +97,11 @@ pub enum Command {
     CrossEncoder(cross_encoder::CrossEncoderArgs),
     /// Fetch the pretrained text encoder
     Text(text::TextArgs),
+    /// Print a script that completes commands and flags in a shell
+    Completions {
+        /// The shell, for example: freshet completions bash > /etc/bash_completion.d/freshet
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs a command.
@@ -101,6 +111,13 @@ pub enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Status(args) => status::status(&args),
+        Command::Versions(args) => status::versions(&args),
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(shell, &mut command, "freshet", &mut std::io::stdout());
+            Ok(())
+        }
         Command::Rollback(args) => rollout::roll_back(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Diff(args) => inspect::diff(&args),
