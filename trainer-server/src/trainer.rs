@@ -9,6 +9,7 @@
 //!
 //! A write that fails, as on a full disk, is no end: the trainer pauses and tries again (`worker::pause`).
 
+mod priority;
 mod serving;
 mod worker;
 
@@ -153,7 +154,9 @@ pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
     let stop = Arc::new(AtomicBool::new(false));
     let (thread_serving, thread_stop) = (Arc::clone(&serving), Arc::clone(&stop));
     let (operator, orders) = Operator::channel();
+    let niceness = parts.config.train.niceness;
     let run = move || {
+        priority::stand_back(niceness);
         let outcome = Worker::open(
             parts,
             Arc::clone(&thread_serving),

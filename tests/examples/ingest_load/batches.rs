@@ -43,7 +43,11 @@ impl Batches {
             let tail = text.strip_prefix(r#"{"event_id":"x"#);
             Ok(tail.context("the id of an event comes first")?.to_owned())
         };
-        let tails = dataset.events.iter().map(tail).collect::<anyhow::Result<_>>()?;
+        let tails = dataset
+            .events
+            .iter()
+            .map(tail)
+            .collect::<anyhow::Result<_>>()?;
         Ok(Self {
             tails,
             source: dataset.name,

@@ -47,7 +47,10 @@ impl Connection {
         let mut answer = vec![0; num_bytes.context("an answer without a length")?];
         self.reader.read_exact(&mut answer)?;
         let text = String::from_utf8_lossy(&answer);
-        ensure!(status.contains(" 200 "), "{method} {path}: {status}: {text}");
+        ensure!(
+            status.contains(" 200 "),
+            "{method} {path}: {status}: {text}"
+        );
         Ok(serde_json::from_slice(&answer)?)
     }
 }

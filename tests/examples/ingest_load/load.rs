@@ -111,7 +111,9 @@ impl<'a> Load<'a> {
         let mut list = Vec::new();
         loop {
             let batch_idx = stretch.next_idx.fetch_add(1, Ordering::Relaxed);
-            let body = self.batches.body(stretch.phase, batch_idx, stretch.batch_len);
+            let body = self
+                .batches
+                .body(stretch.phase, batch_idx, stretch.batch_len);
             let sent_at = match stretch.interval {
                 Some(interval) => stretch.start + interval * u32::try_from(batch_idx)?,
                 None => Instant::now(),

@@ -13,6 +13,7 @@
 //! what cannot be synced all the same is not acknowledged, and the log takes events again once there is room.
 //! Not here: whether an event makes sense (`http`, `preprocess`).
 
+mod ids;
 mod store;
 mod tables;
 mod writer;
@@ -269,12 +270,14 @@ impl EventLog {
             .and_then(|dir| dir.sync_all())
             .map_err(directory)?;
         let progress = Arc::new(Progress::new(tables::end(&*store.database()?)?));
+        let ids = tables::recent_ids(&*store.database()?)?;
         let (sender, receiver) = sync_channel(config.queue_batches_max);
         let writer = writer::Writer {
             store: Arc::clone(&store),
             reserve,
             progress: Arc::clone(&progress),
             receiver,
+            ids: Some(ids),
             commit_records_max: config.commit_records_max,
             id_memory_millis: i64::try_from(config.id_memory_secs)
                 .unwrap_or(i64::MAX)

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! records  offset u64              → JSON of LogRecord
-//! ids      first 16 bytes of BLAKE3(event id) → (offset u64, received_at i64)
+//! ids      first 16 bytes of BLAKE3(event id) → (offset u64, received_at i64), without those of late (`ids`)
 //! items    item id                 → offset u64 of its last put
-//! meta     "format", "pruned_through" → u64
+//! meta     "format", "ids_through" → u64; records before `ids_through` have their ids in the table
 //! ```
 //!
 //! Ids are hashed so that every key has 16 bytes: two of a billion ids collide with probability 1e-21.
-//! They are forgotten in log order, a few per transaction, so that no commit ever pauses for it.
+//! Format 1, in which every id was in the table at once, is made format 2 when it is opened.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,19 +21,17 @@ use redb::{
 use shared_model::event::Item;
 use shared_model::ids::LogOffset;
 
+use super::ids::{self, IdHash, IdsTable, RecentIds, Seen, id_hash};
 use super::{AppendOutcome, EventLogError, LogRecord};
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
-const IDS: TableDefinition<[u8; 16], (u64, i64)> = TableDefinition::new("ids");
+const IDS: TableDefinition<[u8; 16], Seen> = TableDefinition::new("ids");
 const ITEMS: TableDefinition<&str, u64> = TableDefinition::new("items");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 const FORMAT_KEY: &str = "format";
-const PRUNED_KEY: &str = "pruned_through";
-
-/// Ids forgotten per transaction beyond twice the records it adds.
-const PRUNE_RECORDS_MIN: u64 = 64;
+const IDS_THROUGH_KEY: &str = "ids_through";
 
 /// A record ready to be written.
 pub(super) struct EncodedRecord {
@@ -41,7 +40,7 @@ pub(super) struct EncodedRecord {
 }
 
 enum RecordKey {
-    Event { id_hash: [u8; 16], received_at: i64 },
+    Event { id_hash: IdHash, received_at: i64 },
     ItemPut(String),
     ItemDelete(String),
 }
@@ -59,12 +58,6 @@ impl EncodedRecord {
         };
         Self { bytes, key }
     }
-}
-
-fn id_hash(event_id: &str) -> [u8; 16] {
-    let mut short = [0; 16];
-    short.copy_from_slice(&blake3::hash(event_id.as_bytes()).as_bytes()[..16]);
-    short
 }
 
 pub(super) fn storage(error: impl Into<redb::Error>) -> EventLogError {
@@ -87,21 +80,41 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, EventLog
     Ok(database)
 }
 
+/// Makes what is missing; the format that the file has then.
 fn create_tables(database: &Database) -> Result<u64, redb::Error> {
     let transaction = database.begin_write()?;
     let format = {
-        transaction.open_table(RECORDS)?;
+        let records = transaction.open_table(RECORDS)?;
         transaction.open_table(IDS)?;
         transaction.open_table(ITEMS)?;
         let mut meta = transaction.open_table(META)?;
         let stored = meta.get(FORMAT_KEY)?.map(|guard| guard.value());
-        if stored.is_none() {
-            meta.insert(FORMAT_KEY, FORMAT)?;
+        match stored {
+            Some(1) => {
+                meta.insert(IDS_THROUGH_KEY, end_of(&records)?)?;
+                meta.insert(FORMAT_KEY, FORMAT)?;
+                FORMAT
+            }
+            Some(format) => format,
+            None => {
+                meta.insert(FORMAT_KEY, FORMAT)?;
+                FORMAT
+            }
         }
-        stored.unwrap_or(FORMAT)
     };
     transaction.commit()?;
     Ok(format)
+}
+
+/// The ids that are not in their table yet.
+pub(super) fn recent_ids(database: &Database) -> Result<RecentIds, EventLogError> {
+    let transaction = database.begin_read().map_err(storage)?;
+    let meta = transaction.open_table(META).map_err(storage)?;
+    let through = meta.get(IDS_THROUGH_KEY).map_err(storage)?;
+    let records = open_records(&transaction)?;
+    let from = through.map_or(0, |guard| guard.value());
+    let waiting = ids::ids_from(&records, from).map_err(storage)?;
+    Ok(RecentIds::new(waiting, end_of(&records).map_err(storage)?))
 }
 
 impl From<redb::Error> for EventLogError {
@@ -186,55 +199,64 @@ pub(super) fn items(database: &Database) -> Result<Vec<(LogOffset, Item)>, Event
 pub(super) fn commit(
     database: &Database,
     batches: &[&[EncodedRecord]],
+    recent: &mut RecentIds,
     id_memory_millis: i64,
 ) -> Result<(Vec<Vec<AppendOutcome>>, LogOffset), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     let mut outcomes = Vec::with_capacity(batches.len());
-    let (start, end) = {
-        let records = transaction.open_table(RECORDS)?;
-        let start = end_of(&records)?;
-        let mut group = Group {
-            records,
-            ids: transaction.open_table(IDS)?,
-            items: transaction.open_table(ITEMS)?,
-            end: start,
-            newest_received_at: i64::MIN,
-        };
-        for batch in batches {
-            let batch: Result<Vec<_>, _> = batch.iter().map(|record| group.add(record)).collect();
-            outcomes.push(batch?);
-        }
-        if group.end > start {
-            let mut meta = transaction.open_table(META)?;
-            let pruned = meta.get(PRUNED_KEY)?.map_or(0, |guard| guard.value());
-            let budget = PRUNE_RECORDS_MIN + 2 * (group.end - start);
-            let cutoff = group.newest_received_at.saturating_sub(id_memory_millis);
-            let pruned_through = group.prune(pruned, budget, cutoff)?;
-            if pruned_through != pruned {
-                meta.insert(PRUNED_KEY, pruned_through)?;
-            }
-        }
-        (start, group.end)
+    let records = transaction.open_table(RECORDS)?;
+    let start = end_of(&records)?;
+    let mut group = Group {
+        records,
+        ids: transaction.open_table(IDS)?,
+        items: transaction.open_table(ITEMS)?,
+        recent: &*recent,
+        new_ids: BTreeMap::new(),
+        end: start,
+        newest_received_at: i64::MIN,
+        id_memory_millis,
     };
-    if end == start {
-        transaction.abort()?; // all duplicates: nothing changed, so no sync is needed
-    } else {
-        transaction.commit()?;
+    for batch in batches {
+        let batch: Result<Vec<_>, _> = batch.iter().map(|record| group.add(record)).collect();
+        outcomes.push(batch?);
     }
+    let end = group.end;
+    if end == start {
+        drop(group);
+        transaction.abort()?; // all duplicates: nothing changed, so no sync is needed
+        return Ok((outcomes, LogOffset(end)));
+    }
+    let stretch = group.recent.stretch(group.new_ids.len());
+    if let Some(stretch) = &stretch {
+        let cutoff = group.newest_received_at.saturating_sub(id_memory_millis);
+        stretch.merge(&mut group.ids, cutoff)?;
+        if let Some(through) = group.recent.complete_through(stretch) {
+            transaction
+                .open_table(META)?
+                .insert(IDS_THROUGH_KEY, through)?;
+        }
+    }
+    let new_ids = std::mem::take(&mut group.new_ids);
+    drop(group);
+    transaction.commit()?;
+    recent.committed(new_ids, stretch, end);
     Ok((outcomes, LogOffset(end)))
 }
 
-/// The open tables of one transaction.
-struct Group<'txn> {
+/// The open tables of one transaction, and the ids it adds.
+struct Group<'a, 'txn> {
     records: Table<'txn, u64, &'static [u8]>,
-    ids: Table<'txn, [u8; 16], (u64, i64)>,
+    ids: IdsTable<'txn>,
     items: Table<'txn, &'static str, u64>,
+    recent: &'a RecentIds,
+    new_ids: BTreeMap<IdHash, Seen>,
     end: u64,
     newest_received_at: i64,
+    id_memory_millis: i64,
 }
 
-impl Group<'_> {
+impl Group<'_, '_> {
     fn add(&mut self, record: &EncodedRecord) -> Result<AppendOutcome, redb::Error> {
         let offset = self.end;
         match &record.key {
@@ -242,11 +264,10 @@ impl Group<'_> {
                 id_hash,
                 received_at,
             } => {
-                let known = self.ids.get(id_hash)?.map(|guard| guard.value().0);
-                if let Some(first) = known {
+                if let Some(first) = self.seen(*id_hash, *received_at)? {
                     return Ok(AppendOutcome::Duplicate(LogOffset(first)));
                 }
-                self.ids.insert(id_hash, (offset, *received_at))?;
+                self.new_ids.insert(*id_hash, (offset, *received_at));
                 self.newest_received_at = self.newest_received_at.max(*received_at);
             }
             RecordKey::ItemPut(item_id) => {
@@ -261,39 +282,43 @@ impl Group<'_> {
         Ok(AppendOutcome::Accepted(LogOffset(offset)))
     }
 
-    /// Forgets the ids of up to `budget` records from `pruned` on that came before `cutoff`.
-    fn prune(&mut self, pruned: u64, budget: u64, cutoff: i64) -> Result<u64, redb::Error> {
-        let mut offset = pruned;
-        let last = self.end.min(pruned.saturating_add(budget));
-        while offset < last {
-            let Some(id_hash) = self.expired_id(offset, cutoff)? else {
-                break;
-            };
-            if let Some(id_hash) = id_hash {
-                self.ids.remove(id_hash)?;
-            }
-            offset += 1;
-        }
-        Ok(offset)
+    /// Where the id was accepted before, unless that is forgotten by `now`.
+    fn seen(&self, id_hash: IdHash, now: i64) -> Result<Option<u64>, redb::Error> {
+        let in_memory = self.new_ids.get(&id_hash).copied();
+        let seen = match in_memory.or_else(|| self.recent.get(id_hash)) {
+            Some(seen) => Some(seen),
+            None => self
+                .ids
+                .get(id_hash.to_be_bytes())?
+                .map(|guard| guard.value()),
+        };
+        let cutoff = now.saturating_sub(self.id_memory_millis);
+        let remembered = seen.filter(|(_, received_at)| *received_at >= cutoff);
+        Ok(remembered.map(|(offset, _)| offset))
     }
+}
 
-    /// `None`: stop here; `Some(None)`: no id to forget at this offset.
-    fn expired_id(
-        &self,
-        offset: u64,
-        cutoff: i64,
-    ) -> Result<Option<Option<[u8; 16]>>, redb::Error> {
-        let Some(bytes) = self.records.get(offset)? else {
-            return Ok(Some(None));
-        };
-        let Ok(LogRecord::Event(stored)) = decode(LogOffset(offset), bytes.value()) else {
-            return Ok(Some(None)); // items have no id, and a damaged record is reported by readers
-        };
-        if stored.received_at >= cutoff {
-            return Ok(None);
-        }
-        let id_hash = id_hash(stored.event.event_id.as_str());
-        let known = self.ids.get(&id_hash)?.map(|guard| guard.value().0);
-        Ok(Some((known == Some(offset)).then_some(id_hash)))
+#[cfg(test)]
+pub(super) fn num_ids_in_table(database: &Database) -> Result<u64, EventLogError> {
+    use redb::ReadableTableMetadata;
+    let transaction = database.begin_read().map_err(storage)?;
+    let table = transaction.open_table(IDS).map_err(storage)?;
+    table.len().map_err(storage)
+}
+
+/// Turns a log whose ids all wait into what builds before format 2 wrote.
+#[cfg(test)]
+pub(super) fn make_format_1(database: &Database) -> Result<(), redb::Error> {
+    let recent = recent_ids(database).map_err(|_| redb::Error::PreviousIo)?;
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(IDS)?;
+        recent.stretch_of_all().merge(&mut table, i64::MIN)?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(FORMAT_KEY, 1)?;
+        meta.insert("pruned_through", 3)?;
+        meta.remove(IDS_THROUGH_KEY)?;
     }
+    transaction.commit()?;
+    Ok(())
 }

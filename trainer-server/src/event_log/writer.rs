@@ -10,6 +10,7 @@ use std::sync::mpsc::Receiver;
 use shared_model::ids::LogOffset;
 use tokio::sync::oneshot;
 
+use super::ids::RecentIds;
 use super::store::Store;
 use super::tables::{self, EncodedRecord};
 use super::{AppendOutcome, EventLogError, Progress};
@@ -26,16 +27,19 @@ pub(super) struct Writer {
     pub(super) reserve: Option<Arc<Reserve>>,
     pub(super) progress: Arc<Progress>,
     pub(super) receiver: Receiver<AppendRequest>,
+    /// Absent after a failure: what is on disk may be more than what was acknowledged.
+    pub(super) ids: Option<RecentIds>,
     pub(super) commit_records_max: usize,
     pub(super) id_memory_millis: i64,
 }
 
 impl Writer {
     /// Runs until every sender is gone and the queue is empty.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let mut end = *self.progress.end.borrow();
         while let Ok(first) = self.receiver.recv() {
-            end = self.commit(self.drain(first), end);
+            let group = self.drain(first);
+            end = self.commit(group, end);
         }
     }
 
@@ -53,7 +57,7 @@ impl Writer {
         group
     }
 
-    fn commit(&self, group: Vec<AppendRequest>, start: LogOffset) -> LogOffset {
+    fn commit(&mut self, group: Vec<AppendRequest>, start: LogOffset) -> LogOffset {
         let batches: Vec<_> = group
             .iter()
             .map(|request| request.records.as_slice())
@@ -93,7 +97,7 @@ impl Writer {
         end
     }
 
-    fn write(&self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
+    fn write(&mut self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
         let error = match self.try_write(batches) {
             Ok(written) => return Ok(written),
             Err(error) => error,
@@ -127,10 +131,15 @@ impl Writer {
         has_made_room
     }
 
-    fn try_write(&self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
+    fn try_write(&mut self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
         let database = self.store.database()?;
-        let written = tables::commit(&database, batches, self.id_memory_millis);
-        written.map_err(EventLogError::from)
+        let mut ids = match self.ids.take() {
+            Some(ids) => ids,
+            None => tables::recent_ids(&database)?,
+        };
+        let written = tables::commit(&database, batches, &mut ids, self.id_memory_millis)?;
+        self.ids = Some(ids);
+        Ok(written)
     }
 }
 
