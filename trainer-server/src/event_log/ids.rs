@@ -112,7 +112,7 @@ impl RecentIds {
     /// Takes over what a transaction has committed; the log ends at `end` now.
     pub(super) fn committed(
         &mut self,
-        mut new: BTreeMap<IdHash, Seen>,
+        new: BTreeMap<IdHash, Seen>,
         merged: Option<Stretch>,
         end: u64,
     ) {
@@ -125,7 +125,7 @@ impl RecentIds {
                 self.ids.remove(id_hash);
             }
         }
-        self.ids.append(&mut new);
+        self.ids.extend(new);
     }
 }
 

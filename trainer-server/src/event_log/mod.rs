@@ -316,7 +316,20 @@ impl EventLog {
     /// # Errors
     /// As [`Self::append`].
     pub fn enqueue(&self, records: &[LogRecord]) -> Result<Pending, EventLogError> {
-        let (request, reply) = request(records)?;
+        self.try_send(request(records)?)
+    }
+
+    /// As [`Self::enqueue`], but nothing is written: outcomes are what would become of the batch now, at the log's end.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn try_out(&self, records: &[LogRecord]) -> Result<Pending, EventLogError> {
+        let (mut request, reply) = request(records)?;
+        request.is_dry_run = true;
+        self.try_send((request, reply))
+    }
+
+    fn try_send(&self, (request, reply): (AppendRequest, Reply)) -> Result<Pending, EventLogError> {
         match self.sender()?.try_send(request) {
             Ok(()) => Ok(Pending { reply }),
             Err(TrySendError::Full(_)) => Err(self.backpressure()),
@@ -465,6 +478,7 @@ fn request(records: &[LogRecord]) -> Result<(AppendRequest, Reply), EventLogErro
     Ok((
         AppendRequest {
             records: encoded,
+            is_dry_run: false,
             reply,
         },
         receiver,

@@ -10,7 +10,7 @@
 //! Ids are hashed so that every key has 16 bytes: two of a billion ids collide with probability 1e-21.
 //! Format 1, in which every id was in the table at once, is made format 2 when it is opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,6 +37,13 @@ const IDS_THROUGH_KEY: &str = "ids_through";
 pub(super) struct EncodedRecord {
     pub(super) bytes: Vec<u8>,
     key: RecordKey,
+}
+
+/// What one sender wants in one transaction.
+pub(super) struct Batch<'a> {
+    pub(super) records: &'a [EncodedRecord],
+    /// Whether only the outcomes are wanted.
+    pub(super) is_dry_run: bool,
 }
 
 enum RecordKey {
@@ -198,7 +205,7 @@ pub(super) fn items(database: &Database) -> Result<Vec<(LogOffset, Item)>, Event
 /// read from the table itself: what a writer remembers may be behind what a failed sync has left on disk.
 pub(super) fn commit(
     database: &Database,
-    batches: &[&[EncodedRecord]],
+    batches: &[Batch<'_>],
     recent: &mut RecentIds,
     id_memory_millis: i64,
 ) -> Result<(Vec<Vec<AppendOutcome>>, LogOffset), redb::Error> {
@@ -218,13 +225,17 @@ pub(super) fn commit(
         id_memory_millis,
     };
     for batch in batches {
-        let batch: Result<Vec<_>, _> = batch.iter().map(|record| group.add(record)).collect();
-        outcomes.push(batch?);
+        outcomes.push(if batch.is_dry_run {
+            group.try_out(batch.records)?
+        } else {
+            let added = batch.records.iter().map(|record| group.add(record));
+            added.collect::<Result<_, _>>()?
+        });
     }
     let end = group.end;
     if end == start {
         drop(group);
-        transaction.abort()?; // all duplicates: nothing changed, so no sync is needed
+        transaction.abort()?; // duplicates or dry runs alone: nothing changed, so no sync is needed
         return Ok((outcomes, LogOffset(end)));
     }
     let stretch = group.recent.stretch(group.new_ids.len());
@@ -282,6 +293,27 @@ impl Group<'_, '_> {
         Ok(AppendOutcome::Accepted(LogOffset(offset)))
     }
 
+    /// What would become of these records if they came now.
+    fn try_out(&self, records: &[EncodedRecord]) -> Result<Vec<AppendOutcome>, redb::Error> {
+        let end = LogOffset(self.end);
+        let mut in_batch = BTreeSet::new();
+        let mut outcomes = Vec::with_capacity(records.len());
+        for record in records {
+            let first = match &record.key {
+                RecordKey::Event {
+                    id_hash,
+                    received_at,
+                } => match self.seen(*id_hash, *received_at)? {
+                    None if !in_batch.insert(*id_hash) => Some(end),
+                    seen => seen.map(LogOffset),
+                },
+                RecordKey::ItemPut(_) | RecordKey::ItemDelete(_) => None,
+            };
+            outcomes.push(first.map_or(AppendOutcome::Accepted(end), AppendOutcome::Duplicate));
+        }
+        Ok(outcomes)
+    }
+
     /// Where the id was accepted before, unless that is forgotten by `now`.
     fn seen(&self, id_hash: IdHash, now: i64) -> Result<Option<u64>, redb::Error> {
         let in_memory = self.new_ids.get(&id_hash).copied();
@@ -308,8 +340,7 @@ pub(super) fn num_ids_in_table(database: &Database) -> Result<u64, EventLogError
 
 /// Turns a log whose ids all wait into what builds before format 2 wrote.
 #[cfg(test)]
-pub(super) fn make_format_1(database: &Database) -> Result<(), redb::Error> {
-    let recent = recent_ids(database).map_err(|_| redb::Error::PreviousIo)?;
+pub(super) fn make_format_1(database: &Database, recent: &RecentIds) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut table = transaction.open_table(IDS)?;

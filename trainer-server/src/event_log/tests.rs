@@ -264,7 +264,11 @@ fn commit_ids(
 ) -> Vec<AppendOutcome> {
     let encode = |id: u32| EncodedRecord::new(&event(&id.to_string(), received_at));
     let records: Vec<_> = ids.map(encode).collect();
-    let committed = tables::commit(database, &[&records], recent, 7 * DAY_MILLIS);
+    let batch = tables::Batch {
+        records: &records,
+        is_dry_run: false,
+    };
+    let committed = tables::commit(database, &[batch], recent, 7 * DAY_MILLIS);
     committed.expect("committed").0.remove(0)
 }
 
@@ -312,15 +316,30 @@ fn ids_that_are_forgotten_leave_the_table_as_the_merge_passes() {
 fn a_log_of_format_1_is_taken_over_with_all_its_ids() {
     let dir = tempfile::tempdir().expect("temp dir");
     drop({
-        let mut log = tables_with_merge_after(&dir, 0);
+        let mut log = tables_with_merge_after(&dir, 1000);
         for batch in 0..3 {
             commit_ids(&mut log, batch * 10..batch * 10 + 10, 1);
         }
-        tables::make_format_1(&log.0).expect("written");
+        tables::make_format_1(&log.0, &log.1).expect("written");
         log
     });
     let log = open(&dir);
     let outcomes = log.append_blocking(&[event("0", 2), event("29", 2), event("30", 2)]);
     let expected = [duplicate(0), duplicate(29), accepted(30)];
     assert_eq!(outcomes.expect("written"), expected);
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_and_leaves_no_trace() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let log = open(&dir);
+    log.append_blocking(&[event("a", 1)]).expect("written");
+    let batch = [event("a", 2), event("b", 2), event("b", 2)];
+    for _ in 0..2 {
+        let pending = log.try_out(&batch).expect("room");
+        let outcomes = pending.reply.blocking_recv().expect("an answer");
+        let expected = [duplicate(0), accepted(1), duplicate(1)];
+        assert_eq!(outcomes.expect("read"), expected);
+    }
+    assert_eq!(log.end(), LogOffset(1));
 }

@@ -12,13 +12,15 @@ use tokio::sync::oneshot;
 
 use super::ids::RecentIds;
 use super::store::Store;
-use super::tables::{self, EncodedRecord};
+use super::tables::{self, Batch, EncodedRecord};
 use super::{AppendOutcome, EventLogError, Progress};
 use crate::reserve::Reserve;
 
 /// A batch and where its outcomes go.
 pub(super) struct AppendRequest {
     pub(super) records: Vec<EncodedRecord>,
+    /// Whether only the outcomes are wanted.
+    pub(super) is_dry_run: bool,
     pub(super) reply: oneshot::Sender<Result<Vec<AppendOutcome>, EventLogError>>,
 }
 
@@ -60,7 +62,10 @@ impl Writer {
     fn commit(&mut self, group: Vec<AppendRequest>, start: LogOffset) -> LogOffset {
         let batches: Vec<_> = group
             .iter()
-            .map(|request| request.records.as_slice())
+            .map(|request| Batch {
+                records: &request.records,
+                is_dry_run: request.is_dry_run,
+            })
             .collect();
         match self.write(&batches) {
             Ok((outcomes, end)) => {
@@ -97,7 +102,7 @@ impl Writer {
         end
     }
 
-    fn write(&mut self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
+    fn write(&mut self, batches: &[Batch<'_>]) -> Result<Written, EventLogError> {
         let error = match self.try_write(batches) {
             Ok(written) => return Ok(written),
             Err(error) => error,
@@ -131,7 +136,7 @@ impl Writer {
         has_made_room
     }
 
-    fn try_write(&mut self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
+    fn try_write(&mut self, batches: &[Batch<'_>]) -> Result<Written, EventLogError> {
         let database = self.store.database()?;
         let mut ids = match self.ids.take() {
             Some(ids) => ids,

@@ -4,6 +4,7 @@
 //! together. Every error is an RFC 9457 problem document. Not here: rules about events (`ingest`),
 //! ranking (whoever implements [`Recommender`]), bytes of versions (`publish`).
 
+mod batch;
 mod blobs;
 mod body;
 mod counters;
