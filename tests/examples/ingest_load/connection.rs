@@ -21,8 +21,13 @@ impl Connection {
         })
     }
 
-    /// Sends JSON text (none for GET) and reads the answer, which must be a success.
+    /// Sends JSON text (none for GET) and reads the answer, which must be JSON and a success.
     pub(crate) fn send(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_slice(&self.ask(method, path, body)?)?)
+    }
+
+    /// As [`Self::send`] for an answer of any kind.
+    pub(crate) fn ask(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<Vec<u8>> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.address,
@@ -51,6 +56,6 @@ impl Connection {
             status.contains(" 200 "),
             "{method} {path}: {status}: {text}"
         );
-        Ok(serde_json::from_slice(&answer)?)
+        Ok(answer)
     }
 }

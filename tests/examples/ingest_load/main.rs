@@ -3,11 +3,14 @@
 //! `ingest_load FRESHET [DATASET]` starts the program FRESHET with default settings on a fresh folder, posts real
 //! events of the dataset folder, else drawn ones, from the same machine, stops it, and reads its log: an event counts
 //! when it was acknowledged and is there. It writes one line of JSON. Run by `cargo xtask bench ingest`.
+//!
+//! `ingest_load FRESHET DATASET NUM_EVENTS` measures starts on a log of so many events instead.
 
 mod batches;
 mod connection;
 mod load;
 mod server;
+mod start;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -41,9 +44,17 @@ const READ_LEN: usize = 8192;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
-    let freshet = arguments.next().context("expected FRESHET [DATASET]")?;
+    let freshet = arguments
+        .next()
+        .context("expected FRESHET [DATASET [NUM_EVENTS]]")?;
     let dataset = arguments.next();
     let batches = Batches::new(dataset.as_deref().map(Path::new))?;
+    if let Some(num_events) = arguments.next() {
+        let num_events = num_events.to_string_lossy().parse()?;
+        let started = start::measure(Path::new(&freshet), &batches, num_events)?;
+        println!("{started}");
+        return Ok(());
+    }
     let dir = tempfile::tempdir()?;
     let server = Server::start(Path::new(&freshet), dir.path())?;
     server.put_items(&batches)?;

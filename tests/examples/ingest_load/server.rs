@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::batches::Batches;
 use crate::connection::Connection;
+use crate::start::resident_bytes;
 
 /// Of processor time in `/proc`, on every Linux.
 const TICKS_PER_SEC: f64 = 100.0;
@@ -93,6 +94,17 @@ impl Server {
         let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
         let ticks = fields.skip(11).take(2).flat_map(str::parse::<f64>);
         ticks.sum::<f64>() / TICKS_PER_SEC
+    }
+
+    pub(crate) fn memory_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        resident_bytes(&status)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        let answer = Connection::open(&self.address)
+            .and_then(|mut connection| connection.ask("GET", "/readyz", ""));
+        answer.is_ok()
     }
 
     /// Asks it to end as a service manager would, and waits.
