@@ -4,11 +4,12 @@
 //! next release. It talks to the log and the publisher only; HTTP reads what it shares behind `Arc`s.
 //!
 //! Overload (live clock only): when more waits than [`BACKLOG_ROUNDS_MAX`] rounds can take, the newest
-//! events are learned first; the older ones still enter histories and counts, and their offsets are
-//! written to `skipped.jsonl` for a later refit.
+//! events are learned first; the older ones still enter histories and item counts, and the counts of neighbours at the next
+//! start; their offsets are written to `skipped.jsonl` for a later refit.
 //!
 //! A write that fails, as on a full disk, is no end: the trainer pauses and tries again (`worker::pause`).
 
+mod priority;
 mod serving;
 mod worker;
 
@@ -153,7 +154,9 @@ pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
     let stop = Arc::new(AtomicBool::new(false));
     let (thread_serving, thread_stop) = (Arc::clone(&serving), Arc::clone(&stop));
     let (operator, orders) = Operator::channel();
+    let niceness = parts.config.train.niceness;
     let run = move || {
+        priority::stand_back(niceness);
         let outcome = Worker::open(
             parts,
             Arc::clone(&thread_serving),

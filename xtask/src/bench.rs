@@ -2,6 +2,7 @@
 
 mod delta;
 mod edge;
+mod ingest;
 mod inputs;
 mod leave_one_out;
 mod page;
@@ -29,6 +30,8 @@ pub(crate) enum Name {
     Page,
     /// Ranking and encoding in a page of Chromium beside onnxruntime-web, which is installed under target.
     Edge,
+    /// Durable events per second beside PostgreSQL, where that is installed, and how soon they are learned.
+    Ingest,
     /// The training step beside the same model in PyTorch, which is installed under target.
     Train,
     /// Leave-one-out beside RecBole's SASRec, which is installed under target; for hours.
@@ -49,6 +52,7 @@ pub(crate) fn run(
         Name::Delta => delta::measure(workspace)?,
         Name::Page => page::measure(workspace)?,
         Name::Edge => edge::measure(workspace)?,
+        Name::Ingest => ingest::measure(workspace)?,
         Name::Train => train::measure(workspace)?,
         Name::LeaveOneOut => leave_one_out::measure(workspace)?,
     };

@@ -163,6 +163,7 @@ impl Config {
         in_range("log.cache_bytes", log.cache_bytes as u64, 1 << 20..=1 << 40)?;
         in_range("clock.future_secs_max", clock.future_secs_max, 0..=86_400)?;
         in_range("train.num_threads", train.num_threads as u64, 0..=1024)?;
+        in_range("train.niceness", u64::from(train.niceness), 0..=19)?;
         in_range(
             "train.fast_interval_millis",
             train.fast_interval_millis,

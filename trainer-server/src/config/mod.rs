@@ -184,6 +184,7 @@ pub struct TrainConfig {
     pub device: DeviceChoice,
     pub seed: u64,
     pub num_threads: usize,
+    pub niceness: u8,
     pub fast_interval_millis: u64,
     pub fast_events_max: usize,
     pub fast_learning_rate: f32,

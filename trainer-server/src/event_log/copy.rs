@@ -8,8 +8,7 @@ use redb::{Database, Durability};
 use shared_model::ids::LogOffset;
 
 use super::tables::{
-    self, ERASED_KEY, EncodedRecord, FORMAT, FORMAT_KEY, Group, META, PRUNED_KEY, RECORDS,
-    REWRITES_KEY, storage,
+    self, ERASED_KEY, EncodedRecord, IDS_THROUGH_KEY, META, REWRITES_KEY, Tables, storage,
 };
 use super::{EventLogError, LOG_FILE_NAME, RECORD_BYTES_MAX};
 
@@ -24,8 +23,8 @@ const CACHE_BYTES: usize = 64 << 20;
 pub struct LogCopy {
     database: Database,
     end: LogOffset,
-    /// Records before this have ids that are forgotten.
-    pruned_through: u64,
+    /// Ids of what was taken in before this, in milliseconds since 1970-01-01 UTC, are forgotten.
+    id_cutoff: i64,
     /// Not written yet.
     waiting: Vec<EncodedRecord>,
     waiting_bytes: usize,
@@ -38,10 +37,10 @@ impl LogCopy {
     /// # Errors
     /// The file exists, or cannot be written.
     pub fn create(data_dir: &Path) -> Result<Self, EventLogError> {
-        Self::create_at(&data_dir.join(LOG_FILE_NAME), 0)
+        Self::create_at(&data_dir.join(LOG_FILE_NAME), i64::MIN)
     }
 
-    pub(super) fn create_at(path: &Path, pruned_through: u64) -> Result<Self, EventLogError> {
+    pub(super) fn create_at(path: &Path, id_cutoff: i64) -> Result<Self, EventLogError> {
         if path.exists() {
             return Err(EventLogError::Directory {
                 path: path.to_owned(),
@@ -49,11 +48,10 @@ impl LogCopy {
             });
         }
         let database = tables::open(path, CACHE_BYTES)?;
-        set_meta(&database, &[(PRUNED_KEY, pruned_through)])?;
         Ok(Self {
             database,
             end: LogOffset(0),
-            pruned_through,
+            id_cutoff,
             waiting: Vec::new(),
             waiting_bytes: 0,
         })
@@ -102,16 +100,16 @@ impl LogCopy {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         {
-            let table = transaction.open_table(RECORDS)?;
-            let start = self.end.0 - self.waiting.len() as u64; // widening
-            let mut group = Group::open(&transaction, table, start)?;
+            let mut tables = Tables::open(&transaction)?;
             for record in &self.waiting {
-                let is_id_remembered = group.end >= self.pruned_through;
-                group.put(record, is_id_remembered)?;
+                if let Some((id, seen)) = tables.put(record)?
+                    && seen.1 >= self.id_cutoff
+                {
+                    tables.remember(id, seen)?;
+                }
             }
-            if group.needs_format_2 {
-                transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
-            }
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(IDS_THROUGH_KEY, self.end.0)?;
         }
         transaction.commit()?;
         self.waiting.clear();

@@ -15,6 +15,7 @@
 //! Not here: whether an event makes sense (`http`, `preprocess`).
 
 mod copy;
+mod ids;
 mod rewrite;
 mod store;
 mod tables;
@@ -210,6 +211,7 @@ struct Shared {
     store: Arc<Store>,
     progress: Arc<Progress>,
     queue_batches_max: usize,
+    id_memory_millis: i64,
     sender: RwLock<Option<SyncSender<AppendRequest>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// One rewrite at a time.
@@ -285,16 +287,19 @@ impl EventLog {
             .and_then(|dir| dir.sync_all())
             .map_err(directory)?;
         let progress = Arc::new(Progress::new(tables::end(&*store.database()?)?));
+        let ids = tables::recent_ids(&*store.database()?)?;
         let (sender, receiver) = sync_channel(config.queue_batches_max);
+        let id_memory_millis = i64::try_from(config.id_memory_secs)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1000);
         let writer = writer::Writer {
             store: Arc::clone(&store),
             reserve,
             progress: Arc::clone(&progress),
             receiver,
+            ids: Some(ids),
             commit_records_max: config.commit_records_max,
-            id_memory_millis: i64::try_from(config.id_memory_secs)
-                .unwrap_or(i64::MAX)
-                .saturating_mul(1000),
+            id_memory_millis,
         };
         let thread = std::thread::Builder::new()
             .name("event-log".to_owned())
@@ -306,6 +311,7 @@ impl EventLog {
             queue_batches_max: config.queue_batches_max,
             sender: RwLock::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
+            id_memory_millis,
             rewriting: Mutex::new(()),
         };
         Ok(Self {
@@ -330,7 +336,20 @@ impl EventLog {
     /// # Errors
     /// As [`Self::append`].
     pub fn enqueue(&self, records: &[LogRecord]) -> Result<Pending, EventLogError> {
-        let (request, reply) = request(records)?;
+        self.try_send(request(records)?)
+    }
+
+    /// As [`Self::enqueue`], but nothing is written: outcomes are what would become of the batch now, at the log's end.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn try_out(&self, records: &[LogRecord]) -> Result<Pending, EventLogError> {
+        let (mut request, reply) = request(records)?;
+        request.is_dry_run = true;
+        self.try_send((request, reply))
+    }
+
+    fn try_send(&self, (request, reply): (AppendRequest, Reply)) -> Result<Pending, EventLogError> {
         match self.sender()?.try_send(request) {
             Ok(()) => Ok(Pending { reply }),
             Err(TrySendError::Full(_)) => Err(self.backpressure()),
@@ -479,6 +498,7 @@ fn request(records: &[LogRecord]) -> Result<(AppendRequest, Reply), EventLogErro
     Ok((
         AppendRequest {
             records: encoded,
+            is_dry_run: false,
             reply,
         },
         receiver,

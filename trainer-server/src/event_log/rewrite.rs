@@ -55,34 +55,27 @@ struct Forgetting {
     through: HashMap<IdHash, u64>,
     /// Events taken in before this go.
     received_before: i64,
-    /// Records before this have ids that need not be known again.
-    pruned_through: u64,
+    /// Ids of what was taken in before this need not be known again.
+    id_cutoff: i64,
     done: Rewritten,
 }
 
 impl Forgetting {
     fn pass(&mut self, offset: u64, bytes: Vec<u8>) -> Result<EncodedRecord, EventLogError> {
-        let record = match tables::decode(LogOffset(offset), &bytes)? {
-            LogRecord::Event(stored) if self.is_forgotten(offset, &stored) => {
-                LogRecord::Tombstone(Some(RememberedId {
-                    id_hash: IdHash::of(stored.event.event_id.as_str()),
-                    received_at: stored.received_at,
-                }))
-            }
-            LogRecord::Tombstone(Some(id)) => LogRecord::Tombstone(Some(id)),
+        let id = match tables::decode(LogOffset(offset), &bytes)? {
+            LogRecord::Event(stored) if self.is_forgotten(offset, &stored) => RememberedId {
+                id_hash: IdHash::of(stored.event.event_id.as_str()),
+                received_at: stored.received_at,
+            },
+            LogRecord::Tombstone(Some(id)) => id,
             kept @ (LogRecord::Event(_)
             | LogRecord::ItemPut(_)
             | LogRecord::ItemDelete(_)
             | LogRecord::Tombstone(None)
             | LogRecord::UserErased(_)) => return Ok(EncodedRecord::of(&kept, bytes)),
         };
-        let is_id_pruned = offset < self.pruned_through;
-        let record = if is_id_pruned {
-            LogRecord::Tombstone(None)
-        } else {
-            record
-        };
-        Ok(EncodedRecord::new(&record))
+        let remembered = Some(id).filter(|id| id.received_at >= self.id_cutoff);
+        Ok(EncodedRecord::new(&LogRecord::Tombstone(remembered)))
     }
 
     fn is_forgotten(&mut self, offset: u64, stored: &StoredEvent) -> bool {
@@ -134,7 +127,7 @@ impl EventLog {
         let mut forgetting = Forgetting {
             through: HashMap::new(),
             received_before: expired.unwrap_or(i64::MIN),
-            pruned_through: view.pruned_through()?,
+            id_cutoff: newest_received_at(&view)?.saturating_sub(self.shared.id_memory_millis),
             done: Rewritten::default(),
         };
         for (offset, user_hash) in pending {
@@ -156,7 +149,7 @@ impl EventLog {
         meta: &[(&str, u64)],
     ) -> Result<Rewritten, EventLogError> {
         let store = &self.shared.store;
-        let mut copy = LogCopy::create_at(path, forgetting.pruned_through)?;
+        let mut copy = LogCopy::create_at(path, forgetting.id_cutoff)?;
         for _ in 0..ROUNDS_MAX {
             append(&mut copy, self, forgetting)?;
             if self.end().0.saturating_sub(copy.end().0) <= REST_RECORDS_MAX {
@@ -224,6 +217,19 @@ fn oldest_received_at(view: &LogView) -> Result<i64, EventLogError> {
     Ok(oldest)
 }
 
+/// When the newest of the last events was taken in; `i64::MIN` where there is none, so that no id is old.
+fn newest_received_at(view: &LogView) -> Result<i64, EventLogError> {
+    let from = view.end().0.saturating_sub(STEP_RECORDS as u64);
+    let mut newest = i64::MIN;
+    view.walk(LogOffset(from), |_, record| {
+        if let LogRecord::Event(stored) = record {
+            newest = newest.max(stored.received_at);
+        }
+        Ok::<_, EventLogError>(())
+    })?;
+    Ok(newest)
+}
+
 /// Offset of the first event that retention leaves.
 fn first_event_since(view: &LogView, cutoff: i64) -> Result<u64, EventLogError> {
     let mut first = view.end().0;
@@ -276,7 +282,7 @@ pub fn downgrade(data_dir: &Path, config: &EventLogConfig) -> Result<Downgraded,
     let log = EventLog::open(data_dir, config)?;
     log.rewrite(None)?; // format 1 cannot hold an erasure that is not carried out
     let view = log.view()?;
-    let mut copy = LogCopy::create_at(&unfinished(data_dir), view.pruned_through()?)?;
+    let mut copy = LogCopy::create_at(&unfinished(data_dir), i64::MIN)?;
     let mut lost = Downgraded::default();
     while copy.end() < view.end() {
         let raw = view.raw(copy.end(), STEP_RECORDS, STEP_BYTES)?;

@@ -2,17 +2,17 @@
 //!
 //! ```text
 //! records  offset u64              → JSON of LogRecord
-//! ids      first 16 bytes of BLAKE3(event id) → (offset u64, received_at i64)
+//! ids      first 16 bytes of BLAKE3(event id) → (offset u64, received_at i64), without those of late (`ids`)
 //! items    item id                 → offset u64 of its last put
 //! erasures offset u64              → user hash, of the erasures in `records`
-//! meta     "format", "pruned_through", "erased_through", "expired_through", "rewrites" → u64
+//! meta     "format", "ids_through", "erased_through", "expired_through", "rewrites" → u64; records before
+//!          `ids_through` have their ids in the table
 //! ```
-//! A log has the lowest format that can hold what is in it: 2 once there is a tombstone or an erasure, else 1.
-//!
 //!
 //! Ids are hashed so that every key has 16 bytes: two of a billion ids collide with probability 1e-21.
-//! They are forgotten in log order, a few per transaction, so that no commit ever pauses for it.
+//! Format 1, in which every id was in the table at once, is made format 2 when it is opened.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,22 +23,23 @@ use redb::{
 use shared_model::event::Item;
 use shared_model::ids::LogOffset;
 
+use super::ids::{self, IdKey, IdsTable, RecentIds, Seen, id_key};
 use super::tombstone::{IdHash, RememberedId};
 use super::{AppendOutcome, EventLogError, LogRecord};
 
 pub(super) const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
-const IDS: TableDefinition<[u8; 16], (u64, i64)> = TableDefinition::new("ids");
+const IDS: TableDefinition<[u8; 16], Seen> = TableDefinition::new("ids");
 const ITEMS: TableDefinition<&str, u64> = TableDefinition::new("items");
 pub(super) const ERASURES: TableDefinition<u64, [u8; 16]> = TableDefinition::new("erasures");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// Newest format that this build reads.
+/// The format that this build writes.
 pub const FORMAT: u64 = 2;
-/// Format without tombstones and erasures.
+/// Without tombstones and erasures, and with every id in the table.
 pub(super) const FORMAT_PLAIN: u64 = 1;
 pub(super) const FORMAT_KEY: &str = "format";
-/// One past the last record whose id is forgotten.
-pub(super) const PRUNED_KEY: &str = "pruned_through";
+/// One past the last record before which all ids are in the table.
+pub(super) const IDS_THROUGH_KEY: &str = "ids_through";
 /// One past the last erasure that was carried out.
 pub(super) const ERASED_KEY: &str = "erased_through";
 /// One past the last record before which retention has left no event.
@@ -46,13 +47,17 @@ pub(super) const EXPIRED_KEY: &str = "expired_through";
 /// Names all rewrites so far.
 pub(super) const REWRITES_KEY: &str = "rewrites";
 
-/// Ids forgotten per transaction beyond twice the records it adds.
-const PRUNE_RECORDS_MIN: u64 = 64;
-
 /// A record ready to be written.
 pub(super) struct EncodedRecord {
     pub(super) bytes: Vec<u8>,
     key: RecordKey,
+}
+
+/// What one sender wants in one transaction.
+pub(super) struct Batch<'a> {
+    pub(super) records: &'a [EncodedRecord],
+    /// Whether only the outcomes are wanted.
+    pub(super) is_dry_run: bool,
 }
 
 enum RecordKey {
@@ -83,11 +88,6 @@ impl EncodedRecord {
         };
         Self { bytes, key }
     }
-
-    /// Whether format 1 lacks it.
-    fn needs_format_2(&self) -> bool {
-        matches!(self.key, RecordKey::Tombstone(_) | RecordKey::UserErased(_))
-    }
 }
 
 pub(super) fn storage(error: impl Into<redb::Error>) -> EventLogError {
@@ -101,7 +101,7 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, EventLog
         .create(path)
         .map_err(storage)?;
     let format = create_tables(&database).map_err(EventLogError::from)?;
-    if !(FORMAT_PLAIN..=FORMAT).contains(&format) {
+    if format != FORMAT {
         return Err(EventLogError::Format {
             actual: format,
             expected: FORMAT,
@@ -110,22 +110,42 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, EventLog
     Ok(database)
 }
 
+/// Makes what is missing; the format that the file has then.
 fn create_tables(database: &Database) -> Result<u64, redb::Error> {
     let transaction = database.begin_write()?;
     let format = {
-        transaction.open_table(RECORDS)?;
+        let records = transaction.open_table(RECORDS)?;
         transaction.open_table(IDS)?;
         transaction.open_table(ITEMS)?;
         transaction.open_table(ERASURES)?;
         let mut meta = transaction.open_table(META)?;
         let stored = meta.get(FORMAT_KEY)?.map(|guard| guard.value());
-        if stored.is_none() {
-            meta.insert(FORMAT_KEY, FORMAT_PLAIN)?;
+        match stored {
+            Some(FORMAT_PLAIN) => {
+                meta.insert(IDS_THROUGH_KEY, end_of(&records)?)?;
+                meta.insert(FORMAT_KEY, FORMAT)?;
+                FORMAT
+            }
+            Some(format) => format,
+            None => {
+                meta.insert(FORMAT_KEY, FORMAT)?;
+                FORMAT
+            }
         }
-        stored.unwrap_or(FORMAT_PLAIN)
     };
     transaction.commit()?;
     Ok(format)
+}
+
+/// The ids that are not in their table yet.
+pub(super) fn recent_ids(database: &Database) -> Result<RecentIds, EventLogError> {
+    let transaction = database.begin_read().map_err(storage)?;
+    let meta = transaction.open_table(META).map_err(storage)?;
+    let through = meta.get(IDS_THROUGH_KEY).map_err(storage)?;
+    let records = open_records(&transaction)?;
+    let from = through.map_or(0, |guard| guard.value());
+    let waiting = ids::ids_from(&records, from).map_err(storage)?;
+    Ok(RecentIds::new(waiting, end_of(&records).map_err(storage)?))
 }
 
 impl From<redb::Error> for EventLogError {
@@ -211,92 +231,82 @@ pub(super) fn items(database: &Database) -> Result<Vec<(LogOffset, Item)>, Event
 /// read from the table itself: what a writer remembers may be behind what a failed sync has left on disk.
 pub(super) fn commit(
     database: &Database,
-    batches: &[&[EncodedRecord]],
+    batches: &[Batch<'_>],
+    recent: &mut RecentIds,
     id_memory_millis: i64,
 ) -> Result<(Vec<Vec<AppendOutcome>>, LogOffset), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     let mut outcomes = Vec::with_capacity(batches.len());
-    let (start, end) = {
-        let records = transaction.open_table(RECORDS)?;
-        let start = end_of(&records)?;
-        let mut group = Group::open(&transaction, records, start)?;
-        for batch in batches {
-            let batch: Result<Vec<_>, _> = batch.iter().map(|record| group.add(record)).collect();
-            outcomes.push(batch?);
-        }
-        if group.end > start {
-            let mut meta = transaction.open_table(META)?;
-            let pruned = meta.get(PRUNED_KEY)?.map_or(0, |guard| guard.value());
-            let budget = PRUNE_RECORDS_MIN + 2 * (group.end - start);
-            let cutoff = group.newest_received_at.saturating_sub(id_memory_millis);
-            if group.needs_format_2 {
-                meta.insert(FORMAT_KEY, FORMAT)?;
-            }
-            let pruned_through = group.prune(pruned, budget, cutoff)?;
-            if pruned_through != pruned {
-                meta.insert(PRUNED_KEY, pruned_through)?;
-            }
-        }
-        (start, group.end)
+    let tables = Tables::open(&transaction)?;
+    let start = tables.end;
+    let mut group = Group {
+        tables,
+        recent: &*recent,
+        new_ids: BTreeMap::new(),
+        newest_received_at: i64::MIN,
+        id_memory_millis,
     };
-    if end == start {
-        transaction.abort()?; // all duplicates: nothing changed, so no sync is needed
-    } else {
-        transaction.commit()?;
+    for batch in batches {
+        outcomes.push(if batch.is_dry_run {
+            group.try_out(batch.records)?
+        } else {
+            let added = batch.records.iter().map(|record| group.add(record));
+            added.collect::<Result<_, _>>()?
+        });
     }
+    let end = group.tables.end;
+    if end == start {
+        drop(group);
+        transaction.abort()?; // duplicates or dry runs alone: nothing changed, so no sync is needed
+        return Ok((outcomes, LogOffset(end)));
+    }
+    let stretch = group.recent.stretch(group.new_ids.len());
+    if let Some(stretch) = &stretch {
+        let cutoff = group.newest_received_at.saturating_sub(id_memory_millis);
+        stretch.merge(&mut group.tables.ids, cutoff)?;
+        if let Some(through) = group.recent.complete_through(stretch) {
+            transaction
+                .open_table(META)?
+                .insert(IDS_THROUGH_KEY, through)?;
+        }
+    }
+    let new_ids = std::mem::take(&mut group.new_ids);
+    drop(group);
+    transaction.commit()?;
+    recent.committed(new_ids, stretch, end);
     Ok((outcomes, LogOffset(end)))
 }
 
 /// The open tables of one transaction.
-pub(super) struct Group<'txn> {
+pub(super) struct Tables<'txn> {
     records: Table<'txn, u64, &'static [u8]>,
-    ids: Table<'txn, [u8; 16], (u64, i64)>,
+    ids: IdsTable<'txn>,
     items: Table<'txn, &'static str, u64>,
     erasures: Table<'txn, u64, [u8; 16]>,
+    /// One past the last record.
     pub(super) end: u64,
-    newest_received_at: i64,
-    /// Whether something was added that format 1 lacks.
-    pub(super) needs_format_2: bool,
 }
 
-impl<'txn> Group<'txn> {
-    /// The tables of a transaction that continues at `end`.
-    pub(super) fn open(
-        transaction: &'txn WriteTransaction,
-        records: Table<'txn, u64, &'static [u8]>,
-        end: u64,
-    ) -> Result<Self, redb::Error> {
+impl<'txn> Tables<'txn> {
+    pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, redb::Error> {
+        let records = transaction.open_table(RECORDS)?;
         Ok(Self {
+            end: end_of(&records)?,
             records,
             ids: transaction.open_table(IDS)?,
             items: transaction.open_table(ITEMS)?,
             erasures: transaction.open_table(ERASURES)?,
-            end,
-            newest_received_at: i64::MIN,
-            needs_format_2: false,
         })
     }
 
-    fn add(&mut self, record: &EncodedRecord) -> Result<AppendOutcome, redb::Error> {
-        if let RecordKey::Event { id_hash, .. } = &record.key {
-            let known = self.ids.get(&id_hash.0)?.map(|guard| guard.value().0);
-            if let Some(first) = known {
-                return Ok(AppendOutcome::Duplicate(LogOffset(first)));
-            }
-        }
-        let offset = self.end;
-        self.put(record, true)?;
-        Ok(AppendOutcome::Accepted(LogOffset(offset)))
-    }
-
-    /// Writes the next record, known before or not; `is_id_remembered` says whether its id is still to be known.
+    /// Writes the next record, known before or not; the id that is to be known from now on, which is not written yet.
     pub(super) fn put(
         &mut self,
         record: &EncodedRecord,
-        is_id_remembered: bool,
-    ) -> Result<(), redb::Error> {
+    ) -> Result<Option<(IdKey, Seen)>, redb::Error> {
         let offset = self.end;
+        let mut id = None;
         match &record.key {
             RecordKey::Event {
                 id_hash,
@@ -305,12 +315,7 @@ impl<'txn> Group<'txn> {
             | RecordKey::Tombstone(Some(RememberedId {
                 id_hash,
                 received_at,
-            })) => {
-                if is_id_remembered {
-                    self.ids.insert(id_hash.0, (offset, *received_at))?;
-                }
-                self.newest_received_at = self.newest_received_at.max(*received_at);
-            }
+            })) => id = Some((id_key(*id_hash), (offset, *received_at))),
             RecordKey::ItemPut(item_id) => {
                 self.items.insert(item_id.as_str(), offset)?;
             }
@@ -323,55 +328,105 @@ impl<'txn> Group<'txn> {
             }
         }
         self.records.insert(offset, record.bytes.as_slice())?;
-        self.needs_format_2 |= record.needs_format_2();
         self.end += 1;
+        Ok(id)
+    }
+
+    /// Writes an id into its table.
+    pub(super) fn remember(&mut self, id: IdKey, seen: Seen) -> Result<(), redb::Error> {
+        self.ids.insert(id.to_be_bytes(), seen)?;
         Ok(())
     }
+}
 
-    /// Forgets the ids of up to `budget` records from `pruned` on that came before `cutoff`.
-    fn prune(&mut self, pruned: u64, budget: u64, cutoff: i64) -> Result<u64, redb::Error> {
-        let mut offset = pruned;
-        let last = self.end.min(pruned.saturating_add(budget));
-        while offset < last {
-            let Some(id_hash) = self.expired_id(offset, cutoff)? else {
-                break;
+/// What one transaction adds.
+struct Group<'a, 'txn> {
+    tables: Tables<'txn>,
+    recent: &'a RecentIds,
+    new_ids: BTreeMap<IdKey, Seen>,
+    newest_received_at: i64,
+    id_memory_millis: i64,
+}
+
+impl Group<'_, '_> {
+    fn add(&mut self, record: &EncodedRecord) -> Result<AppendOutcome, redb::Error> {
+        if let RecordKey::Event {
+            id_hash,
+            received_at,
+        } = &record.key
+            && let Some(first) = self.seen(id_key(*id_hash), *received_at)?
+        {
+            return Ok(AppendOutcome::Duplicate(LogOffset(first)));
+        }
+        let offset = self.tables.end;
+        if let Some((id, seen)) = self.tables.put(record)? {
+            self.new_ids.insert(id, seen);
+            self.newest_received_at = self.newest_received_at.max(seen.1);
+        }
+        Ok(AppendOutcome::Accepted(LogOffset(offset)))
+    }
+
+    /// What would become of these records if they came now.
+    fn try_out(&self, records: &[EncodedRecord]) -> Result<Vec<AppendOutcome>, redb::Error> {
+        let end = LogOffset(self.tables.end);
+        let mut in_batch = BTreeSet::new();
+        let mut outcomes = Vec::with_capacity(records.len());
+        for record in records {
+            let first = match &record.key {
+                RecordKey::Event {
+                    id_hash,
+                    received_at,
+                } => match self.seen(id_key(*id_hash), *received_at)? {
+                    None if !in_batch.insert(*id_hash) => Some(end),
+                    seen => seen.map(LogOffset),
+                },
+                RecordKey::ItemPut(_)
+                | RecordKey::ItemDelete(_)
+                | RecordKey::Tombstone(_)
+                | RecordKey::UserErased(_) => None,
             };
-            if let Some(id_hash) = id_hash {
-                self.ids.remove(id_hash)?;
-            }
-            offset += 1;
+            outcomes.push(first.map_or(AppendOutcome::Accepted(end), AppendOutcome::Duplicate));
         }
-        Ok(offset)
+        Ok(outcomes)
     }
 
-    /// `None`: stop here; `Some(None)`: no id to forget at this offset.
-    fn expired_id(
-        &self,
-        offset: u64,
-        cutoff: i64,
-    ) -> Result<Option<Option<[u8; 16]>>, redb::Error> {
-        let Some(bytes) = self.records.get(offset)? else {
-            return Ok(Some(None));
+    /// Where the id was accepted before, unless that is forgotten by `now`.
+    fn seen(&self, id: IdKey, now: i64) -> Result<Option<u64>, redb::Error> {
+        let in_memory = self.new_ids.get(&id).copied();
+        let seen = match in_memory.or_else(|| self.recent.get(id)) {
+            Some(seen) => Some(seen),
+            None => self
+                .tables
+                .ids
+                .get(id.to_be_bytes())?
+                .map(|guard| guard.value()),
         };
-        let (id_hash, received_at) = match decode(LogOffset(offset), bytes.value()) {
-            Ok(LogRecord::Event(stored)) => {
-                let id_hash = IdHash::of(stored.event.event_id.as_str());
-                (id_hash.0, stored.received_at)
-            }
-            Ok(LogRecord::Tombstone(Some(id))) => (id.id_hash.0, id.received_at),
-            // The others have no id, and a damaged record is reported by readers.
-            Ok(
-                LogRecord::ItemPut(_)
-                | LogRecord::ItemDelete(_)
-                | LogRecord::Tombstone(None)
-                | LogRecord::UserErased(_),
-            )
-            | Err(_) => return Ok(Some(None)),
-        };
-        if received_at >= cutoff {
-            return Ok(None);
-        }
-        let known = self.ids.get(&id_hash)?.map(|guard| guard.value().0);
-        Ok(Some((known == Some(offset)).then_some(id_hash)))
+        let cutoff = now.saturating_sub(self.id_memory_millis);
+        let remembered = seen.filter(|(_, received_at)| *received_at >= cutoff);
+        Ok(remembered.map(|(offset, _)| offset))
     }
+}
+
+#[cfg(test)]
+pub(super) fn num_ids_in_table(database: &Database) -> Result<u64, EventLogError> {
+    use redb::ReadableTableMetadata;
+    let transaction = database.begin_read().map_err(storage)?;
+    let table = transaction.open_table(IDS).map_err(storage)?;
+    table.len().map_err(storage)
+}
+
+/// Turns a log whose ids all wait into what builds before format 2 wrote.
+#[cfg(test)]
+pub(super) fn make_format_1(database: &Database, recent: &RecentIds) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(IDS)?;
+        recent.stretch_of_all().merge(&mut table, i64::MIN)?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(FORMAT_KEY, 1)?;
+        meta.insert("pruned_through", 3)?;
+        meta.remove(IDS_THROUGH_KEY)?;
+    }
+    transaction.commit()?;
+    Ok(())
 }

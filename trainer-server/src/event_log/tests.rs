@@ -1,5 +1,6 @@
 //! Claims about the event log: order, idempotency, durability over reopen, limits.
 
+use super::ids::RecentIds;
 use super::*;
 use shared_model::event::EventKind;
 use shared_model::ids::{EventId, UserId};
@@ -244,4 +245,101 @@ fn a_store_that_is_opened_again_holds_what_it_held_and_takes_more() {
         ]
     );
     assert_eq!(log.read(LogOffset(0), 9).expect("readable").len(), 2);
+}
+
+/// A log of bare tables whose merge begins after so many ids.
+fn tables_with_merge_after(
+    dir: &tempfile::TempDir,
+    recent_ids_max: usize,
+) -> (redb::Database, RecentIds) {
+    let database = tables::open(&dir.path().join(LOG_FILE_NAME), 1 << 20).expect("opens");
+    let recent = tables::recent_ids(&database).expect("read");
+    (database, recent.with_max(recent_ids_max))
+}
+
+fn commit_ids(
+    (database, recent): &mut (redb::Database, RecentIds),
+    ids: std::ops::Range<u32>,
+    received_at: i64,
+) -> Vec<AppendOutcome> {
+    let encode = |id: u32| EncodedRecord::new(&event(&id.to_string(), received_at));
+    let records: Vec<_> = ids.map(encode).collect();
+    let batch = tables::Batch {
+        records: &records,
+        is_dry_run: false,
+    };
+    let committed = tables::commit(database, &[batch], recent, 7 * DAY_MILLIS);
+    committed.expect("committed").0.remove(0)
+}
+
+#[test]
+fn ids_are_known_while_they_wait_for_the_merge_and_after_it_over_any_restart() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    for round in 0..12 {
+        let mut log = tables_with_merge_after(&dir, 200);
+        for batch in 0..4 {
+            let first = round * 400 + batch * 100;
+            let outcomes = commit_ids(&mut log, first..first + 100, 1);
+            let offsets: Vec<_> = (first..first + 100)
+                .map(|id| accepted(u64::from(id)))
+                .collect();
+            assert_eq!(outcomes, offsets);
+        }
+        let again = commit_ids(&mut log, 0..(round + 1) * 400, 2);
+        let offsets: Vec<_> = (0..(round + 1) * 400)
+            .map(|id| duplicate(u64::from(id)))
+            .collect();
+        assert_eq!(again, offsets, "round {round}");
+    }
+}
+
+#[test]
+fn ids_that_are_forgotten_leave_the_table_as_the_merge_passes() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut log = tables_with_merge_after(&dir, 0);
+    for batch in 0..10 {
+        commit_ids(&mut log, batch * 100..batch * 100 + 100, 1);
+    }
+    for batch in 10..30 {
+        commit_ids(&mut log, batch * 100..batch * 100 + 100, 8 * DAY_MILLIS);
+    }
+    let num_kept = tables::num_ids_in_table(&log.0).expect("read");
+    assert!((1..=2000).contains(&num_kept), "{num_kept} ids");
+    assert_eq!(commit_ids(&mut log, 0..1, 8 * DAY_MILLIS), [accepted(3000)]);
+    assert_eq!(
+        commit_ids(&mut log, 2000..2001, 8 * DAY_MILLIS),
+        [duplicate(2000)]
+    );
+}
+
+#[test]
+fn a_log_of_format_1_is_taken_over_with_all_its_ids() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    drop({
+        let mut log = tables_with_merge_after(&dir, 1000);
+        for batch in 0..3 {
+            commit_ids(&mut log, batch * 10..batch * 10 + 10, 1);
+        }
+        tables::make_format_1(&log.0, &log.1).expect("written");
+        log
+    });
+    let log = open(&dir);
+    let outcomes = log.append_blocking(&[event("0", 2), event("29", 2), event("30", 2)]);
+    let expected = [duplicate(0), duplicate(29), accepted(30)];
+    assert_eq!(outcomes.expect("written"), expected);
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_and_leaves_no_trace() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let log = open(&dir);
+    log.append_blocking(&[event("a", 1)]).expect("written");
+    let batch = [event("a", 2), event("b", 2), event("b", 2)];
+    for _ in 0..2 {
+        let pending = log.try_out(&batch).expect("room");
+        let outcomes = pending.reply.blocking_recv().expect("an answer");
+        let expected = [duplicate(0), accepted(1), duplicate(1)];
+        assert_eq!(outcomes.expect("read"), expected);
+    }
+    assert_eq!(log.end(), LogOffset(1));
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 use shared_model::ids::{LogOffset, UserId};
 
-use super::tables::{self, ERASED_KEY, ERASURES, EXPIRED_KEY, META, PRUNED_KEY, storage};
+use super::tables::{self, ERASED_KEY, ERASURES, EXPIRED_KEY, META, storage};
 use super::tombstone::IdHash;
 use super::{EventLog, EventLogError, LogRecord, StoredEvent};
 
@@ -58,11 +58,6 @@ impl LogView {
     /// The store failed.
     pub fn format(&self) -> Result<u64, EventLogError> {
         self.number(tables::FORMAT_KEY)
-    }
-
-    /// One past the last record whose id is forgotten.
-    pub(super) fn pruned_through(&self) -> Result<u64, EventLogError> {
-        self.number(PRUNED_KEY)
     }
 
     /// Names all rewrites of the log so far; 0 before the first.

@@ -10,14 +10,17 @@ use std::sync::mpsc::Receiver;
 use shared_model::ids::LogOffset;
 use tokio::sync::oneshot;
 
+use super::ids::RecentIds;
 use super::store::Store;
-use super::tables::{self, EncodedRecord};
+use super::tables::{self, Batch, EncodedRecord};
 use super::{AppendOutcome, EventLogError, Progress};
 use crate::reserve::Reserve;
 
 /// A batch and where its outcomes go.
 pub(super) struct AppendRequest {
     pub(super) records: Vec<EncodedRecord>,
+    /// Whether only the outcomes are wanted.
+    pub(super) is_dry_run: bool,
     pub(super) reply: oneshot::Sender<Result<Vec<AppendOutcome>, EventLogError>>,
 }
 
@@ -26,16 +29,19 @@ pub(super) struct Writer {
     pub(super) reserve: Option<Arc<Reserve>>,
     pub(super) progress: Arc<Progress>,
     pub(super) receiver: Receiver<AppendRequest>,
+    /// Absent after a failure: what is on disk may be more than what was acknowledged.
+    pub(super) ids: Option<RecentIds>,
     pub(super) commit_records_max: usize,
     pub(super) id_memory_millis: i64,
 }
 
 impl Writer {
     /// Runs until every sender is gone and the queue is empty.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let mut end = *self.progress.end.borrow();
         while let Ok(first) = self.receiver.recv() {
-            end = self.commit(self.drain(first), end);
+            let group = self.drain(first);
+            end = self.commit(group, end);
         }
     }
 
@@ -53,12 +59,16 @@ impl Writer {
         group
     }
 
-    fn commit(&self, group: Vec<AppendRequest>, start: LogOffset) -> LogOffset {
+    fn commit(&mut self, group: Vec<AppendRequest>, start: LogOffset) -> LogOffset {
         let batches: Vec<_> = group
             .iter()
-            .map(|request| request.records.as_slice())
+            .map(|request| Batch {
+                records: &request.records,
+                is_dry_run: request.is_dry_run,
+            })
             .collect();
-        let held = self.store.hold();
+        let store = Arc::clone(&self.store);
+        let held = store.hold();
         let written = self.write(&batches);
         drop(held);
         match written {
@@ -96,7 +106,7 @@ impl Writer {
         end
     }
 
-    fn write(&self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
+    fn write(&mut self, batches: &[Batch<'_>]) -> Result<Written, EventLogError> {
         let error = match self.try_write(batches) {
             Ok(written) => return Ok(written),
             Err(error) => error,
@@ -130,10 +140,15 @@ impl Writer {
         has_made_room
     }
 
-    fn try_write(&self, batches: &[&[EncodedRecord]]) -> Result<Written, EventLogError> {
+    fn try_write(&mut self, batches: &[Batch<'_>]) -> Result<Written, EventLogError> {
         let database = self.store.database()?;
-        let written = tables::commit(&database, batches, self.id_memory_millis);
-        written.map_err(EventLogError::from)
+        let mut ids = match self.ids.take() {
+            Some(ids) => ids,
+            None => tables::recent_ids(&database)?,
+        };
+        let written = tables::commit(&database, batches, &mut ids, self.id_memory_millis)?;
+        self.ids = Some(ids);
+        Ok(written)
     }
 }
 

@@ -1,12 +1,13 @@
 //! `POST /v1/events`: each event of a batch is accepted, a duplicate, or rejected with a reason.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use serde::Serialize;
 use serde_json::Value;
 use shared_model::ids::{ItemId, LogOffset};
 
-use super::body::{JsonBytes, work_on};
+use super::batch::{Batch, BatchBody, BatchQuery, Verdict, verdicts};
+use super::body::work_on;
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::event_log::{AppendOutcome, EventLogError, LogRecord, Pending, StoredEvent};
@@ -20,33 +21,56 @@ pub(super) struct EventsResponse {
     rejected: Vec<Rejection>,
     /// Once a version has learned through this offset, it has learned from the whole batch.
     offset: LogOffset,
+    /// What became of each line of NDJSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines: Option<Vec<Verdict>>,
 }
 
 pub(super) async fn post(
     State(state): State<AppState>,
-    body: JsonBytes,
+    Query(query): Query<BatchQuery>,
+    body: BatchBody,
 ) -> Result<Json<EventsResponse>, Problem> {
-    let (num_bytes, worker) = (body.0.len(), state.clone());
-    let (pending, rejected) = work_on(num_bytes, move || {
-        let (records, rejected) = read(&worker, &body)?;
-        Ok((enqueue(&worker, &records)?, rejected))
+    let is_dry_run = query.is_dry_run()?;
+    let (num_bytes, worker) = (body.num_bytes(), state.clone());
+    let (sorted, pending) = work_on(num_bytes, move || {
+        let sorted = read(&worker, &body)?;
+        let pending = if is_dry_run {
+            try_out(&worker, &sorted.records)?
+        } else {
+            enqueue(&worker, &sorted.records)?
+        };
+        Ok((sorted, pending))
     })
     .await?;
-    for rejection in &rejected {
-        state.counters.add_rejected(rejection.code);
-    }
     let outcomes = outcomes(pending).await?;
-    let response = summarize(&state, &outcomes, rejected);
-    state.counters.add(response.accepted, response.duplicates);
+    let mut response = summarize(&state, &outcomes, sorted);
+    if is_dry_run {
+        response.offset = state.log.end();
+    } else {
+        for rejection in &response.rejected {
+            state.counters.add_rejected(rejection.code);
+        }
+        state.counters.add(response.accepted, response.duplicates);
+    }
     Ok(Json(response))
 }
 
 /// What is accepted of a body, ready for the log, and what is not.
-fn read(state: &AppState, body: &JsonBytes) -> Result<(Vec<LogRecord>, Vec<Rejection>), Problem> {
-    let elements = ingest::elements(&body.0, "events").map_err(Problem::malformed_body)?;
-    check_batch_len(state, elements.list.len())?;
+struct Sorted {
+    batch: Batch,
+    num_elements: usize,
+    records: Vec<LogRecord>,
+    rejected: Vec<Rejection>,
+}
+
+fn read(state: &AppState, body: &BatchBody) -> Result<Sorted, Problem> {
+    let mut batch = body.read("events", state.config.server.body_bytes_max)?;
+    let list = std::mem::take(&mut batch.elements.list);
+    let num_elements = list.len();
+    check_batch_len(state, num_elements)?;
     let now_millis = (state.clock)();
-    let others = Value::Object(elements.others);
+    let others = Value::Object(std::mem::take(&mut batch.elements.others));
     let sent_at = Fields::new(&others, "")
         .and_then(|fields| fields.i64("sent_at"))
         .map_err(Problem::invalid_request)?;
@@ -60,7 +84,13 @@ fn read(state: &AppState, body: &JsonBytes) -> Result<(Vec<LogRecord>, Vec<Rejec
             ClockMode::EventTime => 0, // the times are those of another day, and right
         },
     };
-    Ok(sort(elements.list, &rules, now_millis))
+    let (records, rejected) = sort(list, &batch, &rules, now_millis);
+    Ok(Sorted {
+        batch,
+        num_elements,
+        records,
+        rejected,
+    })
 }
 
 /// Refuses batches over the configured length.
@@ -87,6 +117,14 @@ pub(super) fn enqueue(state: &AppState, records: &[LogRecord]) -> Result<Option<
     Ok(Some(pending?))
 }
 
+/// As [`enqueue`], but nothing is to be kept.
+fn try_out(state: &AppState, records: &[LogRecord]) -> Result<Option<Pending>, Problem> {
+    if records.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(state.log.try_out(records)?))
+}
+
 /// Waits until what was put into the queue is synced.
 pub(super) async fn outcomes(pending: Option<Pending>) -> Result<Vec<AppendOutcome>, Problem> {
     match pending {
@@ -97,13 +135,14 @@ pub(super) async fn outcomes(pending: Option<Pending>) -> Result<Vec<AppendOutco
 
 fn sort(
     list: Vec<Result<Value, ingest::Fault>>,
+    batch: &Batch,
     rules: &EventRules<'_>,
     received_at: i64,
 ) -> (Vec<LogRecord>, Vec<Rejection>) {
     let mut records = Vec::with_capacity(list.len());
     let mut rejected = Vec::new();
     for (index, element) in list.into_iter().enumerate() {
-        let pointer = format!("/events/{index}");
+        let pointer = batch.pointer(index);
         let event = element
             .and_then(|value| ingest::event_from_json(&value, &pointer))
             .and_then(|event| rules.check(event, &pointer));
@@ -115,11 +154,15 @@ fn sort(
     (records, rejected)
 }
 
-fn summarize(
-    state: &AppState,
-    outcomes: &[AppendOutcome],
-    rejected: Vec<Rejection>,
-) -> EventsResponse {
+fn summarize(state: &AppState, outcomes: &[AppendOutcome], sorted: Sorted) -> EventsResponse {
+    let rejected = sorted.rejected;
+    let lines = sorted.batch.listed(|| {
+        let others = outcomes.iter().map(|outcome| match outcome {
+            AppendOutcome::Accepted(_) => Verdict::Accepted,
+            AppendOutcome::Duplicate(_) => Verdict::Duplicate,
+        });
+        verdicts(sorted.num_elements, &rejected, others)
+    });
     let (mut accepted, mut duplicates, mut offset) = (0, 0, None);
     for outcome in outcomes {
         let at = match outcome {
@@ -140,5 +183,6 @@ fn summarize(
         duplicates,
         rejected,
         offset,
+        lines,
     }
 }

@@ -1,18 +1,19 @@
 //! `PUT /v1/items` and `DELETE /v1/items`: the catalogue, as operators keep it.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use serde::Serialize;
 use serde_json::Value;
 use shared_model::event::Item;
 use shared_model::ids::{ItemId, LogOffset};
 use shared_model::spec::NUM_ITEMS_MAX;
 
-use super::body::{JsonBytes, to_the_end, work_on};
+use super::batch::{Batch, BatchBody, BatchQuery, Verdict};
+use super::body::{to_the_end, work_on};
 use super::events::{check_batch_len, enqueue, outcomes};
 use super::{AppState, Problem};
 use crate::event_log::{AppendOutcome, LogRecord};
-use crate::ingest::{self, Fault, RejectCode, Rejection, item_from_json};
+use crate::ingest::{Fault, RejectCode, Rejection, item_from_json};
 
 /// Answer to a change of the catalogue.
 #[derive(Debug, Serialize)]
@@ -22,25 +23,38 @@ pub(super) struct ItemsResponse {
     unchanged: u64,
     rejected: Vec<Rejection>,
     offset: LogOffset,
+    /// What became of each line of NDJSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines: Option<Vec<Verdict>>,
 }
 
 pub(super) async fn put(
     State(state): State<AppState>,
-    body: JsonBytes,
+    Query(query): Query<BatchQuery>,
+    body: BatchBody,
 ) -> Result<Json<ItemsResponse>, Problem> {
-    let (num_bytes, worker) = (body.0.len(), state.clone());
-    let (put, pending) = work_on(num_bytes, move || {
-        let put = read_put(&worker, &body)?;
-        let records: Vec<_> = put.items.iter().cloned().map(LogRecord::ItemPut).collect();
+    let is_dry_run = query.is_dry_run()?;
+    let (num_bytes, worker) = (body.num_bytes(), state.clone());
+    let (change, pending) = work_on(num_bytes, move || {
+        let change = read_put(&worker, &body)?;
+        if is_dry_run {
+            return Ok((change, None));
+        }
+        let items = change.wanted.iter().cloned();
+        let records: Vec<_> = items.map(LogRecord::ItemPut).collect();
         let pending = enqueue(&worker, &records)?;
-        Ok((put, pending))
+        Ok((change, pending))
     })
     .await?;
+    if is_dry_run {
+        return Ok(Json(change.response(&state)));
+    }
     // The index must follow the log whether or not the sender waits.
     to_the_end(async move {
         let outcomes = outcomes(pending).await?;
-        let mut response = response(&state, outcomes.len(), put.num_unchanged, put.rejected);
-        for (item, outcome) in put.items.into_iter().zip(outcomes) {
+        count_rejected(&state, &change.rejected);
+        let (mut response, items) = (change.response(&state), change.wanted);
+        for (item, outcome) in items.into_iter().zip(outcomes) {
             let offset = offset_of(outcome);
             response.offset = response.offset.max(offset.next());
             state.catalogue.put(offset, item);
@@ -50,56 +64,94 @@ pub(super) async fn put(
     .await
 }
 
-/// A body of items, sorted out.
-struct Put {
-    items: Vec<Item>,
-    num_unchanged: u64,
+/// A body of items or of ids, sorted out.
+struct Change<T> {
+    batch: Batch,
+    wanted: Vec<T>,
     rejected: Vec<Rejection>,
+    /// On each element.
+    verdicts: Vec<Verdict>,
 }
 
-fn read_put(state: &AppState, body: &JsonBytes) -> Result<Put, Problem> {
-    let elements = ingest::elements(&body.0, "items").map_err(Problem::malformed_body)?;
-    check_batch_len(state, elements.list.len())?;
-    let mut put = Put {
-        items: Vec::new(),
-        num_unchanged: 0,
-        rejected: Vec::new(),
-    };
-    let mut rows_left = NUM_ITEMS_MAX.saturating_sub(state.catalogue.num_ids());
-    for (index, element) in elements.list.into_iter().enumerate() {
-        let pointer = format!("/items/{index}");
-        let item = element.and_then(|value| item_from_json(&value, &pointer));
-        match item.and_then(|item| take_row(state, item, &mut rows_left, &pointer)) {
-            Ok(item) if is_unchanged(state, &item) => put.num_unchanged += 1,
-            Ok(item) => put.items.push(item),
-            Err(fault) => put.rejected.push(Rejection::new(index, fault)),
+impl<T> Change<T> {
+    /// Sorts the elements by what `judge` says of each; `None` where there is nothing to change.
+    fn read(
+        state: &AppState,
+        body: &BatchBody,
+        name: &str,
+        mut judge: impl FnMut(&Value, &str) -> Result<Option<T>, Fault>,
+    ) -> Result<Self, Problem> {
+        let mut batch = body.read(name, state.config.server.body_bytes_max)?;
+        let list = std::mem::take(&mut batch.elements.list);
+        check_batch_len(state, list.len())?;
+        let mut change = Self {
+            batch,
+            wanted: Vec::new(),
+            rejected: Vec::new(),
+            verdicts: Vec::with_capacity(list.len()),
+        };
+        for (index, element) in list.into_iter().enumerate() {
+            let pointer = change.batch.pointer(index);
+            let judged = element.and_then(|value| judge(&value, &pointer));
+            change.verdicts.push(match judged {
+                Ok(Some(wanted)) => {
+                    change.wanted.push(wanted);
+                    Verdict::Accepted
+                }
+                Ok(None) => Verdict::Unchanged,
+                Err(fault) => {
+                    change.rejected.push(Rejection::new(index, fault));
+                    Verdict::Rejected
+                }
+            });
+        }
+        Ok(change)
+    }
+
+    fn response(&self, state: &AppState) -> ItemsResponse {
+        let unchanged = self.verdicts.len() - self.wanted.len() - self.rejected.len();
+        ItemsResponse {
+            accepted: self.wanted.len() as u64, // widening on every supported target
+            unchanged: unchanged as u64,
+            rejected: self.rejected.clone(),
+            offset: state.log.end(),
+            lines: self.batch.listed(|| self.verdicts.clone()),
         }
     }
-    Ok(put)
+}
+
+fn read_put(state: &AppState, body: &BatchBody) -> Result<Change<Item>, Problem> {
+    let mut rows_left = NUM_ITEMS_MAX.saturating_sub(state.catalogue.num_ids());
+    Change::read(state, body, "items", |value, pointer| {
+        let item = item_from_json(value, pointer)?;
+        let item = take_row(state, item, &mut rows_left, pointer)?;
+        Ok(Some(item).filter(|item| !is_unchanged(state, item)))
+    })
 }
 
 pub(super) async fn delete(
     State(state): State<AppState>,
-    body: JsonBytes,
+    Query(query): Query<BatchQuery>,
+    body: BatchBody,
 ) -> Result<Json<ItemsResponse>, Problem> {
-    let elements = ingest::elements(&body.0, "item_ids").map_err(Problem::malformed_body)?;
-    check_batch_len(&state, elements.list.len())?;
-    let (mut item_ids, mut rejected) = (Vec::new(), Vec::new());
-    for (index, element) in elements.list.into_iter().enumerate() {
-        match element.and_then(|value| known_id(&state, &value, index)) {
-            Ok(item_id) => item_ids.push(item_id),
-            Err(fault) => rejected.push(Rejection::new(index, fault)),
-        }
+    let is_dry_run = query.is_dry_run()?;
+    let (num_bytes, worker) = (body.num_bytes(), state.clone());
+    let change = work_on(num_bytes, move || {
+        Change::read(&worker, &body, "item_ids", |value, pointer| {
+            known_id(&worker, value, pointer).map(Some)
+        })
+    })
+    .await?;
+    if is_dry_run {
+        return Ok(Json(change.response(&state)));
     }
-    let records: Vec<_> = item_ids
-        .iter()
-        .cloned()
-        .map(LogRecord::ItemDelete)
-        .collect();
+    let item_ids = change.wanted.iter().cloned();
+    let records: Vec<_> = item_ids.map(LogRecord::ItemDelete).collect();
     let pending = enqueue(&state, &records)?;
     to_the_end(async move {
         let outcomes = outcomes(pending).await?;
-        let mut response = response(&state, outcomes.len(), 0, rejected);
+        count_rejected(&state, &change.rejected);
+        let (mut response, item_ids) = (change.response(&state), change.wanted);
         for (item_id, outcome) in item_ids.into_iter().zip(outcomes) {
             let offset = offset_of(outcome);
             response.offset = response.offset.max(offset.next());
@@ -110,21 +162,9 @@ pub(super) async fn delete(
     .await
 }
 
-fn response(
-    state: &AppState,
-    num_accepted: usize,
-    unchanged: u64,
-    rejected: Vec<Rejection>,
-) -> ItemsResponse {
-    for rejection in &rejected {
+fn count_rejected(state: &AppState, rejected: &[Rejection]) {
+    for rejection in rejected {
         state.counters.add_rejected(rejection.code);
-    }
-    let accepted = num_accepted as u64; // widening on every supported target
-    ItemsResponse {
-        accepted,
-        unchanged,
-        rejected,
-        offset: state.log.end(),
     }
 }
 
@@ -154,14 +194,13 @@ fn is_unchanged(state: &AppState, item: &Item) -> bool {
         .is_some_and(|present| *present == *item)
 }
 
-fn known_id(state: &AppState, value: &Value, index: usize) -> Result<ItemId, Fault> {
-    let pointer = format!("/item_ids/{index}");
+fn known_id(state: &AppState, value: &Value, pointer: &str) -> Result<ItemId, Fault> {
     let Some(text) = value.as_str() else {
         let detail = format!("expected a text, found {value}");
         return Err(Fault::new(RejectCode::Malformed, pointer, detail));
     };
     let item_id = ItemId::new(text)
-        .map_err(|error| Fault::new(RejectCode::Malformed, pointer.clone(), error.to_string()))?;
+        .map_err(|error| Fault::new(RejectCode::Malformed, pointer, error.to_string()))?;
     if !state.catalogue.contains(&item_id) {
         let detail = format!("no item `{item_id}` in the catalogue");
         return Err(Fault::new(RejectCode::UnknownItem, pointer, detail));

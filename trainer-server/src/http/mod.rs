@@ -5,6 +5,7 @@
 //! ranking (whoever implements [`Recommender`]), bytes of versions (`publish`).
 
 mod backup;
+mod batch;
 mod blobs;
 mod body;
 mod browse;

@@ -17,7 +17,7 @@ pub use event::{EventRules, event_from_json};
 pub use fields::Fields;
 pub use harm::harm;
 pub use item::item_from_json;
-pub use split::{BodyError, Elements, elements};
+pub use split::{BodyError, Elements, elements, lines};
 
 /// Why one event or item was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -1,4 +1,5 @@
-//! A body `{"events": […]}` into its elements, so that one broken element does not take the rest down.
+//! A body `{"events": […]}`, or one element on each line, into its elements, so that one broken element does not take
+//! the rest down.
 //!
 //! Sound JSON is parsed once. When that fails (a bare `NaN`, a number out of range), the text is cut
 //! at the commas of the list and each element is parsed on its own; only text that cannot be cut,
@@ -59,6 +60,24 @@ pub fn elements(body: &[u8], name: &str) -> Result<Elements, BodyError> {
             format!("expected a list, found {}", type_name(&other)),
         )),
         None => Err(refused(&pointer, "the field is missing".to_owned())),
+    }
+}
+
+/// Splits a body with one element on each line; blank lines are none. Pointers begin with the number of the element.
+#[must_use]
+pub fn lines(body: &[u8]) -> Elements {
+    let lines = body.split(|byte| *byte == b'\n');
+    let lines = lines.filter(|line| !line.trim_ascii().is_empty());
+    let parse = |(line_idx, line): (usize, &[u8])| {
+        serde_json::from_slice(line).map_err(|error| {
+            let code = std::str::from_utf8(line).map_or(RejectCode::Malformed, code_of);
+            let detail = format!("the line is not JSON: {error}");
+            Fault::new(code, format!("/{line_idx}"), detail)
+        })
+    };
+    Elements {
+        list: lines.enumerate().map(parse).collect(),
+        others: Map::new(),
     }
 }
 
@@ -184,6 +203,26 @@ mod tests {
             codes(r#"{"events": [{"a": "\"]"}, {a: 1}]}"#),
             [None, Some(RejectCode::Malformed)]
         );
+    }
+
+    #[test]
+    fn each_line_is_an_element_and_broken_ones_are_named_by_their_number() {
+        let elements = lines(b"{\"a\": 1}\r\n\n {\"value\": NaN}\n[1\n\xff\n3");
+        let faults: Vec<_> = elements
+            .list
+            .into_iter()
+            .map(|element| element.err().map(|fault| (fault.code, fault.pointer)))
+            .collect();
+        let fault = |code, pointer: &str| Some((code, pointer.to_owned()));
+        let expected = [
+            None,
+            fault(RejectCode::InvalidValue, "/1"),
+            fault(RejectCode::Malformed, "/2"),
+            fault(RejectCode::Malformed, "/3"),
+            None,
+        ];
+        assert_eq!(faults, expected);
+        assert!(lines(b" \n\n").list.is_empty());
     }
 
     #[test]

@@ -34,9 +34,9 @@ use crate::cross_encoder;
 use crate::device;
 use crate::event_log::{EventLog, LogRecord};
 use crate::gate::GateFigures;
-use crate::learner::{Learner, ReleaseTraining};
+use crate::learner::{LearnError, Learner, ReleaseTraining};
 use crate::ledger::{Ledger, Origin, Provenance};
-use crate::preprocess::Batch;
+use crate::preprocess::{Batch, Preprocessor};
 use crate::publish::Publisher;
 use crate::rollout::{RolloutState, Waiting};
 use pause::Pause;
@@ -46,6 +46,9 @@ use watch::Anchor;
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 /// Records read at once when nothing is to be learned from them.
 const CATCH_UP_RECORDS: usize = 20_000;
+
+/// How records are taken in.
+type Ingest = fn(&mut Learner, &mut Preprocessor, &[LogRecord]) -> Result<Batch, LearnError>;
 
 pub(super) struct Worker {
     config: Arc<Config>,
@@ -229,6 +232,10 @@ impl Worker {
 
     /// Histories, counts and items up to `end`; nothing is trained.
     fn catch_up(&mut self, end: LogOffset) -> Result<Vec<Batch>, TrainerError> {
+        self.pass_to(end, Learner::ingest)
+    }
+
+    fn pass_to(&mut self, end: LogOffset, ingest: Ingest) -> Result<Vec<Batch>, TrainerError> {
         let mut batches = Vec::new();
         while self.position < end && !self.is_stopped() {
             let wanted = (end.0 - self.position.0).min(CATCH_UP_RECORDS as u64) as usize; // fits by the min
@@ -236,13 +243,17 @@ impl Worker {
             if read.is_empty() {
                 break;
             }
-            batches.push(self.take_in(read)?);
+            batches.push(self.take_in(read, ingest)?);
         }
         Ok(batches)
     }
 
     /// The next records of the log, which the position moves past.
-    fn take_in(&mut self, read: Vec<(LogOffset, LogRecord)>) -> Result<Batch, TrainerError> {
+    fn take_in(
+        &mut self,
+        read: Vec<(LogOffset, LogRecord)>,
+        ingest: Ingest,
+    ) -> Result<Batch, TrainerError> {
         self.position = LogOffset(self.position.0 + read.len() as u64);
         let records = self.rollout.without_set_aside(read);
         let mut preprocessor = self
@@ -250,7 +261,7 @@ impl Worker {
             .preprocessor
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        Ok(self.learner.ingest(&mut preprocessor, &records)?)
+        Ok(ingest(&mut self.learner, &mut preprocessor, &records)?)
     }
 
     /// One round: records → learn → candidate of so many bytes → gate → publish.
@@ -327,7 +338,7 @@ impl Worker {
         let run = read
             .into_iter()
             .take_while(|(_, record)| is_item(record) == first_is_item);
-        self.take_in(run.collect()).map(Some)
+        self.take_in(run.collect(), Learner::ingest).map(Some)
     }
 
     /// Under overload, takes in the oldest waiting records without learning them.
@@ -341,7 +352,7 @@ impl Worker {
         }
         let (from, through) = (self.position, LogOffset(self.log.end().0 - round_len));
         skipped::note(&self.config.server.data_dir, from, through)?;
-        self.catch_up(through)?;
+        self.pass_to(through, Learner::ingest_skipped)?;
         tracing::warn!(
             "overloaded: log offsets {from} to {through} are not learned before the next refit"
         );

@@ -185,7 +185,7 @@ async fn size_length_and_type_of_a_body_are_limited() {
 
     for (name, value) in [
         ("content-type", "application/x-www-form-urlencoded"),
-        ("content-encoding", "gzip"),
+        ("content-encoding", "br"),
     ] {
         let request = server
             .client

@@ -1,5 +1,6 @@
 //! The IO half of the server over real HTTP and real files: no claim here needs a trained model.
 
+mod bodies;
 mod canary;
 mod compose;
 mod dashboard;
