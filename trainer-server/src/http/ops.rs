@@ -168,7 +168,11 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
     text.gauge("store_bytes", used, store.used_bytes);
     let held = "Whether the room that is kept free for the log is in place";
     text.gauge("reserve_held", held, u64::from(store.is_reserve_held));
-    let is_paused = state.recommender.status()["paused"].is_string();
+    let trainer = state.recommender.status();
+    let skipped = "Events passed over under overload: counted, not learned one by one";
+    let num_skipped = trainer["events_skipped"].as_u64().unwrap_or(0); // a stand-in tells none
+    text.counter("events_skipped_total", skipped, num_skipped);
+    let is_paused = trainer["paused"].is_string();
     let paused = "Whether versions cannot be written at the moment";
     text.gauge("publishing_paused", paused, u64::from(is_paused));
     let published = state.publisher.counters();
