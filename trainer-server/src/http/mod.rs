@@ -87,7 +87,7 @@ pub const ADMIN_ROUTES: [(&str, &[&str]); 9] = [
     ("/v1/versions", &["get", "post"]),
     ("/v1/versions/{version}", &["get"]),
     ("/v1/versions/{version}/changes", &["get"]),
-    ("/v1/users/{user_id}", &["get", "delete"]),
+    ("/v1/users/{user_id}", &["delete", "get"]),
     ("/v1/backup", &["post"]),
 ];
 
