@@ -1,12 +1,15 @@
 //! `POST /v1/events`: each event of a batch is accepted, a duplicate, or rejected with a reason.
 
-use axum::Json;
+use std::time::Instant;
+
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::Value;
 use shared_model::ids::{ItemId, LogOffset};
 
 use super::body::{JsonBytes, work_on};
+use super::limiter::{Caller, Counted};
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::event_log::{AppendOutcome, EventLogError, LogRecord, Pending, StoredEvent};
@@ -24,11 +27,12 @@ pub(super) struct EventsResponse {
 
 pub(super) async fn post(
     State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
     body: JsonBytes,
 ) -> Result<Json<EventsResponse>, Problem> {
     let (num_bytes, worker) = (body.0.len(), state.clone());
     let (pending, rejected) = work_on(num_bytes, move || {
-        let (records, rejected) = read(&worker, &body)?;
+        let (records, rejected) = read(&worker, caller, &body)?;
         Ok((enqueue(&worker, &records)?, rejected))
     })
     .await?;
@@ -42,9 +46,18 @@ pub(super) async fn post(
 }
 
 /// What is accepted of a body, ready for the log, and what is not.
-fn read(state: &AppState, body: &JsonBytes) -> Result<(Vec<LogRecord>, Vec<Rejection>), Problem> {
+fn read(
+    state: &AppState,
+    caller: Caller,
+    body: &JsonBytes,
+) -> Result<(Vec<LogRecord>, Vec<Rejection>), Problem> {
     let elements = ingest::elements(&body.0, "events").map_err(Problem::malformed_body)?;
     check_batch_len(state, elements.list.len())?;
+    let num_events = elements.list.len() as u64; // widening
+    let counted = state
+        .limiter
+        .take(caller, Counted::Events, num_events, Instant::now());
+    counted.map_err(Problem::too_many)?;
     let now_millis = (state.clock)();
     let others = Value::Object(elements.others);
     let sent_at = Fields::new(&others, "")

@@ -1,7 +1,7 @@
 //! `PUT /v1/items` and `DELETE /v1/items`: the catalogue, as operators keep it.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::Value;
 use shared_model::event::Item;
@@ -10,9 +10,14 @@ use shared_model::spec::NUM_ITEMS_MAX;
 
 use super::body::{JsonBytes, to_the_end, work_on};
 use super::events::{check_batch_len, enqueue, outcomes};
+use super::guard::note;
+use super::limiter::Caller;
 use super::{AppState, Problem};
 use crate::event_log::{AppendOutcome, LogRecord};
 use crate::ingest::{self, Fault, RejectCode, Rejection, item_from_json};
+
+/// Deleted items that a line of the audit names.
+const NAMED_ITEMS_MAX: usize = 10;
 
 /// Answer to a change of the catalogue.
 #[derive(Debug, Serialize)]
@@ -80,6 +85,7 @@ fn read_put(state: &AppState, body: &JsonBytes) -> Result<Put, Problem> {
 
 pub(super) async fn delete(
     State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
     body: JsonBytes,
 ) -> Result<Json<ItemsResponse>, Problem> {
     let elements = ingest::elements(&body.0, "item_ids").map_err(Problem::malformed_body)?;
@@ -98,16 +104,38 @@ pub(super) async fn delete(
         .collect();
     let pending = enqueue(&state, &records)?;
     to_the_end(async move {
-        let outcomes = outcomes(pending).await?;
-        let mut response = response(&state, outcomes.len(), 0, rejected);
-        for (item_id, outcome) in item_ids.into_iter().zip(outcomes) {
-            let offset = offset_of(outcome);
-            response.offset = response.offset.max(offset.next());
-            state.catalogue.delete(offset, item_id);
-        }
-        Ok(Json(response))
+        let what = deletion(&item_ids);
+        let result = match outcomes(pending).await {
+            Ok(outcomes) => Ok(deleted(&state, item_ids, outcomes, rejected)),
+            Err(problem) => Err(problem),
+        };
+        note(&state, caller, what, &result).await;
+        result.map(Json)
     })
     .await
+}
+
+fn deleted(
+    state: &AppState,
+    item_ids: Vec<ItemId>,
+    outcomes: Vec<AppendOutcome>,
+    rejected: Vec<Rejection>,
+) -> ItemsResponse {
+    let mut response = response(state, outcomes.len(), 0, rejected);
+    for (item_id, outcome) in item_ids.into_iter().zip(outcomes) {
+        let offset = offset_of(outcome);
+        response.offset = response.offset.max(offset.next());
+        state.catalogue.delete(offset, item_id);
+    }
+    response
+}
+
+/// For the audit: how many, and the first of them.
+fn deletion(item_ids: &[ItemId]) -> String {
+    let named = &item_ids[..item_ids.len().min(NAMED_ITEMS_MAX)];
+    let count = item_ids.len();
+    let what = serde_json::json!({ "count": count, "item_ids": named });
+    format!("DELETE /v1/items {what}")
 }
 
 fn response(
