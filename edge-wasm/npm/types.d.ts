@@ -33,6 +33,11 @@ export interface ConnectOptions {
    * this page has seen is taken after a reload. `publicKey` is not looked at then.
    */
   rootKey?: string;
+  /**
+   * The server's publishable ingest key, where it asks for one: feedback and reports are sent with it. It stands in the
+   * URL of the requests, since a beacon has no headers, and opens nothing that could be read.
+   */
+  key?: string;
   /** Keeps the verified model in IndexedDB. Default `true`. */
   cache?: boolean;
   /** Whether feedback may be sent. Default `'auto'`: yes, unless the browser sends Global Privacy Control. */

@@ -314,7 +314,8 @@ async fn spawn(
         .open(log_path(dir))?;
     let mut command = Command::new(freshet_program()?);
     command
-        .args(["serve", "--bind", bind, "--data-dir"])
+        .args(["serve", "--bind", bind, "--set", "server.admin_bind="])
+        .arg("--data-dir")
         .arg(data_dir_in(dir));
     for (key, value) in settings {
         command.arg("--set").arg(format!("{key}={value}"));

@@ -38,6 +38,8 @@ pub mod trainer;
 pub mod observe;
 pub mod text_pack;
 
+pub mod access;
+pub mod audit;
 pub mod http;
 
 pub mod dataset;

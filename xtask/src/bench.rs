@@ -7,6 +7,7 @@ mod inputs;
 mod leave_one_out;
 mod page;
 pub(crate) mod sizes;
+mod slow;
 mod train;
 
 use std::fs;
@@ -34,6 +35,8 @@ pub(crate) enum Name {
     Ingest,
     /// The training step beside the same model in PyTorch, which is installed under target.
     Train,
+    /// Honest traffic beside 10,000 silent and slow connections; Linux.
+    Slow,
     /// Leave-one-out beside RecBole's SASRec, which is installed under target; for hours.
     LeaveOneOut,
 }
@@ -54,6 +57,7 @@ pub(crate) fn run(
         Name::Edge => edge::measure(workspace)?,
         Name::Ingest => ingest::measure(workspace)?,
         Name::Train => train::measure(workspace)?,
+        Name::Slow => slow::measure(workspace)?,
         Name::LeaveOneOut => leave_one_out::measure(workspace)?,
     };
     let report = json!({

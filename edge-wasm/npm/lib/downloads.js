@@ -1,6 +1,7 @@
 //! What the engine asks for, fetched: update plans and blobs, counted in one total.
 
 import { fetchBytes } from './http.js';
+import { withKey } from './key.js';
 
 const KEY_LIST_BYTES_MAX = 128 * 1024;
 const PLAN_BYTES_MAX = 1024 * 1024;
@@ -13,6 +14,7 @@ const DAMAGED_BLOBS_MAX = 64;
 
 export class Downloads {
   #url;
+  #key;
   #model;
   #signal;
   #onProgress;
@@ -30,12 +32,14 @@ export class Downloads {
   /**
    * @param {object} options
    * @param {string} options.url base of the server, without a slash at the end
+   * @param {string} [options.key] of the server, for reports
    * @param {string} options.model
    * @param {AbortSignal} options.signal ends all fetches
    * @param {(progress: {bytesReceived: number, bytesTotal: number}) => void} options.onProgress
    */
-  constructor({ url, model, signal, onProgress }) {
+  constructor({ url, key, model, signal, onProgress }) {
     this.#url = url;
+    this.#key = key;
     this.#model = model;
     this.#signal = signal;
     this.#onProgress = onProgress;
@@ -70,7 +74,7 @@ export class Downloads {
     const body = JSON.stringify({ version, code, bucket: this.#bucket });
     const headers = { 'content-type': 'application/json' };
     try {
-      await fetch(this.modelUrl('reports'), { method: 'POST', body, headers, signal: this.#signal, keepalive: true });
+      await fetch(withKey(this.modelUrl('reports'), this.#key), { method: 'POST', body, headers, signal: this.#signal, keepalive: true });
     } catch {
       // The server is away: it will be told of the next one.
     }

@@ -153,9 +153,9 @@ export class PageEngine {
   }
 
   async #startHost() {
-    const { url, model, cache, worker, assets, publicKey = [], rootKey, backend } = this.#options;
+    const { url, key, model, cache, worker, assets, publicKey = [], rootKey, backend } = this.#options;
     const publicKeys = [publicKey].flat();
-    const config = { url, model, cache, publicKeys, rootKey, assets, backend, remembered: readRemembered() };
+    const config = { url, key, model, cache, publicKeys, rootKey, assets, backend, remembered: readRemembered() };
     const entry = { ...this.#entry, isWorkerWanted: Boolean(worker) };
     if (typeof worker === 'function') entry.openWorker = worker;
     this.#link = new EngineLink(config, entry, (name, detail) => this.#hostSaid(name, detail));

@@ -6,11 +6,14 @@
 import { BATCH_EVENTS_MAX, EVENT_BYTES_MAX, QUEUE_EVENTS_MAX, batchLength, bodyOf, channelName } from './batches.js';
 import { openChannel } from './channel.js';
 import { randomId } from './consent.js';
+import { withKey } from './key.js';
 
 const encoder = new TextEncoder();
 
 export class FeedbackQueue {
   #url;
+  /** Where events are posted: with the key of the server, if it has one. */
+  #postUrl;
   #prefix;
   #emit;
   #onWithdrawn;
@@ -29,12 +32,14 @@ export class FeedbackQueue {
   /**
    * @param {object} options
    * @param {string} options.url of the server
+   * @param {string} [options.key] of the server, for events
    * @param {import('./store.js').Store} options.store
    * @param {(name: string, detail: object) => void} options.emit
    * @param {() => void} options.onWithdrawn another tab of this origin withdrew consent
    */
-  constructor({ url, store, emit, onWithdrawn }) {
+  constructor({ url, key, store, emit, onWithdrawn }) {
     this.#url = `${url}/v1/events`;
+    this.#postUrl = withKey(this.#url, key);
     this.#prefix = `${this.#url} `;
     this.#store = store;
     this.#emit = emit;
@@ -131,7 +136,7 @@ export class FeedbackQueue {
     while (rest.length > 0) {
       const batch = rest.slice(0, batchLength(rest, BATCH_EVENTS_MAX));
       const body = new Blob([bodyOf(batch)], { type: 'text/plain' });
-      if (!isTaken(this.#url, body)) return;
+      if (!isTaken(this.#postUrl, body)) return;
       for (const { key } of batch) this.#beaconed.add(key);
       rest = rest.slice(batch.length);
     }
@@ -161,6 +166,7 @@ export class FeedbackQueue {
       if (!this.#isTakingPart) return; // consent was withdrawn in the meantime
       this.#sender ??= new Sender({
         url: this.#url,
+        postUrl: this.#postUrl,
         prefix: this.#prefix,
         store: this.#store,
         own: this.#own,

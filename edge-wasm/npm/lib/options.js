@@ -26,6 +26,7 @@ export function checkedOptions(options, entry) {
   checkTrusted(options);
   const { worker = true, cache = true, waitForModel = true, personal = false, consent = 'auto', userId } = options;
   checkFlag('personal', personal);
+  if (options.key !== undefined && !isIngestKey(options.key)) throw invalid('key', 'an ingest key', typeof options.key);
   if (userId !== undefined && !isId(userId)) throw invalid('userId', ID, userId);
   const assets = absoluteFolder(options.assets, base);
   return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, personal, consent, timeoutMillis };
@@ -34,6 +35,11 @@ export function checkedOptions(options, entry) {
 /** @param {string} field @param {unknown} value */
 export function checkFlag(field, value) {
   if (typeof value !== 'boolean') throw invalid(field, 'true or false', value);
+}
+
+/** As the server wants them, and safe in a URL. What was given instead may be another secret, and is not told. */
+function isIngestKey(key) {
+  return typeof key === 'string' && /^[\w.~-]{16,512}$/.test(key);
 }
 
 /** What is given as a key and is none must not be taken for no key, which would trust the server's. */

@@ -38,20 +38,21 @@ export class Sender {
 
   /**
    * @param {object} options
-   * @param {string} options.url that takes events
+   * @param {string} options.url that takes events, which tells queues of different servers apart
+   * @param {string} options.postUrl the same with the server's key, if it has one
    * @param {string} options.prefix of the keys of this queue's records
    * @param {import('./store.js').Store} options.store
    * @param {Map<string, import('./batches.js').Entry>} options.own entries that this tab made
    * @param {(results: import('./delivery.js').Result[]) => void} options.onResults for own entries and those of dead tabs
    * @param {() => void} options.onWithdrawn another tab withdrew consent
    */
-  constructor({ url, prefix, store, own, onResults, onWithdrawn }) {
+  constructor({ url, postUrl, prefix, store, own, onResults, onWithdrawn }) {
     this.#prefix = prefix;
     this.#store = store;
     this.#own = own;
     this.#onResults = onResults;
     this.#onWithdrawn = onWithdrawn;
-    this.#delivery = new Delivery({ url, outbox: this.#outbox, onResults: (results) => this.#finish(results) });
+    this.#delivery = new Delivery({ url: postUrl, outbox: this.#outbox, onResults: (results) => this.#finish(results) });
     this.#tabs = new Tabs(channelName(url), {
       onLead: () => void this.#lead(),
       onLost: () => this.#lost(),

@@ -117,6 +117,25 @@ test('nothing is sent before a Retry-After is over, whoever wakes or hides; only
   assert.equal(taken.length, 1);
 });
 
+test('requests and beacons carry the key of the server, which is not stored', async (t) => {
+  const urls = [];
+  withNavigator(t, { sendBeacon: (url) => urls.push(url) > 0 });
+  const answers = [() => ok(), never];
+  t.mock.method(globalThis, 'fetch', (url) => {
+    urls.push(url);
+    return answers.shift()();
+  });
+  const store = new MemoryStore();
+  const queue = new FeedbackQueue({ url: 'http://server', key: 'a-publishable-key', store, emit() {}, onWithdrawn() {} });
+  t.after(() => queue.dispose());
+  await queue.add(event('a'));
+  void queue.add(event('b'));
+  await until(() => urls.length === 2);
+  queue.leave();
+  assert.deepEqual(urls, Array(3).fill('http://server/v1/events?key=a-publishable-key'));
+  assert.ok(!JSON.stringify([...store.events]).includes('publishable'), 'the key is not stored');
+});
+
 test('an event that the server rejects is reported and not sent again', async (t) => {
   const rejected = [{ index: 0, code: 'unknown_item', pointer: '/events/0/item_id', detail: 'no such item' }];
   const { queue, requests, said } = queueAgainst(t, () => ok({ accepted: 1, rejected }));

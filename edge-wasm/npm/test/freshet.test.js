@@ -457,6 +457,7 @@ test('options of a connection that cannot be meant are refused by name', (t) => 
     timeoutMillis: [Number.NaN, -1, '5', 5n],
     userId: ['', 'x'.repeat(129), 5, null],
     rootKey: ['', null, []],
+    key: ['', 'too-short', 'no spaces in a key', 'x'.repeat(513), 5, null],
     publicKey: ['', [], ['key', '']],
     consent: ['yes', null],
   })) {

@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ConfigArgs;
+use super::rollout::TokenArg;
 use crate::catalogue::Catalogue;
 use crate::clock::now_millis;
 use crate::event_log::{EventLog, EventLogConfig};
@@ -41,6 +42,9 @@ pub struct ImportArgs {
     /// Server to post to; without it, the data directory is written to directly
     #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
     pub server: Option<String>,
+    /// Its key.
+    #[command(flatten)]
+    pub token: TokenArg,
     /// Settings.
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -99,7 +103,7 @@ fn check_flags(args: &ImportArgs) -> anyhow::Result<()> {
 
 fn open_sink(args: &ImportArgs) -> anyhow::Result<Sink> {
     if let Some(url) = &args.server {
-        let client = reqwest::Client::new();
+        let client = args.token.client()?;
         let url = url.trim_end_matches('/').to_owned();
         return Ok(Sink::Server(ServerSink { client, url }));
     }

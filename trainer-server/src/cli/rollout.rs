@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use reqwest::RequestBuilder;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use shared_model::ids::Version;
 
@@ -21,9 +22,44 @@ pub struct AdminArgs {
         default_value = "http://127.0.0.1:7879"
     )]
     pub admin: String,
+    /// Its key.
+    #[command(flatten)]
+    pub token: TokenArg,
     /// Print the answer as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The key of whoever asks a server.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TokenArg {
+    /// Key that the server asks for, `access.admin_token`; safer as the variable, which no process list shows
+    #[arg(
+        long = "token",
+        value_name = "KEY",
+        env = "FRESHET_TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
+}
+
+impl TokenArg {
+    /// A client that shows the key with every request.
+    ///
+    /// # Errors
+    /// The key cannot stand in a header.
+    pub fn client(&self) -> anyhow::Result<reqwest::Client> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &self.token {
+            let bearer = HeaderValue::try_from(format!("Bearer {token}"));
+            let mut bearer = bearer.context("--token has characters that no key has")?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        Ok(reqwest::Client::builder()
+            .default_headers(headers)
+            .build()?)
+    }
 }
 
 /// Flags of every order.
@@ -109,7 +145,7 @@ async fn send(order: Order, args: &OrderArgs) -> anyhow::Result<Obeyed> {
         body["by"] = json!(by);
     }
     let url = url(&args.admin, "/v1/rollout");
-    let request = reqwest::Client::new().post(&url).json(&body);
+    let request = args.admin.token.client()?.post(&url).json(&body);
     let answer = answer(request, &args.admin).await?;
     Ok(serde_json::from_value(answer)?)
 }
@@ -119,7 +155,7 @@ async fn send_codes(file: &Path, args: &OrderArgs) -> anyhow::Result<Obeyed> {
     let by = args.by.as_deref().map(percent_encoded);
     let query = by.map(|by| format!("?by={by}")).unwrap_or_default();
     let url = url(&args.admin, &format!("/v1/versions{query}"));
-    let request = reqwest::Client::new().post(&url);
+    let request = args.admin.token.client()?.post(&url);
     let request = request.header("content-type", "application/octet-stream");
     let answer = answer(request.body(bytes), &args.admin).await?;
     Ok(serde_json::from_value(answer)?)
@@ -127,12 +163,12 @@ async fn send_codes(file: &Path, args: &OrderArgs) -> anyhow::Result<Obeyed> {
 
 /// Asks the server for a path.
 pub(super) async fn get(admin: &AdminArgs, path: &str) -> anyhow::Result<Value> {
-    answer(reqwest::Client::new().get(url(admin, path)), admin).await
+    answer(admin.token.client()?.get(url(admin, path)), admin).await
 }
 
 /// Asks the server to remove what is at a path.
 pub(super) async fn delete(admin: &AdminArgs, path: &str) -> anyhow::Result<Value> {
-    answer(reqwest::Client::new().delete(url(admin, path)), admin).await
+    answer(admin.token.client()?.delete(url(admin, path)), admin).await
 }
 
 /// Sends JSON, for an answer that is none.
@@ -141,7 +177,7 @@ pub(super) async fn post(
     path: &str,
     body: &Value,
 ) -> anyhow::Result<reqwest::Response> {
-    let request = reqwest::Client::new().post(url(admin, path)).json(body);
+    let request = admin.token.client()?.post(url(admin, path)).json(body);
     let response = send_to(request, admin).await?;
     if response.status().is_success() {
         return Ok(response);
@@ -167,7 +203,7 @@ async fn answer(request: RequestBuilder, admin: &AdminArgs) -> anyhow::Result<Va
 async fn send_to(request: RequestBuilder, admin: &AdminArgs) -> anyhow::Result<reqwest::Response> {
     request.send().await.with_context(|| {
         let admin = &admin.admin;
-        format!("no server answers operators at {admin}; it does where server.admin_bind is set")
+        format!("no server answers operators at {admin}; --admin names its server.admin_bind")
     })
 }
 

@@ -13,6 +13,8 @@ use shared_model::manifest::Manifest;
 use tokio::sync::watch;
 
 use super::ConfigArgs;
+use crate::access::Keys;
+use crate::audit::AuditLog;
 use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
 use crate::clock::now_millis;
@@ -35,6 +37,8 @@ use crate::trainer::{self, TrainerHandle, TrainerParts};
 const TRAINER_STOP_TIMEOUT: Duration = Duration::from_millis(2000);
 /// How often the operator is warned of keys that are about to expire.
 const KEY_WARNING_INTERVAL: Duration = Duration::from_secs(86_400);
+/// File handles for everything but connections.
+const FILE_HANDLES: usize = 512;
 /// Threads for requests; learning has its own.
 const NUM_HTTP_THREADS: usize = 2;
 
@@ -47,7 +51,7 @@ pub struct ServeArgs {
     /// Address to listen on [default: 127.0.0.1:7878]
     #[arg(long, value_name = "ADDRESS")]
     pub bind: Option<SocketAddr>,
-    /// Second address for /metrics, /healthz, /readyz and orders such as `freshet rollback`
+    /// Address of operators: /metrics and orders such as `freshet rollback` [default: 127.0.0.1:7879]
     #[arg(long, value_name = "ADDRESS")]
     pub admin_bind: Option<SocketAddr>,
     /// Folder to serve at /, for example a demo shop
@@ -90,8 +94,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         print!("{}", toml::to_string(&*config)?);
         return Ok(());
     }
+    let keys = Keys::from_config(&config).context("the server does not start with these keys")?;
     start_logging();
     tracing::info!(config = %serde_json::to_string(&*config)?, "effective configuration");
+    allow_connections(config.server.connections_max);
     // What would only stop the trainer later is heard of now.
     cross_encoder::teacher::from_config(&config, &Device::flex())
         .context("release.teacher_dir cannot be used")?;
@@ -103,6 +109,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let data_dir = &config.server.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    let audit = AuditLog::open(data_dir)
+        .with_context(|| format!("cannot open audit.jsonl in {}", data_dir.display()))?;
     let reserve = Arc::new(Reserve::open(data_dir, config.store.reserve_bytes));
     let log_config = EventLogConfig::from(&*config);
     let log = EventLog::open_with(data_dir, &log_config, Some(Arc::clone(&reserve)))
@@ -147,6 +155,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let state = AppState::new(AppParts {
         config: Arc::clone(&config),
+        keys,
+        audit,
         log: log.clone(),
         catalogue,
         publisher,
@@ -195,26 +205,34 @@ struct Listeners {
 
 impl Listeners {
     fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind = |address: SocketAddr| -> anyhow::Result<TcpListener> {
-            let listener = TcpListener::bind(address)
-                .with_context(|| format!("cannot listen on {address}"))?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        };
         let server = &config.server;
-        if !server.bind.ip().is_loopback() {
-            tracing::warn!(
-                "{} can be reached from outside and asks for no key",
-                server.bind
-            );
-        }
-        if let Some(admin) = server.admin_bind.filter(|admin| !admin.ip().is_loopback()) {
-            tracing::warn!("{admin} takes orders from outside and asks for no key");
-        }
+        let public = bind(server.bind, "server.bind (--bind) chooses another address")?;
+        let other = "server.admin_bind (--admin-bind) chooses another address, --set server.admin_bind= none";
+        let admin = server.admin_bind.map(|address| bind(address, other));
         Ok(Self {
-            public: bind(server.bind)?,
-            admin: server.admin_bind.map(bind).transpose()?,
+            public,
+            admin: admin.transpose()?,
         })
+    }
+}
+
+fn bind(address: SocketAddr, advice: &'static str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address}; {advice}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Each connection is a file handle, of which systems give a process few unless it asks.
+fn allow_connections(connections_max: usize) {
+    let wanted = (connections_max + FILE_HANDLES) as u64; // widening
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(allowed) if allowed < wanted => tracing::warn!(
+            "server.connections_max is {connections_max}, but the system allows {allowed} file handles; \
+             raise its limit (ulimit -n, LimitNOFILE)"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of file handles stays as it is"),
     }
 }
 
@@ -228,14 +246,16 @@ async fn serve(
     let address = listeners.public.local_addr()?;
     let public = tokio::net::TcpListener::from_std(listeners.public)?;
     let router = http::router(state.clone());
-    let server = &state.config.server;
+    // In one write: who starts the server may listen no longer than to the first line.
+    let mut said = format!("freshet listens on http://{address}\n");
     let mut parts = tokio::task::JoinSet::new();
     if let Some(admin) = listeners.admin {
+        said += &format!("and for operators on http://{}\n", admin.local_addr()?);
         let admin = tokio::net::TcpListener::from_std(admin)?;
         let (router, state) = (http::admin_router(state.clone()), state.clone());
         parts.spawn(async move {
             let stopping = state.stopping.clone();
-            http::server::serve(admin, router, &state.config.server, stopping).await;
+            http::server::serve(admin, router, &state.config, stopping).await;
         });
     }
     let key_poll = Duration::from_secs(state.config.publish.key_poll_secs);
@@ -268,13 +288,13 @@ async fn serve(
         reserve,
     };
     parts.spawn(keeper::keep(keeper, state.stopping.clone()));
-    println!("freshet listens on http://{address}");
+    print!("{said}");
     let signal = tokio::spawn(async move {
         let signal = signal().await;
         tracing::info!("stopping: {signal}");
         stop.send_replace(true);
     });
-    http::server::serve(public, router, server, state.stopping.clone()).await;
+    http::server::serve(public, router, &state.config, state.stopping.clone()).await;
     while parts.join_next().await.is_some() {}
     signal.await?;
     Ok(())

@@ -1,6 +1,7 @@
 //! What a configuration must satisfy beyond its types.
 
 mod compose;
+mod limits;
 mod rollout;
 
 use std::ops::RangeInclusive;
@@ -23,13 +24,15 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// Not TOML.
-    #[error("{origin} is not valid TOML: {source}")]
+    /// Not TOML; the line itself is not told, it may hold a key.
+    #[error("{origin} is not valid TOML: line {line}: {reason}")]
     Syntax {
         /// File, variable or flag.
         origin: String,
-        /// Where and why.
-        source: toml::de::Error,
+        /// From 1.
+        line: usize,
+        /// Why.
+        reason: String,
     },
     /// A key that does not exist.
     #[error("unknown key `{key}` in {origin}{}", hint(nearest.as_deref()))]
@@ -73,6 +76,7 @@ impl Config {
     /// Names the key, its value and what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_counts()?;
+        limits::check(&self.limits)?;
         self.check_shares()?;
         if self.release.strategy == StrategyChoice::Adapter && self.model.adapter_dim == 0 {
             let expected = "another than adapter while model.adapter_dim is 0";

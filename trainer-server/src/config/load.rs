@@ -58,9 +58,14 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
 }
 
 fn parse_layer(text: &str, origin: &str) -> Result<Table, ConfigError> {
-    text.parse::<Table>().map_err(|source| ConfigError::Syntax {
-        origin: origin.to_owned(),
-        source,
+    text.parse::<Table>().map_err(|error| {
+        let until = error.span().map_or(0, |span| span.start);
+        let before = text.bytes().take(until);
+        ConfigError::Syntax {
+            origin: origin.to_owned(),
+            line: 1 + before.filter(|byte| *byte == b'\n').count(),
+            reason: error.message().to_owned(),
+        }
     })
 }
 
@@ -114,11 +119,7 @@ fn set(table: &mut Table, key: &str, text: &str, origin: &str) -> Result<(), Con
 
 /// A value as in TOML.
 fn parse_value(text: &str, origin: &str) -> Result<Value, ConfigError> {
-    let line = format!("value = {text}");
-    let mut table: Table = line.parse().map_err(|source| ConfigError::Syntax {
-        origin: origin.to_owned(),
-        source,
-    })?;
+    let mut table = parse_layer(&format!("value = {text}"), origin)?;
     Ok(table
         .remove("value")
         .expect("the line that was parsed sets `value`"))
@@ -195,7 +196,8 @@ mod tests {
     fn embedded_defaults_are_complete_and_valid() {
         let config = Config::default();
         assert_eq!(config.server.bind.to_string(), "127.0.0.1:7878");
-        assert_eq!(config.server.admin_bind, None);
+        let admin_bind = config.server.admin_bind.map(|bind| bind.to_string());
+        assert_eq!(admin_bind.as_deref(), Some("127.0.0.1:7879"));
         let printed = toml::to_string(&config).expect("prints");
         assert_eq!(with_file(&printed).expect("reads back"), config);
     }

@@ -3,6 +3,7 @@
 //! Layers, later ones win: `default.toml` (embedded), a preset, the operator's file, `FRESHET__SECTION__KEY`
 //! variables, flags; see [`load`]. Not here: what the settings do.
 
+mod access;
 mod check;
 pub mod load;
 mod preset;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use shared_model::event::EventKind;
 use shared_model::spec::ModelSpec;
 
+pub use access::{AccessConfig, LimitsConfig, Network, Secret};
 pub use check::ConfigError;
 pub use preset::Preset;
 
@@ -26,6 +28,10 @@ pub const DEFAULT_TOML: &str = include_str!("../../default.toml");
 pub struct Config {
     /// Listening and request limits.
     pub server: ServerConfig,
+    /// Keys.
+    pub access: AccessConfig,
+    /// What one client may do.
+    pub limits: LimitsConfig,
     /// The event log.
     pub log: LogConfig,
     /// Event time.

@@ -1,17 +1,15 @@
-//! Request bodies: size, time and type are checked before a byte is parsed.
+//! Request bodies: size, time and type are checked before a byte is parsed; the time by `pace`.
 
-use std::time::Duration;
+use std::error::Error;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
+use super::pace::BodyCut;
 use super::{AppState, Problem};
 use crate::ingest::BodyError;
-
-/// How long a sender may take for its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bodies up to this size are worked on where they arrive: that takes well under a millisecond.
 const INLINE_BODY_BYTES_MAX: usize = 16 * 1024;
@@ -51,23 +49,36 @@ impl FromRequest<AppState> for JsonBytes {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         check_type(request.headers())?;
         let body_bytes_max = state.config.server.body_bytes_max;
-        match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
-            Ok(Ok(bytes)) => Ok(Self(bytes)),
-            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(
-                Problem::too_large(format!("at most {body_bytes_max} bytes are allowed")),
-            ),
-            Ok(Err(rejection)) => Err(Problem::malformed_body(BodyError {
-                pointer: String::new(),
-                detail: rejection.body_text(),
-            })),
-            Err(_) => {
-                let secs = BODY_TIMEOUT.as_secs();
-                Err(Problem::timeout(format!(
-                    "the body did not arrive within {secs} s"
-                )))
-            }
+        let rejection = match Bytes::from_request(request, state).await {
+            Ok(bytes) => return Ok(Self(bytes)),
+            Err(rejection) => rejection,
+        };
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let detail = format!("at most {body_bytes_max} bytes are allowed");
+            return Err(Problem::too_large(detail));
         }
+        match cut_of(&rejection) {
+            Some(cut @ BodyCut::TooSlow) => return Err(Problem::timeout(cut.to_string())),
+            Some(cut @ BodyCut::NoRoom) => return Err(Problem::unavailable(cut.to_string())),
+            Some(BodyCut::Broken(_)) | None => {}
+        }
+        Err(Problem::malformed_body(BodyError {
+            pointer: String::new(),
+            detail: rejection.body_text(),
+        }))
     }
+}
+
+/// Why the body was cut off, if it was.
+fn cut_of<'a>(rejection: &'a (dyn Error + 'static)) -> Option<&'a BodyCut> {
+    let mut cause = Some(rejection);
+    while let Some(error) = cause {
+        if let Some(cut) = error.downcast_ref() {
+            return Some(cut);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 impl JsonBytes {

@@ -1,13 +1,16 @@
 //! `POST /v1/events`: each event of a batch is accepted, a duplicate, or rejected with a reason.
 
-use axum::Json;
+use std::time::Instant;
+
 use axum::extract::{Query, State};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::Value;
 use shared_model::ids::{ItemId, LogOffset};
 
 use super::batch::{Batch, BatchBody, BatchQuery, Verdict, verdicts};
 use super::body::work_on;
+use super::limiter::{Caller, Counted};
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::event_log::{AppendOutcome, EventLogError, LogRecord, Pending, StoredEvent};
@@ -29,12 +32,13 @@ pub(super) struct EventsResponse {
 pub(super) async fn post(
     State(state): State<AppState>,
     Query(query): Query<BatchQuery>,
+    Extension(caller): Extension<Caller>,
     body: BatchBody,
 ) -> Result<Json<EventsResponse>, Problem> {
     let is_dry_run = query.is_dry_run()?;
     let (num_bytes, worker) = (body.num_bytes(), state.clone());
     let (sorted, pending) = work_on(num_bytes, move || {
-        let sorted = read(&worker, &body)?;
+        let sorted = read(&worker, caller, &body)?;
         let pending = if is_dry_run {
             try_out(&worker, &sorted.records)?
         } else {
@@ -64,11 +68,15 @@ struct Sorted {
     rejected: Vec<Rejection>,
 }
 
-fn read(state: &AppState, body: &BatchBody) -> Result<Sorted, Problem> {
+fn read(state: &AppState, caller: Caller, body: &BatchBody) -> Result<Sorted, Problem> {
     let mut batch = body.read("events", state.config.server.body_bytes_max)?;
     let list = std::mem::take(&mut batch.elements.list);
     let num_elements = list.len();
     check_batch_len(state, num_elements)?;
+    let counted = state
+        .limiter
+        .take(caller, Counted::Events, num_elements as u64, Instant::now()); // widening
+    counted.map_err(Problem::too_many)?;
     let now_millis = (state.clock)();
     let others = Value::Object(std::mem::take(&mut batch.elements.others));
     let sent_at = Fields::new(&others, "")

@@ -1,7 +1,7 @@
 //! `PUT /v1/items` and `DELETE /v1/items`: the catalogue, as operators keep it.
 
-use axum::Json;
 use axum::extract::{Query, State};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::Value;
 use shared_model::event::Item;
@@ -11,9 +11,14 @@ use shared_model::spec::NUM_ITEMS_MAX;
 use super::batch::{Batch, BatchBody, BatchQuery, Verdict};
 use super::body::{to_the_end, work_on};
 use super::events::{check_batch_len, enqueue, outcomes};
+use super::guard::note;
+use super::limiter::Caller;
 use super::{AppState, Problem};
 use crate::event_log::{AppendOutcome, LogRecord};
 use crate::ingest::{Fault, RejectCode, Rejection, item_from_json};
+
+/// Deleted items that a line of the audit names.
+const NAMED_ITEMS_MAX: usize = 10;
 
 /// Answer to a change of the catalogue.
 #[derive(Debug, Serialize)]
@@ -132,6 +137,7 @@ fn read_put(state: &AppState, body: &BatchBody) -> Result<Change<Item>, Problem>
 pub(super) async fn delete(
     State(state): State<AppState>,
     Query(query): Query<BatchQuery>,
+    Extension(caller): Extension<Caller>,
     body: BatchBody,
 ) -> Result<Json<ItemsResponse>, Problem> {
     let is_dry_run = query.is_dry_run()?;
@@ -149,17 +155,37 @@ pub(super) async fn delete(
     let records: Vec<_> = item_ids.map(LogRecord::ItemDelete).collect();
     let pending = enqueue(&state, &records)?;
     to_the_end(async move {
-        let outcomes = outcomes(pending).await?;
-        count_rejected(&state, &change.rejected);
-        let (mut response, item_ids) = (change.response(&state), change.wanted);
-        for (item_id, outcome) in item_ids.into_iter().zip(outcomes) {
-            let offset = offset_of(outcome);
-            response.offset = response.offset.max(offset.next());
-            state.catalogue.delete(offset, item_id);
-        }
-        Ok(Json(response))
+        let what = deletion(&change.wanted);
+        let result = outcomes(pending)
+            .await
+            .map(|outcomes| deleted(&state, change, outcomes));
+        note(&state, caller, what, &result).await;
+        result.map(Json)
     })
     .await
+}
+
+fn deleted(
+    state: &AppState,
+    change: Change<ItemId>,
+    outcomes: Vec<AppendOutcome>,
+) -> ItemsResponse {
+    count_rejected(state, &change.rejected);
+    let (mut response, item_ids) = (change.response(state), change.wanted);
+    for (item_id, outcome) in item_ids.into_iter().zip(outcomes) {
+        let offset = offset_of(outcome);
+        response.offset = response.offset.max(offset.next());
+        state.catalogue.delete(offset, item_id);
+    }
+    response
+}
+
+/// For the audit: how many, and the first of them.
+fn deletion(item_ids: &[ItemId]) -> String {
+    let named = &item_ids[..item_ids.len().min(NAMED_ITEMS_MAX)];
+    let count = item_ids.len();
+    let what = serde_json::json!({ "count": count, "item_ids": named });
+    format!("DELETE /v1/items {what}")
 }
 
 fn count_rejected(state: &AppState, rejected: &[Rejection]) {

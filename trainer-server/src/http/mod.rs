@@ -14,9 +14,12 @@ mod dashboard;
 mod events;
 mod explain;
 mod explore;
+mod guard;
 mod items;
+mod limiter;
 mod models;
 mod ops;
+mod pace;
 mod problem;
 mod recommend;
 mod rollout;
@@ -26,11 +29,13 @@ mod users;
 mod versions;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::HandlerWithoutStateExt;
 use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post, put};
 use tokio::sync::watch;
@@ -38,6 +43,8 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::access::Keys;
+use crate::audit::AuditLog;
 use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
@@ -51,6 +58,8 @@ use crate::text_pack::queries::QueryEncoders;
 pub use counters::IngestCounters;
 pub use explain::ExplainOrder;
 pub use explore::ExploreResponse;
+use limiter::Limiter;
+use pace::Bodies;
 pub use problem::{Problem, ProblemError};
 pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
 pub use search::SearchOrder;
@@ -78,7 +87,7 @@ pub const ROUTES: [(&str, &[&str]); 19] = [
     ("/openapi.json", &["get"]),
 ];
 
-/// The routes of the admin address alone.
+/// The routes of the admin address alone; all want the admin token.
 pub const ADMIN_ROUTES: [(&str, &[&str]); 9] = [
     ("/v1/series", &["get"]),
     ("/v1/coverage", &["get"]),
@@ -98,12 +107,18 @@ pub struct AppState {
     /// Embed what is searched for.
     query_encoders: QueryEncoders,
     counters: Arc<IngestCounters>,
+    limiter: Arc<Limiter>,
+    bodies: Bodies,
 }
 
 /// What an [`AppState`] is made of.
 pub struct AppParts {
     /// Settings.
     pub config: Arc<Config>,
+    /// Who may do what.
+    pub keys: Keys,
+    /// Who did what.
+    pub audit: AuditLog,
     /// The log.
     pub log: EventLog,
     /// Which items exist.
@@ -132,10 +147,13 @@ impl AppState {
     /// The state of a server.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
+        let limiter = Limiter::new(&parts.config.limits, Instant::now());
         Self {
             parts: Arc::new(parts),
             query_encoders: QueryEncoders::default(),
             counters: Arc::default(),
+            limiter: Arc::new(limiter),
+            bodies: Bodies::default(),
         }
     }
 }
@@ -218,6 +236,7 @@ pub fn router(state: AppState) -> Router {
     router
         .method_not_allowed_fallback(method_not_allowed)
         .layer(limit)
+        .layer(from_fn_with_state(state.clone(), guard::public))
         .layer(nosniff)
         .layer(cors(&server.cors_origins))
         .with_state(state)
@@ -256,6 +275,7 @@ pub fn admin_router(state: AppState) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(rollout::ORDER_BYTES_MAX))
+        .layer(from_fn_with_state(state.clone(), guard::admin))
         .with_state(state)
 }
 
@@ -272,6 +292,7 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::HEAD, Method::POST])
         .allow_headers([
+            header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::RANGE,
             header::IF_RANGE,
@@ -283,6 +304,8 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::RETRY_AFTER,
             header::CONTENT_RANGE,
             header::DATE,
+            HeaderName::from_static("ratelimit"),
+            HeaderName::from_static("ratelimit-policy"),
         ])
         .max_age(std::time::Duration::from_secs(86_400))
 }

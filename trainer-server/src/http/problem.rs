@@ -2,10 +2,11 @@
 //!
 //! Texts here go outside: they name what the sender can change and nothing of the inside.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::limiter::{Exceeded, Rate};
 use crate::event_log::EventLogError;
 use crate::ingest::{BodyError, Fault};
 
@@ -27,6 +28,9 @@ pub struct Problem {
     /// Seconds after which trying again makes sense.
     #[serde(skip)]
     pub retry_after_secs: Option<u32>,
+    /// The limit that was exceeded.
+    #[serde(skip)]
+    pub exceeded: Option<Exceeded>,
 }
 
 /// One place that is wrong.
@@ -56,7 +60,29 @@ impl Problem {
             detail,
             errors: Vec::new(),
             retry_after_secs: None,
+            exceeded: None,
         }
+    }
+
+    pub(super) fn unauthorized(detail: impl Into<String>) -> Self {
+        let (kind, title) = ("/problems/unauthorized", "Unauthorized");
+        Self::new(StatusCode::UNAUTHORIZED, kind, title, detail)
+    }
+
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        let (kind, title) = ("/problems/forbidden", "Forbidden");
+        Self::new(StatusCode::FORBIDDEN, kind, title, detail)
+    }
+
+    pub(super) fn too_many(exceeded: Exceeded) -> Self {
+        let (kind, title) = ("/problems/too-many-requests", "Too many requests");
+        let Rate { per_sec, burst } = exceeded.rate;
+        let name = exceeded.name;
+        let detail = format!("the limit {name} is {per_sec} per second and {burst} at once");
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, kind, title, detail);
+        problem.retry_after_secs = Some(exceeded.retry_after_secs);
+        problem.exceeded = Some(exceeded);
+        problem
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
@@ -229,7 +255,35 @@ impl IntoResponse for Problem {
         if let Some(secs) = self.retry_after_secs {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
+        if let Some(exceeded) = &self.exceeded {
+            add_rate_limit(headers, exceeded);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"freshet\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
         response
+    }
+}
+
+/// Quota `q` in a window of `w` seconds, `r` left of it, more in `t` seconds (draft-ietf-httpapi-ratelimit-headers-10).
+fn add_rate_limit(headers: &mut HeaderMap, exceeded: &Exceeded) {
+    let Exceeded {
+        name,
+        rate: Rate { per_sec, burst },
+        retry_after_secs,
+    } = exceeded;
+    let window_secs = burst.div_ceil((*per_sec).max(1));
+    let fields = [
+        (
+            "ratelimit-policy",
+            format!("\"{name}\";q={burst};w={window_secs}"),
+        ),
+        ("ratelimit", format!("\"{name}\";r=0;t={retry_after_secs}")),
+    ];
+    for (field, value) in fields {
+        let value = HeaderValue::try_from(value).expect("a name of ours and numbers");
+        headers.insert(HeaderName::from_static(field), value);
     }
 }
 

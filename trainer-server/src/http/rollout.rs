@@ -1,10 +1,13 @@
 //! `POST /v1/rollout`: orders of an operator, on the admin address only.
 
-use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::{Extension, Json};
 use serde::Deserialize;
 
+use super::body::to_the_end;
+use super::guard::note;
+use super::limiter::Caller;
 use super::{AppState, Problem};
 use crate::ingest::BodyError;
 use crate::rollout::{OPERATOR_NAME_LEN_MAX, Obeyed, Order, OrderError, is_operator_name};
@@ -23,6 +26,7 @@ pub(super) struct OrderBody {
 /// The body must be called `application/json`: a page of another origin cannot send that unasked.
 pub(super) async fn order(
     State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
     body: Result<Json<OrderBody>, JsonRejection>,
 ) -> Result<Json<Obeyed>, Problem> {
     let Json(OrderBody { order, by }) = body.map_err(|rejection| {
@@ -32,16 +36,22 @@ pub(super) async fn order(
         })
     })?;
     check_name(by.as_deref())?;
+    // Noted whether or not the sender waits.
+    to_the_end(async move {
+        let what = serde_json::json!({ "order": order, "by": by }).to_string();
+        let result = obey(&state, order, by).await;
+        note(&state, caller, format!("POST /v1/rollout {what}"), &result).await;
+        result.map(Json)
+    })
+    .await
+}
+
+async fn obey(state: &AppState, order: Order, by: Option<String>) -> Result<Obeyed, Problem> {
     let Some(operator) = &state.operator else {
-        return Err(Problem::unavailable(
-            "there is no trainer to give orders to",
-        ));
+        let detail = "there is no trainer to give orders to";
+        return Err(Problem::unavailable(detail));
     };
-    operator
-        .order(order, by)
-        .await
-        .map(Json)
-        .map_err(problem_of)
+    operator.order(order, by).await.map_err(problem_of)
 }
 
 /// The name that an operator gives, if any.

@@ -1,11 +1,14 @@
 //! `/v1/users/{user_id}`: what is held of a user, and its erasure; on the admin address only.
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{LogOffset, UserId};
 
+use super::body::to_the_end;
+use super::guard::note;
+use super::limiter::Caller;
 use super::{AppState, Problem};
 use crate::backup::BackupError;
 use crate::erasure::{self, Erased};
@@ -79,12 +82,21 @@ pub(super) async fn export(
 /// Answers once no event of the user before the order is left on the disk.
 pub(super) async fn erase(
     State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
     Path(user_id): Path<String>,
 ) -> Result<Json<Erased>, Problem> {
     let user_id = parsed(user_id)?;
     let now_millis = (state.clock)();
     let data_dir = state.config.server.data_dir.clone();
-    blocking(move || erasure::erase(&state.log, &data_dir, &user_id, now_millis)).await
+    let log = state.log.clone();
+    // Noted whether or not the sender waits; the user, who is to be forgotten, is not named.
+    to_the_end(async move {
+        let erased = blocking(move || erasure::erase(&log, &data_dir, &user_id, now_millis)).await;
+        let what = "DELETE /v1/users/{user_id}".to_owned();
+        note(&state, caller, what, &erased).await;
+        erased
+    })
+    .await
 }
 
 fn parsed(user_id: String) -> Result<UserId, Problem> {

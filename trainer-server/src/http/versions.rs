@@ -1,14 +1,17 @@
 //! `/v1/versions…`: the ledger, what is different between two versions, and codes of an operator; on the admin
 //! address only.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use shared_model::codec::snapshot::decode_snapshot;
 use shared_model::ids::Version;
 
+use super::body::to_the_end;
+use super::guard::note;
+use super::limiter::Caller;
 use super::rollout::{check_name, problem_of};
 use super::{AppState, Problem};
 use crate::ingest::BodyError;
@@ -117,6 +120,7 @@ pub(super) struct GivenQuery {
 /// The body must be called `application/octet-stream`: a page of another origin cannot send that unasked.
 pub(super) async fn publish(
     State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
     Query(GivenQuery { by }): Query<GivenQuery>,
     headers: HeaderMap,
     body: Bytes,
@@ -129,9 +133,6 @@ pub(super) async fn publish(
         let detail = format!("expected a snapshot as {GIVEN_TYPE}");
         return Err(Problem::unsupported_media_type(detail));
     }
-    let Some(operator) = &state.operator else {
-        return Err(Problem::unavailable("there is no trainer to give codes to"));
-    };
     let decoded = tokio::task::spawn_blocking(move || decode_snapshot(&body)).await;
     let decoded = decoded.map_err(|error| {
         tracing::error!(%error, "decoding a snapshot panicked");
@@ -147,8 +148,25 @@ pub(super) async fn publish(
         version,
         state: codes,
     };
-    let answer = operator.publish_given(given, by).await;
-    answer.map(Json).map_err(problem_of)
+    // Noted whether or not the sender waits.
+    to_the_end(async move {
+        let what = serde_json::json!({ "snapshot_of_version": version, "by": by }).to_string();
+        let result = publish_given(&state, given, by).await;
+        note(&state, caller, format!("POST /v1/versions {what}"), &result).await;
+        result.map(Json)
+    })
+    .await
+}
+
+async fn publish_given(
+    state: &AppState,
+    given: GivenCodes,
+    by: Option<String>,
+) -> Result<Obeyed, Problem> {
+    let Some(operator) = &state.operator else {
+        return Err(Problem::unavailable("there is no trainer to give codes to"));
+    };
+    operator.publish_given(given, by).await.map_err(problem_of)
 }
 
 fn parsed(version: &str) -> Result<Version, Problem> {

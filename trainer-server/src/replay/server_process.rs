@@ -242,6 +242,13 @@ fn effective_config(setup: &ServerSetup, dir: &Path) -> Result<Config, ServerPro
     let mut flags = vec![
         ("server.bind".to_owned(), listener.to_string()),
         ("server.admin_bind".to_owned(), String::new()),
+        // It is started and asked by this process alone.
+        ("access.ingest_key".to_owned(), String::new()),
+        ("access.ingest_key_file".to_owned(), String::new()),
+        ("access.read_key".to_owned(), String::new()),
+        ("access.read_key_file".to_owned(), String::new()),
+        ("access.admin_token".to_owned(), String::new()),
+        ("access.admin_token_file".to_owned(), String::new()),
         (
             "server.data_dir".to_owned(),
             dir.join("data").display().to_string(),

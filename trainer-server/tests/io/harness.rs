@@ -13,6 +13,8 @@ use shared_model::model::explain::{AverageParts, ScoreParts};
 use shared_model::spec::ModelSpec;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use trainer_server::access::Keys;
+use trainer_server::audit::AuditLog;
 use trainer_server::canary::reports::Reports;
 use trainer_server::catalogue::Catalogue;
 use trainer_server::config::Config;
@@ -155,6 +157,8 @@ impl TestServer {
         let text_packs = TextPacks::default();
         let (stop, stopping) = watch::channel(false);
         let state = AppState::new(AppParts {
+            keys: Keys::from_config(&config).expect("usable keys"),
+            audit: AuditLog::open(dir).expect("opens"),
             config: Arc::clone(&config),
             log: log.clone(),
             catalogue,
@@ -179,7 +183,7 @@ impl TestServer {
             urls.push(format!("http://{address}"));
             let (config, stopping) = (Arc::clone(&config), stopping.clone());
             tasks.push(tokio::spawn(async move {
-                http::server::serve(listener, router, &config.server, stopping).await;
+                http::server::serve(listener, router, &config, stopping).await;
             }));
         }
         let [url, admin_url] = <[String; 2]>::try_from(urls).expect("two addresses");
@@ -253,8 +257,10 @@ impl TestServer {
 }
 
 pub(crate) fn config(flags: &[(&str, &str)]) -> Config {
-    let flags = flags
+    let no_admin = [("server.admin_bind", "")];
+    let flags = no_admin
         .iter()
+        .chain(flags)
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
     load(&Sources {

@@ -1,5 +1,6 @@
 //! The IO half of the server over real HTTP and real files: no claim here needs a trained model.
 
+mod access;
 mod bodies;
 mod canary;
 mod compose;
@@ -15,6 +16,7 @@ mod process;
 mod publish;
 mod rank;
 mod server;
+mod slow;
 mod soak;
 mod text_encoder;
 mod versions;

@@ -28,7 +28,8 @@ impl Process {
                 "--set",
                 "model.text_encoder=small",
             ])
-            .args(["--set", "train.device=flex", "--data-dir"])
+            .args(["--set", "train.device=flex", "--set", "server.admin_bind="])
+            .arg("--data-dir")
             .arg(dir)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -226,8 +227,19 @@ fn what_is_wrong_is_said_in_one_line_on_the_command_line() {
     let data_dir = dir.path().display().to_string();
     let in_use = run(&["serve", "--data-dir", &data_dir, "--bind", &address]);
     assert!(
-        in_use.contains(&format!("cannot listen on {address}")),
+        in_use.contains(&format!("cannot listen on {address}")) && in_use.contains("server.bind"),
         "{in_use}"
+    );
+    let free = ["serve", "--data-dir", &data_dir, "--bind", "127.0.0.1:0"];
+    let in_use = run(&[&free[..], &["--admin-bind", &address]].concat());
+    assert!(
+        in_use.contains(&address) && in_use.contains("server.admin_bind"),
+        "{in_use}"
+    );
+    let open = run(&["serve", "--data-dir", &data_dir, "--bind", "0.0.0.0:0"]);
+    assert!(
+        open.contains("export FRESHET__ACCESS__ADMIN_TOKEN=") && open.contains("[access]"),
+        "{open}"
     );
     let missing = run(&[
         "import",

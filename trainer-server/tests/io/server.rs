@@ -123,6 +123,8 @@ async fn pages_of_other_origins_may_post_events_and_not_change_the_catalogue() {
     let methods = response.headers()["access-control-allow-methods"]
         .to_str()
         .expect("text");
+    let headers = &response.headers()["access-control-allow-headers"];
+    assert!(headers.to_str().expect("text").contains("authorization"));
     assert!(methods.contains("POST") && !methods.contains("PUT") && !methods.contains("DELETE"));
     let response = preflight("/v1/events", "https://other.example", "POST")
         .await
