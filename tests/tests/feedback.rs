@@ -115,7 +115,10 @@ async fn events_of(server: &mut Server) -> anyhow::Result<Vec<Event>> {
     let events = server.log_records()?.into_iter();
     let events = events.filter_map(|record| match record {
         LogRecord::Event(stored) => Some(stored.event),
-        LogRecord::ItemPut(_) | LogRecord::ItemDelete(_) => None,
+        LogRecord::ItemPut(_)
+        | LogRecord::ItemDelete(_)
+        | LogRecord::Tombstone(_)
+        | LogRecord::UserErased(_) => None,
     });
     Ok(events.collect())
 }

@@ -177,7 +177,13 @@ fn server_command(workspace: &Workspace, layout: &Layout, address: SocketAddr) -
         .arg("--static-dir")
         .arg(&layout.site_dir);
     serve.args(["--bind", &address.to_string()]);
+    serve.args(["--admin-bind", &admin_of(address).to_string()]);
     serve
+}
+
+/// Where the dashboard is: the next port.
+fn admin_of(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port().saturating_add(1))
 }
 
 fn visitors_command(
@@ -268,7 +274,10 @@ fn wait_and_serve(
 
 fn welcome(address: SocketAddr, elapsed: Duration) {
     eprintln!("✔ the first version is live ({})", elapsed_text(elapsed));
-    println!("\n  The shop is open: http://{address}/\n  Ctrl-C closes it.\n");
+    let admin = admin_of(address);
+    println!(
+        "\n  The shop is open: http://{address}/\n  Its dashboard: http://{admin}/\n  Ctrl-C closes it.\n"
+    );
 }
 
 /// Ctrl-C, or the signal of a service manager.
