@@ -109,10 +109,13 @@ fn set(table: &mut Table, key: &str, text: &str, origin: &str) -> Result<(), Con
         return Err(unknown_key(key.to_owned(), origin));
     };
     let is_quoted = text.len() > 1 && text.starts_with('"') && text.ends_with('"');
-    *slot = if slot.is_str() && !is_quoted {
+    let is_text = slot.is_str();
+    *slot = if is_text && !is_quoted {
         Value::String(text.to_owned())
+    } else if is_text {
+        parse_value(text, &format!("`{key}` in {origin}"))? // not shown: it may be a secret
     } else {
-        parse_value(text, &format!("`{key}` in {origin}"))?
+        parse_value(text, &format!("`{key} = {text}` in {origin}"))?
     };
     Ok(())
 }

@@ -94,7 +94,9 @@ async fn guard(
             return Problem::too_many(exceeded).into_response();
         }
     }
-    if let Err(problem) = check(&state, need, caller.role) {
+    let checked =
+        check(&state, need, caller.role).and_then(|()| check_name(&state, need, request.headers()));
+    if let Err(problem) = checked {
         let route = route_of(&request).unwrap_or_default();
         let row = AuditRow {
             at: (state.clock)(),
@@ -149,6 +151,40 @@ fn check(state: &AppState, need: Option<Role>, shown: Option<Role>) -> Result<()
             need.setting()
         ))),
     }
+}
+
+/// Where the admin token is not asked for, whoever reaches the address may do everything, and so might a page whose name
+/// was made to lead to this machine after it was loaded (DNS rebinding): a browser takes both for one origin. Such a
+/// page still names itself in `Host`, so names of the network are refused there.
+fn check_name(state: &AppState, need: Option<Role>, headers: &HeaderMap) -> Result<(), Problem> {
+    if need != Some(Role::Admin) || state.keys.asks_for(Role::Admin) {
+        return Ok(());
+    }
+    let Some(host) = headers.get(header::HOST) else {
+        return Ok(()); // no browser leaves it out
+    };
+    let host = host.to_str().unwrap_or_default(); // no text is no address
+    if is_of_this_machine(host) {
+        return Ok(());
+    }
+    Err(Problem::forbidden(format!(
+        "without access.admin_token this is answered at addresses and localhost alone, not at {host:?}"
+    )))
+}
+
+/// Whether `host`, with or without a port, is an address or `localhost`, which no name server can lead elsewhere.
+fn is_of_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.to_ascii_lowercase();
+    let bracketed = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || bracketed.unwrap_or(&name).parse::<IpAddr>().is_ok()
 }
 
 /// The role of the key that a request shows. In a URL, which others may read, only the ingest key counts, and only where
@@ -208,6 +244,31 @@ mod tests {
             .map(|proxy| serde_json::from_value((*proxy).into()).expect("a network"))
             .collect();
         client_address(peer.parse().expect("an address"), &headers, &proxies).to_string()
+    }
+
+    #[test]
+    fn only_addresses_and_localhost_are_of_this_machine() {
+        for host in [
+            "127.0.0.1:7879",
+            "127.0.0.1",
+            "[::1]:7879",
+            "[::1]",
+            "localhost:7879",
+            "LOCALHOST",
+            "shop.localhost:1",
+        ] {
+            assert!(is_of_this_machine(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example:7879",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:7879",
+            "notlocalhost",
+            "127.0.0.1:x.evil",
+        ] {
+            assert!(!is_of_this_machine(host), "{host}");
+        }
     }
 
     #[test]

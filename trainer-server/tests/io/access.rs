@@ -248,3 +248,37 @@ fn audit(dir: &Path) -> Vec<Value> {
     let rows = text.lines().map(serde_json::from_str);
     rows.collect::<Result<_, _>>().expect("JSON Lines")
 }
+
+/// A page whose name was made to lead here after it was loaded sends its name.
+#[tokio::test]
+async fn without_a_token_orders_are_taken_at_addresses_alone() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = TestServer::start(dir.path(), &[]).await;
+    let named = async |url: String, host: &'static str| {
+        let request = server.client.get(url).header("host", host);
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    for host in ["127.0.0.1:7879", "localhost:7879"] {
+        let url = format!("{}/v1/versions", server.admin_url);
+        assert_eq!(named(url, host).await, 200, "{host}");
+    }
+    let rebound = "evil.example:7879";
+    for path in ["/v1/versions", "/v1/status", "/metrics", "/v1/catalogue"] {
+        let url = format!("{}{path}", server.admin_url);
+        assert_eq!(named(url, rebound).await, 403, "{path}");
+    }
+    // Pages of a shop come under the shop's name.
+    let url = format!("{}/v1/models/main/keys", server.url);
+    assert_eq!(named(url, rebound).await, 200);
+    let url = format!("{}/v1/items", server.url);
+    let put = server.client.put(url).header("host", rebound);
+    let put = put.json(&json!({ "items": [] })).send().await;
+    assert_eq!(put.expect("an answer").status(), 403);
+
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = start(dir.path()).await;
+    let url = format!("{}/v1/versions", server.admin_url);
+    let request = server.client.get(url).header("host", rebound);
+    let answer = request.bearer_auth(ADMIN).send().await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+}
