@@ -117,7 +117,7 @@ fn line(row: &Value, now_millis: i64) -> String {
                 .or(row["snapshot_bytes"].as_u64());
             format!(
                 "{:>8}  {:>8} ago  {:<8} {:<8} {:>10} bytes{}",
-                row["version"],
+                row["version"].as_u64().unwrap_or_default(),
                 age(&row["created_at"], now_millis),
                 word(&row["kind"]),
                 word(&row["channel"]),
