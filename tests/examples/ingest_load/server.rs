@@ -28,7 +28,10 @@ impl Server {
     pub(crate) fn start(freshet: &Path, data_dir: &Path) -> anyhow::Result<Self> {
         let mut child = Command::new(freshet)
             .args(["serve", "--bind", "127.0.0.1:0"])
-            .args(["--set", "model.text_encoder=small", "--data-dir"])
+            .args(["--set", "model.text_encoder=small"])
+            // All senders come from one address here, and another server may have the admin's.
+            .args(["--set", "limits.client_events_per_sec=0"])
+            .args(["--set", "server.admin_bind=", "--data-dir"])
             .arg(data_dir)
             .stdout(Stdio::piped())
             .stderr(File::create(data_dir.join("server.log"))?)
