@@ -9,6 +9,7 @@ use axum::extract::{Query, RawQuery, State};
 use serde::{Deserialize, Serialize};
 use shared_model::event::Item;
 
+use super::query::count;
 use super::recommend::asked;
 use super::{AppState, Problem};
 use crate::coverage::CoverageReport;
@@ -75,13 +76,7 @@ impl ItemsQuery {
             match &*name {
                 "query" => read.words = words(&value),
                 "id" => drop(read.ids.insert(value.into_owned())),
-                "limit" => match value.parse() {
-                    Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => read.limit = limit,
-                    _ => {
-                        let detail = format!("expected 1 to {LIMIT_MAX}, found {value}");
-                        return Err(Problem::invalid_query("limit", detail));
-                    }
-                },
+                "limit" => read.limit = count("limit", &value, LIMIT_MAX)?,
                 _ => {} // as with every other route
             }
         }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use shared_model::ids::Version;
 
+use super::query::count;
 use super::recommend::asked;
 use super::{AppState, Problem};
 use crate::explore::Uncertain;
@@ -39,14 +40,9 @@ pub(super) async fn explore(
     State(state): State<AppState>,
     Query(query): Query<ExploreQuery>,
 ) -> Result<Response, Problem> {
-    let k = match query.k.as_deref().map(str::parse::<usize>) {
+    let k = match &query.k {
         None => K_DEFAULT,
-        Some(Ok(k)) if (1..=K_MAX).contains(&k) => k,
-        Some(_) => {
-            let found = query.k.unwrap_or_default();
-            let detail = format!("expected 1 to {K_MAX}, found {found}");
-            return Err(Problem::invalid_query("k", detail));
-        }
+        Some(k) => count("k", k, K_MAX)?,
     };
     let is_table = match query.format.as_deref() {
         None | Some("json") => false,

@@ -21,6 +21,7 @@ mod models;
 mod ops;
 mod pace;
 mod problem;
+mod query;
 mod recommend;
 mod rollout;
 mod search;

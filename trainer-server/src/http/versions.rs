@@ -12,6 +12,7 @@ use shared_model::ids::Version;
 use super::body::to_the_end;
 use super::guard::note;
 use super::limiter::Caller;
+use super::query::count;
 use super::rollout::{check_name, problem_of};
 use super::{AppState, Problem};
 use crate::ingest::BodyError;
@@ -44,14 +45,9 @@ pub(super) async fn list(
     State(state): State<AppState>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Listed>, Problem> {
-    let limit = match query.limit.as_deref().map(str::parse::<usize>) {
+    let limit = match &query.limit {
         None => LIMIT_DEFAULT,
-        Some(Ok(limit)) if (1..=LIMIT_MAX).contains(&limit) => limit,
-        Some(_) => {
-            let found = query.limit.unwrap_or_default();
-            let detail = format!("expected 1 to {LIMIT_MAX}, found {found}");
-            return Err(Problem::invalid_query("limit", detail));
-        }
+        Some(limit) => count("limit", limit, LIMIT_MAX)?,
     };
     let before = query.before.as_deref().map(str::parse::<u64>).transpose();
     let before = before.map_err(|error| Problem::invalid_query("before", error.to_string()))?;
