@@ -17,7 +17,6 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use self::attack::Attack;
-use crate::process::{cargo, run_to_end, step};
 use crate::workspace::Workspace;
 
 const NUM_CONNECTIONS: usize = 10_000;
@@ -36,10 +35,7 @@ const MEMORY_PERIOD: Duration = Duration::from_millis(250);
 /// # Errors
 /// It cannot be built or started, or does not answer.
 pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
-    step("building the server", || {
-        let packages = ["build", "--workspace", "--bins"];
-        run_to_end(cargo().args(packages).current_dir(workspace.root()))
-    })?;
+    super::build_server(workspace)?;
     let allowed = rlimit::increase_nofile_limit(FILE_HANDLES)?;
     ensure!(
         allowed >= FILE_HANDLES,
