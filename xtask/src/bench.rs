@@ -18,7 +18,6 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::process::{cargo, run_to_end, step};
 use crate::workspace::Workspace;
 
 /// What can be measured.
@@ -73,15 +72,6 @@ pub(crate) fn run(
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
-}
-
-/// Builds the server and what loads it. With a target of the tests crate cargo unifies the features that the tests have;
-/// the programs alone would build burn a second time.
-fn build_server(workspace: &Workspace) -> anyhow::Result<()> {
-    let targets = ["build", "--workspace", "--bins", "--example", "ingest_load"];
-    step("building the server and its load", || {
-        run_to_end(cargo().args(targets).current_dir(workspace.root()))
-    })
 }
 
 fn commit(workspace: &Workspace) -> Value {

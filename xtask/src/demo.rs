@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 
-use crate::process::{Background, cargo, elapsed_text, run_to_end, step};
+use crate::process::{Background, elapsed_text, run_to_end, step};
 use crate::setup;
 use crate::site;
 use crate::wasm::{self, Profile};
@@ -75,9 +75,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
 
     setup::wasm_target(workspace)?;
     wasm::build_all(workspace, Profile::Wasm, wasm::modules(!options.webgpu))?;
-    step("building the server and the demo", || {
-        build_programs(workspace)
-    })?;
+    setup::build_programs(workspace)?;
     let layout = prepare(workspace, options)?;
 
     let server = Background::start(
@@ -85,12 +83,6 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
         &mut server_command(workspace, &layout, address),
     )?;
     wait_and_serve(workspace, options, &layout, address, server)
-}
-
-fn build_programs(workspace: &Workspace) -> anyhow::Result<()> {
-    // The whole workspace, as in `test`: with fewer packages cargo unifies other features and builds burn twice.
-    let packages = ["build", "--workspace", "--bins"];
-    run_to_end(cargo().args(packages).current_dir(workspace.root()))
 }
 
 fn program(workspace: &Workspace, name: &str) -> Command {

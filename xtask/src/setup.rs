@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::process::{find_program, run_to_end, step};
+use crate::process::{cargo, find_program, run_to_end, step};
 use crate::workspace::Workspace;
 
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
@@ -85,6 +85,18 @@ fn has_wasm_target(workspace: &Workspace) -> anyhow::Result<bool> {
     let output = output.context("cannot run rustc")?;
     let library_dir = String::from_utf8_lossy(&output.stdout);
     Ok(output.status.success() && std::path::Path::new(library_dir.trim()).is_dir())
+}
+
+/// Builds the server, the demo and what loads servers. With an example of the tests crate cargo unifies the features that
+/// the tests have; the programs alone would build burn a second time.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn build_programs(workspace: &Workspace) -> anyhow::Result<()> {
+    let targets = ["build", "--workspace", "--bins", "--example", "ingest_load"];
+    step("building the programs", || {
+        run_to_end(cargo().args(targets).current_dir(workspace.root()))
+    })
 }
 
 fn has_browser() -> bool {

@@ -2,12 +2,15 @@
 //!
 //! The last line is `N passed, N failed, N skipped`, summed over all of them.
 
+mod programs;
+
 use std::process::Command;
 
 use anyhow::ensure;
+use programs::Program;
 
 use crate::bench::sizes;
-use crate::process::{cargo, find_program, run_lines, run_to_end, step};
+use crate::process::{cargo, find_program, run_lines, step};
 use crate::setup;
 use crate::wasm::{self, Profile};
 use crate::workspace::Workspace;
@@ -34,7 +37,7 @@ impl Tally {
 /// Set-up or build fails, or a test does.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     setup::for_tests(workspace)?;
-    build(workspace)?;
+    let programs = build(workspace)?;
     step("weighing the browser modules", || {
         sizes::hold(workspace, Profile::Wasm)
     })?;
@@ -43,40 +46,43 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let scripts_ok = step("testing the package's scripts", || {
         script_tests(workspace, &mut tally)
     })?;
-    let crates_ok = step("testing all crates", || crate_tests(workspace, &mut tally))?;
+    let outcome = step("testing all crates", || programs::run(programs))?;
+    tally.add(outcome.tally);
+    let examples_ok = step("testing the examples of the documentation", || {
+        doc_tests(workspace, &mut tally)
+    })?;
 
     println!(
         "{} passed, {} failed, {} skipped",
         tally.passed, tally.failed, tally.skipped
     );
-    ensure!(tally.failed == 0, "{} tests failed", tally.failed);
     ensure!(
-        scripts_ok && crates_ok,
-        "a test binary could not be built or run to its end"
+        outcome.failed.is_empty(),
+        "test programs that did not come to a good end: {}",
+        outcome.failed.join(", ")
+    );
+    ensure!(
+        scripts_ok && examples_ok,
+        "the script tests or the examples could not be run to their end"
     );
     Ok(())
 }
 
 /// Builds the browser modules and the tests at the same time: each alone leaves cores idle where one crate holds up all.
-fn build(workspace: &Workspace) -> anyhow::Result<()> {
+fn build(workspace: &Workspace) -> anyhow::Result<Vec<Program>> {
     std::thread::scope(|scope| {
-        let tests = scope.spawn(|| {
-            let mut command = cargo();
-            command
-                .args(["test", "--workspace", "--no-run"])
-                .current_dir(workspace.root());
-            step("building all crates' tests", || run_to_end(&mut command))
-        });
+        let tests =
+            scope.spawn(|| step("building all crates' tests", || programs::build(workspace)));
         let modules = wasm::build_all(workspace, Profile::Wasm, wasm::modules(false));
         let tests = tests.join().expect("building does not panic");
         modules.and(tests)
     })
 }
 
-fn crate_tests(workspace: &Workspace, tally: &mut Tally) -> anyhow::Result<bool> {
+fn doc_tests(workspace: &Workspace, tally: &mut Tally) -> anyhow::Result<bool> {
     let mut command = cargo();
     command
-        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(["test", "--workspace", "--doc"])
         .current_dir(workspace.root());
     run_lines(&mut command, |line| {
         if let Some(counted) = cargo_result(line) {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::inputs::streams;
 use crate::process::{run_to_end, step};
+use crate::setup;
 use crate::workspace::Workspace;
 
 /// Where Debian and others put the programs of each version.
@@ -28,7 +29,7 @@ const SCHEMA: &str = "CREATE TABLE events (event_id text PRIMARY KEY, kind text 
 /// # Errors
 /// A part cannot be built or run, or an acknowledged event is missing.
 pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
-    super::build_server(workspace)?;
+    setup::build_programs(workspace)?;
     // Others on the machine make both slower; the file says so.
     let load_average = fs::read_to_string("/proc/loadavg").unwrap_or_default(); // elsewhere it is not known
     let mut command = Command::new(workspace.target_dir().join("debug/examples/ingest_load"));

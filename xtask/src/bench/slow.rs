@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use self::attack::Attack;
+use crate::setup;
 use crate::workspace::Workspace;
 
 const NUM_CONNECTIONS: usize = 10_000;
@@ -35,7 +36,7 @@ const MEMORY_PERIOD: Duration = Duration::from_millis(250);
 /// # Errors
 /// It cannot be built or started, or does not answer.
 pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
-    super::build_server(workspace)?;
+    setup::build_programs(workspace)?;
     let allowed = rlimit::increase_nofile_limit(FILE_HANDLES)?;
     ensure!(
         allowed >= FILE_HANDLES,
