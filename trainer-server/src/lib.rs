@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod telemetry;
 
 pub mod backup;
 pub mod catalogue;

@@ -302,12 +302,19 @@ impl RolloutState {
         self.kept.rollbacks.last().copied()
     }
 
+    /// The rollback that set aside what lies at `offset`, if one did.
+    #[must_use]
+    pub fn set_aside_by(&self, offset: LogOffset) -> Option<Rollback> {
+        let mut rollbacks = self.kept.rollbacks.iter();
+        rollbacks.find(|one| one.covers(offset)).copied()
+    }
+
     /// Records without the events that were set aside.
     #[must_use]
     pub fn without_set_aside(&self, read: Vec<(LogOffset, LogRecord)>) -> Vec<LogRecord> {
         let is_kept = |(offset, record): &(LogOffset, LogRecord)| {
             let is_event = matches!(record, LogRecord::Event(_));
-            !is_event || !self.kept.rollbacks.iter().any(|one| one.covers(*offset))
+            !is_event || self.set_aside_by(*offset).is_none()
         };
         let kept = read.into_iter().filter(is_kept);
         kept.map(|(_, record)| record).collect()

@@ -14,6 +14,7 @@ mod serving;
 mod worker;
 
 pub(crate) use worker::encoder_of;
+pub(crate) use worker::skipped::covers as has_skipped;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -29,6 +29,7 @@ use crate::observe::{self, Observer};
 use crate::publish::{PublishError, Publisher, StoreLimits};
 use crate::reserve::Reserve;
 use crate::rollout::RolloutState;
+use crate::telemetry::Telemetry;
 use crate::text_pack::keeper::{self, KeeperParts, TextPacks};
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
@@ -95,7 +96,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let keys = Keys::from_config(&config).context("the server does not start with these keys")?;
-    start_logging();
+    let _telemetry = Telemetry::start(&config.telemetry)?;
     tracing::info!(config = %serde_json::to_string(&*config)?, "effective configuration");
     allow_connections(config.server.connections_max);
     // What would only stop the trainer later is heard of now.
@@ -404,15 +405,4 @@ fn stop_trainer(trainer: TrainerHandle) {
             "the trainer did not stop in time; it will learn again what it had not published"
         ),
     }
-}
-
-/// Lines that cannot be written, as into a file on a full disk, are lost, and nothing else is.
-fn start_logging() {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()); // no or a bad RUST_LOG
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false) // it would print them to where it could not write, and panic
-        .init();
 }

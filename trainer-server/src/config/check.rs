@@ -78,6 +78,7 @@ impl Config {
         self.check_counts()?;
         limits::check(&self.limits)?;
         self.check_shares()?;
+        self.telemetry.check()?;
         if self.release.strategy == StrategyChoice::Adapter && self.model.adapter_dim == 0 {
             let expected = "another than adapter while model.adapter_dim is 0";
             return Err(out_of_range("release.strategy", &"adapter", expected));

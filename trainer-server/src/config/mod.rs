@@ -7,6 +7,7 @@ mod access;
 mod check;
 pub mod load;
 mod preset;
+mod telemetry;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use shared_model::spec::ModelSpec;
 pub use access::{AccessConfig, LimitsConfig, Network, Secret};
 pub use check::ConfigError;
 pub use preset::Preset;
+pub use telemetry::{LineFormat, TelemetryConfig};
 
 /// The commented defaults, complete: every key is in it.
 pub const DEFAULT_TOML: &str = include_str!("../../default.toml");
@@ -32,6 +34,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// What one client may do.
     pub limits: LimitsConfig,
+    /// The process log and traces.
+    pub telemetry: TelemetryConfig,
     /// The event log.
     pub log: LogConfig,
     /// Event time.

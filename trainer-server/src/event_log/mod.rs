@@ -15,6 +15,7 @@
 //! Not here: whether an event makes sense (`http`, `preprocess`).
 
 mod copy;
+mod find;
 mod ids;
 mod rewrite;
 mod store;
@@ -494,15 +495,17 @@ fn request(records: &[LogRecord]) -> Result<(AppendRequest, Reply), EventLogErro
         }
         encoded.push(record);
     }
+    Ok(request_of(encoded))
+}
+
+fn request_of(records: Vec<EncodedRecord>) -> (AppendRequest, Reply) {
     let (reply, receiver) = oneshot::channel();
-    Ok((
-        AppendRequest {
-            records: encoded,
-            is_dry_run: false,
-            reply,
-        },
-        receiver,
-    ))
+    let request = AppendRequest {
+        records,
+        is_dry_run: false,
+        reply,
+    };
+    (request, receiver)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use redb::{
     TableError, WriteTransaction,
 };
 use shared_model::event::Item;
-use shared_model::ids::LogOffset;
+use shared_model::ids::{EventId, LogOffset};
 
 use super::ids::{self, IdKey, IdsTable, RecentIds, Seen, id_key};
 use super::tombstone::{IdHash, RememberedId};
@@ -72,6 +72,18 @@ impl EncodedRecord {
     pub(super) fn new(record: &LogRecord) -> Self {
         let bytes = serde_json::to_vec(record).expect("records are plain values with text keys");
         Self::of(record, bytes)
+    }
+
+    /// Nothing to write: what asks whether an event is there already.
+    pub(super) fn asking_for(event_id: &EventId, now_millis: i64) -> Self {
+        let key = RecordKey::Event {
+            id_hash: IdHash::of(event_id.as_str()),
+            received_at: now_millis,
+        };
+        Self {
+            bytes: Vec::new(),
+            key,
+        }
     }
 
     /// Of a record with the bytes that it was decoded from.

@@ -134,6 +134,7 @@ fn try_out(state: &AppState, records: &[LogRecord]) -> Result<Option<Pending>, P
 }
 
 /// Waits until what was put into the queue is synced.
+#[tracing::instrument(name = "sync", skip_all)]
 pub(super) async fn outcomes(pending: Option<Pending>) -> Result<Vec<AppendOutcome>, Problem> {
     match pending {
         Some(pending) => Ok(pending.outcomes().await?),

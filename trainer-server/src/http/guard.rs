@@ -28,7 +28,9 @@ fn needed(method: &Method, route: &str) -> Option<Role> {
     match (method.as_str(), route) {
         ("POST", "/v1/events" | "/v1/models/{model}/reports") => Some(Role::Ingest),
         ("POST", "/v1/recommend" | "/v1/score" | "/v1/search" | "/v1/explain")
-        | ("GET" | "HEAD", "/v1/explore" | "/v1/status") => Some(Role::Read),
+        | ("GET" | "HEAD", "/v1/events/{event_id}" | "/v1/explore" | "/v1/status") => {
+            Some(Role::Read)
+        }
         (
             "GET" | "HEAD",
             "/v1/models/{model}/manifest"

@@ -11,6 +11,7 @@ mod body;
 mod browse;
 mod counters;
 mod dashboard;
+mod event_use;
 mod events;
 mod explain;
 mod explore;
@@ -26,6 +27,7 @@ mod recommend;
 mod rollout;
 mod search;
 pub mod server;
+mod trace;
 mod users;
 mod versions;
 
@@ -36,7 +38,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::HandlerWithoutStateExt;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post, put};
 use tokio::sync::watch;
@@ -66,8 +68,9 @@ pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recomme
 pub use search::SearchOrder;
 
 /// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 19] = [
+pub const ROUTES: [(&str, &[&str]); 20] = [
     ("/v1/events", &["post"]),
+    ("/v1/events/{event_id}", &["get"]),
     ("/v1/items", &["put", "delete"]),
     ("/v1/recommend", &["post"]),
     ("/v1/score", &["post"]),
@@ -196,6 +199,7 @@ pub fn router(state: AppState) -> Router {
     let server = &state.config.server;
     let mut router = Router::new()
         .route("/v1/events", post(events::post))
+        .route("/v1/events/{event_id}", get(event_use::get))
         .route("/v1/items", put(items::put).delete(items::delete))
         .route("/v1/recommend", post(recommend::recommend))
         .route("/v1/score", post(recommend::score))
@@ -238,6 +242,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(limit)
         .layer(from_fn_with_state(state.clone(), guard::public))
+        .layer(from_fn(trace::traced))
         .layer(nosniff)
         .layer(cors(&server.cors_origins))
         .with_state(state)
@@ -277,6 +282,7 @@ pub fn admin_router(state: AppState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(rollout::ORDER_BYTES_MAX))
         .layer(from_fn_with_state(state.clone(), guard::admin))
+        .layer(from_fn(trace::traced))
         .with_state(state)
 }
 
@@ -299,6 +305,8 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::IF_RANGE,
             header::IF_NONE_MATCH,
             HeaderName::from_static("last-event-id"),
+            HeaderName::from_static("traceparent"),
+            trace::REQUEST_ID,
         ])
         .expose_headers([
             header::ETAG,
@@ -307,6 +315,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::DATE,
             HeaderName::from_static("ratelimit"),
             HeaderName::from_static("ratelimit-policy"),
+            trace::REQUEST_ID,
         ])
         .max_age(std::time::Duration::from_secs(86_400))
 }

@@ -319,6 +319,18 @@ impl Ledger {
         find(&self.lock().rows, version).cloned()
     }
 
+    /// The row of the version that was the first to learn what lies at `offset`; `None` where it is no longer kept.
+    #[must_use]
+    pub fn first_to_learn(&self, offset: LogOffset) -> Option<PublishedRow> {
+        let kept = self.lock();
+        let mut versions = kept.rows.iter().filter_map(|row| match row {
+            LedgerRow::Published(row) => Some(row),
+            LedgerRow::Refused { .. } | LedgerRow::Canary { .. } => None,
+        });
+        let found = versions.find(|row| row.learned_from <= offset && offset < row.learned_through);
+        found.cloned()
+    }
+
     fn rewrite(&self, kept: &mut Rows) -> io::Result<()> {
         let num_old = kept.rows.len().saturating_sub(self.rows_max);
         kept.rows.drain(..num_old);

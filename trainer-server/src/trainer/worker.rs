@@ -7,7 +7,7 @@ mod orders;
 mod pause;
 mod publishing;
 mod releases;
-mod skipped;
+pub(super) mod skipped;
 mod texts;
 mod watch;
 
@@ -272,8 +272,10 @@ impl Worker {
         let Some(batch) = self.take_batch()? else {
             return Ok(());
         };
+        let _span = tracing::info_span!("round", through = self.position.0).entered();
         let serving = Arc::clone(&self.serving);
         {
+            let _span = tracing::info_span!("learn").entered();
             let preprocessor = serving
                 .preprocessor
                 .read()
@@ -299,6 +301,7 @@ impl Worker {
 
     /// A candidate that passed; where the gate refused one, without the newest learning, then without all learning
     /// that is not live.
+    #[tracing::instrument(name = "candidate", skip_all)]
     fn gated_candidate(
         &mut self,
         bytes_budget: usize,

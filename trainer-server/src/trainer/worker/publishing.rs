@@ -22,6 +22,7 @@ use crate::trainer::TrainerError;
 const SELF_TEST_EVENTS: usize = 5;
 
 impl Worker {
+    #[tracing::instrument(skip_all, fields(version = tracing::field::Empty))]
     pub(super) fn publish(
         &mut self,
         kind: VersionKind,
@@ -63,6 +64,7 @@ impl Worker {
         let base = self.learner.live().map(|live| Arc::clone(&live.state));
         self.learner.went_live(Arc::clone(&state), ready);
         let version = published.manifest.version;
+        tracing::Span::current().record("version", version.0);
         self.share_live(version);
         if kind == VersionKind::Release || self.is_anchor_old() {
             self.watch_from(version);

@@ -1,9 +1,10 @@
 //! Spans of the log that were taken in without being learned, a line each: for people, and bounded.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
+use serde::Deserialize;
 use shared_model::ids::LogOffset;
 
 use crate::publish::files::sync_dir;
@@ -34,6 +35,33 @@ pub(super) fn note(
     })
 }
 
+#[derive(Deserialize)]
+struct Span {
+    from: LogOffset,
+    through: LogOffset,
+}
+
+/// Whether what lies at `offset` is in one of the spans that are kept.
+///
+/// # Errors
+/// A file cannot be read.
+pub(crate) fn covers(data_dir: &Path, offset: LogOffset) -> io::Result<bool> {
+    for name in [FILE_NAME, OLDER_NAME] {
+        let file = match File::open(data_dir.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        for line in BufReader::new(file).lines() {
+            let span = serde_json::from_str::<Span>(&line?);
+            // A line that a crash has torn tells nothing.
+            if span.is_ok_and(|span| span.from <= offset && offset < span.through) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 fn append(data_dir: &Path, line: &str) -> io::Result<()> {
     let path = data_dir.join(FILE_NAME);
     if fs::metadata(&path).is_ok_and(|file| file.len() >= FILE_BYTES_MAX) {
@@ -61,6 +89,8 @@ mod tests {
         }
         let newest = fs::read_to_string(dir.path().join(FILE_NAME)).expect("readable");
         assert_eq!(newest, "{\"from\":2,\"through\":7}\n");
+        let is_in = |offset| covers(dir.path(), LogOffset(offset)).expect("readable");
+        assert_eq!([1, 2, 6, 7].map(is_in), [false, true, true, false]);
         let older = fs::metadata(dir.path().join(OLDER_NAME)).expect("it was kept");
         assert_eq!(older.len(), FILE_BYTES_MAX);
     }

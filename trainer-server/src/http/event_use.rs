@@ -1,0 +1,134 @@
+//! `GET /v1/events/{event_id}`: whether an event was used, and by which version first.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use shared_model::ids::{EventId, LogOffset, Version};
+use shared_model::manifest::{Channel, VersionKind};
+
+use super::{AppState, Problem};
+use crate::event_log::LogRecord;
+use crate::ledger::PublishedRow;
+use crate::rollout::{Rollback, RolloutState};
+use crate::trainer;
+
+/// What became of an event that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EventState {
+    /// It is in the log, and no version has learned from it yet.
+    Waiting,
+    /// The newest version has learned from it.
+    Learned,
+    /// Under overload it entered histories and counts alone; a refit may still learn from it.
+    Counted,
+    /// A rollback took back what was learned from it.
+    SetAside,
+    /// It was taken out of the log: its user was erased, or it was too old.
+    Erased,
+}
+
+/// An event's way through the loop.
+#[derive(Debug, Serialize)]
+pub(super) struct EventUse {
+    event_id: EventId,
+    /// Where it lies in the log.
+    offset: LogOffset,
+    state: EventState,
+    /// The version that was the first to learn from it, while the ledger remembers it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_version: Option<FirstVersion>,
+    /// The version of the rollback that set it aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set_aside_by: Option<Version>,
+    /// The newest version that all pages may have, 0 before the first.
+    newest_version: Version,
+}
+
+#[derive(Debug, Serialize)]
+struct FirstVersion {
+    version: Version,
+    kind: VersionKind,
+    channel: Channel,
+    /// Milliseconds since 1970-01-01 UTC.
+    created_at: i64,
+}
+
+impl From<PublishedRow> for FirstVersion {
+    fn from(row: PublishedRow) -> Self {
+        Self {
+            version: row.version,
+            kind: row.kind,
+            channel: row.channel,
+            created_at: row.created_at,
+        }
+    }
+}
+
+pub(super) async fn get(
+    State(state): State<AppState>,
+    Path(event_id): Path<String>,
+) -> Result<Json<EventUse>, Problem> {
+    let event_id = EventId::new(event_id)
+        .map_err(|error| Problem::invalid_query("event_id", error.to_string()))?;
+    let Some(offset) = state.log.find(&event_id, (state.clock)()).await? else {
+        let days = state.config.log.id_memory_secs / 86_400;
+        return Err(Problem::not_found(format!(
+            "no event {event_id} was accepted in the last {days} days"
+        )));
+    };
+    let looked_up = tokio::task::spawn_blocking(move || look_up(&state, event_id, offset)).await;
+    looked_up
+        .map_err(anyhow::Error::from)
+        .flatten()
+        .map(Json)
+        .map_err(|error| {
+            tracing::error!("the use of an event could not be looked up: {error:#}");
+            Problem::internal()
+        })
+}
+
+fn look_up(state: &AppState, event_id: EventId, offset: LogOffset) -> anyhow::Result<EventUse> {
+    let newest = state.publisher.latest();
+    let newest = newest.as_ref().map(|published| &published.manifest);
+    let learned_through = newest.map_or(LogOffset(0), |manifest| manifest.learned_through);
+    let rollback = RolloutState::open(&state.config.server.data_dir)?.set_aside_by(offset);
+    let event_state = state_at(state, offset, learned_through, rollback)?;
+    let first = match event_state {
+        EventState::Learned | EventState::SetAside => state.ledger.first_to_learn(offset),
+        EventState::Waiting | EventState::Counted | EventState::Erased => None,
+    };
+    Ok(EventUse {
+        event_id,
+        offset,
+        state: event_state,
+        first_version: first.map(FirstVersion::from),
+        set_aside_by: rollback.map(|rollback| rollback.version),
+        newest_version: newest.map_or(Version(0), |manifest| manifest.version),
+    })
+}
+
+fn state_at(
+    state: &AppState,
+    offset: LogOffset,
+    learned_through: LogOffset,
+    rollback: Option<Rollback>,
+) -> anyhow::Result<EventState> {
+    let read = state.log.read(offset, 1)?;
+    let is_event = |(_, record): &(LogOffset, LogRecord)| matches!(record, LogRecord::Event(_));
+    if !read.first().is_some_and(is_event) {
+        return Ok(EventState::Erased);
+    }
+    if rollback.is_some() {
+        return Ok(EventState::SetAside);
+    }
+    if learned_through <= offset {
+        return Ok(EventState::Waiting);
+    }
+    let data_dir = &state.config.server.data_dir;
+    Ok(if trainer::has_skipped(data_dir, offset)? {
+        EventState::Counted
+    } else {
+        EventState::Learned
+    })
+}
