@@ -3,6 +3,7 @@
 //! [`needed`] is the one table of which role a route wants; a route that is not in it wants the admin token.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, Uri, header};
@@ -78,7 +79,10 @@ async fn guarded(
 ) -> Response {
     // Files of `server.static_dir`, or nothing, are no route.
     let need = route_of(&request).and_then(|route| needed(address, request.method(), route));
-    guard(state, need, request, next).await
+    let refusals = Arc::clone(&state.refusals);
+    let response = guard(state, need, request, next).await;
+    refusals.see(response.status());
+    response
 }
 
 fn route_of(request: &Request) -> Option<&str> {

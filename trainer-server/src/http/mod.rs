@@ -57,6 +57,7 @@ use crate::rollout::Operator;
 use crate::text_pack::keeper::TextPacks;
 use crate::text_pack::queries::QueryEncoders;
 pub use counters::IngestCounters;
+use counters::RefusalCounters;
 pub use document::Address;
 use document::Api;
 pub use explain::ExplainOrder;
@@ -74,6 +75,7 @@ pub struct AppState {
     /// Embed what is searched for.
     query_encoders: QueryEncoders,
     counters: Arc<IngestCounters>,
+    refusals: Arc<RefusalCounters>,
     limiter: Arc<Limiter>,
     bodies: Bodies,
 }
@@ -119,6 +121,7 @@ impl AppState {
             parts: Arc::new(parts),
             query_encoders: QueryEncoders::default(),
             counters: Arc::default(),
+            refusals: Arc::default(),
             limiter: Arc::new(limiter),
             bodies: Bodies::default(),
         }

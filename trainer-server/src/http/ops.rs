@@ -94,6 +94,15 @@ async fn metrics(State(state): State<AppState>) -> Response {
             count,
         );
     }
+    let refused = "Requests turned away, by status of the answer";
+    text.head("requests_refused_total", refused, "counter");
+    for (status, count) in state.refusals.by_status() {
+        let status = status.as_str();
+        text.line(
+            &format!("requests_refused_total{{status=\"{status}\"}}"),
+            count,
+        );
+    }
     text.gauge(
         "log_end_offset",
         "One past the last record of the log",
