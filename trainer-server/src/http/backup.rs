@@ -4,6 +4,7 @@
 
 use std::io::{self, BufWriter, Write};
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Method, header};
@@ -16,6 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::body::StrictJson;
 use super::document::Api;
+use super::guard::note;
+use super::limiter::Caller;
 use super::{AppState, Problem};
 use crate::backup::Contents;
 use crate::backup::pack::{Archive, Source, pack};
@@ -44,16 +47,27 @@ pub(super) fn routes(api: &mut Api) {
 
 async fn backup(
     State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
     StrictJson(order): StrictJson<BackupOrder, BACKUP_ORDER_BYTES_MAX>,
 ) -> Result<Response, Problem> {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
-    tokio::task::spawn_blocking(move || {
+    let worker = state.clone();
+    let sent = tokio::task::spawn_blocking(move || {
         let failed = sender.clone();
-        if let Err(error) = send(&state, order.base.as_ref(), sender) {
+        send(&worker, order.base.as_ref(), sender).map_err(|error| {
             tracing::error!(%error, "a backup was not finished");
             // Nobody hears of it where the receiver is gone, which is then what went wrong.
             drop(failed.blocking_send(Err(io::Error::other("the backup was not finished"))));
-        }
+            Problem::unavailable("the backup was not finished")
+        })
+    });
+    // How it ended is known only after the answer.
+    tokio::spawn(async move {
+        let result = sent.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a backup panicked");
+            Err(Problem::internal())
+        });
+        note(&state, caller, "POST /v1/backup".to_owned(), &result).await;
     });
     let head = [
         (header::CONTENT_TYPE, "application/x-tar"),
