@@ -10,6 +10,7 @@ use anyhow::Context;
 use burn::tensor::Device;
 use clap::Args;
 use shared_model::manifest::Manifest;
+use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use super::ConfigArgs;
@@ -206,6 +207,10 @@ struct Listeners {
 impl Listeners {
     fn bind(config: &Config) -> anyhow::Result<Self> {
         let server = &config.server;
+        let bind = |address, advice| {
+            let listener = listener(address, server.backlog);
+            listener.with_context(|| format!("cannot listen on {address}; {advice}"))
+        };
         let public = bind(server.bind, "server.bind (--bind) chooses another address")?;
         let other = "server.admin_bind (--admin-bind) chooses another address, --set server.admin_bind= none";
         let admin = server.admin_bind.map(|address| bind(address, other));
@@ -216,11 +221,16 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr, advice: &'static str) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address}; {advice}"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+/// As the one of the standard library, which has no say in the backlog.
+fn listener(address: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // After a restart the address is free at once. Elsewhere the option would let others take it.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog.cast_signed())?; // checked to be far below the largest
+    Ok(socket.into())
 }
 
 /// Each connection is a file handle, of which systems give a process few unless it asks.

@@ -70,6 +70,7 @@ pub struct ServerConfig {
     pub batch_events_max: usize,
     pub queue_batches_max: usize,
     pub connections_max: usize,
+    pub backlog: u32,
     pub header_timeout_millis: u64,
     pub keep_alive_secs: u64,
     pub cors_origins: Vec<String>,
