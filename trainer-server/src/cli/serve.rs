@@ -1,5 +1,8 @@
 //! `freshet serve`: opens everything, runs until told to stop, closes everything within seconds.
 
+#[cfg(unix)]
+mod reload;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -175,7 +178,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         .thread_name("http")
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(listeners, state, reserve, stop));
+    let served = runtime.block_on(serve(args, listeners, state, reserve, stop));
     runtime.shutdown_timeout(Duration::from_millis(200));
     stop_trainer(trainer);
     log.shutdown();
@@ -248,6 +251,7 @@ fn allow_connections(connections_max: usize) {
 
 /// Serves until a signal comes, then drains for a bounded time.
 async fn serve(
+    args: ServeArgs,
     listeners: Listeners,
     state: AppState,
     reserve: Arc<Reserve>,
@@ -264,8 +268,7 @@ async fn serve(
         let admin = tokio::net::TcpListener::from_std(admin)?;
         let (router, state) = (http::admin_router(state.clone()), state.clone());
         parts.spawn(async move {
-            let stopping = state.stopping.clone();
-            http::server::serve(admin, router, &state.config, stopping).await;
+            http::server::serve(admin, router, &state).await;
         });
     }
     let key_poll = Duration::from_secs(state.config.publish.key_poll_secs);
@@ -304,7 +307,9 @@ async fn serve(
         tracing::info!("stopping: {signal}");
         stop.send_replace(true);
     });
-    http::server::serve(public, router, &state.config, state.stopping.clone()).await;
+    #[cfg(unix)]
+    parts.spawn(reload::on_hangup(args, state.clone()));
+    http::server::serve(public, router, &state).await;
     while parts.join_next().await.is_some() {}
     signal.await?;
     Ok(())

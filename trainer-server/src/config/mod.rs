@@ -7,6 +7,7 @@ mod access;
 mod check;
 pub mod load;
 mod preset;
+pub mod reload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -96,7 +96,7 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let limits = &state.config.limits;
+    let limits = state.limiter.limits();
     let peer = request.extensions().get::<Peer>();
     let peer = peer.expect("the accept loop adds it to every request").0;
     let caller = Caller {
@@ -126,7 +126,7 @@ async fn guard(
         return problem.into_response();
     }
     request.extensions_mut().insert(caller);
-    let request = request.map(|body| paced(body, limits, &state.bodies));
+    let request = request.map(|body| paced(body, &limits, &state.bodies));
     next.run(request).await
 }
 

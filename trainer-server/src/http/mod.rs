@@ -30,16 +30,18 @@ mod status;
 mod users;
 mod versions;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::Router;
+use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::sync::watch;
+use tower::{Layer, Service};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -76,6 +78,8 @@ pub struct AppState {
     query_encoders: QueryEncoders,
     counters: Arc<IngestCounters>,
     refusals: Arc<RefusalCounters>,
+    /// Which origins may ask.
+    cors: Arc<RwLock<CorsLayer>>,
     limiter: Arc<Limiter>,
     bodies: Bodies,
 }
@@ -117,11 +121,13 @@ impl AppState {
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
         let limiter = Limiter::new(&parts.config.limits, Instant::now());
+        let cors = cors(&parts.config.server.cors_origins);
         Self {
             parts: Arc::new(parts),
             query_encoders: QueryEncoders::default(),
             counters: Arc::default(),
             refusals: Arc::default(),
+            cors: Arc::new(RwLock::new(cors)),
             limiter: Arc::new(limiter),
             bodies: Bodies::default(),
         }
@@ -129,6 +135,13 @@ impl AppState {
 }
 
 impl AppState {
+    /// Holds the next requests to the limits and origins of `config`; see [`crate::config::reload`].
+    pub fn reload(&self, config: &Config) {
+        self.limiter.change(config.limits.clone());
+        let mut held = self.cors.write().unwrap_or_else(PoisonError::into_inner); // whole at any time
+        *held = cors(&config.server.cors_origins);
+    }
+
     /// What has happened since start.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -220,7 +233,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), guard::public))
         .layer(nosniff)
-        .layer(cors(&server.cors_origins))
+        .layer(from_fn_with_state(state.clone(), with_cors))
         .with_state(state)
 }
 
@@ -234,6 +247,17 @@ pub fn admin_router(state: AppState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), guard::admin))
         .with_state(state)
+}
+
+/// The origins may be others from one request to the next, so the layer is put around each.
+async fn with_cors(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let cors = state
+        .cors
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone(); // whole at any time
+    let Ok(response) = cors.layer(next).call(request).await;
+    response
 }
 
 /// Pages may read and post from the configured origins. The catalogue cannot be changed from a page

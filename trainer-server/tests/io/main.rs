@@ -16,6 +16,8 @@ mod models;
 mod process;
 mod publish;
 mod rank;
+#[cfg(unix)]
+mod reload;
 mod server;
 mod slow;
 mod soak;
