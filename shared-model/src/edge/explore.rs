@@ -39,7 +39,11 @@ pub enum ExplorePolicy {
 
 /// A wish to explore; checked.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(with = "ExplorationForm")
+)]
 #[serde(try_from = "ExplorationForm")]
 pub struct Exploration {
     policy: ExplorePolicy,

@@ -151,7 +151,7 @@ async fn ask(
                 )
             }
             Some("query") if !is_sound || parameter["required"] == true => {
-                query.push((name, if is_sound { "1" } else { "\u{1}" }));
+                query.push(format!("{name}={}", if is_sound { "1" } else { "%01" }));
             }
             _ => {}
         }
@@ -159,8 +159,7 @@ async fn ask(
     let method = method.to_uppercase().parse().expect("a method");
     let mut request = server
         .client
-        .request(method, format!("{url}{path}"))
-        .query(&query);
+        .request(method, format!("{url}{path}?{}", query.join("&")));
     let content = about["requestBody"]["content"].as_object();
     if let Some((content_type, body)) = content.into_iter().flatten().next() {
         let body = if is_sound {
