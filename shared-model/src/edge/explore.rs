@@ -37,7 +37,7 @@ pub enum ExplorePolicy {
     Epsilon(f64),
 }
 
-/// A wish to explore; checked.
+/// Draws places by chance among the first `pool` items; exactly one of `temperature` and `epsilon` says how. Checked.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[cfg_attr(
     feature = "schema",

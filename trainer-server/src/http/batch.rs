@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use flate2::read::MultiGzDecoder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::body::JsonBytes;
 use super::document::Operation;
@@ -74,14 +74,12 @@ impl Operation<'_> {
             "JSON of one {element} on each line. Blank lines are skipped; `index` and the first part of a pointer are \
              the number of the line among the others, from 0."
         );
-        let encodings = json!({ "type": "string", "enum": ["gzip", "zstd", "identity"] });
-        self.header(
-            "Content-Encoding",
-            "Of the body. The limit of its bytes holds before and after decompression.",
-            encodings,
-        )
-        .json_body::<T>(example)
-        .text_body(LINES_TYPE, &lines)
+        self.json_body::<T>(example)
+            .text_body(LINES_TYPE, &lines)
+            .body_words(
+                "May be compressed, with `Content-Encoding: gzip` or `zstd`; the limit of its bytes holds before and after \
+                 decompression.",
+            )
     }
 }
 

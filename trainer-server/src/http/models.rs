@@ -52,12 +52,13 @@ pub(super) fn routes(api: &mut Api) {
     of_model(api, "/v1/models/{model}/plan", get(plan))
         .named("getPlan", "The cheapest way to the newest version")
         .query::<PlanQuery>()
-        .json::<UpdatePlan>("Blobs to fetch and apply in order; none when the page is up to date. Waits at most `publish.compose_wait_millis` for a delta merged on demand; the blobs stay for `publish.handed_out_grace_secs`.");
+        .json::<UpdatePlan>("Blobs to fetch and apply in order; none when the page is up to date. Waits at most `publish.compose_wait_millis` for a delta merged on demand; the blobs stay for `publish.handed_out_grace_secs`.")
+        .link("getBlob", "hash", "/steps/0/blob/id");
     of_model(api, "/v1/models/{model}/watch", get(watch))
         .named("watch", "Follow versions")
         .about("Server-sent events named `version`. The newest version is announced at once, then each newer one; slow readers miss versions in between.")
         .query::<BucketQuery>()
-        .events::<Announcement>("A stream; the data of each event is an announcement.");
+        .events::<Announcement>("version", "A stream of announcements.");
     of_model(api, "/v1/models/{model}/keys", get(keys))
         .named("getKeys", "Public keys of the manifests")
         .json::<KeyList>("The keys.");

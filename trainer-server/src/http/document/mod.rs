@@ -120,7 +120,7 @@ impl Api {
             },
             "servers": [{ "url": "/" }],
             "components": {
-                "schemas": shapes::joined(read, answered, &mut paths),
+                "schemas": shapes::joined(read, answered),
                 "responses": answers(),
                 "securitySchemes": security_schemes(),
             },
@@ -159,6 +159,12 @@ impl Operation<'_> {
             "name": name, "in": "path", "required": true, "description": description,
             "schema": schema, "example": example,
         }))
+    }
+
+    /// What is to be known of the body whatever its type.
+    pub(super) fn body_words(self, description: &str) -> Self {
+        self.about["requestBody"]["description"] = description.into();
+        self
     }
 
     /// A header that changes the answer.
@@ -242,10 +248,26 @@ impl Operation<'_> {
         )
     }
 
-    /// The answer 200 as a stream of server-sent events whose data has a shape.
-    pub(super) fn events<T: JsonSchema>(self, description: &str) -> Self {
-        let schema = self.answers.subschema_for::<T>().to_value();
-        self.answer(200, description, Some(("text/event-stream", schema)))
+    /// The answer 200 as a stream of server-sent events of one name, with the shape of their data.
+    pub(super) fn events<T: JsonSchema>(self, name: &str, description: &str) -> Self {
+        let shape = self.answers.subschema_for::<T>();
+        let event = json!({
+            "type": "object", "description": "One event.", "required": ["event", "id", "data"],
+            "properties": {
+                "event": { "const": name },
+                "id": { "type": "string" },
+                "data": { "type": "string", "contentMediaType": JSON, "contentSchema": shape },
+            },
+        });
+        self.answer(200, description, Some(("text/event-stream", event)))
+    }
+
+    /// Where a part of the answer 200 leads: the value at `pointer` is `parameter` of another operation.
+    pub(super) fn link(self, operation_id: &str, parameter: &str, pointer: &str) -> Self {
+        let value = format!("$response.body#{pointer}");
+        let link = json!({ "operationId": operation_id, "parameters": { parameter: value } });
+        responses(self.about)["200"]["links"][operation_id] = link;
+        self
     }
 
     /// An answer in a type, with the shape of its content, or without content.

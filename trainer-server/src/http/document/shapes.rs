@@ -1,7 +1,4 @@
-//! Shapes of what is read and of what is answered, made ready for the document and put side by side.
-//!
-//! A type that is read and answered may have two shapes: a field with a default need not be sent, and is always answered.
-//! The shape of the answer then has a name of its own.
+//! Shapes of what is read and of what is answered, made ready for the document.
 
 use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
@@ -24,6 +21,9 @@ pub(super) fn tidy(value: &mut Value) {
         Value::Object(object) => {
             if let Some(Value::String(words)) = object.get_mut("description") {
                 *words = plain(words);
+            }
+            if object.get("default").is_some_and(Value::is_null) {
+                object.remove("default"); // says no more than that the field may be left out
             }
             if let Some(format) = object.get("format").and_then(Value::as_str) {
                 for (bound, limit) in bounds(format) {
@@ -72,61 +72,22 @@ pub(super) fn allow_null(shapes: &mut Map<String, Value>) {
     }
 }
 
-/// All shapes by name; `paths` is where those of the answers are used.
+/// All shapes by name.
+///
+/// # Panics
+/// If a type has one shape where it is read and another where it is answered, as a field with a default would: an answer of
+/// that address needs a type of its own.
 pub(super) fn joined(
-    mut read: Map<String, Value>,
+    read: Map<String, Value>,
     mut answered: Map<String, Value>,
-    paths: &mut Value,
 ) -> Map<String, Value> {
-    loop {
-        let other = answered.iter().find(|(name, shape)| {
-            let is_other = read.get(*name).is_some_and(|known| known != *shape);
-            is_other
-        });
-        let Some(name) = other.map(|(name, _)| name.clone()) else {
-            break;
-        };
-        let new_name = format!("{name}Answer");
-        let shape = answered.remove(&name).expect("found above");
-        answered.insert(new_name.clone(), shape);
-        let (before, after) = (format!("{PLACE}{name}"), format!("{PLACE}{new_name}"));
-        answered
-            .values_mut()
-            .for_each(|shape| lead(shape, &before, &after));
-        for operation in operations(paths) {
-            lead(&mut operation["responses"], &before, &after);
-        }
+    for (name, shape) in read {
+        let known = answered.get(&name);
+        assert!(
+            known.is_none_or(|known| *known == shape),
+            "{name} has two shapes"
+        );
+        answered.insert(name, shape);
     }
-    read.append(&mut answered);
-    read
-}
-
-fn operations(paths: &mut Value) -> impl Iterator<Item = &mut Value> {
-    let paths = paths.as_object_mut().into_iter().flatten();
-    paths.flat_map(|(_, methods)| {
-        methods
-            .as_object_mut()
-            .into_iter()
-            .flatten()
-            .map(|(_, operation)| operation)
-    })
-}
-
-/// References to `before` lead to `after`.
-fn lead(value: &mut Value, before: &str, after: &str) {
-    match value {
-        Value::Object(object) => {
-            if object
-                .get("$ref")
-                .is_some_and(|reference| reference == before)
-            {
-                object.insert("$ref".to_owned(), after.into());
-            }
-            for value in object.values_mut() {
-                lead(value, before, after);
-            }
-        }
-        Value::Array(list) => list.iter_mut().for_each(|value| lead(value, before, after)),
-        _ => {}
-    }
+    answered
 }
