@@ -8,6 +8,7 @@ use crate::ids::{EventId, ItemId, UserId};
 
 /// What a user did or saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// Item shown at a position.
@@ -63,6 +64,7 @@ impl EventKind {
 
 /// One event as posted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Unique id chosen by the sender.
     pub event_id: EventId,
@@ -74,7 +76,7 @@ pub struct Event {
     pub item_id: ItemId,
     /// Milliseconds since 1970-01-01 UTC, by the sender's clock.
     pub occurred_at: i64,
-    /// Grade, share watched or amount; finite.
+    /// Grade (needed for a rating), share watched or amount; finite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
     /// Version that ranked the impression.
@@ -88,11 +90,16 @@ pub struct Event {
     pub position: Option<u32>,
     /// Probability with which it was shown there, in (0, 1].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))
+    )]
     pub propensity: Option<f64>,
 }
 
 /// One entry of a history: what the page keeps itself and ranks from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HistoryEvent {
     /// The item.
     pub item_id: ItemId,
@@ -104,18 +111,19 @@ pub struct HistoryEvent {
 
 /// A catalogue item as put by the operator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Item {
     /// Its id.
     pub item_id: ItemId,
-    /// Shown name; the first part of the text that is embedded.
+    /// Shown name, at most 1,024 bytes; the first part of the text that is embedded.
     pub title: String,
-    /// Longer description, embedded after the title.
+    /// Longer description, at most 16,384 bytes, embedded after the title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// Anything else, kept and given back, not learned from but for `penalized`, by which an operator marks harm.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub attributes: serde_json::Map<String, serde_json::Value>,
-    /// Dense features by name (image or knowledge-graph vectors).
+    /// Dense features by name (image or knowledge-graph vectors), 8 of up to 2,048 numbers at most.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub vectors: std::collections::BTreeMap<String, Vec<f32>>,
     /// Whether it may be recommended.

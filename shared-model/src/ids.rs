@@ -50,6 +50,8 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[cfg_attr(feature = "schema", schemars(extend("minLength" = 1, "maxLength" = ID_BYTES_MAX, "pattern" = r"^[^\x00-\x1f\x7f-\x9f]+$")))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
@@ -109,6 +111,7 @@ macro_rules! number_id {
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
         )]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name(pub u64);
 
@@ -139,7 +142,12 @@ number_id!(
 
 /// BLAKE3 hash of some bytes: the name of a blob, and of a code state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct BlobId(pub [u8; 32]);
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(extend("pattern" = "^[0-9a-f]{64}$"))
+)]
+pub struct BlobId(#[cfg_attr(feature = "schema", schemars(with = "String"))] pub [u8; 32]);
 
 impl BlobId {
     /// Hash of `bytes`.

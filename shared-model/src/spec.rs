@@ -68,6 +68,7 @@ fn is_eight_bits(value: &u8) -> bool {
 
 /// What a tensor belongs to, and so when it may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TensorGroup {
     /// Rows that change with every fast version.

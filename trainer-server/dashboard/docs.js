@@ -10,31 +10,44 @@ const resolved = (document, value) => (value?.$ref ? value.$ref.slice(2).split('
 /** The last part of a reference. */
 const nameOf = (value) => value?.$ref?.split('/').at(-1);
 
+/** Bounds that say more than the type. */
+const isBound = (value) => value !== undefined && Math.abs(value) <= Number.MAX_SAFE_INTEGER;
+
 /** A schema in a few words. */
 function words(schema) {
   if (!schema) return '';
   const name = nameOf(schema);
   if (name) return make('a', { href: `#${name}` }, name);
+  const choices = schema.anyOf ?? schema.oneOf ?? schema.allOf;
+  if (choices && !schema.properties) return make('span', {}, ...choices.flatMap((choice, index) => [index ? ' or ' : '', words(choice)]));
+  if (schema.const !== undefined) return `“${schema.const}”`;
   const type = [schema.type ?? 'any'].flat().join(' or ');
   const limits = [];
   if (schema.enum) limits.push(schema.enum.join(', '));
-  if (schema.minimum !== undefined) limits.push(`from ${schema.minimum}`);
-  if (schema.maximum !== undefined) limits.push(`to ${schema.maximum}`);
+  if (isBound(schema.minimum)) limits.push(`from ${schema.minimum}`);
+  if (isBound(schema.exclusiveMinimum)) limits.push(`above ${schema.exclusiveMinimum}`);
+  if (isBound(schema.maximum)) limits.push(`to ${schema.maximum}`);
   if (schema.maxLength !== undefined) limits.push(`at most ${schema.maxLength} characters`);
   if (schema.maxItems !== undefined) limits.push(`at most ${schema.maxItems}`);
   if (schema.default !== undefined) limits.push(`default ${schema.default}`);
   const text = `${type}${limits.length ? `: ${limits.join(', ')}` : ''}`;
-  return schema.items ? make('span', {}, `${text} of `, words(schema.items)) : text;
+  const element = schema.items ?? (typeof schema.additionalProperties === 'object' ? schema.additionalProperties : null);
+  return element ? make('span', {}, `${text} of `, words(element)) : text;
 }
 
-/** Fields of an object. */
+/** Fields of an object, and of each of several that it may be. */
 function fields(schema) {
   const rows = Object.entries(schema.properties ?? {}).map(([name, field]) => [make('code', {}, name), words(field), schema.required?.includes(name) ? 'required' : '', field.description ?? '']);
-  return rows.length ? table([['Field'], ['Type'], [''], ['Meaning']], rows) : null;
+  const own = rows.length ? table([['Field'], ['Type'], [''], ['Meaning']], rows) : null;
+  const choices = [schema.oneOf, schema.anyOf, schema.allOf].flatMap((list) => list ?? []);
+  const others = choices.map((choice) => make('div', {}, make('p', {}, choice.properties ? null : words(choice), ' ', choice.description ?? ''), fields(choice)));
+  return own || others.length ? make('div', {}, ...others, own) : make('p', {}, words(schema));
 }
 
 function content(value) {
-  return Object.entries(value?.content ?? {}).map(([type, { schema }]) => make('div', {}, make('p', {}, make('code', {}, type), ' ', nameOf(schema) ? words(schema) : ''), nameOf(schema) ? null : fields(schema ?? {})));
+  return Object.entries(value?.content ?? {}).map(([type, { schema, example }]) =>
+    make('div', {}, make('p', {}, make('code', {}, type), ' ', words(schema), ' ', schema.description ?? ''), example ? make('pre', {}, JSON.stringify(example, null, 2)) : null),
+  );
 }
 
 function operation(document, path, method, about) {

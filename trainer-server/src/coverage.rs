@@ -14,6 +14,7 @@
 //! into tenths by their events, most popular first; where the tenths of exposure are steeper than those of events, the
 //! model makes popular items more popular. Not here: the choice of users and their histories (`trainer::serving`).
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared_model::ids::{ItemId, Version};
 
@@ -27,7 +28,7 @@ const NUM_TENTHS: usize = 10;
 const NUM_NAMED: usize = 20;
 
 /// What the lists hold.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CoverageReport {
     /// The version that ranked.
     pub model_version: Version,
@@ -52,7 +53,7 @@ pub struct CoverageReport {
 }
 
 /// A tenth of the items.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Tenth {
     /// Its share of exposure.
     pub exposure: f64,
@@ -61,7 +62,7 @@ pub struct Tenth {
 }
 
 /// An item with what it gets and what it earns.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Exposed {
     /// The item.
     pub item_id: ItemId,

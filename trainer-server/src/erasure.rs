@@ -12,6 +12,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared_model::ids::{LogOffset, UserId};
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(3600);
 const DAY_MILLIS: i64 = 86_400_000;
 
 /// An erasure that was carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Erased {
     /// Of the user's id.
     pub user_hash: IdHash,

@@ -14,6 +14,7 @@
 //! side so that an unseen item is finite. The list is ordered by `uncertainty`: first what is believed to be wanted
 //! (a new item by its text) and has hardly been tried. Not here: showing it, which is the page's or the operator's.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared_model::codec::state::{COUNTS_TENSOR, CodeState};
 use shared_model::ids::ItemId;
@@ -27,7 +28,7 @@ use crate::coverage::Candidate;
 pub const NUM_USERS: usize = 64;
 
 /// One item and why it is worth showing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Uncertain {
     /// The item.
     pub item_id: ItemId,

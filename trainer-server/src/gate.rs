@@ -20,6 +20,7 @@
 pub mod codes;
 pub mod intruder;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use shared_model::codec::state::CodeState;
@@ -106,7 +107,7 @@ pub enum GateError {
 }
 
 /// Mean log loss of two versions on the same events.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PairedLoss {
     /// Of the candidate.
     pub candidate: f32,
@@ -128,7 +129,7 @@ impl PairedLoss {
 
 /// What the gate measured of a candidate; `None` where there were no events to ask about, or where it was refused
 /// before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct GateFigures {
     /// Mean log loss of the candidate on the events just learned, in nats per event.

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use shared_model::ids::LogOffset;
@@ -71,7 +72,7 @@ impl Totals {
 }
 
 /// What happened in one stretch of time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Sample {
     /// Its end, in milliseconds since 1970-01-01 UTC.
     pub at: i64,

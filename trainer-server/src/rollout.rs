@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{ItemId, LogOffset, Version};
@@ -33,7 +34,7 @@ const ORDERS_MAX: usize = 16;
 const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What an operator orders; as JSON `{"order": "rollback", "version": 7}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "order", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
     /// Publish the codes of an earlier version again and set aside what was learned since.
@@ -80,7 +81,7 @@ pub fn is_operator_name(name: &str) -> bool {
 }
 
 /// What has become of an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Obeyed {
     /// The newest version, after it.
     pub version: Version,
@@ -218,7 +219,7 @@ impl Operator {
 }
 
 /// A rollback, and the log offsets whose events it set aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// The version that it published.

@@ -16,10 +16,13 @@ mod worker;
 pub(crate) use worker::encoder_of;
 pub(crate) use worker::skipped::covers as has_skipped;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
@@ -155,16 +158,14 @@ pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
     let stop = Arc::new(AtomicBool::new(false));
     let (thread_serving, thread_stop) = (Arc::clone(&serving), Arc::clone(&stop));
     let (operator, orders) = Operator::channel();
-    let niceness = parts.config.train.niceness;
+    let train = parts.config.train.clone();
     let run = move || {
-        priority::stand_back(niceness);
-        let outcome = Worker::open(
-            parts,
-            Arc::clone(&thread_serving),
-            Arc::clone(&thread_stop),
-            orders,
-        )
-        .and_then(|mut worker| worker.run());
+        priority::stand_back(train.niceness);
+        let worked = || {
+            let (serving, stop) = (Arc::clone(&thread_serving), Arc::clone(&thread_stop));
+            Worker::open(parts, serving, stop, orders)?.run()
+        };
+        let outcome = threads(train.num_threads).and_then(|threads| threads.install(worked));
         if let Err(error) = outcome {
             tracing::error!(%error, "the trainer stopped; events are still taken, versions are still served");
             thread_serving.failed(&error.to_string());
@@ -179,6 +180,15 @@ pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
         operator,
         thread,
     })
+}
+
+/// The threads of the numeric code; they stand back as far as the caller.
+fn threads(num_threads: usize) -> Result<ThreadPool, TrainerError> {
+    let threads = ThreadPoolBuilder::new().num_threads(num_threads); // 0: as many as cores
+    let threads = threads.thread_name(|thread_idx| format!("trainer-{thread_idx}"));
+    threads
+        .build()
+        .map_err(|error| TrainerError::Thread(io::Error::other(error)))
 }
 
 impl TrainerHandle {

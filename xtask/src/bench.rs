@@ -1,5 +1,6 @@
 //! Benchmarks by name, each written as JSON beside the command, commit and machine that made it.
 
+mod api;
 mod delta;
 mod edge;
 mod ingest;
@@ -37,6 +38,8 @@ pub(crate) enum Name {
     Train,
     /// Honest traffic beside 10,000 silent and slow connections; Linux.
     Slow,
+    /// Schemathesis, which is installed under target, against the document of the server's API.
+    Api,
     /// Leave-one-out beside RecBole's SASRec, which is installed under target; for hours.
     LeaveOneOut,
 }
@@ -58,6 +61,7 @@ pub(crate) fn run(
         Name::Ingest => ingest::measure(workspace)?,
         Name::Train => train::measure(workspace)?,
         Name::Slow => slow::measure(workspace)?,
+        Name::Api => api::measure(workspace)?,
         Name::LeaveOneOut => leave_one_out::measure(workspace)?,
     };
     let report = json!({

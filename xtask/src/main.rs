@@ -3,6 +3,7 @@
 //! Everything that a contributor runs starts here; nothing here is shipped.
 //! Not here: what the demo shows (`web-demo`) and what the tests claim (each crate, and `tests`).
 
+mod api_changes;
 mod badges;
 mod bench;
 mod ci;
@@ -62,6 +63,11 @@ enum Command {
     Ci,
     /// Feeds the formats that travel with inputs made to reach all of their code (libFuzzer); see docs/fuzzing.md.
     Fuzz(fuzz::Options),
+    /// Says which changes of docs/openapi break clients of an earlier commit, and fails where any does.
+    ApiChanges {
+        /// The commit, for example `main` or a tag.
+        revision: String,
+    },
     /// Measures something and writes it as JSON.
     Bench {
         /// What to measure.
@@ -88,6 +94,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test => test::run(&workspace),
         Command::Ci => ci::run_all(&workspace),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
+        Command::ApiChanges { revision } => api_changes::check(&workspace, &revision),
         Command::Bench { name, json } => bench::run(&workspace, name, json.as_deref()),
     }
 }

@@ -37,8 +37,13 @@ pub enum ExplorePolicy {
     Epsilon(f64),
 }
 
-/// A wish to explore; checked.
+/// Draws places by chance among the first `pool` items; exactly one of `temperature` and `epsilon` says how. Checked.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(with = "ExplorationForm")
+)]
 #[serde(try_from = "ExplorationForm")]
 pub struct Exploration {
     policy: ExplorePolicy,
@@ -58,16 +63,28 @@ pub struct ExplorationError {
     pub expected: &'static str,
 }
 
-/// `{"temperature": 0.5, "seed": 7}` or `{"epsilon": 0.1, "seed": 7}`, both with `"pool": 100` if wanted.
+/// Draws places by chance among the first `pool` items; exactly one of `temperature` and `epsilon` says how.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(extend("additionalProperties" = true)) // of the server, which leaves others alone
+)]
 #[serde(deny_unknown_fields)]
 struct ExplorationForm {
+    /// Draws in proportion to e^(score/temperature), place by place.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0.001, max = 1000.0)))]
     temperature: Option<f64>,
+    /// Share of places that are drawn uniformly; the others go to the best item left.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0.0, max = 1.0)))]
     epsilon: Option<f64>,
+    /// How many of the best items are drawn from; 100 unless given.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = POOL_MAX)))]
     pool: Option<u64>,
+    /// The same seed draws the same list, so pass a new one for every ranking.
     seed: u64,
 }
 

@@ -17,6 +17,7 @@ pub const REPORT_BYTES_MAX: usize = 1024;
 
 /// What failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FaultCode {
     /// The version computes other scores here than on the server, or none.
@@ -41,6 +42,7 @@ impl FaultCode {
 
 /// What a page says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FaultReport {
     /// The version that it could not take.
@@ -49,6 +51,7 @@ pub struct FaultReport {
     pub code: FaultCode,
     /// The bucket that the page drew, below 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(max = 99)))]
     pub bucket: Option<u8>,
 }
 

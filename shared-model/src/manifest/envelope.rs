@@ -8,11 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::keys::{KEY_ID_LEN, key_id};
 use super::{FORMAT_VERSION, MANIFEST_BYTES_MAX, Manifest, ManifestError, check_len, parse_json};
 
+/// What is signed, as text, beside its signature.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Envelope {
+pub struct Envelope {
+    /// JSON as text; these very bytes are signed.
     payload: String,
+    /// First 16 hexadecimal digits of the BLAKE3 hash of the public key.
     key_id: String,
+    /// Of ed25519, in base64.
     signature: String,
 }
 

@@ -19,6 +19,7 @@ const KEYS_MAX: usize = 32;
 
 /// Keys that a server signs with: `{"keys": [{"key_id": "…", "public_key": "<base64>"}], "key_sets": ["…"]}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyList {
     /// The keys.
     pub keys: Vec<PublicKey>,
@@ -29,6 +30,7 @@ pub struct KeyList {
 
 /// One public key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PublicKey {
     /// See [`key_id`].
     pub key_id: String,

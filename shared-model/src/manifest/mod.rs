@@ -14,7 +14,7 @@ mod keys;
 mod plan;
 mod text_encoder;
 
-pub use envelope::{sign, verify, verify_signer};
+pub use envelope::{Envelope, sign, verify, verify_signer};
 pub use key_set::{
     KEY_SET_BYTES_MAX, KEY_SET_FORMAT_VERSION, KEY_SETS_MAX, KeySet, KeySetError, ONLINE_KEYS_MAX,
     OnlineKey, ROOTS_MAX, RootTrust, Stamp, online_key, sign_key_set, verify_key_set,
@@ -130,6 +130,7 @@ pub enum ManifestError {
 
 /// How a version came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum VersionKind {
     /// Small sparse change within the second.
@@ -142,6 +143,7 @@ pub enum VersionKind {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
     /// Every page.
@@ -163,6 +165,7 @@ pub const NUM_BUCKETS: u8 = 100;
 
 /// A blob and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BlobRef {
     /// BLAKE3 of its bytes.
     pub id: BlobId,

@@ -12,6 +12,7 @@ use crate::ids::{LogOffset, Version};
 
 /// What a step fetches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PlanStepKind {
     /// The difference to the version before.
@@ -22,6 +23,7 @@ pub enum PlanStepKind {
 
 /// One blob to fetch and apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlanStep {
     /// Delta or snapshot.
     pub kind: PlanStepKind,
@@ -33,6 +35,7 @@ pub struct PlanStep {
 
 /// How to reach the newest version; no steps where one has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UpdatePlan {
     /// Version after the last step.
     pub target_version: Version,
@@ -46,6 +49,7 @@ pub struct UpdatePlan {
 
 /// The data of an SSE event `version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Announcement {
     /// The new version.
     pub version: Version,

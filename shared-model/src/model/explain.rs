@@ -35,6 +35,7 @@ const NORM_EPSILON: f32 = 1e-12;
 
 /// The parts of a score; they add up to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ScoreParts {
     /// How well the item's text goes with the history.
     pub text: f32,
@@ -62,6 +63,7 @@ impl ScoreParts {
 ///
 /// Only differences between items rank, so a prior of 3 says much where the mean is 1, and nothing where it is 3.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AverageParts {
     /// Of `text + features + id_row`.
     pub taste: f32,

@@ -22,6 +22,7 @@ pub mod verify;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::ids::{BlobId, LogOffset, Version};
 
@@ -39,7 +40,7 @@ pub const CONTENTS_BYTES_MAX: u64 = 64 << 20;
 const SEGMENT_BYTES_MAX: u64 = 24 << 20;
 
 /// What is in a backup.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Contents {
     /// [`FORMAT`].
@@ -62,7 +63,7 @@ pub struct Contents {
 }
 
 /// Of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogContents {
     /// Format of its records.
@@ -76,7 +77,7 @@ pub struct LogContents {
 }
 
 /// Of one file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileContents {
     /// Relative to the data folder.

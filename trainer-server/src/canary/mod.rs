@@ -16,13 +16,14 @@
 pub mod composition;
 pub mod reports;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::betting::MeanDifference;
 use crate::config::RolloutConfig;
 
 /// What is known of a canary.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
     /// Events that both were asked about.
     pub num_events: u64,
@@ -54,7 +55,7 @@ impl Evidence {
 }
 
 /// How a canary ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Everyone has it.
@@ -64,7 +65,7 @@ pub enum Outcome {
 }
 
 /// Why it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The rise is below `rollout.rise_max`, as good as certain.

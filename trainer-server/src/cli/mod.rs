@@ -8,6 +8,7 @@ pub mod health;
 pub mod import;
 pub mod inspect;
 pub mod keys;
+pub mod openapi;
 pub mod replay;
 pub mod rollout;
 pub mod serve;
@@ -97,6 +98,8 @@ pub enum Command {
     CrossEncoder(cross_encoder::CrossEncoderArgs),
     /// Fetch the pretrained text encoder
     Text(text::TextArgs),
+    /// Print the OpenAPI document of a server's API
+    Openapi(openapi::OpenapiArgs),
     /// Print a script that completes commands and flags in a shell
     Completions {
         /// The shell, for example: freshet completions bash > /etc/bash_completion.d/freshet
@@ -118,6 +121,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut command, "freshet", &mut std::io::stdout());
             Ok(())
         }
+        Command::Openapi(args) => openapi::run(&args),
         Command::Rollback(args) => rollout::roll_back(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Diff(args) => inspect::diff(&args),

@@ -1,5 +1,8 @@
 //! `freshet serve`: opens everything, runs until told to stop, closes everything within seconds.
 
+#[cfg(unix)]
+mod reload;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use anyhow::Context;
 use burn::tensor::Device;
 use clap::Args;
 use shared_model::manifest::Manifest;
+use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use super::ConfigArgs;
@@ -175,7 +179,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         .thread_name("http")
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(listeners, state, reserve, stop));
+    let served = runtime.block_on(serve(args, listeners, state, reserve, stop));
     runtime.shutdown_timeout(Duration::from_millis(200));
     stop_trainer(trainer);
     log.shutdown();
@@ -207,6 +211,10 @@ struct Listeners {
 impl Listeners {
     fn bind(config: &Config) -> anyhow::Result<Self> {
         let server = &config.server;
+        let bind = |address, advice| {
+            let listener = listener(address, server.backlog);
+            listener.with_context(|| format!("cannot listen on {address}; {advice}"))
+        };
         let public = bind(server.bind, "server.bind (--bind) chooses another address")?;
         let other = "server.admin_bind (--admin-bind) chooses another address, --set server.admin_bind= none";
         let admin = server.admin_bind.map(|address| bind(address, other));
@@ -217,11 +225,16 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr, advice: &'static str) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address}; {advice}"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+/// As the one of the standard library, which has no say in the backlog.
+fn listener(address: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // After a restart the address is free at once. Elsewhere the option would let others take it.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog.cast_signed())?; // checked to be far below the largest
+    Ok(socket.into())
 }
 
 /// Each connection is a file handle, of which systems give a process few unless it asks.
@@ -239,6 +252,7 @@ fn allow_connections(connections_max: usize) {
 
 /// Serves until a signal comes, then drains for a bounded time.
 async fn serve(
+    args: ServeArgs,
     listeners: Listeners,
     state: AppState,
     reserve: Arc<Reserve>,
@@ -255,8 +269,7 @@ async fn serve(
         let admin = tokio::net::TcpListener::from_std(admin)?;
         let (router, state) = (http::admin_router(state.clone()), state.clone());
         parts.spawn(async move {
-            let stopping = state.stopping.clone();
-            http::server::serve(admin, router, &state.config, stopping).await;
+            http::server::serve(admin, router, &state).await;
         });
     }
     let key_poll = Duration::from_secs(state.config.publish.key_poll_secs);
@@ -295,7 +308,9 @@ async fn serve(
         tracing::info!("stopping: {signal}");
         stop.send_replace(true);
     });
-    http::server::serve(public, router, &state.config, state.stopping.clone()).await;
+    #[cfg(unix)]
+    parts.spawn(reload::on_hangup(args, state.clone()));
+    http::server::serve(public, router, &state).await;
     while parts.join_next().await.is_some() {}
     signal.await?;
     Ok(())

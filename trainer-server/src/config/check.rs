@@ -148,6 +148,7 @@ impl Config {
             server.connections_max as u64,
             1..=1 << 20,
         )?;
+        in_range("server.backlog", server.backlog.into(), 1..=65_535)?;
         in_range(
             "server.header_timeout_millis",
             server.header_timeout_millis,

@@ -7,6 +7,7 @@ mod access;
 mod check;
 pub mod load;
 mod preset;
+pub mod reload;
 mod telemetry;
 
 use std::net::SocketAddr;
@@ -74,6 +75,7 @@ pub struct ServerConfig {
     pub batch_events_max: usize,
     pub queue_batches_max: usize,
     pub connections_max: usize,
+    pub backlog: u32,
     pub header_timeout_millis: u64,
     pub keep_alive_secs: u64,
     pub cors_origins: Vec<String>,

@@ -31,6 +31,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::event::{Event, Item};
 use shared_model::ids::{ItemId, LogOffset};
@@ -53,7 +54,7 @@ pub const LOG_FILE_NAME: &str = "events.redb";
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 
 /// An event with the time at which this server took it in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StoredEvent {
     /// As posted.
     pub event: Event,

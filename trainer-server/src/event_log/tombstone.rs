@@ -5,13 +5,15 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shared_model::ids::{LogOffset, UserId};
 
 /// First 16 bytes of the BLAKE3 hash of an id; 32 hexadecimal digits as text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IdHash(pub [u8; 16]);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
+#[schemars(extend("pattern" = "^[0-9a-f]{32}$"))]
+pub struct IdHash(#[schemars(with = "String")] pub [u8; 16]);
 
 impl IdHash {
     /// Of an id.

@@ -4,53 +4,70 @@
 
 use std::io::{self, BufWriter, Write};
 
-use axum::Json;
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::body::StrictJson;
+use super::document::Api;
+use super::guard::note;
+use super::limiter::Caller;
 use super::{AppState, Problem};
 use crate::backup::Contents;
 use crate::backup::pack::{Archive, Source, pack};
-use crate::ingest::BodyError;
 
 /// Largest order of a backup, in bytes: it may name every file of the one before.
-pub(super) const BACKUP_ORDER_BYTES_MAX: usize = 64 << 20;
+const BACKUP_ORDER_BYTES_MAX: usize = 64 << 20;
 /// Sent at once, and pieces that may wait for the receiver.
 const PIECE_BYTES: usize = 256 << 10;
 const PIECES_MAX: usize = 8;
 
-#[derive(Debug, Deserialize)]
+/// What is wanted of a backup.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BackupOrder {
+struct BackupOrder {
     /// `backup.json` of the backup before: what has not changed since is named and not sent.
     base: Option<Contents>,
 }
 
-/// The body must be called `application/json`: a page of another origin cannot send that unasked.
-pub(super) async fn backup(
+pub(super) fn routes(api: &mut Api) {
+    api.add(Method::POST, "/v1/backup", post(backup))
+        .named("backup", "A backup as an archive")
+        .about("Secret keys are never in it. `backup.json` is the last file: an archive without it is not whole.")
+        .strict_body::<BackupOrder>(serde_json::json!({}))
+        .text("application/x-tar", "The archive, as it is written.");
+}
+
+async fn backup(
     State(state): State<AppState>,
-    body: Result<Json<BackupOrder>, JsonRejection>,
+    Extension(caller): Extension<Caller>,
+    StrictJson(order): StrictJson<BackupOrder, BACKUP_ORDER_BYTES_MAX>,
 ) -> Result<Response, Problem> {
-    let Json(BackupOrder { base }) = body.map_err(|rejection| {
-        Problem::malformed_body(BodyError {
-            pointer: String::new(),
-            detail: rejection.body_text(),
-        })
-    })?;
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
-    tokio::task::spawn_blocking(move || {
+    let worker = state.clone();
+    let sent = tokio::task::spawn_blocking(move || {
         let failed = sender.clone();
-        if let Err(error) = send(&state, base.as_ref(), sender) {
+        send(&worker, order.base.as_ref(), sender).map_err(|error| {
             tracing::error!(%error, "a backup was not finished");
             // Nobody hears of it where the receiver is gone, which is then what went wrong.
             drop(failed.blocking_send(Err(io::Error::other("the backup was not finished"))));
-        }
+            Problem::unavailable("the backup was not finished")
+        })
+    });
+    // How it ended is known only after the answer.
+    tokio::spawn(async move {
+        let result = sent.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a backup panicked");
+            Err(Problem::internal())
+        });
+        note(&state, caller, "POST /v1/backup".to_owned(), &result).await;
     });
     let head = [
         (header::CONTENT_TYPE, "application/x-tar"),

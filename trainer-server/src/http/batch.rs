@@ -10,9 +10,12 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, header};
 use flate2::read::MultiGzDecoder;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::body::JsonBytes;
+use super::document::Operation;
 use super::{AppState, Problem};
 use crate::ingest::{self, BodyError, Elements, Rejection};
 
@@ -43,7 +46,7 @@ pub(super) struct Batch {
 }
 
 /// What the answer to NDJSON says of each line that is not blank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verdict {
     /// Stored.
@@ -56,10 +59,28 @@ pub(super) enum Verdict {
     Rejected,
 }
 
-/// What may stand behind the `?`.
-#[derive(Deserialize)]
+/// What may stand behind the `?` of a batch.
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct BatchQuery {
+    /// Answers with the same verdicts and keeps nothing; `offset` is the end of the log then.
+    #[schemars(with = "Option<bool>", extend("default" = false))]
     dry_run: Option<String>,
+}
+
+impl Operation<'_> {
+    /// A body that [`BatchBody`] reads; `element` is what it is a batch of.
+    pub(super) fn batch_body<T: JsonSchema>(self, element: &str, example: Value) -> Self {
+        let lines = format!(
+            "JSON of one {element} on each line. Blank lines are skipped; `index` and the first part of a pointer are \
+             the number of the line among the others, from 0."
+        );
+        self.json_body::<T>(example)
+            .text_body(LINES_TYPE, &lines)
+            .body_words(
+                "May be compressed, with `Content-Encoding: gzip` or `zstd`; the limit of its bytes holds before and after \
+                 decompression.",
+            )
+    }
 }
 
 impl BatchQuery {

@@ -1,17 +1,51 @@
 //! `GET /v1/blobs/{hash}`: immutable bytes, cacheable for ever, resumable by range.
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing;
+use serde_json::json;
 use shared_model::ids::BlobId;
 
+use super::document::Api;
+use super::query::Path;
 use super::{AppState, Problem};
 
 /// Bytes of a blob never change: whoever has them need not ask again for a year.
+const BYTES_TYPE: &str = "application/octet-stream";
+const EXAMPLE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
-pub(super) async fn get(
+pub(super) fn routes(api: &mut Api) {
+    let text = json!({ "type": "string" });
+    let bytes = || Some((BYTES_TYPE, json!({ "type": "string", "format": "binary" })));
+    api.add(Method::GET, "/v1/blobs/{hash}", routing::get(get))
+        .named("getBlob", "Bytes of a delta, a snapshot or a text encoder")
+        .about("Immutable: cacheable for ever. Single ranges are served.")
+        .path::<BlobId>("hash", "BLAKE3 of the bytes.", EXAMPLE)
+        .header(
+            "Range",
+            "Which bytes are wanted, as `bytes=0-1023`.",
+            text.clone(),
+        )
+        .header(
+            "If-Range",
+            "The `ETag` of the blob that the range is of.",
+            text.clone(),
+        )
+        .header(
+            "If-None-Match",
+            "The `ETag` of the blob that is known.",
+            text,
+        )
+        .answer(200, "The bytes.", bytes())
+        .answer(206, "The range that was asked for.", bytes())
+        .answer(304, "The blob is known: it never changes.", None)
+        .problems(&[404, 416, 500]);
+}
+
+async fn get(
     State(state): State<AppState>,
     Path(hash): Path<String>,
     headers: HeaderMap,
@@ -37,7 +71,7 @@ pub(super) async fn get(
         return Ok((StatusCode::NOT_MODIFIED, cache).into_response());
     }
     let kind = [
-        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::CONTENT_TYPE, BYTES_TYPE),
         (header::ACCEPT_RANGES, "bytes"),
     ];
     // What a condition names must be this very blob, or the whole is sent (RFC 9110, 13.1.5).

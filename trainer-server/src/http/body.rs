@@ -3,8 +3,9 @@
 use std::error::Error;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::pace::BodyCut;
@@ -49,24 +50,62 @@ impl FromRequest<AppState> for JsonBytes {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         check_type(request.headers())?;
         let body_bytes_max = state.config.server.body_bytes_max;
-        let rejection = match Bytes::from_request(request, state).await {
-            Ok(bytes) => return Ok(Self(bytes)),
-            Err(rejection) => rejection,
-        };
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let detail = format!("at most {body_bytes_max} bytes are allowed");
-            return Err(Problem::too_large(detail));
-        }
-        match cut_of(&rejection) {
-            Some(cut @ BodyCut::TooSlow) => return Err(Problem::timeout(cut.to_string())),
-            Some(cut @ BodyCut::NoRoom) => return Err(Problem::unavailable(cut.to_string())),
-            Some(BodyCut::Broken(_)) | None => {}
-        }
-        Err(Problem::malformed_body(BodyError {
-            pointer: String::new(),
-            detail: rejection.body_text(),
-        }))
+        Ok(Self(read(request, state, body_bytes_max).await?))
     }
+}
+
+/// A body of at most so many bytes that must be called `application/json`: a page of another origin cannot send that
+/// unasked.
+pub(super) struct StrictJson<T, const BYTES_MAX: usize>(pub(super) T);
+
+impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<AppState>
+    for StrictJson<T, BYTES_MAX>
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        check_called(request.headers(), "application/json")?;
+        let bytes = read(request, state, BYTES_MAX).await?;
+        let value = serde_json::from_slice(&bytes).map_err(not_json)?;
+        Ok(Self(value))
+    }
+}
+
+/// Reads a body of at most so many bytes.
+pub(super) async fn read(
+    mut request: Request,
+    state: &AppState,
+    bytes_max: usize,
+) -> Result<Bytes, Problem> {
+    DefaultBodyLimit::max(bytes_max).apply(&mut request);
+    let rejection = match Bytes::from_request(request, state).await {
+        Ok(bytes) => return Ok(bytes),
+        Err(rejection) => rejection,
+    };
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let detail = format!("at most {bytes_max} bytes are allowed");
+        return Err(Problem::too_large(detail));
+    }
+    match cut_of(&rejection) {
+        Some(cut @ BodyCut::TooSlow) => return Err(Problem::timeout(cut.to_string())),
+        Some(cut @ BodyCut::NoRoom) => return Err(Problem::unavailable(cut.to_string())),
+        Some(BodyCut::Broken(_)) | None => {}
+    }
+    Err(Problem::malformed_body(BodyError {
+        pointer: String::new(),
+        detail: rejection.body_text(),
+    }))
+}
+
+/// Refuses a body that is called something else, or is compressed.
+pub(super) fn check_called(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
+    check_plain(headers)?;
+    let found = headers.get(header::CONTENT_TYPE).map_or("none", essence);
+    if found.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    let detail = format!("expected the type {expected}, found {found}");
+    Err(Problem::unsupported_media_type(detail))
 }
 
 /// Why the body was cut off, if it was.
@@ -84,32 +123,44 @@ fn cut_of<'a>(rejection: &'a (dyn Error + 'static)) -> Option<&'a BodyCut> {
 impl JsonBytes {
     /// Parses the whole body.
     pub(super) fn value(&self) -> Result<Value, Problem> {
-        serde_json::from_slice(&self.0).map_err(|error| {
-            Problem::malformed_body(BodyError {
-                pointer: String::new(),
-                detail: error.to_string(),
-            })
-        })
+        serde_json::from_slice(&self.0).map_err(not_json)
     }
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn not_json(error: serde_json::Error) -> Problem {
+    Problem::malformed_body(BodyError {
+        pointer: String::new(),
+        detail: error.to_string(),
+    })
+}
+
+fn check_plain(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Problem::unsupported_media_type(
             "compressed bodies are not read",
         ));
     }
+    Ok(())
+}
+
+/// The type without its parameters.
+fn essence(content_type: &HeaderValue) -> &str {
+    let text = content_type.to_str().unwrap_or_default(); // a type that is no text is none
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    check_plain(headers)?;
     let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
         return Ok(());
     };
-    let content_type = content_type.to_str().unwrap_or_default(); // a type that is no text is none
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence(content_type);
     let is_json = ["application/json", "text/plain"]
         .iter()
         .any(|accepted| essence.eq_ignore_ascii_case(accepted));
     if is_json {
         return Ok(());
     }
-    let detail = format!("expected application/json or text/plain, found {content_type}");
+    let detail = format!("expected application/json or text/plain, found {essence}");
     Err(Problem::unsupported_media_type(detail))
 }

@@ -5,11 +5,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, RawQuery, State};
+use axum::extract::{RawQuery, State};
+use axum::http::Method;
+use axum::routing::get;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::event::Item;
 
-use super::query::count;
+use super::document::Api;
+use super::query::{Query, count};
 use super::recommend::asked;
 use super::{AppState, Problem};
 use crate::coverage::CoverageReport;
@@ -19,20 +23,41 @@ use crate::observe::Sample;
 const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 1000;
 
-#[derive(Deserialize)]
-pub(super) struct SeriesQuery {
+#[derive(Deserialize, JsonSchema)]
+struct SeriesQuery {
+    /// How long the stretches are.
+    #[schemars(extend("enum" = ["1s", "30s"], "default" = "1s"))]
     resolution: Option<String>,
 }
 
 /// Samples of equal stretches of time.
-#[derive(Serialize)]
-pub(super) struct Series {
+#[derive(Serialize, JsonSchema)]
+struct Series {
+    /// How long each is.
     resolution_millis: u64,
     /// Oldest first.
     samples: Vec<Sample>,
 }
 
-pub(super) async fn series(
+pub(super) fn routes(api: &mut Api) {
+    api.add(Method::GET, "/v1/series", get(series))
+        .named("series", "What happened of late")
+        .about("Since the start of the server: a quarter of an hour of seconds, or a day of half minutes.")
+        .query::<SeriesQuery>()
+        .json::<Series>("Samples of equal stretches of time, oldest first.");
+    api.add(Method::GET, "/v1/coverage", get(coverage))
+        .named("coverage", "What lists hold beside what users do")
+        .about("The lists of ten that the newest version makes for the users seen last.")
+        .json::<CoverageReport>("Shares of exposure and of events.")
+        .problems(&[500, 503]);
+    api.add(Method::GET, "/v1/catalogue", get(items))
+        .named("catalogue", "Search the catalogue")
+        .query::<CatalogueQuery>()
+        .json::<ItemsPage>("Items that match, in the order of their ids.")
+        .problems(&[500]);
+}
+
+async fn series(
     State(state): State<AppState>,
     Query(query): Query<SeriesQuery>,
 ) -> Result<Json<Series>, Problem> {
@@ -50,11 +75,22 @@ pub(super) async fn series(
     }))
 }
 
-pub(super) async fn coverage(
-    State(state): State<AppState>,
-) -> Result<Json<CoverageReport>, Problem> {
+async fn coverage(State(state): State<AppState>) -> Result<Json<CoverageReport>, Problem> {
     let report = asked(&state, |recommender| recommender.coverage());
     Ok(Json(report.await?))
+}
+
+/// What may stand behind the `?`; read by hand, as `id` may be repeated.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "its shape alone is wanted")]
+struct CatalogueQuery {
+    /// Words that the id or the title must hold, all of them, whatever the case.
+    query: Option<String>,
+    /// Only items with one of these ids.
+    id: Option<Vec<String>>,
+    /// Items listed at most.
+    #[schemars(range(min = 1, max = LIMIT_MAX), extend("default" = LIMIT_DEFAULT))]
+    limit: Option<usize>,
 }
 
 /// What of the catalogue is wanted.
@@ -103,8 +139,8 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Items of the catalogue.
-#[derive(Serialize)]
-pub(super) struct ItemsPage {
+#[derive(Serialize, JsonSchema)]
+struct ItemsPage {
     /// How many match.
     num_matching: usize,
     /// The first of them, in the order of their ids.
@@ -112,7 +148,7 @@ pub(super) struct ItemsPage {
 }
 
 /// Items whose id or title holds every word of `query`, whatever the case, and that are named by an `id` where any is.
-pub(super) async fn items(
+async fn items(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ItemsPage>, Problem> {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::http::StatusCode;
+
 use crate::ingest::RejectCode;
 
 /// Counts since start.
@@ -45,6 +47,35 @@ impl IngestCounters {
     /// Events and items refused, by reason.
     pub fn num_rejected(&self) -> [(RejectCode, u64); RejectCode::ALL.len()] {
         RejectCode::ALL.map(|code| (code, self.rejected[code as usize].load(Ordering::Relaxed)))
+    }
+}
+
+/// Statuses of requests that were turned away before anything was done.
+const REFUSED: [StatusCode; 5] = [
+    StatusCode::UNAUTHORIZED,
+    StatusCode::FORBIDDEN,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::TOO_MANY_REQUESTS,
+];
+
+/// Requests turned away since start, of both addresses.
+#[derive(Debug, Default)]
+pub(super) struct RefusalCounters([AtomicU64; REFUSED.len()]);
+
+impl RefusalCounters {
+    /// Counts an answer, if it is a refusal.
+    pub(super) fn see(&self, status: StatusCode) {
+        let refused = REFUSED.iter().zip(&self.0);
+        if let Some((_, count)) = refused.into_iter().find(|(refused, _)| **refused == status) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// By status.
+    pub(super) fn by_status(&self) -> impl Iterator<Item = (StatusCode, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        REFUSED.into_iter().zip(counts)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The dashboard, a page of the admin address, and `/docs`, the reference of the API; their files are part of the
 //! binary.
 
-use axum::extract::Path;
+use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
 
-use super::Problem;
+use super::query::Path;
+use super::{AppState, Problem};
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -39,24 +41,28 @@ const FILES: [(&str, &str, &str); 15] = files![
     "docs.js" JS,
 ];
 
-pub(super) async fn root() -> Redirect {
-    Redirect::temporary("/dashboard/")
+/// The reference of the API, on both addresses.
+pub(super) fn reference() -> Router<AppState> {
+    Router::new()
+        .route("/docs", get(async || Redirect::temporary("/docs/")))
+        .route("/docs/", get(async || answer("docs.html")))
+        .route("/docs/{file}", get(reference_file))
 }
 
-pub(super) async fn index() -> Response {
-    answer("index.html")
+/// The dashboard.
+pub(super) fn pages() -> Router<AppState> {
+    Router::new()
+        .route("/", get(async || Redirect::temporary("/dashboard/")))
+        .route("/dashboard/", get(async || answer("index.html")))
+        .route("/dashboard/{file}", get(file))
 }
 
-pub(super) async fn file(Path(name): Path<String>) -> Response {
+async fn file(Path(name): Path<String>) -> Response {
     answer(&name)
 }
 
-pub(super) async fn docs() -> Response {
-    answer("docs.html")
-}
-
 /// What the reference shares with the dashboard, and its own.
-pub(super) async fn docs_file(Path(name): Path<String>) -> Response {
+async fn reference_file(Path(name): Path<String>) -> Response {
     match &*name {
         "docs.js" | "elements.js" | "style.css" => answer(&name),
         _ => Problem::not_found(format!("the reference has no file {name}")).into_response(),

@@ -1,11 +1,15 @@
 //! `GET /v1/events/{event_id}`: whether an event was used, and by which version first.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::http::Method;
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared_model::ids::{EventId, LogOffset, Version};
 use shared_model::manifest::{Channel, VersionKind};
 
+use super::document::Api;
+use super::query::Path;
 use super::{AppState, Problem};
 use crate::event_log::LogRecord;
 use crate::ledger::PublishedRow;
@@ -13,9 +17,9 @@ use crate::rollout::{Rollback, RolloutState};
 use crate::trainer;
 
 /// What became of an event that was accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum EventState {
+enum EventState {
     /// It is in the log, and no version has learned from it yet.
     Waiting,
     /// The newest version has learned from it.
@@ -29,8 +33,8 @@ pub(super) enum EventState {
 }
 
 /// An event's way through the loop.
-#[derive(Debug, Serialize)]
-pub(super) struct EventUse {
+#[derive(Debug, Serialize, JsonSchema)]
+struct EventUse {
     event_id: EventId,
     /// Where it lies in the log.
     offset: LogOffset,
@@ -45,7 +49,7 @@ pub(super) struct EventUse {
     newest_version: Version,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct FirstVersion {
     version: Version,
     kind: VersionKind,
@@ -65,7 +69,23 @@ impl From<PublishedRow> for FirstVersion {
     }
 }
 
-pub(super) async fn get(
+pub(super) fn routes(api: &mut Api) {
+    let words = "As it was posted.";
+    api.add(
+        Method::GET,
+        "/v1/events/{event_id}",
+        axum::routing::get(get),
+    )
+    .named(
+        "eventUse",
+        "Whether an event was used, and by which version first",
+    )
+    .path::<EventId>("event_id", words, "order-17")
+    .json::<EventUse>("Its way through the loop.")
+    .problems(&[400, 404, 500, 503]);
+}
+
+async fn get(
     State(state): State<AppState>,
     Path(event_id): Path<String>,
 ) -> Result<Json<EventUse>, Problem> {

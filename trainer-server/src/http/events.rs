@@ -2,34 +2,65 @@
 
 use std::time::Instant;
 
-use axum::extract::{Query, State};
-use axum::{Extension, Json};
+use axum::extract::State;
+use axum::http::Method;
+use axum::{Extension, Json, routing};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use shared_model::event::Event;
 use shared_model::ids::{ItemId, LogOffset};
 
 use super::batch::{Batch, BatchBody, BatchQuery, Verdict, verdicts};
 use super::body::work_on;
+use super::document::Api;
 use super::limiter::{Caller, Counted};
+use super::query::Query;
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::event_log::{AppendOutcome, EventLogError, LogRecord, Pending, StoredEvent};
 use crate::ingest::{self, EventRules, Fields, Rejection};
 
+/// A batch of feedback. Each event is judged by itself, so this is taken apart by hand.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "its shape alone is wanted")]
+struct EventBatch {
+    /// The events.
+    events: Vec<Event>,
+    /// When the batch was sent by the sender's clock, milliseconds since 1970-01-01 UTC: the times of its events are
+    /// corrected by what that clock is off.
+    sent_at: Option<i64>,
+}
+
 /// Answer to a batch of events.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct EventsResponse {
+    /// Events stored.
     accepted: u64,
+    /// Events stored before, by their ids.
     duplicates: u64,
+    /// Events refused, and why.
     rejected: Vec<Rejection>,
     /// Once a version has learned through this offset, it has learned from the whole batch.
     offset: LogOffset,
-    /// What became of each line of NDJSON.
+    /// Answering NDJSON: what became of each line that is not blank.
     #[serde(skip_serializing_if = "Option::is_none")]
     lines: Option<Vec<Verdict>>,
 }
 
-pub(super) async fn post(
+pub(super) fn routes(api: &mut Api) {
+    api.add(Method::POST, "/v1/events", routing::post(post))
+        .named("postEvents", "Post feedback")
+        .about("Idempotent: an `event_id` counts once for at least 7 days. Each event is accepted, a duplicate, or rejected with a reason; one bad event never sinks the batch. The answer comes after the events are synced to disk.")
+        .query::<BatchQuery>()
+        .batch_body::<EventBatch>("event", json!({ "events": [{
+            "event_id": "e-1", "kind": "click", "user_id": "u-1", "item_id": "i-1", "occurred_at": 1_767_225_600_000_u64,
+        }] }))
+        .json::<EventsResponse>("What became of each event.")
+        .problems(&[422, 507]);
+}
+
+async fn post(
     State(state): State<AppState>,
     Query(query): Query<BatchQuery>,
     Extension(caller): Extension<Caller>,

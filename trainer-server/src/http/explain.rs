@@ -5,35 +5,52 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::Value;
+use axum::http::Method;
+use axum::routing::post;
+use schemars::JsonSchema;
+use serde_json::{Value, json};
 use shared_model::edge::engine::ItemExplanation;
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, UserId};
 
 use super::body::JsonBytes;
-use super::recommend::{asked, history, k, now_millis};
+use super::document::Api;
+use super::recommend::{HISTORY_EVENTS_MAX, K_MAX, asked, history, k, now_millis};
 use super::{AppState, Problem};
 use crate::ingest::{Fault, Fields, RejectCode};
 
 /// Events named where the request does not say how many: more than any answer that people read.
 const K_DEFAULT: usize = 10;
 
-/// A request to explain.
-#[derive(Debug, Clone, PartialEq)]
+/// A request to explain a score.
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
 pub struct ExplainOrder {
     /// Whose history the server looks up, where `history` is not given.
     pub user_id: Option<UserId>,
     /// The history to score from.
+    #[schemars(length(max = HISTORY_EVENTS_MAX))]
     pub history: Option<Vec<HistoryEvent>>,
     /// The item, which is in the catalogue.
     pub item_id: ItemId,
     /// How many events are named at most.
+    #[schemars(range(min = 1, max = K_MAX), extend("default" = K_DEFAULT), default)]
     pub k: usize,
-    /// The moment to score for; `None`: the newest event (only with `clock.mode = "event_time"`).
+    /// The moment to score for, milliseconds since 1970-01-01 UTC; now unless given, or the time of the newest event where
+    /// `clock.mode` is `event_time`.
+    #[schemars(rename = "now")]
     pub now_millis: Option<i64>,
 }
 
-pub(super) async fn explain(
+pub(super) fn routes(api: &mut Api) {
+    api.add(Method::POST, "/v1/explain", post(explain))
+        .named("explain", "Explain one score")
+        .about("Why an item has its score for a history: exact parts, and the effect of each event by leaving it out. An item that the catalogue lacks is 422, one that no version holds yet 503.")
+        .json_body::<ExplainOrder>(json!({ "item_id": "i-1", "user_id": "u-1" }))
+        .json::<ItemExplanation>("The explanation.")
+        .problems(&[422, 500]);
+}
+
+async fn explain(
     State(state): State<AppState>,
     body: JsonBytes,
 ) -> Result<Json<ItemExplanation>, Problem> {

@@ -5,14 +5,16 @@
 use std::fmt::Write;
 
 use axum::Json;
-use axum::extract::{Query, State};
-use axum::http::header;
+use axum::extract::State;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
+use axum::routing::get;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared_model::ids::Version;
 
-use super::query::count;
+use super::document::Api;
+use super::query::{Query, count};
 use super::recommend::asked;
 use super::{AppState, Problem};
 use crate::explore::Uncertain;
@@ -20,9 +22,10 @@ use crate::explore::Uncertain;
 /// Items listed where the request does not say how many.
 const K_DEFAULT: usize = 100;
 const K_MAX: usize = 10_000;
+const TABLE_TYPE: &str = "text/tab-separated-values; charset=utf-8";
 
 /// The most uncertain items of one version.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ExploreResponse {
     /// The version that scored.
     pub model_version: Version,
@@ -30,13 +33,27 @@ pub struct ExploreResponse {
     pub items: Vec<Uncertain>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct ExploreQuery {
+#[derive(Deserialize, JsonSchema)]
+struct ExploreQuery {
+    /// Items listed at most.
+    #[schemars(with = "Option<usize>", range(min = 1, max = K_MAX), extend("default" = K_DEFAULT))]
     k: Option<String>,
+    /// As JSON, or as a table for a spreadsheet.
+    #[schemars(extend("enum" = ["json", "tsv"], "default" = "json"))]
     format: Option<String>,
 }
 
-pub(super) async fn explore(
+pub(super) fn routes(api: &mut Api) {
+    api.add(Method::GET, "/v1/explore", get(explore))
+        .named("explore", "Items to show in order to learn about them")
+        .about("Ordered by uncertainty: believed to be wanted, hardly tried.")
+        .query::<ExploreQuery>()
+        .json::<ExploreResponse>("The most uncertain items first.")
+        .text(TABLE_TYPE, "The same.")
+        .problems(&[500, 503]);
+}
+
+async fn explore(
     State(state): State<AppState>,
     Query(query): Query<ExploreQuery>,
 ) -> Result<Response, Problem> {
@@ -54,11 +71,9 @@ pub(super) async fn explore(
     };
     let answer = asked(&state, move |recommender| recommender.explore(k)).await?;
     if is_table {
-        let content_type = "text/tab-separated-values; charset=utf-8";
-        return Ok(([(header::CONTENT_TYPE, content_type)], table(&answer)).into_response());
+        return Ok(([(header::CONTENT_TYPE, TABLE_TYPE)], table(&answer)).into_response());
     }
-    let body = json!({ "model_version": answer.model_version, "items": answer.items });
-    Ok(Json(body).into_response())
+    Ok(Json(answer).into_response())
 }
 
 /// Ids hold no control characters, and so no tab and no end of line.

@@ -3,6 +3,7 @@
 //! [`needed`] is the one table of which role a route wants; a route that is not in it wants the admin token.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, Uri, header};
@@ -11,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::limiter::{Caller, Counted};
 use super::pace::paced;
-use super::{AppState, Problem};
+use super::{Address, AppState, Problem};
 use crate::access::Role;
 use crate::audit::AuditRow;
 use crate::config::Network;
@@ -23,52 +24,67 @@ const FORWARDED_MAX: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// What a route of the public address wants; `None` is open to all. A key that is not set is not asked for.
-fn needed(method: &Method, route: &str) -> Option<Role> {
+/// What a route wants; `None` is open to all. A key that is not set is not asked for.
+pub(super) fn needed(address: Address, method: &Method, route: &str) -> Option<Role> {
+    if is_open(address, route) {
+        return None; // these are read alone: whatever else is asked is answered 405
+    }
+    if address == Address::Admin {
+        return Some(Role::Admin);
+    }
     match (method.as_str(), route) {
         ("POST", "/v1/events" | "/v1/models/{model}/reports") => Some(Role::Ingest),
         ("POST", "/v1/recommend" | "/v1/score" | "/v1/search" | "/v1/explain")
         | ("GET" | "HEAD", "/v1/events/{event_id}" | "/v1/explore" | "/v1/status") => {
             Some(Role::Read)
         }
-        (
-            "GET" | "HEAD",
-            "/v1/models/{model}/manifest"
-            | "/v1/models/{model}/plan"
-            | "/v1/models/{model}/watch"
-            | "/v1/models/{model}/keys"
-            | "/v1/models/{model}/text-encoder"
-            | "/v1/blobs/{hash}"
-            | "/openapi.json"
-            | "/docs"
-            | "/docs/"
-            | "/docs/{file}",
-        ) => None,
-        ("GET" | "HEAD", route) if is_health(route) => None,
         _ => Some(Role::Admin),
     }
 }
 
-fn is_health(route: &str) -> bool {
+/// What pages follow a model with, health, the reference of the API, and the files of the dashboard, which asks for the
+/// token itself: a browser that opens a page shows none.
+fn is_open(address: Address, route: &str) -> bool {
+    let is_reference = matches!(route, "/openapi.json" | "/docs" | "/docs/" | "/docs/{file}");
+    let of_address = match address {
+        Address::Admin => matches!(route, "/" | "/dashboard/" | "/dashboard/{file}"),
+        Address::Public | Address::Only => matches!(
+            route,
+            "/v1/models/{model}/manifest"
+                | "/v1/models/{model}/plan"
+                | "/v1/models/{model}/watch"
+                | "/v1/models/{model}/keys"
+                | "/v1/models/{model}/text-encoder"
+                | "/v1/blobs/{hash}"
+        ),
+    };
+    is_health(route) || is_reference || of_address
+}
+
+pub(super) fn is_health(route: &str) -> bool {
     matches!(route, "/healthz" | "/readyz")
 }
 
 pub(super) async fn public(state: State<AppState>, request: Request, next: Next) -> Response {
-    let need = match route_of(&request) {
-        Some(route) => needed(request.method(), route),
-        None => None, // files of `server.static_dir`, or nothing
-    };
-    guard(state, need, request, next).await
+    guarded(Address::Public, state, request, next).await
 }
 
 pub(super) async fn admin(state: State<AppState>, request: Request, next: Next) -> Response {
-    let need = route_of(&request).filter(|route| !is_health(route) && !is_page(route));
-    guard(state, need.map(|_| Role::Admin), request, next).await
+    guarded(Address::Admin, state, request, next).await
 }
 
-/// Files of the dashboard, which asks for the token itself: a browser that opens a page shows none.
-fn is_page(route: &str) -> bool {
-    matches!(route, "/" | "/dashboard/" | "/dashboard/{file}")
+async fn guarded(
+    address: Address,
+    state: State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // Files of `server.static_dir`, or nothing, are no route.
+    let need = route_of(&request).and_then(|route| needed(address, request.method(), route));
+    let refusals = Arc::clone(&state.refusals);
+    let response = guard(state, need, request, next).await;
+    refusals.see(response.status());
+    response
 }
 
 fn route_of(request: &Request) -> Option<&str> {
@@ -82,7 +98,7 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let limits = &state.config.limits;
+    let limits = state.limiter.limits();
     let peer = request.extensions().get::<Peer>();
     let peer = peer.expect("the accept loop adds it to every request").0;
     let caller = Caller {
@@ -112,7 +128,7 @@ async fn guard(
         return problem.into_response();
     }
     request.extensions_mut().insert(caller);
-    let request = request.map(|body| paced(body, limits, &state.bodies));
+    let request = request.map(|body| paced(body, &limits, &state.bodies));
     next.run(request).await
 }
 

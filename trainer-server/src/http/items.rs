@@ -1,18 +1,22 @@
 //! `PUT /v1/items` and `DELETE /v1/items`: the catalogue, as operators keep it.
 
-use axum::extract::{Query, State};
-use axum::{Extension, Json};
+use axum::extract::State;
+use axum::http::Method;
+use axum::{Extension, Json, routing};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared_model::event::Item;
 use shared_model::ids::{ItemId, LogOffset};
 use shared_model::spec::NUM_ITEMS_MAX;
 
 use super::batch::{Batch, BatchBody, BatchQuery, Verdict};
 use super::body::{to_the_end, work_on};
+use super::document::Api;
 use super::events::{check_batch_len, enqueue, outcomes};
 use super::guard::note;
 use super::limiter::Caller;
+use super::query::Query;
 use super::{AppState, Problem};
 use crate::event_log::{AppendOutcome, LogRecord};
 use crate::ingest::{Fault, RejectCode, Rejection, item_from_json};
@@ -20,20 +24,57 @@ use crate::ingest::{Fault, RejectCode, Rejection, item_from_json};
 /// Deleted items that a line of the audit names.
 const NAMED_ITEMS_MAX: usize = 10;
 
+/// Items to add or replace; taken apart by hand, as each is judged by itself.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "its shape alone is wanted")]
+struct ItemBatch {
+    /// The items.
+    items: Vec<Item>,
+}
+
+/// Items to take away.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "its shape alone is wanted")]
+struct ItemIdBatch {
+    /// Their ids.
+    item_ids: Vec<ItemId>,
+}
+
 /// Answer to a change of the catalogue.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ItemsResponse {
+    /// Items changed.
     accepted: u64,
     /// Items that were put just as they are already.
     unchanged: u64,
+    /// Items refused, and why.
     rejected: Vec<Rejection>,
+    /// Once a version has learned through this offset, it has the change.
     offset: LogOffset,
-    /// What became of each line of NDJSON.
+    /// Answering NDJSON: what became of each line that is not blank.
     #[serde(skip_serializing_if = "Option::is_none")]
     lines: Option<Vec<Verdict>>,
 }
 
-pub(super) async fn put(
+pub(super) fn routes(api: &mut Api) {
+    let route = "/v1/items";
+    let item = json!({ "item_id": "i-1", "title": "Tea pot", "text": "Blue, for two", "attributes": { "price": 19 } });
+    api.add(Method::PUT, route, routing::put(put))
+        .named("putItems", "Add or replace items of the catalogue")
+        .about("Items that are put just as they are already cost nothing.")
+        .query::<BatchQuery>()
+        .batch_body::<ItemBatch>("item", json!({ "items": [item] }))
+        .json::<ItemsResponse>("What became of each item.")
+        .problems(&[507]);
+    api.add(Method::DELETE, route, routing::delete(delete))
+        .named("deleteItems", "Take items out of the catalogue")
+        .query::<BatchQuery>()
+        .batch_body::<ItemIdBatch>("item id", json!({ "item_ids": ["i-2"] }))
+        .json::<ItemsResponse>("What became of each item.")
+        .problems(&[507]);
+}
+
+async fn put(
     State(state): State<AppState>,
     Query(query): Query<BatchQuery>,
     body: BatchBody,
@@ -134,7 +175,7 @@ fn read_put(state: &AppState, body: &BatchBody) -> Result<Change<Item>, Problem>
     })
 }
 
-pub(super) async fn delete(
+async fn delete(
     State(state): State<AppState>,
     Query(query): Query<BatchQuery>,
     Extension(caller): Extension<Caller>,
@@ -184,7 +225,7 @@ fn deleted(
 fn deletion(item_ids: &[ItemId]) -> String {
     let named = &item_ids[..item_ids.len().min(NAMED_ITEMS_MAX)];
     let count = item_ids.len();
-    let what = serde_json::json!({ "count": count, "item_ids": named });
+    let what = json!({ "count": count, "item_ids": named });
     format!("DELETE /v1/items {what}")
 }
 

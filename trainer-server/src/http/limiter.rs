@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::access::Role;
@@ -74,7 +74,7 @@ struct State {
 
 /// The buckets of a server.
 pub(super) struct Limiter {
-    config: LimitsConfig,
+    limits: RwLock<Arc<LimitsConfig>>,
     state: Mutex<State>,
 }
 
@@ -86,9 +86,21 @@ impl Limiter {
             keys: [Usage::none(now); 2],
         };
         Self {
-            config: config.clone(),
+            limits: RwLock::new(Arc::new(config.clone())),
             state: Mutex::new(state),
         }
+    }
+
+    /// What holds at the moment.
+    pub(super) fn limits(&self) -> Arc<LimitsConfig> {
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner); // whole at any time
+        Arc::clone(&limits)
+    }
+
+    /// Other limits from now on; what was used stays counted.
+    pub(super) fn change(&self, limits: LimitsConfig) {
+        let mut held = self.limits.write().unwrap_or_else(PoisonError::into_inner); // as above
+        *held = Arc::new(limits);
     }
 
     /// Counts, or says what is exceeded; then nothing is counted. Operators have no limit.
@@ -121,7 +133,7 @@ impl Limiter {
     }
 
     fn rates(&self, counted: Counted) -> [(&'static str, Rate); 2] {
-        let limits = &self.config;
+        let limits = self.limits();
         let rate = |per_sec, burst| Rate { per_sec, burst };
         match counted {
             Counted::Requests => [

@@ -1,8 +1,8 @@
 //! The HTTP surface: routes, and what every route shares.
 //!
-//! Shapes are described in `openapi.json`; a test holds [`ROUTES`], the router and that file
-//! together. Every error is an RFC 9457 problem document. Not here: rules about events (`ingest`),
-//! ranking (whoever implements [`Recommender`]), bytes of versions (`publish`).
+//! Each module adds its routes to `document::Api`, which makes the OpenAPI document of them. Every error is an RFC 9457
+//! problem document. Not here: rules about events (`ingest`), ranking (whoever implements [`Recommender`]), bytes of
+//! versions (`publish`).
 
 mod backup;
 mod batch;
@@ -11,6 +11,7 @@ mod body;
 mod browse;
 mod counters;
 mod dashboard;
+mod document;
 mod event_use;
 mod events;
 mod explain;
@@ -27,21 +28,23 @@ mod recommend;
 mod rollout;
 mod search;
 pub mod server;
+mod status;
 mod trace;
 mod users;
 mod versions;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, post, put};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use tokio::sync::watch;
+use tower::{Layer, Service};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -59,6 +62,9 @@ use crate::rollout::Operator;
 use crate::text_pack::keeper::TextPacks;
 use crate::text_pack::queries::QueryEncoders;
 pub use counters::IngestCounters;
+use counters::RefusalCounters;
+pub use document::Address;
+use document::Api;
 pub use explain::ExplainOrder;
 pub use explore::ExploreResponse;
 use limiter::Limiter;
@@ -67,43 +73,6 @@ pub use problem::{Problem, ProblemError};
 pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
 pub use search::SearchOrder;
 
-/// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 20] = [
-    ("/v1/events", &["post"]),
-    ("/v1/events/{event_id}", &["get"]),
-    ("/v1/items", &["put", "delete"]),
-    ("/v1/recommend", &["post"]),
-    ("/v1/score", &["post"]),
-    ("/v1/search", &["post"]),
-    ("/v1/explain", &["post"]),
-    ("/v1/explore", &["get"]),
-    ("/v1/models/{model}/manifest", &["get"]),
-    ("/v1/models/{model}/plan", &["get"]),
-    ("/v1/models/{model}/watch", &["get"]),
-    ("/v1/models/{model}/keys", &["get"]),
-    ("/v1/models/{model}/text-encoder", &["get"]),
-    ("/v1/models/{model}/reports", &["post"]),
-    ("/v1/blobs/{hash}", &["get"]),
-    ("/v1/status", &["get"]),
-    ("/healthz", &["get"]),
-    ("/readyz", &["get"]),
-    ("/metrics", &["get"]),
-    ("/openapi.json", &["get"]),
-];
-
-/// The routes of the admin address alone; all want the admin token.
-pub const ADMIN_ROUTES: [(&str, &[&str]); 9] = [
-    ("/v1/series", &["get"]),
-    ("/v1/coverage", &["get"]),
-    ("/v1/catalogue", &["get"]),
-    ("/v1/rollout", &["post"]),
-    ("/v1/versions", &["get", "post"]),
-    ("/v1/versions/{version}", &["get"]),
-    ("/v1/versions/{version}/changes", &["get"]),
-    ("/v1/users/{user_id}", &["delete", "get"]),
-    ("/v1/backup", &["post"]),
-];
-
 /// What the routes work with; cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
@@ -111,6 +80,9 @@ pub struct AppState {
     /// Embed what is searched for.
     query_encoders: QueryEncoders,
     counters: Arc<IngestCounters>,
+    refusals: Arc<RefusalCounters>,
+    /// Which origins may ask.
+    cors: Arc<RwLock<CorsLayer>>,
     limiter: Arc<Limiter>,
     bodies: Bodies,
 }
@@ -152,10 +124,13 @@ impl AppState {
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
         let limiter = Limiter::new(&parts.config.limits, Instant::now());
+        let cors = cors(&parts.config.server.cors_origins);
         Self {
             parts: Arc::new(parts),
             query_encoders: QueryEncoders::default(),
             counters: Arc::default(),
+            refusals: Arc::default(),
+            cors: Arc::new(RwLock::new(cors)),
             limiter: Arc::new(limiter),
             bodies: Bodies::default(),
         }
@@ -163,6 +138,13 @@ impl AppState {
 }
 
 impl AppState {
+    /// Holds the next requests to the limits and origins of `config`; see [`crate::config::reload`].
+    pub fn reload(&self, config: &Config) {
+        self.limiter.change(config.limits.clone());
+        let mut held = self.cors.write().unwrap_or_else(PoisonError::into_inner); // whole at any time
+        *held = cors(&config.server.cors_origins);
+    }
+
     /// What has happened since start.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -194,36 +176,50 @@ impl std::ops::Deref for AppState {
     }
 }
 
+/// The routes of an address that are described in its document.
+fn api(address: Address) -> Api {
+    let mut api = Api::new(address);
+    status::routes(&mut api);
+    recommend::routes(&mut api);
+    explain::routes(&mut api);
+    ops::routes(&mut api);
+    if address != Address::Admin {
+        events::routes(&mut api);
+        event_use::routes(&mut api);
+        items::routes(&mut api);
+        search::routes(&mut api);
+        models::routes(&mut api);
+        blobs::routes(&mut api);
+    }
+    if address != Address::Public {
+        ops::metrics_route(&mut api);
+        explore::routes(&mut api);
+    }
+    if address == Address::Admin {
+        browse::routes(&mut api);
+        rollout::routes(&mut api);
+        versions::routes(&mut api);
+        users::routes(&mut api);
+        backup::routes(&mut api);
+    }
+    api
+}
+
+/// The OpenAPI document of an address.
+#[must_use]
+pub fn document(address: Address) -> Value {
+    api(address).finish().1
+}
+
 /// The public routes; `/metrics` and `/v1/explore` are among them only where there is no admin address.
 pub fn router(state: AppState) -> Router {
     let server = &state.config.server;
-    let mut router = Router::new()
-        .route("/v1/events", post(events::post))
-        .route("/v1/events/{event_id}", get(event_use::get))
-        .route("/v1/items", put(items::put).delete(items::delete))
-        .route("/v1/recommend", post(recommend::recommend))
-        .route("/v1/score", post(recommend::score))
-        .route("/v1/search", post(search::search))
-        .route("/v1/explain", post(explain::explain))
-        .route("/v1/models/{model}/manifest", get(models::manifest))
-        .route("/v1/models/{model}/plan", get(models::plan))
-        .route("/v1/models/{model}/watch", get(models::watch))
-        .route("/v1/models/{model}/keys", get(models::keys))
-        .route("/v1/models/{model}/text-encoder", get(models::text_encoder))
-        .route("/v1/models/{model}/reports", post(models::report))
-        .route("/v1/blobs/{hash}", get(blobs::get))
-        .route("/v1/status", get(ops::status))
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
-        .route("/openapi.json", get(ops::openapi))
-        .route("/docs", get(|| async { Redirect::temporary("/docs/") }))
-        .route("/docs/", get(dashboard::docs))
-        .route("/docs/{file}", get(dashboard::docs_file));
-    if server.admin_bind.is_none() {
-        router = router
-            .route("/metrics", get(ops::metrics))
-            .route("/v1/explore", get(explore::explore));
-    }
+    let address = match server.admin_bind {
+        Some(_) => Address::Public,
+        None => Address::Only,
+    };
+    let (routes, _) = api(address).finish();
+    let router = routes.merge(dashboard::reference());
     let router = match &server.static_dir {
         Some(dir) => {
             let files = ServeDir::new(dir)
@@ -233,57 +229,41 @@ pub fn router(state: AppState) -> Router {
         }
         None => router.fallback(not_found),
     };
-    let limit = DefaultBodyLimit::max(server.body_bytes_max);
     let nosniff = SetResponseHeaderLayer::if_not_present(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
     router
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(limit)
         .layer(from_fn_with_state(state.clone(), guard::public))
         .layer(from_fn(trace::traced))
         .layer(nosniff)
-        .layer(cors(&server.cors_origins))
+        .layer(from_fn_with_state(state.clone(), with_cors))
         .with_state(state)
 }
 
 /// What the admin address serves.
 pub fn admin_router(state: AppState) -> Router {
-    let given_limit = DefaultBodyLimit::max(versions::GIVEN_BYTES_MAX);
-    let given = post(versions::publish).layer(given_limit);
-    let backup_limit = DefaultBodyLimit::max(backup::BACKUP_ORDER_BYTES_MAX);
-    let backup = post(backup::backup).layer(backup_limit);
-    Router::new()
-        .route("/metrics", get(ops::metrics))
-        .route("/v1/explore", get(explore::explore))
-        .route("/", get(dashboard::root))
-        .route("/dashboard/", get(dashboard::index))
-        .route("/dashboard/{file}", get(dashboard::file))
-        .route("/v1/status", get(ops::status))
-        .route("/v1/series", get(browse::series))
-        .route("/v1/coverage", get(browse::coverage))
-        .route("/v1/catalogue", get(browse::items))
-        .route("/v1/recommend", post(recommend::recommend))
-        .route("/v1/explain", post(explain::explain))
-        .route("/openapi.json", get(ops::openapi))
-        .route("/v1/rollout", post(rollout::order))
-        .route("/v1/versions", get(versions::list).merge(given))
-        .route("/v1/versions/{version}", get(versions::one))
-        .route("/v1/versions/{version}/changes", get(versions::changes))
-        .route(
-            "/v1/users/{user_id}",
-            get(users::export).delete(users::erase),
-        )
-        .route("/v1/backup", backup)
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
+    let (routes, _) = api(Address::Admin).finish();
+    routes
+        .merge(dashboard::reference())
+        .merge(dashboard::pages())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(rollout::ORDER_BYTES_MAX))
         .layer(from_fn_with_state(state.clone(), guard::admin))
         .layer(from_fn(trace::traced))
         .with_state(state)
+}
+
+/// The origins may be others from one request to the next, so the layer is put around each.
+async fn with_cors(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let cors = state
+        .cors
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone(); // whole at any time
+    let Ok(response) = cors.layer(next).call(request).await;
+    response
 }
 
 /// Pages may read and post from the configured origins. The catalogue cannot be changed from a page

@@ -4,31 +4,91 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
 use futures_util::StreamExt;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use shared_model::edge::report::{FaultReport, REPORT_BYTES_MAX};
 use shared_model::ids::Version;
 use shared_model::manifest::{
-    Channel, FORMAT_VERSION, KeyList, NUM_BUCKETS, TextEncoderNote, UpdatePlan,
+    Announcement, Channel, Envelope, FORMAT_VERSION, KeyList, NUM_BUCKETS, TextEncoderNote,
+    UpdatePlan,
 };
 use tokio_stream::wrappers::WatchStream;
 
-use super::body::JsonBytes;
+use super::body::{JsonBytes, not_json};
+use super::document::{Api, Operation};
+use super::query::{Path, Query};
 use super::{AppState, Problem};
 use crate::ingest::BodyError;
 use crate::text_pack::keeper::wanted_generation;
 
+const MODEL_WORDS: &str = "Name of the model, `main` unless configured.";
+
 /// The bucket that the page drew, if it says so: it decides which of the channels it hears.
-#[derive(Deserialize)]
-pub(super) struct BucketQuery {
+#[derive(Deserialize, JsonSchema)]
+struct BucketQuery {
+    /// The bucket that the page drew once. Pages below `rollout.canary_share` have releases before the others.
+    #[schemars(with = "Option<u8>", range(max = 99))]
     bucket: Option<String>,
 }
 
-pub(super) async fn manifest(
+pub(super) fn routes(api: &mut Api) {
+    of_model(api, "/v1/models/{model}/manifest", get(manifest))
+        .named("getManifest", "The signed manifest of the newest version")
+        .query::<BucketQuery>()
+        .header(
+            "If-None-Match",
+            "The `ETag` of the manifest that is known.",
+            json!({ "type": "string" }),
+        )
+        .json::<Envelope>("The manifest, signed with ed25519.")
+        .answer(304, "The manifest is that of `If-None-Match`.", None);
+    of_model(api, "/v1/models/{model}/plan", get(plan))
+        .named("getPlan", "The cheapest way to the newest version")
+        .query::<PlanQuery>()
+        .json::<UpdatePlan>("Blobs to fetch and apply in order; none when the page is up to date. Waits at most `publish.compose_wait_millis` for a delta merged on demand; the blobs stay for `publish.handed_out_grace_secs`.")
+        .link("getBlob", "hash", "/steps/0/blob/id");
+    of_model(api, "/v1/models/{model}/watch", get(watch))
+        .named("watch", "Follow versions")
+        .about("Server-sent events named `version`. The newest version is announced at once, then each newer one; slow readers miss versions in between.")
+        .query::<BucketQuery>()
+        .events::<Announcement>("version", "A stream of announcements.");
+    of_model(api, "/v1/models/{model}/keys", get(keys))
+        .named("getKeys", "Public keys of the manifests")
+        .json::<KeyList>("The keys.");
+    of_model(api, "/v1/models/{model}/text-encoder", get(text_encoder))
+        .named("getTextEncoder", "What embeds texts in the page, signed")
+        .about("The payload names the model, the generation, when and under which key set it was signed, and either `small`, an encoder without weights, or the blob of a packed encoder, to be fetched from `/v1/blobs/{hash}`. It never expires. 503 means that the encoder is being packed, 404 that none of this generation is coming.")
+        .query::<GenerationQuery>()
+        .json::<Envelope>("The note, signed with ed25519.")
+        .problems(&[500, 503]);
+    let (route, handler) = ("/v1/models/{model}/reports", post(report));
+    api.add(Method::POST, route, handler)
+        .path::<String>("model", MODEL_WORDS, "main")
+        .named("report", "Say that a page could not take a version")
+        .about("One per page and version; at most 1024 bytes. Names nobody and nothing that was ranked.")
+        .json_body::<FaultReport>(json!({ "version": 1, "code": "apply", "bucket": 7 }))
+        .answer(204, "Counted.", None)
+        .problems(&[404]);
+}
+
+fn of_model<'a>(
+    api: &'a mut Api,
+    route: &'static str,
+    handler: MethodRouter<AppState>,
+) -> Operation<'a> {
+    api.add(Method::GET, route, handler)
+        .path::<String>("model", MODEL_WORDS, "main")
+        .problems(&[404])
+}
+
+async fn manifest(
     State(state): State<AppState>,
     Path(model): Path<String>,
     Query(query): Query<BucketQuery>,
@@ -57,13 +117,17 @@ pub(super) async fn manifest(
     Ok((cache, json, latest.signed.clone()).into_response())
 }
 
-#[derive(Deserialize)]
-pub(super) struct PlanQuery {
+#[derive(Deserialize, JsonSchema)]
+struct PlanQuery {
+    /// Version that the page has; left out when it has none.
+    #[schemars(with = "Option<u64>")]
     base: Option<String>,
+    /// As for the manifest.
+    #[schemars(with = "Option<u8>", range(max = 99))]
     bucket: Option<String>,
 }
 
-pub(super) async fn plan(
+async fn plan(
     State(state): State<AppState>,
     Path(model): Path<String>,
     Query(query): Query<PlanQuery>,
@@ -90,7 +154,7 @@ pub(super) async fn plan(
 
 /// Announces the newest version, and each newer one. A slow reader misses versions in between,
 /// never the newest. Ends when the server stops.
-pub(super) async fn watch(
+async fn watch(
     State(state): State<AppState>,
     Path(model): Path<String>,
     Query(query): Query<BucketQuery>,
@@ -119,7 +183,7 @@ pub(super) async fn watch(
     Ok((unbuffered, sse).into_response())
 }
 
-pub(super) async fn keys(
+async fn keys(
     State(state): State<AppState>,
     Path(model): Path<String>,
 ) -> Result<Json<KeyList>, Problem> {
@@ -127,13 +191,15 @@ pub(super) async fn keys(
     Ok(Json(state.publisher.keyring().key_list()))
 }
 
-#[derive(Deserialize)]
-pub(super) struct GenerationQuery {
+#[derive(Deserialize, JsonSchema)]
+struct GenerationQuery {
+    /// The `encoder_generation` of the manifest that the page ranks with.
+    #[schemars(with = "u32")]
     generation: Option<String>,
 }
 
 /// What a page embeds texts with, signed: `?generation=` is the one of the version that it ranks with.
-pub(super) async fn text_encoder(
+async fn text_encoder(
     State(state): State<AppState>,
     Path(model): Path<String>,
     Query(query): Query<GenerationQuery>,
@@ -185,7 +251,7 @@ pub(super) async fn text_encoder(
 }
 
 /// A page could not take a version. What is not of this server's versions is counted nowhere.
-pub(super) async fn report(
+async fn report(
     State(state): State<AppState>,
     Path(model): Path<String>,
     body: JsonBytes,
@@ -195,12 +261,7 @@ pub(super) async fn report(
         let detail = format!("a report has at most {REPORT_BYTES_MAX} bytes");
         return Err(Problem::too_large(detail));
     }
-    let report: FaultReport = serde_json::from_slice(&body.0).map_err(|error| {
-        Problem::malformed_body(BodyError {
-            pointer: String::new(),
-            detail: error.to_string(),
-        })
-    })?;
+    let report: FaultReport = serde_json::from_slice(&body.0).map_err(not_json)?;
     if report.bucket.is_some_and(|bucket| bucket >= NUM_BUCKETS) {
         let pointer = "/bucket".to_owned();
         let detail = format!("expected 0 to {}", NUM_BUCKETS - 1);

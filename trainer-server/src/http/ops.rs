@@ -1,28 +1,48 @@
-//! For operators: `/v1/status`, `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
+//! For operators: `/healthz`, `/readyz`, `/metrics`.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
-use shared_model::manifest::Channel;
+use axum::routing::get;
 
+use super::document::Api;
 use super::{AppState, Problem};
 use crate::observe::{FRESHNESS_BUCKETS_SECS, FreshnessCounts};
 
-const OPENAPI_JSON: &str = include_str!("openapi.json");
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// Of both addresses.
+pub(super) fn routes(api: &mut Api) {
+    api.add(Method::GET, "/healthz", get(healthz))
+        .named("getHealth", "The process answers")
+        .text(TEXT_TYPE, "It does.");
+    api.add(Method::GET, "/readyz", get(readyz))
+        .named(
+            "getReadiness",
+            "Events can be taken in, and a version is published or none is possible yet",
+        )
+        .text(TEXT_TYPE, "Ready.")
+        .problems(&[503]);
+}
+
+/// Of the address of operators.
+pub(super) fn metrics_route(api: &mut Api) {
+    api.add(Method::GET, "/metrics", get(metrics))
+        .named("getMetrics", "Prometheus metrics")
+        .text(METRICS_TYPE, "Text format 0.0.4.");
+}
 
 /// The process answers.
-pub(super) async fn healthz() -> &'static str {
+async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Events can be taken in, and there is a version or there cannot be one yet. A trainer that pauses is said, but a server
 /// that ranks and takes events is ready all the same. Why it pauses names files, and is for `/v1/status`.
-pub(super) async fn readyz(State(state): State<AppState>) -> Result<String, Problem> {
+async fn readyz(State(state): State<AppState>) -> Result<String, Problem> {
     if *state.stopping.borrow() {
         return Err(Problem::unavailable("the server is stopping"));
     }
@@ -47,64 +67,8 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<String, Prob
     Ok("ready\n".to_owned())
 }
 
-pub(super) async fn status(State(state): State<AppState>) -> Json<Value> {
-    let latest = state.publisher.latest();
-    let manifest = latest.as_ref().map(|latest| &latest.manifest);
-    let trainer = state.recommender.status();
-    let counters = state.publisher.counters();
-    let canary = state.publisher.newest(Channel::Canary);
-    let canary = canary.filter(|canary| canary.manifest.channel == Channel::Canary);
-    let store = state.publisher.store_use();
-    let rejected = state.counters.num_rejected();
-    let rejected: BTreeMap<_, _> = rejected
-        .iter()
-        .map(|(code, count)| (code.as_str(), count))
-        .collect();
-    Json(json!({
-        "freshet": env!("CARGO_PKG_VERSION"),
-        "model": state.publisher.model(),
-        "log_offset": state.log.end(),
-        "learned_through": manifest.map(|manifest| manifest.learned_through),
-        "version": manifest.map(|manifest| manifest.version),
-        "kind": manifest.map(|manifest| manifest.kind),
-        "event_time_millis": manifest.map(|manifest| manifest.event_time_millis),
-        "published_at": manifest.map(|manifest| manifest.created_at),
-        "num_items": state.catalogue.num_items(),
-        "is_log_writable": state.log.is_writable(),
-        "device": trainer.get("device"),
-        "ingest": {
-            "accepted": state.counters.num_accepted(),
-            "duplicates": state.counters.num_duplicates(),
-            "backpressure": state.counters.num_backpressure(),
-            "rejected": rejected,
-        },
-        "publish": {
-            "num_versions": counters.num_versions,
-            "delta_bytes": counters.delta_bytes,
-            "snapshot_bytes": counters.snapshot_bytes,
-            "num_composed": counters.num_composed,
-            "composed_bytes": counters.composed_bytes,
-        },
-        "canary": {
-            "version": canary.map(|canary| canary.manifest.version),
-            "num_pages": state.publisher.num_cohort_pages(),
-            "faults": state.reports.by_code(),
-        },
-        "store": {
-            "used_bytes": store.used_bytes,
-            "disk_bytes_max": store.bytes_max,
-            "is_reserve_held": store.is_reserve_held,
-        },
-        "trainer": trainer,
-    }))
-}
-
-pub(super) async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], OPENAPI_JSON).into_response()
-}
-
 /// Prometheus text format, version 0.0.4.
-pub(super) async fn metrics(State(state): State<AppState>) -> Response {
+async fn metrics(State(state): State<AppState>) -> Response {
     let mut text = Metrics::default();
     let ingest = &state.counters;
     text.counter(
@@ -127,6 +91,15 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
     for (code, count) in ingest.num_rejected() {
         text.line(
             &format!("rejected_total{{reason=\"{}\"}}", code.as_str()),
+            count,
+        );
+    }
+    let refused = "Requests turned away, by status of the answer";
+    text.head("requests_refused_total", refused, "counter");
+    for (status, count) in state.refusals.by_status() {
+        let status = status.as_str();
+        text.line(
+            &format!("requests_refused_total{{status=\"{status}\"}}"),
             count,
         );
     }
@@ -207,8 +180,7 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
         "Pages of the canary's cohort that watch",
         pages,
     );
-    let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], text.0).into_response()
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], text.0).into_response()
 }
 
 #[derive(Default)]

@@ -4,6 +4,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::limiter::{Exceeded, Rate};
@@ -11,7 +12,7 @@ use crate::event_log::EventLogError;
 use crate::ingest::{BodyError, Fault};
 
 /// A problem document.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Problem {
     /// Stable name of the kind of problem, as a relative URI.
     #[serde(rename = "type")]
@@ -34,7 +35,7 @@ pub struct Problem {
 }
 
 /// One place that is wrong.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ProblemError {
     /// JSON pointer into the body, or the name of a query parameter.
     pub pointer: String,

@@ -4,6 +4,9 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::Method;
+use axum::routing::post;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared_model::edge::engine::{Found, ItemExplanation};
@@ -12,6 +15,7 @@ use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, UserId, Version};
 
 use super::body::JsonBytes;
+use super::document::Api;
 use super::explain::ExplainOrder;
 use super::explore::ExploreResponse;
 use super::search::SearchOrder;
@@ -21,33 +25,75 @@ use crate::coverage::CoverageReport;
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
 
 /// Most items in one answer.
-const K_MAX: usize = 1000;
+pub(super) const K_MAX: usize = 1000;
+/// Items where the request does not say how many.
+pub(super) const K_DEFAULT: usize = 10;
 /// Longest history read.
-const HISTORY_EVENTS_MAX: usize = 1000;
+pub(super) const HISTORY_EVENTS_MAX: usize = 1000;
 /// Most items scored by one request.
-const CANDIDATES_MAX: usize = 10_000;
+pub(super) const CANDIDATES_MAX: usize = 10_000;
 
 /// A request to rank.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
 pub struct RecommendRequest {
     /// Whose history the server looks up, where `history` is not given.
     pub user_id: Option<UserId>,
     /// The history to rank from.
+    #[schemars(length(max = HISTORY_EVENTS_MAX))]
     pub history: Option<Vec<HistoryEvent>>,
     /// How many items are wanted.
+    #[schemars(range(min = 1, max = K_MAX), extend("default" = K_DEFAULT), default)]
     pub k: usize,
     /// Whether items of the history are left out.
+    #[schemars(extend("default" = true), default)]
     pub exclude_seen: bool,
-    /// Only these items are ranked; all available ones where `None`.
+    /// Only these items are ranked; all available ones unless given.
+    #[schemars(length(max = CANDIDATES_MAX))]
     pub candidates: Option<Vec<ItemId>>,
-    /// The moment to rank for; `None`: the newest event (only with `clock.mode = "event_time"`).
+    /// The moment to rank for, milliseconds since 1970-01-01 UTC; now unless given, or the time of the newest event where
+    /// `clock.mode` is `event_time`.
+    #[schemars(rename = "now")]
     pub now_millis: Option<i64>,
-    /// How places are drawn by chance; `None`: best first.
+    /// How places are drawn by chance; best first unless given.
     pub exploration: Option<Exploration>,
 }
 
+/// A request to score; read as a [`RecommendRequest`] that ranks these items alone.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "its shape alone is wanted")]
+struct ScoreRequest {
+    /// Whose history the server looks up, where `history` is not given.
+    user_id: Option<UserId>,
+    /// The history to score from.
+    #[schemars(length(max = HISTORY_EVENTS_MAX))]
+    history: Option<Vec<HistoryEvent>>,
+    /// The items, all in the catalogue.
+    #[schemars(length(max = CANDIDATES_MAX))]
+    item_ids: Vec<ItemId>,
+    /// As in a request to rank.
+    now: Option<i64>,
+}
+
+/// Scores in the order of the question.
+#[derive(Serialize, JsonSchema)]
+struct ScoreResponse {
+    /// Version that scored.
+    model_version: Version,
+    /// The items.
+    items: Vec<ItemScore>,
+}
+
+/// The score of an item that was asked for.
+#[derive(Serialize, JsonSchema)]
+struct ItemScore {
+    /// The item.
+    item_id: ItemId,
+    /// Null where the version does not hold the item yet.
+    score: Option<f32>,
+}
+
 /// Ranked items.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RecommendResponse {
     /// Version that ranked.
     pub model_version: Version,
@@ -56,13 +102,14 @@ pub struct RecommendResponse {
 }
 
 /// An item and its score.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ScoredItem {
     /// The item.
     pub item_id: ItemId,
     /// Its score; comparable within one answer only.
     pub score: f32,
-    /// Probability of standing at this place, given the places before; only with exploration.
+    /// Only with `exploration`: probability of standing at this place, given the places before. Send it along with the
+    /// impression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub propensity: Option<f64>,
 }
@@ -120,7 +167,23 @@ pub trait Recommender: Send + Sync {
     fn history(&self, user_id: &UserId) -> Vec<HistoryEvent>;
 }
 
-pub(super) async fn recommend(
+pub(super) fn routes(api: &mut Api) {
+    let history =
+        json!([{ "item_id": "i-2", "kind": "click", "occurred_at": 1_767_225_600_000_u64 }]);
+    api.add(Method::POST, "/v1/recommend", post(recommend))
+        .named("recommend", "Rank on the server")
+        .about("For clients without the page engine.")
+        .json_body::<RecommendRequest>(json!({ "history": history, "k": 5 }))
+        .json::<RecommendResponse>("The best items, best first, or as drawn.")
+        .problems(&[422, 500]);
+    api.add(Method::POST, "/v1/score", post(score))
+        .named("score", "Score given items on the server")
+        .json_body::<ScoreRequest>(json!({ "item_ids": ["i-1", "i-2"], "history": history }))
+        .json::<ScoreResponse>("The items in the order of the question.")
+        .problems(&[422, 500]);
+}
+
+async fn recommend(
     State(state): State<AppState>,
     body: JsonBytes,
 ) -> Result<Json<RecommendResponse>, Problem> {
@@ -129,10 +192,10 @@ pub(super) async fn recommend(
     Ok(Json(rank(&state, request).await?))
 }
 
-pub(super) async fn score(
+async fn score(
     State(state): State<AppState>,
     body: JsonBytes,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<ScoreResponse>, Problem> {
     let value = body.value()?;
     let request = read_score(&value, &state).map_err(Problem::invalid_request)?;
     let asked = request.candidates.clone().unwrap_or_default();
@@ -142,14 +205,14 @@ pub(super) async fn score(
         .iter()
         .map(|item| (&item.item_id, item.score))
         .collect();
-    // In the order of the question; an item that the version does not hold yet has no score.
-    let items: Vec<_> = asked
-        .iter()
-        .map(|item_id| json!({ "item_id": item_id, "score": scores.get(item_id) }))
-        .collect();
-    Ok(Json(
-        json!({ "model_version": ranked.model_version, "items": items }),
-    ))
+    let item_score = |item_id: ItemId| ItemScore {
+        score: scores.get(&item_id).copied(),
+        item_id,
+    };
+    Ok(Json(ScoreResponse {
+        model_version: ranked.model_version,
+        items: asked.into_iter().map(item_score).collect(),
+    }))
 }
 
 async fn rank(state: &AppState, request: RecommendRequest) -> Result<RecommendResponse, Problem> {
@@ -183,7 +246,7 @@ fn read_recommend(value: &Value, state: &AppState) -> Result<RecommendRequest, F
     Ok(RecommendRequest {
         user_id: fields.id("user_id")?,
         history: history(&fields)?,
-        k: k(&fields)?.unwrap_or(10),
+        k: k(&fields)?.unwrap_or(K_DEFAULT),
         exclude_seen: fields.bool("exclude_seen")?.unwrap_or(true),
         candidates: item_ids(&fields, "candidates")?,
         now_millis: now_millis(&fields, state)?,

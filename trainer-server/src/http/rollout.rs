@@ -1,40 +1,48 @@
 //! `POST /v1/rollout`: orders of an operator, on the admin address only.
 
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::{Extension, Json};
+use axum::http::Method;
+use axum::{Extension, Json, routing};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::body::to_the_end;
+use super::body::{StrictJson, to_the_end};
+use super::document::Api;
 use super::guard::note;
 use super::limiter::Caller;
 use super::{AppState, Problem};
-use crate::ingest::BodyError;
 use crate::rollout::{OPERATOR_NAME_LEN_MAX, Obeyed, Order, OrderError, is_operator_name};
 
 /// Largest order, in bytes.
-pub(super) const ORDER_BYTES_MAX: usize = 4096;
+const ORDER_BYTES_MAX: usize = 4096;
 
 /// An order and who gives it.
-#[derive(Debug, Deserialize)]
-pub(super) struct OrderBody {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct OrderBody {
     #[serde(flatten)]
     order: Order,
+    /// Who orders it, for the ledger.
+    #[schemars(length(min = 1, max = OPERATOR_NAME_LEN_MAX))]
     by: Option<String>,
 }
 
-/// The body must be called `application/json`: a page of another origin cannot send that unasked.
-pub(super) async fn order(
+pub(super) fn routes(api: &mut Api) {
+    api.add(Method::POST, "/v1/rollout", routing::post(order))
+        .named(
+            "rollout",
+            "Order a rollback, a pin, a release or a promotion",
+        )
+        .about("Answers once the order is carried out; `docs/rollout.md` says what each does.")
+        .strict_body::<OrderBody>(serde_json::json!({ "order": "unpin", "by": "Ada" }))
+        .json::<Obeyed>("The newest version now, and what has become of the order.")
+        .problems(&[404, 409]);
+}
+
+async fn order(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
-    body: Result<Json<OrderBody>, JsonRejection>,
+    StrictJson(OrderBody { order, by }): StrictJson<OrderBody, ORDER_BYTES_MAX>,
 ) -> Result<Json<Obeyed>, Problem> {
-    let Json(OrderBody { order, by }) = body.map_err(|rejection| {
-        Problem::malformed_body(BodyError {
-            pointer: String::new(),
-            detail: rejection.body_text(),
-        })
-    })?;
     check_name(by.as_deref())?;
     // Noted whether or not the sender waits.
     to_the_end(async move {

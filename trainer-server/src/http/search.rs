@@ -5,13 +5,20 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::Value;
+use axum::http::Method;
+use axum::routing::post;
+use schemars::JsonSchema;
+use serde_json::{Value, json};
 use shared_model::edge::engine::Found;
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, UserId};
 
 use super::body::JsonBytes;
-use super::recommend::{RecommendError, asked, history, item_ids, k, now_millis};
+use super::document::Api;
+use super::recommend::{
+    CANDIDATES_MAX, HISTORY_EVENTS_MAX, K_DEFAULT, K_MAX, RecommendError, asked, history, item_ids,
+    k, now_millis,
+};
 use super::{AppState, Problem};
 use crate::ingest::{Fault, Fields, RejectCode};
 use crate::text_pack::keeper::wanted_generation;
@@ -20,31 +27,45 @@ use crate::text_pack::queries::QueryError;
 /// Longest query, in characters, as in the page.
 const QUERY_LEN_MAX: usize = 10_000;
 
-/// What is looked for, embedded, and for whom.
-#[derive(Debug, Clone, PartialEq)]
+/// What is looked for, and for whom.
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
 pub struct SearchOrder {
-    /// `[text_dim]`.
+    /// What is looked for; once embedded `[text_dim]`.
+    #[schemars(with = "String", length(min = 1, max = QUERY_LEN_MAX), regex(pattern = r"\S"))]
     pub text: Vec<f32>,
-    /// Say of the user's taste, 0 to 1.
+    /// Say of the user's taste among the 200 items most like the text: both are put on one scale and mixed.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0), default)]
     pub taste: f64,
     /// Whose history the server looks up, where `history` is not given.
     pub user_id: Option<UserId>,
     /// The history for taste and for what was seen.
+    #[schemars(length(max = HISTORY_EVENTS_MAX))]
     pub history: Option<Vec<HistoryEvent>>,
-    /// Only these items may be found; all available ones where `None`.
+    /// Only these items may be found; all available ones unless given.
+    #[schemars(length(max = CANDIDATES_MAX))]
     pub candidates: Option<Vec<ItemId>>,
     /// How many are wanted.
+    #[schemars(range(min = 1, max = K_MAX), extend("default" = K_DEFAULT), default)]
     pub k: usize,
     /// Whether items of the history are left out.
+    #[schemars(extend("default" = false), default)]
     pub exclude_seen: bool,
-    /// The moment of ranking; `None`: the newest event (only with `clock.mode = "event_time"`).
+    /// The moment of ranking, milliseconds since 1970-01-01 UTC; now unless given, or the time of the newest event where
+    /// `clock.mode` is `event_time`.
+    #[schemars(rename = "now")]
     pub now_millis: Option<i64>,
 }
 
-pub(super) async fn search(
-    State(state): State<AppState>,
-    body: JsonBytes,
-) -> Result<Json<Found>, Problem> {
+pub(super) fn routes(api: &mut Api) {
+    api.add(Method::POST, "/v1/search", post(search))
+        .named("search", "Find items by a text")
+        .about("For clients without the page engine. The text is embedded with the encoder that pages have; until that is packed the answer is 503 with `Retry-After`, and where pages are given none it is 404.")
+        .json_body::<SearchOrder>(json!({ "text": "tea for two", "k": 5 }))
+        .json::<Found>("What was found, best first.")
+        .problems(&[404, 422, 500]);
+}
+
+async fn search(State(state): State<AppState>, body: JsonBytes) -> Result<Json<Found>, Problem> {
     let value = body.value()?;
     let (query, mut order) = read(&value, &state).map_err(Problem::invalid_request)?;
     if state.config.publish.text_bytes_max == 0 {
@@ -94,7 +115,7 @@ fn read(value: &Value, state: &AppState) -> Result<(String, SearchOrder), Fault>
         user_id: fields.id("user_id")?,
         history: history(&fields)?,
         candidates: item_ids(&fields, "candidates")?,
-        k: k(&fields)?.unwrap_or(10),
+        k: k(&fields)?.unwrap_or(K_DEFAULT),
         exclude_seen: fields.bool("exclude_seen")?.unwrap_or(false),
         now_millis: now_millis(&fields, state)?,
     };

@@ -19,8 +19,9 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tower::Layer;
 
+use super::AppState;
 use super::guard::Peer;
-use crate::config::{Config, LimitsConfig, ServerConfig};
+use crate::config::{LimitsConfig, ServerConfig};
 
 /// How long open requests may go on once the server is told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,16 +32,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Largest header, and what is read of a body before it is handed on.
 const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// Serves until `stopping` turns true, then drains for a bounded time.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    config: &Config,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let builder = builder(&config.server);
-    let stall = Duration::from_secs(config.limits.answer_stall_secs);
-    let permits = Arc::new(Semaphore::new(config.server.connections_max));
+/// Serves until `state.stopping` turns true, then drains for a bounded time.
+pub async fn serve(listener: TcpListener, router: Router, state: &AppState) {
+    let server = &state.config.server;
+    let mut stopping = state.stopping.clone();
+    let builder = builder(server);
+    let permits = Arc::new(Semaphore::new(server.connections_max));
     let clients = Clients::default();
     let mut connections = JoinSet::new();
     while !*stopping.borrow() {
@@ -52,12 +49,13 @@ pub async fn serve(
         let Some((stream, peer, permit)) = accepted else {
             continue;
         };
-        let Some(place) = clients.place_for(peer, &config.limits) else {
+        let limits = state.limiter.limits();
+        let Some(place) = clients.place_for(peer, &limits) else {
             tracing::debug!(%peer, "a connection was closed: its client has as many as it may");
             continue;
         };
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(stall));
+        stream.set_write_timeout(Some(Duration::from_secs(limits.answer_stall_secs)));
         let router = Extension(Peer(peer)).layer(router.clone());
         let connection = connection(builder.clone(), stream, router, stopping.clone());
         connections.spawn(async move {

@@ -1,14 +1,19 @@
 //! `/v1/users/{user_id}`: what is held of a user, and its erasure; on the admin address only.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
+use axum::http::Method;
+use axum::routing::{delete, get};
 use axum::{Extension, Json};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{LogOffset, UserId};
 
 use super::body::to_the_end;
+use super::document::Api;
 use super::guard::note;
 use super::limiter::Caller;
+use super::query::{Path, Query};
 use super::{AppState, Problem};
 use crate::backup::BackupError;
 use crate::erasure::{self, Erased};
@@ -18,14 +23,17 @@ use crate::event_log::tombstone::IdHash;
 /// Events in one answer; about 30 MB.
 const EVENTS_MAX: usize = 100_000;
 
-#[derive(Deserialize)]
-pub(super) struct ExportQuery {
+#[derive(Deserialize, JsonSchema)]
+struct ExportQuery {
+    /// Log offset to begin at: `next_from` of the answer before.
+    #[schemars(with = "Option<u64>")]
     from: Option<String>,
 }
 
 /// Everything that is held of a user.
-#[derive(Serialize)]
-pub(super) struct Export {
+#[derive(Serialize, JsonSchema)]
+struct Export {
+    /// The user.
     user_id: UserId,
     /// How logs and lists name the user after an erasure.
     user_hash: IdHash,
@@ -37,20 +45,41 @@ pub(super) struct Export {
     derived: Derived,
 }
 
-#[derive(Serialize)]
+/// An event of the user.
+#[derive(Serialize, JsonSchema)]
 struct ExportedEvent {
+    /// Where it is in the log.
     offset: LogOffset,
     #[serde(flatten)]
     stored: StoredEvent,
 }
 
-#[derive(Serialize)]
+/// What the server has made of the events.
+#[derive(Serialize, JsonSchema)]
 struct Derived {
     /// What the server ranks and trains from, oldest first.
     history: Vec<HistoryEvent>,
 }
 
-pub(super) async fn export(
+pub(super) fn routes(api: &mut Api) {
+    let route = "/v1/users/{user_id}";
+    let words = "The user, as in events.";
+    api.add(Method::GET, route, get(export))
+        .named("exportUser", "Everything that is held of a user")
+        .about("Reads the whole log: seconds for a million records.")
+        .path::<UserId>("user_id", words, "u-1")
+        .query::<ExportQuery>()
+        .json::<Export>("The user's events, 100,000 at most, and the history that the server keeps. Both are empty for a user who is not known.")
+        .problems(&[500, 503]);
+    api.add(Method::DELETE, route, delete(erase))
+        .named("eraseUser", "Erase a user")
+        .about("The trainer forgets the user at once; answers once the log is rewritten without the user's events: seconds for a million records. Events that are sent later are taken in again.")
+        .path::<UserId>("user_id", words, "u-2")
+        .json::<Erased>("No event of the user before `log_offset` is left on the disk. The same for a user who was not known.")
+        .problems(&[400, 500, 503, 507]);
+}
+
+async fn export(
     State(state): State<AppState>,
     Path(user_id): Path<String>,
     Query(query): Query<ExportQuery>,
@@ -80,7 +109,7 @@ pub(super) async fn export(
 }
 
 /// Answers once no event of the user before the order is left on the disk.
-pub(super) async fn erase(
+async fn erase(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     Path(user_id): Path<String>,

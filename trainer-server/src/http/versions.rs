@@ -2,46 +2,89 @@
 //! address only.
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::Method;
+use axum::routing::{get, post};
 use axum::{Extension, Json};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::codec::snapshot::decode_snapshot;
 use shared_model::ids::Version;
 
-use super::body::to_the_end;
+use super::body::{self, to_the_end};
+use super::document::Api;
 use super::guard::note;
 use super::limiter::Caller;
-use super::query::count;
+use super::query::{Path, Query, count};
 use super::rollout::{check_name, problem_of};
 use super::{AppState, Problem};
 use crate::ingest::BodyError;
 use crate::ledger::difference::{Difference, difference};
 use crate::ledger::{NumberedRow, PublishedRow};
-use crate::rollout::{GivenCodes, Obeyed};
+use crate::rollout::{GivenCodes, OPERATOR_NAME_LEN_MAX, Obeyed};
 
 /// Largest snapshot that an operator may send, in bytes. Half a million items of the default sizes take about 100 MiB.
-pub(super) const GIVEN_BYTES_MAX: usize = 128 << 20;
+const GIVEN_BYTES_MAX: usize = 128 << 20;
 /// Rows listed where the request does not say how many.
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 1000;
 const GIVEN_TYPE: &str = "application/octet-stream";
 
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
+#[derive(Deserialize, JsonSchema)]
+struct ListQuery {
+    /// Rows listed at most.
+    #[schemars(with = "Option<usize>", range(min = 1, max = LIMIT_MAX), extend("default" = LIMIT_DEFAULT))]
     limit: Option<String>,
+    /// Rows with smaller numbers: `next_before` of the page before.
+    #[schemars(with = "Option<u64>")]
     before: Option<String>,
 }
 
 /// A page of the ledger.
-#[derive(Serialize)]
-pub(super) struct Listed {
+#[derive(Serialize, JsonSchema)]
+struct Listed {
+    /// Newest first.
     rows: Vec<NumberedRow>,
     /// What to pass as `before` for the next page, where there may be one.
     next_before: Option<u64>,
 }
 
-pub(super) async fn list(
+pub(super) fn routes(api: &mut Api) {
+    api.add(Method::GET, "/v1/versions", get(list))
+        .named("versions", "The newest versions and refusals")
+        .query::<ListQuery>()
+        .json::<Listed>("Rows of the ledger.");
+    api.add(Method::POST, "/v1/versions", post(publish))
+        .named(
+            "publishCodes",
+            "Publish the trained codes of a snapshot, through the gate",
+        )
+        .about("Items, texts, features and counts stay as they are.")
+        .query::<GivenQuery>()
+        .text_body(GIVEN_TYPE, "A snapshot of at most 128 MiB.")
+        .json::<Obeyed>("The newest version now.")
+        .problems(&[404, 409, 500]);
+    let (words, example) = ("Its number.", 1);
+    api.add(Method::GET, "/v1/versions/{version}", get(one))
+        .named("version", "What a version moved and who let it out")
+        .path::<Version>("version", words, example)
+        .json::<PublishedRow>("Its row of the ledger.")
+        .problems(&[404]);
+    api.add(Method::GET, "/v1/versions/{version}/changes", get(changes))
+        .named(
+            "versionChanges",
+            "What is different between two versions that are kept",
+        )
+        .about("Rebuilds both versions.")
+        .path::<Version>("version", words, example)
+        .query::<DifferenceQuery>()
+        .json::<Difference>(
+            "Codes and rows changed per tensor, bytes of the delta, and the items that moved most.",
+        )
+        .problems(&[404, 500]);
+}
+
+async fn list(
     State(state): State<AppState>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Listed>, Problem> {
@@ -59,7 +102,7 @@ pub(super) async fn list(
     }))
 }
 
-pub(super) async fn one(
+async fn one(
     State(state): State<AppState>,
     Path(version): Path<String>,
 ) -> Result<Json<PublishedRow>, Problem> {
@@ -68,13 +111,15 @@ pub(super) async fn one(
         .ok_or_else(|| Problem::not_found(format!("the ledger has no version {version}")))
 }
 
-#[derive(Deserialize)]
-pub(super) struct DifferenceQuery {
+#[derive(Deserialize, JsonSchema)]
+struct DifferenceQuery {
+    /// The version that it is compared with.
+    #[schemars(with = "u64")]
     base: Option<String>,
 }
 
 /// From `base` to the version; rebuilds both, on another thread.
-pub(super) async fn changes(
+async fn changes(
     State(state): State<AppState>,
     Path(version): Path<String>,
     Query(query): Query<DifferenceQuery>,
@@ -108,27 +153,32 @@ pub(super) async fn changes(
         })
 }
 
-#[derive(Deserialize)]
-pub(super) struct GivenQuery {
+#[derive(Deserialize, JsonSchema)]
+struct GivenQuery {
+    /// Who orders it, for the ledger.
+    #[schemars(length(min = 1, max = OPERATOR_NAME_LEN_MAX))]
     by: Option<String>,
 }
 
-/// The body must be called `application/octet-stream`: a page of another origin cannot send that unasked.
-pub(super) async fn publish(
+/// A snapshot. It must be called `application/octet-stream`: a page of another origin cannot send that unasked.
+struct Given(Bytes);
+
+impl FromRequest<AppState> for Given {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        body::check_called(request.headers(), GIVEN_TYPE)?;
+        Ok(Self(body::read(request, state, GIVEN_BYTES_MAX).await?))
+    }
+}
+
+async fn publish(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     Query(GivenQuery { by }): Query<GivenQuery>,
-    headers: HeaderMap,
-    body: Bytes,
+    Given(body): Given,
 ) -> Result<Json<Obeyed>, Problem> {
     check_name(by.as_deref())?;
-    if headers
-        .get(header::CONTENT_TYPE)
-        .is_none_or(|found| found != GIVEN_TYPE)
-    {
-        let detail = format!("expected a snapshot as {GIVEN_TYPE}");
-        return Err(Problem::unsupported_media_type(detail));
-    }
     let decoded = tokio::task::spawn_blocking(move || decode_snapshot(&body)).await;
     let decoded = decoded.map_err(|error| {
         tracing::error!(%error, "decoding a snapshot panicked");

@@ -9,6 +9,7 @@ mod harm;
 mod item;
 mod split;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ pub use item::item_from_json;
 pub use split::{BodyError, Elements, elements, lines};
 
 /// Why one event or item was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectCode {
     /// A field is missing, of the wrong type, or not a valid identifier.
@@ -91,7 +92,7 @@ impl Fault {
 }
 
 /// One entry of `rejected` in an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Rejection {
     /// Position in the batch.
     pub index: usize,

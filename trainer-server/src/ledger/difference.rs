@@ -2,6 +2,7 @@
 //!
 //! Input: two states and their numbers. The delta is made for its size alone and thrown away.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::codec::delta::encode_delta;
 use shared_model::codec::state::{CodeState, ItemEntry};
@@ -10,7 +11,7 @@ use shared_model::ids::Version;
 use super::movement::{Movement, TensorChange, movement, tensor_changes};
 
 /// What is different between two versions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// The version that is compared with.
     pub base_version: Version,

@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::ids::{LogOffset, Version};
 use shared_model::manifest::{Channel, Manifest, VersionKind};
@@ -31,7 +32,7 @@ const ROW_BYTES_MAX: usize = 16 << 10;
 const REASON_LEN_MAX: usize = 500;
 
 /// Who let a version out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The gate, and for a release its trial.
@@ -77,7 +78,7 @@ impl Provenance {
 }
 
 /// One row.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "row", rename_all = "snake_case")]
 pub enum LedgerRow {
     /// A version that is out.
@@ -117,7 +118,7 @@ pub enum LedgerRow {
 }
 
 /// The row of a version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PublishedRow {
     /// Its number.
     pub version: Version,
@@ -213,7 +214,7 @@ impl LedgerRow {
 }
 
 /// A row and its number: rows are counted from the oldest that this start found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NumberedRow {
     /// Larger for newer rows; another one after a restart.
     pub number: u64,

@@ -3,6 +3,7 @@
 //! Input: two code states. Rows are compared as codes; how far a row moved is the Euclidean distance of its values, in
 //! the units of embeddings, where a whole item vector has a length of about 1. Not here: encoded differences (`codec`).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::codec::state::{CodeState, CodeTensor};
 use shared_model::ids::ItemId;
@@ -14,7 +15,7 @@ pub const MOVED_MOST_LEN: usize = 10;
 const ID_ROWS_TENSOR: &str = "item.id_rows";
 
 /// An item and how far its id row moved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MovedItem {
     /// The item.
     pub item_id: ItemId,
@@ -23,7 +24,7 @@ pub struct MovedItem {
 }
 
 /// What moved among the items of two versions.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Movement {
     /// Id rows with another code or exponent, of items that both versions have.
     pub num_rows: u64,
@@ -34,7 +35,7 @@ pub struct Movement {
 }
 
 /// What changed in one tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorChange {
     /// Its name.
     pub name: String,

@@ -33,6 +33,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use base64::Engine;
+use schemars::JsonSchema;
+use serde::Serialize;
 use shared_model::codec::state::CodeState;
 use shared_model::ids::{BlobId, LogOffset, Version};
 use shared_model::manifest::{
@@ -113,8 +115,8 @@ impl Published {
     }
 }
 
-/// What `/metrics` and `/v1/status` tell about publishing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What was published since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PublishCounters {
     /// Versions published since start.
     pub num_versions: u64,

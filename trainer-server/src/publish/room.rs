@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use shared_model::ids::BlobId;
 use shared_model::manifest::Channel;
 
@@ -25,11 +27,12 @@ pub struct StoreLimits {
 }
 
 /// What is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct StoreUse {
     /// Bytes of blobs and manifests.
     pub used_bytes: u64,
     /// Their limit; 0 for none.
+    #[serde(rename = "disk_bytes_max")]
     pub bytes_max: u64,
     /// Whether the reserve of the log is in place.
     pub is_reserve_held: bool,

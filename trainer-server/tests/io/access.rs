@@ -5,8 +5,9 @@ use std::path::Path;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use shared_model::manifest::VersionKind;
-use trainer_server::http::{ADMIN_ROUTES, ROUTES};
+use trainer_server::http::Address;
 
+use crate::api::routes;
 use crate::harness::{TestServer, event, new_version};
 
 const INGEST: &str = "ingest-key-of-the-test";
@@ -86,20 +87,27 @@ async fn every_route_asks_for_the_key_of_its_role() {
         route if FOR_READ.contains(&route) => Some(READ),
         _ => Some(ADMIN),
     };
-    let public = ROUTES.map(|(route, methods)| (&server.url, route, methods, needed(route)));
-    let admin =
-        ADMIN_ROUTES.map(|(route, methods)| (&server.admin_url, route, methods, Some(ADMIN)));
-    let health =
-        ["/healthz", "/readyz"].map(|route| (&server.admin_url, route, &["get"][..], None));
-    let metrics = [("/metrics", &["get"][..]), ("/v1/explore", &["get"][..])]
-        .map(|(route, methods)| (&server.admin_url, route, methods, Some(ADMIN)));
-    let known = ROUTES.map(|(route, _)| route);
+    let public = routes(Address::Only);
     for listed in OPEN.iter().chain(&FOR_INGEST).chain(&FOR_READ) {
-        assert!(known.contains(listed), "{listed} is no route");
+        assert!(
+            public.iter().any(|(route, _)| route == listed),
+            "{listed} is no route"
+        );
     }
-    let routes = public.into_iter().chain(admin).chain(health).chain(metrics);
-    for (base, route, methods, needed) in routes {
-        for method in methods {
+    let of_admin = |route: &str| match route {
+        "/healthz" | "/readyz" | "/openapi.json" => None,
+        _ => Some(ADMIN),
+    };
+    let public = public.into_iter().map(|(route, methods)| {
+        let needed = needed(&route);
+        (&server.url, route, methods, needed)
+    });
+    let admin = routes(Address::Admin).into_iter().map(|(route, methods)| {
+        let needed = of_admin(&route);
+        (&server.admin_url, route, methods, needed)
+    });
+    for (base, route, methods, needed) in public.chain(admin) {
+        for method in &methods {
             for key in [
                 None,
                 Some("some-other-key-of-nobody"),
@@ -107,7 +115,7 @@ async fn every_route_asks_for_the_key_of_its_role() {
                 Some(READ),
                 Some(ADMIN),
             ] {
-                let url = format!("{base}{}", path_of(route));
+                let url = format!("{base}{}", path_of(&route));
                 let status = ask(&server, method, url, key, Value::Null)
                     .await
                     .status()

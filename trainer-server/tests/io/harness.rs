@@ -170,9 +170,12 @@ impl TestServer {
             text_packs: text_packs.clone(),
             operator: None,
             clock: || NOW_MILLIS,
-            stopping: stopping.clone(),
+            stopping,
         });
-        let routers = [http::router(state.clone()), http::admin_router(state)];
+        let routers = [
+            http::router(state.clone()),
+            http::admin_router(state.clone()),
+        ];
         let mut urls = Vec::new();
         let mut tasks = Vec::new();
         for router in routers {
@@ -181,9 +184,9 @@ impl TestServer {
                 .expect("a free port");
             let address = listener.local_addr().expect("bound");
             urls.push(format!("http://{address}"));
-            let (config, stopping) = (Arc::clone(&config), stopping.clone());
+            let state = state.clone();
             tasks.push(tokio::spawn(async move {
-                http::server::serve(listener, router, &config, stopping).await;
+                http::server::serve(listener, router, &state).await;
             }));
         }
         let [url, admin_url] = <[String; 2]>::try_from(urls).expect("two addresses");

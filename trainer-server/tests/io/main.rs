@@ -1,6 +1,7 @@
 //! The IO half of the server over real HTTP and real files: no claim here needs a trained model.
 
 mod access;
+mod api;
 mod bodies;
 mod canary;
 mod compose;
@@ -15,6 +16,8 @@ mod models;
 mod process;
 mod publish;
 mod rank;
+#[cfg(unix)]
+mod reload;
 mod server;
 mod slow;
 mod soak;

@@ -13,13 +13,17 @@ use trainer_server::config::Config;
 use trainer_server::event_log::{EventLog, EventLogConfig, LogRecord};
 
 /// A running `freshet serve`; killed on drop.
-struct Process {
-    child: Child,
-    url: String,
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) url: String,
 }
 
 impl Process {
     fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    pub(crate) fn start_with(dir: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_freshet"))
             .args([
                 "serve",
@@ -31,6 +35,7 @@ impl Process {
             .args(["--set", "train.device=flex", "--set", "server.admin_bind="])
             .arg("--data-dir")
             .arg(dir)
+            .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

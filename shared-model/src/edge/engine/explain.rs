@@ -25,6 +25,7 @@ pub struct ExplainRequest<'a> {
 
 /// An event of the history and what it did to the score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EventEffect {
     /// The item of the event.
     pub item_id: ItemId,
@@ -42,6 +43,7 @@ pub struct EventEffect {
 
 /// Why an item has its score, by one version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ItemExplanation {
     /// The version that scored.
     pub model_version: Version,

@@ -54,6 +54,7 @@ pub struct NewItemsRequest<'a> {
 
 /// One item found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FoundItem {
     /// The item.
     pub item_id: ItemId,
@@ -65,6 +66,7 @@ pub struct FoundItem {
 
 /// What was found by one version.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Found {
     /// The version whose texts were compared.
     pub model_version: Version,
