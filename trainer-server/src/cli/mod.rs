@@ -69,7 +69,7 @@ pub enum Command {
     Publish(rollout::PublishArgs),
     /// Publish the release that is on trial
     Promote(rollout::OrderArgs),
-    /// Put a catalogue and past events into a log, from TSV, JSON Lines or Parquet
+    /// Put a catalogue and past events into a log: CSV, TSV, JSON Lines, Parquet, or files of other systems
     Import(import::ImportArgs),
     /// Copy what cannot be made anew, while the server runs
     Backup(backup::BackupArgs),
