@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::event_log::EventLogError;
+pub(crate) use moment::from_text as moment_from_text;
 use raw::RawFileError;
 pub use report::{Refusal, Report};
 use rows::{Peeked, Rows, peek};
