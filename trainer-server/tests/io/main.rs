@@ -3,6 +3,7 @@
 mod access;
 mod bodies;
 mod canary;
+mod clients;
 mod compose;
 mod dashboard;
 mod events;
