@@ -154,7 +154,7 @@ class Client:
         body = json.dumps(order).encode()
         return self._admin.request("POST", "/v1/rollout", self._admin_token, body, is_idempotent=False)
 
-    def _ask(self, path: str, body: dict[str, Any]) -> Any:
+    def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._public.request("POST", path, self._read_key, json.dumps(body).encode())
 
     def _send(

@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Optional, TypeVar
 
 EventKind = Literal[
     "impression",
@@ -167,6 +167,9 @@ def to_json(value: Any) -> dict[str, Any]:
     return {name: held for name, held in named if held is not None}
 
 
-def from_json(kind: Any, value: dict[str, Any]) -> Any:
+Answer = TypeVar("Answer")
+
+
+def from_json(kind: type[Answer], value: dict[str, Any]) -> Answer:
     """A dataclass from the fields that it knows; a newer server may send more."""
-    return kind(**{entry.name: value[entry.name] for entry in fields(kind) if entry.name in value})
+    return kind(**{entry.name: value[entry.name] for entry in fields(kind) if entry.name in value})  # type: ignore[arg-type]

@@ -76,7 +76,7 @@ class Transport:
         *,
         may_pack: bool = False,
         is_idempotent: bool = True,
-    ) -> Any:
+    ) -> dict[str, Any]:
         """The answer as JSON. What is not idempotent is sent again only where the server has said that it did not look."""
         headers = {"Accept": "application/json"}
         if key is not None:
@@ -90,7 +90,8 @@ class Transport:
             request = urllib.request.Request(self._url + path, body, headers, method=method)
             try:
                 with urllib.request.urlopen(request, timeout=self._timeout_secs) as answer:
-                    return json.load(answer)
+                    document: dict[str, Any] = json.load(answer)
+                    return document
             except urllib.error.HTTPError as refusal:
                 with refusal:
                     error: FreshetError = _problem(refusal)
@@ -108,7 +109,7 @@ class Transport:
 
 def backoff_secs(num_tries: int) -> float:
     """Between half of and the whole of a wait that doubles, so that clients do not come back all at once."""
-    longest = min(WAIT_SECS_MAX, WAIT_SECS_MIN * 2 ** (num_tries - 1))
+    longest: float = min(WAIT_SECS_MAX, WAIT_SECS_MIN * 2 ** (num_tries - 1))
     return longest * random.uniform(0.5, 1.0)
 
 

@@ -1,6 +1,7 @@
 //! Claims about the client beside a server of a few lines; the real one is in the example.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import test from 'node:test';
 import { gunzipSync } from 'node:zlib';
@@ -110,6 +111,16 @@ test('users of any name are asked for page by page', async (t) => {
   for await (const document of client.exportUser('a/b c')) num += document.events.length;
   assert.equal(num, 2);
   assert.deepEqual(seen.map(({ path }) => path), ['/v1/users/a%2Fb%20c?from=0', '/v1/users/a%2Fb%20c?from=5']);
+});
+
+test('every method and every export is declared, and no other', async () => {
+  const declared = await readFile(new URL('../index.d.ts', import.meta.url), 'utf8');
+  const body = declared.slice(declared.indexOf('export class Client'));
+  const methods = body.slice(0, body.indexOf('\n}\n')).matchAll(/^  (?:static )?(\w+)\(/gm);
+  const actual = [...Object.getOwnPropertyNames(Client.prototype), 'event'];
+  assert.deepEqual(Array.from(methods, ([, name]) => name).sort(), actual.sort());
+  const values = declared.matchAll(/^export (?:class|function) (\w+)/gm);
+  assert.deepEqual(Array.from(values, ([, name]) => name).sort(), Object.keys(await import('../index.js')).sort());
 });
 
 test('waits double up to a limit and dates are understood', () => {
