@@ -11,6 +11,7 @@ pub mod backup;
 pub mod catalogue;
 pub mod erasure;
 pub mod event_log;
+pub mod export;
 pub mod import;
 pub mod ingest;
 pub mod reserve;

@@ -4,6 +4,7 @@ pub mod ablate;
 pub mod backup;
 pub mod cross_encoder;
 pub mod evaluate;
+pub mod export;
 pub mod health;
 pub mod import;
 pub mod inspect;
@@ -70,8 +71,10 @@ pub enum Command {
     Publish(rollout::PublishArgs),
     /// Publish the release that is on trial
     Promote(rollout::OrderArgs),
-    /// Put a catalogue and past events into a log, from TSV, JSON Lines or Parquet
+    /// Put a catalogue and past events into a log: CSV, TSV, JSON Lines, Parquet, or files of other systems
     Import(import::ImportArgs),
+    /// Write the events and the catalogue of a log as JSON Lines, CSV or Parquet
+    Export(export::ExportArgs),
     /// Copy what cannot be made anew, while the server runs
     Backup(backup::BackupArgs),
     /// Check every hash and record of a backup or a data folder, or that a user is not in it
@@ -130,6 +133,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Publish(args) => rollout::publish(&args),
         Command::Promote(args) => rollout::run(Order::Promote, &args),
         Command::Import(args) => import::run(args),
+        Command::Export(args) => export::run(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Verify(args) => backup::verify(&args),
         Command::Restore(args) => backup::restore(&args),

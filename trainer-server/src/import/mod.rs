@@ -1,38 +1,53 @@
 //! Import: catalogue and events from files into a log, directly or over HTTP.
 //!
-//! Two formats, told apart by the first character of the file: tab-separated columns with a header
-//! ([`sheet`]), or one JSON object of the HTTP shapes per line. Purchases of a shop's books come in
-//! Parquet and are cleaned first ([`raw`]). Lines are refused by the same rules and codes as over HTTP.
+//! ```text
+//! file → rows (lines, CSV, Parquet, unpacked) → mapper (sheet, formats) → records in HTTP shape → sink
+//! ```
+//!
+//! Our own columns and shapes are told apart by how a file begins ([`Part::generic`]); files of other systems have
+//! importers by name ([`formats`]). Purchases of a shop's books come in Parquet and are cleaned first ([`raw`]).
+//! Rows are refused by the same rules and codes as over HTTP.
 //! Not here: flags and printing (`cli::import`).
 
+pub mod formats;
+mod moment;
 pub mod raw;
-pub mod sheet;
+mod report;
+mod rows;
+mod sheet;
 pub mod sink;
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::event_log::EventLogError;
-use sheet::{Columns, EventIds};
+pub(crate) use moment::from_text as moment_from_text;
+use raw::RawFileError;
+pub use report::{Refusal, Report};
+use rows::{Peeked, Rows, peek};
+pub use rows::{Row, Shape};
+use sheet::{EVENT_COLUMNS, EventIds, ITEM_COLUMNS};
 use sink::Sink;
 
-/// Longest line, in bytes.
-const LINE_BYTES_MAX: usize = 1 << 20;
-
-/// Refused lines that a report names; beyond them only counts are kept.
-const NAMED_REFUSALS_MAX: usize = 20;
-
 /// What a file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Content {
     /// Catalogue items.
     Items,
     /// Feedback.
     Events,
+}
+
+impl Content {
+    /// As in routes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Items => "items",
+            Self::Events => "events",
+        }
+    }
 }
 
 /// Why an import stopped.
@@ -43,19 +58,50 @@ pub enum ImportError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Lines read before.
+        /// The line, or 0 where none was read.
         line: usize,
         /// What the system said.
         source: std::io::Error,
     },
     /// The header lacks a column.
-    #[error("the header has no column `{column}`: {}", path.display())]
+    #[error(
+        "no column `{column}`, there are {}: {}\n{hint}",
+        present.join(", "), path.display()
+    )]
     MissingColumn {
         /// The file.
         path: PathBuf,
         /// The column.
-        column: &'static str,
+        column: String,
+        /// Those that are there.
+        present: Vec<String>,
+        /// What may help.
+        hint: String,
     },
+    /// A file that the importer does not know.
+    #[error("{} does not look like a file of {importer}: expected {expected}; {fits}", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The importer's name.
+        importer: &'static str,
+        /// What it reads.
+        expected: &'static str,
+        /// What would read it.
+        fits: String,
+    },
+    /// A `--map` of no field.
+    #[error(
+        "no field `{field}`; events have {}, items have {}",
+        EVENT_COLUMNS.join(", "), ITEM_COLUMNS.join(", ")
+    )]
+    NoField {
+        /// What was named.
+        field: String,
+    },
+    /// A Parquet file was refused.
+    #[error(transparent)]
+    Parquet(#[from] RawFileError),
     /// The log failed.
     #[error(transparent)]
     Log(#[from] EventLogError),
@@ -72,46 +118,7 @@ pub enum ImportError {
     },
 }
 
-/// A line that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Line number, from 1.
-    pub line: usize,
-    /// The reason's code.
-    pub code: String,
-    /// The reason in words.
-    pub detail: String,
-}
-
-/// What became of a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// New lines.
-    pub accepted: u64,
-    /// Lines that the log had already.
-    pub duplicates: u64,
-    /// Refused lines, by code.
-    pub refused: BTreeMap<String, u64>,
-    /// The first refused lines.
-    pub named: Vec<Refusal>,
-}
-
-impl Report {
-    /// Number of refused lines.
-    #[must_use]
-    pub fn num_refused(&self) -> u64 {
-        self.refused.values().sum()
-    }
-
-    fn refuse(&mut self, refusal: Refusal) {
-        *self.refused.entry(refusal.code.clone()).or_default() += 1;
-        if self.named.len() < NAMED_REFUSALS_MAX {
-            self.named.push(refusal);
-        }
-    }
-}
-
-/// A line in HTTP shape.
+/// A record in HTTP shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// Line number, from 1.
@@ -120,54 +127,208 @@ pub struct Record {
     pub value: Value,
 }
 
-/// Sends every line of a file; `advance` hears of the bytes that were read.
+/// Makes records of rows.
+pub trait Mapper {
+    /// Adds the records of a row, which may be none.
+    ///
+    /// # Errors
+    /// What is wrong with the row, with column and value.
+    fn map(&mut self, row: Row, records: &mut Vec<Value>) -> Result<(), String>;
+
+    /// Adds what is left at the end of the file.
+    fn finish(&mut self, _records: &mut Vec<Value>) {}
+}
+
+impl<F: FnMut(Row, &mut Vec<Value>) -> Result<(), String>> Mapper for F {
+    fn map(&mut self, row: Row, records: &mut Vec<Value>) -> Result<(), String> {
+        self(row, records)
+    }
+}
+
+/// Names that files use in place of ours.
+#[derive(Debug, Clone, Default)]
+pub struct Mapping {
+    /// Field and column.
+    pub columns: Vec<(String, String)>,
+    /// Kind of events and its name in the file.
+    pub kinds: Vec<(String, String)>,
+}
+
+impl Mapping {
+    /// Those of the columns that are of such a file.
+    fn columns_of(&self, content: Content) -> Result<Vec<(String, String)>, ImportError> {
+        let fields: &[&str] = match content {
+            Content::Items => &ITEM_COLUMNS,
+            Content::Events => &EVENT_COLUMNS,
+        };
+        let mut columns = Vec::new();
+        for (field, column) in &self.columns {
+            let is_field = |fields: &[&str]| fields.contains(&field.as_str());
+            if is_field(fields) {
+                columns.push((field.clone(), column.clone()));
+            } else if !is_field(&EVENT_COLUMNS) && !is_field(&ITEM_COLUMNS) {
+                let field = field.clone();
+                return Err(ImportError::NoField { field });
+            }
+        }
+        Ok(columns)
+    }
+
+    /// Our kind for one of the file, or the same.
+    fn kind(&self, theirs: &str) -> Value {
+        let found = self.kinds.iter().find(|(_, name)| name == theirs);
+        found.map_or(theirs, |(ours, _)| ours).into()
+    }
+}
+
+/// A file and how it is read.
+pub struct Part {
+    /// The file.
+    pub path: PathBuf,
+    /// What it holds.
+    pub content: Content,
+    /// How it is cut.
+    pub shape: Shape,
+    /// Columns, where the file does not name them.
+    pub header: Option<&'static [&'static str]>,
+    /// Field for column.
+    pub renames: Vec<(String, String)>,
+    /// What rows mean.
+    pub mapper: Box<dyn Mapper>,
+}
+
+impl Part {
+    /// A file with columns of ours ([`sheet`]), or with objects of the HTTP shapes in its lines.
+    ///
+    /// # Errors
+    /// It cannot be read, the mapping names no field, or a column is missing.
+    pub fn generic(path: &Path, content: Content, mapping: &Mapping) -> Result<Self, ImportError> {
+        let peeked = peek(path)?;
+        let shape = Shape::of(&peeked);
+        let kinds = mapping.clone();
+        let mapper = move |row: Row, records: &mut Vec<Value>| {
+            // Lines of JSON are taken as over HTTP, unless they have the time of a table.
+            let is_posted = shape == Shape::JsonLines && !row.contains_key("timestamp");
+            let mut value = match content {
+                _ if is_posted => Value::Object(row),
+                Content::Items => sheet::item(&row)?,
+                Content::Events => sheet::event(&row)?,
+            };
+            if let Some(kind) = value["kind"].as_str().map(|theirs| kinds.kind(theirs)) {
+                value["kind"] = kind;
+            }
+            records.push(value);
+            Ok(())
+        };
+        let part = Self {
+            path: path.to_owned(),
+            content,
+            shape,
+            header: None,
+            renames: mapping.columns_of(content)?,
+            mapper: Box::new(mapper),
+        };
+        part.check_columns(&peeked)?;
+        Ok(part)
+    }
+
+    fn open(&self) -> Result<Rows, ImportError> {
+        Rows::open(&self.path, self.shape, self.header, &self.renames)
+    }
+
+    /// Holds columns, or the fields of the first line, against what rows cannot do without.
+    fn check_columns(&self, peeked: &Peeked) -> Result<(), ImportError> {
+        let present = match self.shape {
+            Shape::JsonLines => peeked.fields(&self.renames),
+            Shape::Split(_) | Shape::Csv(_) | Shape::Parquet => self.open()?.header().to_vec(),
+        };
+        let has = |column: &str| present.iter().any(|name| name == column);
+        let missing = |column: &str, hint: String| {
+            Err(ImportError::MissingColumn {
+                path: self.path.clone(),
+                column: column.to_owned(),
+                present: present.clone(),
+                hint,
+            })
+        };
+        for names in required(self.content) {
+            if names.iter().any(|name| has(name)) {
+                continue;
+            }
+            if let Some(importer) = formats::fitting(&self.path, peeked).first() {
+                let hint = format!("--from {} reads such files", importer.as_str());
+                return missing(names[0], hint);
+            }
+            if self.shape != Shape::JsonLines {
+                let hint = format!("--map {}=COLUMN says which it is", names[0]);
+                return missing(names[0], hint);
+            }
+        }
+        // A column that is named and not there would be left out in silence.
+        for (field, column) in &self.renames {
+            if self.shape != Shape::JsonLines && !has(field) {
+                return missing(column, format!("--map {field}={column} names it"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One of each must be there.
+fn required(content: Content) -> &'static [&'static [&'static str]] {
+    match content {
+        Content::Items => &[&["item_id"], &["title"]],
+        Content::Events => &[&["user_id"], &["item_id"], &["timestamp", "occurred_at"]],
+    }
+}
+
+/// Sends every row of a file; `advance` hears of how many bytes of it have been read.
 ///
 /// # Errors
-/// The file or the sink failed; refused lines are no error.
+/// The file or the sink failed; refused rows are no error.
 pub async fn import(
-    path: &Path,
-    content: Content,
+    part: &mut Part,
     sink: &mut Sink,
     mut advance: impl FnMut(u64),
 ) -> Result<Report, ImportError> {
-    let mut lines = Lines::open(path)?;
-    let mut format = None;
+    let mut rows = part.open()?;
     let mut report = Report::default();
-    let mut batch = Vec::new();
-    while let Some((line, text)) = lines.next_line()? {
-        advance(text.len() as u64 + 1); // widening; the line end is not in the text
-        if text.trim().is_empty() {
-            continue;
-        }
-        let format = match &mut format {
-            Some(format) => format,
-            None => match Format::of(path, content, &text)? {
-                Format::Json => format.insert(Format::Json),
-                header => {
-                    format = Some(header);
-                    continue;
-                }
-            },
-        };
-        match format.record(&text) {
-            Ok(value) => batch.push(Record { line, value }),
-            Err(detail) => {
-                report.refuse(Refusal {
-                    line,
-                    code: "malformed".to_owned(),
-                    detail,
-                });
+    let mut ids = EventIds::default();
+    let (mut values, mut batch) = (Vec::new(), Vec::new());
+    let mut line = 0;
+    loop {
+        let row = rows.next_row()?;
+        let is_end = row.is_none();
+        if let Some(numbered) = row {
+            line = numbered.line;
+            report.rows += 1;
+            let mapped = numbered
+                .row
+                .and_then(|row| part.mapper.map(row, &mut values));
+            if let Err(detail) = mapped {
+                let code = "malformed".to_owned();
+                report.refuse(Refusal { line, code, detail });
+                values.clear();
             }
+        } else {
+            part.mapper.finish(&mut values);
         }
-        if batch.len() >= sink.batch_len_max() {
-            sink.send(content, std::mem::take(&mut batch), &mut report)
-                .await?;
+        for mut value in values.drain(..) {
+            if part.content == Content::Events {
+                ids.name(&mut value);
+            }
+            batch.push(Record { line, value });
+        }
+        while batch.len() >= sink.batch_len_max() || is_end && !batch.is_empty() {
+            let behind = batch.split_off(batch.len().min(sink.batch_len_max()));
+            sink.send(part.content, batch, &mut report).await?;
+            batch = behind;
+            advance(rows.num_bytes_read());
+        }
+        if is_end {
+            return Ok(report);
         }
     }
-    if !batch.is_empty() {
-        sink.send(content, batch, &mut report).await?;
-    }
-    Ok(report)
 }
 
 /// Sends records that are in memory; `advance` hears of how many were sent.
@@ -185,102 +346,11 @@ pub async fn send_all(
     while records.peek().is_some() {
         let batch: Vec<Record> = records.by_ref().take(sink.batch_len_max()).collect();
         let num_sent = batch.len() as u64; // widening
+        report.rows += num_sent;
         sink.send(content, batch, &mut report).await?;
         advance(num_sent);
     }
     Ok(report)
-}
-
-enum Format {
-    Json,
-    Items(Columns),
-    Events(Columns, EventIds),
-}
-
-impl Format {
-    fn of(path: &Path, content: Content, first_line: &str) -> Result<Self, ImportError> {
-        if first_line.trim_start().starts_with('{') {
-            return Ok(Self::Json);
-        }
-        let columns = Columns::new(first_line);
-        let required: &[&'static str] = match content {
-            Content::Items => &["item_id", "title"],
-            Content::Events => &["user_id", "item_id", "timestamp"],
-        };
-        for column in required {
-            if !columns.has(column) {
-                return Err(ImportError::MissingColumn {
-                    path: path.to_owned(),
-                    column,
-                });
-            }
-        }
-        Ok(match content {
-            Content::Items => Self::Items(columns),
-            Content::Events => Self::Events(columns, EventIds::default()),
-        })
-    }
-
-    fn record(&mut self, text: &str) -> Result<Value, String> {
-        match self {
-            Self::Json => serde_json::from_str(text).map_err(|error| error.to_string()),
-            Self::Items(columns) => columns.item(text),
-            Self::Events(columns, ids) => columns.event(text, ids),
-        }
-    }
-}
-
-/// Lines of a file, each at most [`LINE_BYTES_MAX`] long.
-struct Lines {
-    path: PathBuf,
-    reader: BufReader<File>,
-    num_read: usize,
-}
-
-impl Lines {
-    fn open(path: &Path) -> Result<Self, ImportError> {
-        let file = File::open(path).map_err(|source| ImportError::Unreadable {
-            path: path.to_owned(),
-            line: 0,
-            source,
-        })?;
-        Ok(Self {
-            path: path.to_owned(),
-            reader: BufReader::new(file),
-            num_read: 0,
-        })
-    }
-
-    fn next_line(&mut self) -> Result<Option<(usize, String)>, ImportError> {
-        let mut bytes = Vec::new();
-        let limit = LINE_BYTES_MAX as u64 + 1; // widening
-        let read = self
-            .reader
-            .by_ref()
-            .take(limit)
-            .read_until(b'\n', &mut bytes);
-        self.num_read += 1;
-        let failed = |source| ImportError::Unreadable {
-            path: self.path.clone(),
-            line: self.num_read,
-            source,
-        };
-        if read.map_err(failed)? == 0 {
-            return Ok(None);
-        }
-        if bytes.len() > LINE_BYTES_MAX {
-            return Err(failed(std::io::Error::other("the line is too long")));
-        }
-        let text =
-            String::from_utf8(bytes).map_err(|error| failed(std::io::Error::other(error)))?;
-        let text = text.trim_end_matches(['\n', '\r']);
-        let text = if self.num_read == 1 {
-            text.trim_start_matches('\u{feff}')
-        } else {
-            text
-        };
-        Ok(Some((self.num_read, text.to_owned())))
-    }
 }
 
 #[cfg(test)]

@@ -1,196 +1,297 @@
-//! Tab-separated files: columns by name, in any order.
+//! Tables of our own columns, by name and in any order: TSV, CSV and Parquet.
 //!
 //! ```text
-//! events  user_id  item_id  timestamp (seconds)  [rating | quantity]  [kind]
-//! items   item_id  title  [text]  [year]  [genres, "|" between]  [anything else → attribute]
+//! events  user_id  item_id  timestamp (seconds or a moment) | occurred_at (milliseconds)
+//!         [kind]  [rating | quantity | value]  [event_id]  [impression_id]  [position]  [propensity]  [model_version]
+//! items   item_id  title  [text]  [year]  [genres, "|" between]  [available]  [attributes, vectors: JSON]
+//!         [anything else → attribute]
 //! ```
 //!
 //! A `rating` makes ratings, a `quantity` makes purchases of that amount, neither makes clicks, and
-//! `kind` overrides both. Such files carry no event ids, so a line's id is the hash of its text and
-//! of how many equal lines came before it: importing a file again, or a longer one, adds no event twice.
+//! `kind` overrides both. Values are checked later, by the same rules as over HTTP.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-/// The header of a file.
-#[derive(Debug)]
-pub struct Columns {
-    names: Vec<String>,
-}
+use super::moment;
+use super::report::hash_of;
+use super::rows::Row;
 
-/// How often each line was seen, by hash.
+/// Columns that mean something in events.
+pub(super) const EVENT_COLUMNS: [&str; 13] = [
+    "event_id",
+    "kind",
+    "user_id",
+    "item_id",
+    "timestamp",
+    "occurred_at",
+    "rating",
+    "quantity",
+    "value",
+    "impression_id",
+    "position",
+    "propensity",
+    "model_version",
+];
+
+/// Columns that mean something in items.
+pub(super) const ITEM_COLUMNS: [&str; 8] = [
+    "item_id",
+    "title",
+    "text",
+    "year",
+    "genres",
+    "available",
+    "attributes",
+    "vectors",
+];
+
+/// Ids for events that have none: hashes of what the event says and of how many equal ones came before it in the
+/// file, so that importing a file again, or a longer one, adds no event twice.
 #[derive(Debug, Default)]
-pub struct EventIds {
-    seen: HashMap<[u8; 16], u64>,
+pub(super) struct EventIds {
+    seen: HashMap<u64, u32>,
 }
 
 impl EventIds {
-    /// The id of a line: stable over runs, different for equal lines of one file.
-    fn next(&mut self, text: &str) -> String {
-        let mut key = [0; 16];
-        key.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
-        let ordinal = self.seen.entry(key).or_default();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(text.as_bytes());
-        hasher.update(&ordinal.to_le_bytes());
+    /// Gives the event an id, unless it has one.
+    pub(super) fn name(&mut self, event: &mut Value) {
+        let Some(fields) = event.as_object_mut() else {
+            return;
+        };
+        if fields.get("event_id").is_some_and(|id| !id.is_null()) {
+            return;
+        }
+        let mut content = String::new();
+        for name in EVENT_COLUMNS {
+            if let Some(value) = fields.get(name) {
+                content.push_str(&format!("{name}={value}\n"));
+            }
+        }
+        let ordinal = self.seen.entry(hash_of(&content)).or_default();
+        content.push_str(&ordinal.to_string());
         *ordinal += 1;
-        let mut id = hasher.finalize().to_hex().to_string();
+        let mut id = blake3::hash(content.as_bytes()).to_hex().to_string();
         id.truncate(32);
-        id
+        fields.insert("event_id".to_owned(), id.into());
     }
 }
 
-impl Columns {
-    /// Reads a header.
-    #[must_use]
-    pub fn new(header: &str) -> Self {
-        Self {
-            names: header
-                .split('\t')
-                .map(|name| name.trim().to_owned())
-                .collect(),
+/// An event in HTTP shape.
+///
+/// # Errors
+/// A number or moment that is none, with its column.
+pub(super) fn event(row: &Row) -> Result<Value, String> {
+    let (mut event, mut kind) = (Map::new(), json!("click"));
+    for (name, value) in row {
+        if is_empty(value) {
+            continue;
         }
+        let field = match name.as_str() {
+            "timestamp" => json!(moment::from_secs(name, value)?),
+            "occurred_at" => json!(moment::from_millis(name, value)?),
+            "rating" | "quantity" | "value" | "propensity" => json!(number(name, value)?),
+            "position" | "model_version" => json!(count(name, value)?),
+            name if EVENT_COLUMNS.contains(&name) => text(value),
+            _ => continue,
+        };
+        match name.as_str() {
+            "timestamp" => event.insert("occurred_at".to_owned(), field),
+            "rating" | "quantity" => {
+                kind = json!(if name == "rating" {
+                    "rating"
+                } else {
+                    "purchase"
+                });
+                event.insert("value".to_owned(), field)
+            }
+            name => event.insert(name.to_owned(), field),
+        };
     }
+    event.entry("kind").or_insert(kind);
+    Ok(Value::Object(event))
+}
 
-    /// Whether a column of that name is there.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.names.iter().any(|column| column == name)
-    }
-
-    fn fields<'a>(&'a self, text: &'a str) -> Result<Vec<(&'a str, &'a str)>, String> {
-        let fields: Vec<&str> = text.split('\t').collect();
-        if fields.len() != self.names.len() {
-            return Err(format!(
-                "{} fields, the header has {}",
-                fields.len(),
-                self.names.len()
-            ));
+/// An item in HTTP shape.
+///
+/// # Errors
+/// A cell that is not what its column holds, with its column.
+pub(super) fn item(row: &Row) -> Result<Value, String> {
+    let (mut item, mut attributes) = (Map::new(), Map::new());
+    let mut parts = Vec::new();
+    for (name, value) in row {
+        if is_empty(value) {
+            continue;
         }
-        Ok(self.names.iter().map(String::as_str).zip(fields).collect())
-    }
-
-    /// An event in HTTP shape; its values are checked later, by the same rules as over HTTP.
-    ///
-    /// # Errors
-    /// Another number of fields than the header, or a number that is none.
-    pub fn event(&self, text: &str, ids: &mut EventIds) -> Result<Value, String> {
-        let (mut event, mut kind, mut named_kind) = (Map::new(), "click", None);
-        for (name, field) in self.fields(text)? {
-            match name {
-                "user_id" | "item_id" => {
-                    event.insert(name.to_owned(), field.into());
-                }
-                "timestamp" => {
-                    let millis = number(name, field)? * 1000.0;
-                    #[expect(
-                        clippy::cast_possible_truncation,
-                        reason = "`as` saturates, fractions of a millisecond are dropped"
-                    )]
-                    event.insert("occurred_at".to_owned(), (millis as i64).into());
-                }
-                "rating" | "quantity" => {
-                    kind = if name == "rating" {
-                        "rating"
-                    } else {
-                        "purchase"
-                    };
-                    event.insert("value".to_owned(), json!(number(name, field)?));
-                }
-                "kind" => named_kind = Some(field),
-                _ => {}
+        match name.as_str() {
+            "item_id" | "title" => {
+                item.insert(name.clone(), text(value));
+            }
+            "text" => parts.push((0, plain(value))),
+            "year" => parts.push((1, plain(value))),
+            "genres" => parts.push((2, plain(value).replace('|', ", "))),
+            "available" => {
+                item.insert(name.clone(), truth(name, value)?);
+            }
+            "attributes" => attributes.extend(object(name, value)?),
+            "vectors" => {
+                item.insert(name.clone(), object(name, value)?.into());
+            }
+            _ => {
+                attributes.insert(name.clone(), value.clone());
             }
         }
-        event.insert("kind".to_owned(), named_kind.unwrap_or(kind).into());
-        event.insert("event_id".to_owned(), ids.next(text).into());
-        Ok(Value::Object(event))
     }
+    parts.sort(); // text, year, genres, in whatever order the columns are
+    let parts: Vec<String> = parts.into_iter().map(|(_, part)| part).collect();
+    if !parts.is_empty() {
+        item.insert("text".to_owned(), parts.join(", ").into());
+    }
+    item.insert("attributes".to_owned(), attributes.into());
+    Ok(Value::Object(item))
+}
 
-    /// An item in HTTP shape; its values are checked later, by the same rules as over HTTP.
-    ///
-    /// # Errors
-    /// Another number of fields than the header.
-    pub fn item(&self, text: &str) -> Result<Value, String> {
-        let (mut item, mut attributes) = (Map::new(), Map::new());
-        let mut parts = Vec::new();
-        for (name, field) in self.fields(text)? {
-            match name {
-                "item_id" | "title" => {
-                    item.insert(name.to_owned(), field.into());
-                }
-                "text" | "year" => parts.push(field),
-                "genres" => parts.extend(field.split('|')),
-                _ if field.is_empty() => {}
-                _ => {
-                    attributes.insert(name.to_owned(), field.into());
-                }
-            }
+/// Whether a cell has nothing in it.
+pub(super) fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_str().is_some_and(str::is_empty)
+}
+
+/// A text; numbers as they are written.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => {
+            number.to_string().trim_end_matches(".0").to_owned()
         }
-        parts.retain(|part| !part.is_empty());
-        if !parts.is_empty() {
-            item.insert("text".to_owned(), parts.join(", ").into());
-        }
-        item.insert("attributes".to_owned(), attributes.into());
-        Ok(Value::Object(item))
+        other => other.to_string(),
     }
 }
 
-fn number(name: &str, field: &str) -> Result<f64, String> {
-    match field.trim().parse::<f64>() {
-        Ok(number) if number.is_finite() => Ok(number),
-        _ => Err(format!("{name} is `{field}`, expected a number")),
+fn text(value: &Value) -> Value {
+    plain(value).into()
+}
+
+/// A finite number.
+pub(super) fn number(name: &str, value: &Value) -> Result<f64, String> {
+    let number = match value {
+        Value::String(text) => text.trim().parse::<f64>().ok(), // a text that is no number
+        other => other.as_f64(),
+    };
+    let number = number.filter(|number| number.is_finite());
+    number.ok_or_else(|| format!("{name} is {}, expected a number", shown(value)))
+}
+
+fn count(name: &str, value: &Value) -> Result<u64, String> {
+    let count = match value {
+        Value::String(text) => text.trim().parse().ok(), // a text that is no number
+        other => other.as_u64(),
+    };
+    count.ok_or_else(|| {
+        format!(
+            "{name} is {}, expected a whole number of at least 0",
+            shown(value)
+        )
+    })
+}
+
+fn truth(name: &str, value: &Value) -> Result<Value, String> {
+    match plain(value).to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(Value::Bool(true)),
+        "false" | "0" => Ok(Value::Bool(false)),
+        _ => Err(format!(
+            "{name} is {}, expected true or false",
+            shown(value)
+        )),
     }
+}
+
+fn object(name: &str, value: &Value) -> Result<Row, String> {
+    let object = match value {
+        Value::String(text) => serde_json::from_str(text).ok(), // a text that is no object
+        Value::Object(object) => Some(object.clone()),
+        _ => None,
+    };
+    object.ok_or_else(|| format!("{name} is {}, expected a JSON object", shown(value)))
+}
+
+/// A value for a message.
+pub(super) fn shown(value: &Value) -> String {
+    format!("`{:.60}`", plain(value))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn row(names: &str, cells: &str) -> Row {
+        let names = names.split(' ').map(str::to_owned);
+        names.zip(cells.split(' ').map(Value::from)).collect()
+    }
+
     #[test]
     fn columns_decide_kind_and_value() {
-        let mut ids = EventIds::default();
-        let mut event = |header: &str, line: &str| Columns::new(header).event(line, &mut ids);
-        let rating =
-            event("user_id\titem_id\trating\ttimestamp", "u\ti\t6\t1362062307").expect("valid");
+        let rating = event(&row("user_id item_id rating timestamp", "u i 6 1362062307"));
+        let rating = rating.expect("valid");
         assert_eq!(
             (&rating["kind"], &rating["value"]),
             (&json!("rating"), &json!(6.0))
         );
         assert_eq!(rating["occurred_at"], json!(1_362_062_307_000_i64));
-        let bought = event("user_id\titem_id\tquantity\ttimestamp", "u\ti\t8\t1").expect("valid");
+        let bought = event(&row("user_id item_id quantity timestamp", "u i 8 1")).expect("valid");
         assert_eq!(
             (&bought["kind"], &bought["value"]),
             (&json!("purchase"), &json!(8.0))
         );
-        let clicked = event("timestamp\tuser_id\titem_id", "1\tu\ti").expect("valid");
+        let clicked = event(&row("timestamp user_id item_id", "1 u i")).expect("valid");
         assert_eq!(
             (&clicked["kind"], clicked.get("value")),
             (&json!("click"), None)
         );
-        assert!(event("user_id\titem_id\ttimestamp", "u\ti\tnan").is_err());
-        assert!(event("user_id\titem_id\ttimestamp", "u\ti").is_err());
+        let error = event(&row("user_id item_id timestamp", "u i nan")).expect_err("no time");
+        assert!(error.starts_with("timestamp is `nan`, expected"), "{error}");
+        let error = event(&row("position", "-1")).expect_err("no place");
+        assert_eq!(
+            error,
+            "position is `-1`, expected a whole number of at least 0"
+        );
     }
 
     #[test]
-    fn ids_are_stable_over_runs_and_tell_equal_lines_apart() {
-        let ids = |lines: &[&str]| -> Vec<String> {
+    fn ids_are_stable_over_runs_and_tell_equal_events_apart() {
+        let ids = |users: &[&str]| -> Vec<Value> {
             let mut ids = EventIds::default();
-            lines.iter().map(|line| ids.next(line)).collect()
+            let named = users.iter().map(|user| {
+                let mut event = json!({ "user_id": user });
+                ids.name(&mut event);
+                event["event_id"].take()
+            });
+            named.collect()
         };
         let first = ids(&["a", "b", "a"]);
         let longer = ids(&["a", "b", "a", "a"]);
         assert_eq!(first, longer[..3]);
-        assert_eq!(std::collections::BTreeSet::from_iter(&longer).len(), 4);
+        let distinct: std::collections::BTreeSet<_> = longer.iter().map(Value::as_str).collect();
+        assert_eq!(distinct.len(), 4);
+        let mut named = json!({ "event_id": "e" });
+        EventIds::default().name(&mut named);
+        assert_eq!(named["event_id"], "e");
     }
 
     #[test]
     fn year_and_genres_become_text_and_the_rest_attributes() {
-        let columns = Columns::new("item_id\ttitle\tyear\tgenres\tprice");
-        let item = columns
-            .item("i\tThe Bank\t1915\tComedy|Short\t0.65")
-            .expect("valid");
+        let cells = [
+            ("genres", "Comedy|Short"),
+            ("year", "1915"),
+            ("title", "The Bank"),
+            ("price", "0.65"),
+            ("available", "false"),
+            ("attributes", r#"{"reel": 2}"#),
+        ];
+        let row = cells.map(|(name, cell)| (name.to_owned(), Value::from(cell)));
+        let item = item(&row.into_iter().collect()).expect("valid");
         assert_eq!(item["text"], json!("1915, Comedy, Short"));
-        assert_eq!(item["attributes"], json!({ "price": "0.65" }));
+        assert_eq!(item["attributes"], json!({ "price": "0.65", "reel": 2 }));
+        assert_eq!(item["available"], json!(false));
     }
 }

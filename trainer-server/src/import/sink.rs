@@ -1,33 +1,46 @@
-//! Where imported lines go: into a log that this process holds, or to a server over HTTP.
+//! Where imported rows go: into a log that this process holds, or to a server over HTTP.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared_model::event::Item;
 use shared_model::ids::ItemId;
 
+use super::report::hash_of;
 use super::{Content, ImportError, Record, Refusal, Report};
 use crate::catalogue::Catalogue;
 use crate::event_log::{AppendOutcome, EventLog, LogRecord, StoredEvent};
 use crate::ingest::{EventRules, Fault, event_from_json, item_from_json};
 
-/// Lines per transaction of a log that no one else uses: large, because each costs one sync.
+/// Rows per transaction of a log that no one else uses: large, because each costs one sync.
 const LOG_BATCH_LEN: usize = 5000;
-/// Lines per request: below the default limit of a server.
+/// Rows per request: below the default limit of a server.
 const HTTP_BATCH_LEN: usize = 500;
 /// Times that a request is sent while the server is overloaded.
 const NUM_TRIES: u32 = 10;
 
-/// Where lines go.
-pub enum Sink {
+/// Where rows go, and what of the run so far decides about the next ones.
+pub struct Sink {
+    target: Target,
+    /// Nothing is kept; what would become of each row is told all the same.
+    is_dry_run: bool,
+    /// Items of this run and what was said of them: the first row of an item counts.
+    items: HashMap<u64, u64>,
+    /// Events of a dry run, of which the log knows nothing.
+    events: HashSet<u64>,
+}
+
+/// What takes the rows.
+pub enum Target {
     /// A log in this process.
     Log(LogSink),
     /// A server.
     Server(ServerSink),
 }
 
-/// A log in this process and what is needed to check lines against.
+/// A log in this process and what is needed to check rows against.
 pub struct LogSink {
     /// The log.
     pub log: EventLog,
@@ -64,13 +77,41 @@ struct AnsweredRejection {
     detail: String,
 }
 
+impl AnsweredRejection {
+    fn refusal(self, line: usize) -> Refusal {
+        Refusal {
+            line,
+            code: self.code,
+            detail: self.detail,
+        }
+    }
+}
+
 impl Sink {
-    /// Lines that are sent together.
+    /// A sink that has seen nothing yet.
+    #[must_use]
+    pub fn new(target: Target, is_dry_run: bool) -> Self {
+        Self {
+            target,
+            is_dry_run,
+            items: HashMap::new(),
+            events: HashSet::new(),
+        }
+    }
+
+    /// Rows that are sent together.
     #[must_use]
     pub fn batch_len_max(&self) -> usize {
-        match self {
-            Self::Log(_) => LOG_BATCH_LEN,
-            Self::Server(_) => HTTP_BATCH_LEN,
+        match &self.target {
+            Target::Log(_) => LOG_BATCH_LEN,
+            Target::Server(_) => HTTP_BATCH_LEN,
+        }
+    }
+
+    /// Syncs and closes the log, where there is one.
+    pub fn close(&self) {
+        if let Target::Log(sink) = &self.target {
+            sink.log.shutdown();
         }
     }
 
@@ -78,13 +119,52 @@ impl Sink {
     pub(super) async fn send(
         &mut self,
         content: Content,
-        batch: Vec<Record>,
+        mut batch: Vec<Record>,
         report: &mut Report,
     ) -> Result<(), ImportError> {
-        match self {
-            Self::Log(sink) => sink.send(content, &batch, report).await,
-            Self::Server(sink) => sink.send(content, batch, report).await,
+        for record in &batch {
+            report.note(content, &record.value);
         }
+        batch.retain(|record| self.is_new(content, record, report));
+        match &mut self.target {
+            Target::Log(sink) => sink.send(content, &batch, self.is_dry_run, report).await,
+            Target::Server(sink) if self.is_dry_run => {
+                sink.try_out(content, &batch, &self.items, report).await
+            }
+            Target::Server(sink) => sink.send(content, &batch, report).await,
+        }
+    }
+
+    /// Whether the run has not had a record before, which no log would tell it.
+    fn is_new(&mut self, content: Content, record: &Record, report: &mut Report) -> bool {
+        let id_of = |name: &str| record.value[name].as_str().map(hash_of);
+        if content == Content::Items {
+            let Some(item) = id_of("item_id") else {
+                return true; // it will be refused
+            };
+            let said = hash_of(&record.value.to_string());
+            match self.items.insert(item, said) {
+                None => return true,
+                Some(first) if first == said => report.duplicates += 1,
+                Some(first) => {
+                    self.items.insert(item, first);
+                    report.refuse(Refusal {
+                        line: record.line,
+                        code: "repeated_item".to_owned(),
+                        detail: format!(
+                            "another row says else of item {}",
+                            record.value["item_id"]
+                        ),
+                    });
+                }
+            }
+            return false;
+        }
+        let is_new = !self.is_dry_run || id_of("event_id").is_none_or(|id| self.events.insert(id));
+        if !is_new {
+            report.duplicates += 1;
+        }
+        is_new
     }
 }
 
@@ -93,6 +173,7 @@ impl LogSink {
         &mut self,
         content: Content,
         batch: &[Record],
+        is_dry_run: bool,
         report: &mut Report,
     ) -> Result<(), ImportError> {
         let now_millis = (self.clock)();
@@ -105,10 +186,14 @@ impl LogSink {
             match checked {
                 Ok(LogRecord::ItemPut(item)) if self.is_unchanged(&item) => report.duplicates += 1,
                 Ok(checked) => records.push(checked),
-                Err(fault) => report.refuse(refusal(record.line, fault)),
+                Err(fault) => report.refuse_sent(refusal(record.line, fault), &record.value),
             }
         }
-        let outcomes = self.log.append(records.clone()).await?;
+        let outcomes = if is_dry_run {
+            self.log.try_out(&records)?.outcomes().await?
+        } else {
+            self.log.append(records.clone()).await?
+        };
         for (record, outcome) in records.into_iter().zip(outcomes) {
             match (outcome, record) {
                 (AppendOutcome::Duplicate(_), _) => report.duplicates += 1,
@@ -162,39 +247,60 @@ impl ServerSink {
     async fn send(
         &self,
         content: Content,
-        batch: Vec<Record>,
+        batch: &[Record],
         report: &mut Report,
     ) -> Result<(), ImportError> {
-        let (lines, values): (Vec<usize>, Vec<Value>) = batch
-            .into_iter()
-            .map(|record| (record.line, record.value))
-            .unzip();
-        let answer = self.request(content, values).await?;
+        let answer = self.request(content, batch, "").await?;
         report.accepted += answer.accepted;
         report.duplicates += answer.duplicates + answer.unchanged;
         for rejected in answer.rejected {
-            let line = lines.get(rejected.index).copied().unwrap_or_default();
-            report.refuse(Refusal {
-                line,
-                code: rejected.code,
-                detail: rejected.detail,
-            });
+            if let Some(record) = batch.get(rejected.index) {
+                report.refuse_sent(rejected.refusal(record.line), &record.value);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::send`], and nothing is kept; `items` are those that the server would have by now.
+    async fn try_out(
+        &self,
+        content: Content,
+        batch: &[Record],
+        items: &HashMap<u64, u64>,
+        report: &mut Report,
+    ) -> Result<(), ImportError> {
+        let answer = self.request(content, batch, "?dry_run=true").await?;
+        report.accepted += answer.accepted;
+        report.duplicates += answer.duplicates + answer.unchanged;
+        for rejected in answer.rejected {
+            let Some(record) = batch.get(rejected.index) else {
+                continue;
+            };
+            let item_id = record.value["item_id"].as_str();
+            let is_coming = item_id.is_some_and(|item_id| items.contains_key(&hash_of(item_id)));
+            if rejected.code == "unknown_item" && is_coming {
+                report.accepted += 1;
+            } else {
+                report.refuse_sent(rejected.refusal(record.line), &record.value);
+            }
         }
         Ok(())
     }
 
     /// Sends until the server takes the batch; sending twice is safe, events and items are idempotent.
-    async fn request(&self, content: Content, values: Vec<Value>) -> Result<Answer, ImportError> {
-        let (request, body) = match content {
-            Content::Items => (
-                self.client.put(format!("{}/v1/items", self.url)),
-                json!({ "items": values }),
-            ),
-            Content::Events => (
-                self.client.post(format!("{}/v1/events", self.url)),
-                json!({ "events": values }),
-            ),
+    async fn request(
+        &self,
+        content: Content,
+        batch: &[Record],
+        query: &str,
+    ) -> Result<Answer, ImportError> {
+        let url = format!("{}/v1/{}{query}", self.url, content.as_str());
+        let request = match content {
+            Content::Items => self.client.put(url),
+            Content::Events => self.client.post(url),
         };
+        let values: Vec<&Value> = batch.iter().map(|record| &record.value).collect();
+        let body = BTreeMap::from([(content.as_str(), values)]);
         let request = request.json(&body).build()?;
         for num_tries in 1.. {
             let copy = request.try_clone().expect("a body in memory can be copied");

@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod bodies;
 mod canary;
+mod clients;
 mod compose;
 mod dashboard;
 mod events;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 pub use parquet_file::RawFileError;
+pub(super) use parquet_file::{check_ends, check_sizes};
 pub use purchases::{BoughtItem, Cleaned, Counts, Fate, Purchase, TooMany};
 
 use parquet_file::{Cell, Kind, RawFile, Wanted};

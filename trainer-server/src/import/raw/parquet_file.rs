@@ -321,7 +321,7 @@ impl<'a> RawFile<'a> {
 }
 
 /// The file, whose first and last bytes are right, and its length.
-fn check_ends(path: &Path) -> Result<(File, i64), RawFileError> {
+pub(in crate::import) fn check_ends(path: &Path) -> Result<(File, i64), RawFileError> {
     let unreadable = |source| RawFileError::Unreadable {
         path: path.to_owned(),
         source,
@@ -350,7 +350,11 @@ fn check_ends(path: &Path) -> Result<(File, i64), RawFileError> {
 
 /// Number of rows, after every count and size of the footer was compared with its limit.
 /// The file has `num_bytes`.
-fn check_sizes(path: &Path, num_bytes: i64, footer: &ParquetMetaData) -> Result<u64, RawFileError> {
+pub(in crate::import) fn check_sizes(
+    path: &Path,
+    num_bytes: i64,
+    footer: &ParquetMetaData,
+) -> Result<u64, RawFileError> {
     let check = |what: &dyn Fn() -> String, actual: i64, max: i64| {
         if (0..=max).contains(&actual) {
             return Ok(());

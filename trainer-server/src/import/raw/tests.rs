@@ -16,7 +16,7 @@ use crate::config::load::{Sources, load};
 use crate::config::{Config, Preset};
 use crate::dataset::Dataset;
 use crate::event_log::{EventLog, EventLogConfig};
-use crate::import::sink::{LogSink, Sink};
+use crate::import::sink::{LogSink, Sink, Target};
 use crate::import::{Content, send_all};
 
 /// The columns of Online Retail's file, as Polars wrote them.
@@ -159,12 +159,13 @@ fn every_line_of_a_file_is_an_event_or_counted_where_it_went() {
 async fn a_raw_file_goes_into_a_log_once() {
     let dir = tempfile::tempdir().expect("temp dir");
     let log = EventLog::open(dir.path(), &EventLogConfig::from(&Config::default())).expect("opens");
-    let mut sink = Sink::Log(LogSink {
+    let target = Target::Log(LogSink {
         catalogue: Catalogue::from_log(&log).expect("rebuilt"),
         log: log.clone(),
         future_millis_max: 300_000,
         clock: || 1_800_000_000_000,
     });
+    let mut sink = Sink::new(target, false);
     let cleaned = cleaned(&LINES);
     for (round, accepted) in [(0, (2, 3)), (1, (0, 0))] {
         let items = send_all(Content::Items, cleaned.item_records(), &mut sink, |_| {}).await;
