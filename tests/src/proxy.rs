@@ -219,6 +219,10 @@ fn damaged_blob(bytes: Bytes, fault: Fault) -> Bytes {
 }
 
 fn carried_event(event: &SseEvent, fault: Fault) -> anyhow::Result<String> {
+    if event.name != "version" {
+        let data = String::from_utf8_lossy(&event.data);
+        return Ok(format!("event: {}\ndata: {data}\n\n", event.name));
+    }
     let mut announcement: Value = serde_json::from_slice(&event.data)?;
     match fault {
         Fault::None | Fault::BusyForFeedback => {}
