@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod keys;
 pub mod replay;
 pub mod rollout;
+pub mod rules;
 pub mod serve;
 pub mod status;
 pub mod text;
@@ -69,6 +70,8 @@ pub enum Command {
     Publish(rollout::PublishArgs),
     /// Publish the release that is on trial
     Promote(rollout::OrderArgs),
+    /// List, propose, approve and withdraw rules: items that are blocked, pinned, boosted or buried
+    Rules(rules::RulesArgs),
     /// Put a catalogue and past events into a log, from TSV, JSON Lines or Parquet
     Import(import::ImportArgs),
     /// Copy what cannot be made anew, while the server runs
@@ -125,6 +128,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Unpin(args) => rollout::run(Order::Unpin, &args),
         Command::Publish(args) => rollout::publish(&args),
         Command::Promote(args) => rollout::run(Order::Promote, &args),
+        Command::Rules(args) => rules::run(&args),
         Command::Import(args) => import::run(args),
         Command::Backup(args) => backup::backup(&args),
         Command::Verify(args) => backup::verify(&args),

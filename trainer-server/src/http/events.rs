@@ -6,6 +6,7 @@ use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::Value;
+use shared_model::event::EventKind;
 use shared_model::ids::{ItemId, LogOffset};
 
 use super::batch::{Batch, BatchBody, BatchQuery, Verdict, verdicts};
@@ -48,6 +49,9 @@ pub(super) async fn post(
     })
     .await?;
     let outcomes = outcomes(pending).await?;
+    if !is_dry_run {
+        state.moderation.count(accepted(&sorted.records, &outcomes));
+    }
     let mut response = summarize(&state, &outcomes, sorted);
     if is_dry_run {
         response.offset = state.log.end();
@@ -58,6 +62,21 @@ pub(super) async fn post(
         state.counters.add(response.accepted, response.duplicates);
     }
     Ok(Json(response))
+}
+
+/// Item and kind of the events that were not there before.
+fn accepted<'a>(
+    records: &'a [LogRecord],
+    outcomes: &'a [AppendOutcome],
+) -> impl Iterator<Item = (&'a ItemId, EventKind)> {
+    let pairs = records.iter().zip(outcomes);
+    pairs.filter_map(|(record, outcome)| {
+        let LogRecord::Event(StoredEvent { event, .. }) = record else {
+            return None;
+        };
+        let is_new = matches!(outcome, AppendOutcome::Accepted(_));
+        is_new.then_some((&event.item_id, event.kind))
+    })
 }
 
 /// What is accepted of a body, ready for the log, and what is not.

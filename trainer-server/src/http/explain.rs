@@ -5,12 +5,14 @@
 
 use axum::Json;
 use axum::extract::State;
+use serde::Serialize;
 use serde_json::Value;
 use shared_model::edge::engine::ItemExplanation;
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, UserId};
 
 use super::body::JsonBytes;
+use super::moderation::{AppliedRule, applied};
 use super::recommend::{asked, history, k, now_millis};
 use super::{AppState, Problem};
 use crate::ingest::{Fault, Fields, RejectCode};
@@ -33,14 +35,25 @@ pub struct ExplainOrder {
     pub now_millis: Option<i64>,
 }
 
+/// Why an item has its score, and what rules do to it besides.
+#[derive(Serialize)]
+pub(super) struct Explained {
+    #[serde(flatten)]
+    explanation: ItemExplanation,
+    rules: Vec<AppliedRule>,
+}
+
 pub(super) async fn explain(
     State(state): State<AppState>,
     body: JsonBytes,
-) -> Result<Json<ItemExplanation>, Problem> {
+) -> Result<Json<Explained>, Problem> {
     let value = body.value()?;
     let order = read(&value, &state).map_err(Problem::invalid_request)?;
-    let explanation = asked(&state, move |recommender| recommender.explain(order));
-    Ok(Json(explanation.await?))
+    let explanation = asked(&state, move |recommender| recommender.explain(order)).await?;
+    Ok(Json(Explained {
+        rules: applied(&state, &explanation.item_id),
+        explanation,
+    }))
 }
 
 fn read(value: &Value, state: &AppState) -> Result<ExplainOrder, Fault> {

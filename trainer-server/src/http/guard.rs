@@ -36,6 +36,7 @@ fn needed(method: &Method, route: &str) -> Option<Role> {
             | "/v1/models/{model}/watch"
             | "/v1/models/{model}/keys"
             | "/v1/models/{model}/text-encoder"
+            | "/v1/models/{model}/moderation"
             | "/v1/blobs/{hash}"
             | "/openapi.json"
             | "/docs"
@@ -101,7 +102,7 @@ async fn guard(
         let row = AuditRow {
             at: (state.clock)(),
             role: caller.role,
-            client: caller.address,
+            client: Some(caller.address),
             what: format!("{} {route}", request.method()),
             outcome: problem.detail.clone(),
             untold: 0,
@@ -128,7 +129,7 @@ pub(super) async fn note<T>(
     let row = AuditRow {
         at: (state.clock)(),
         role: caller.role,
-        client: caller.address,
+        client: Some(caller.address),
         what,
         outcome,
         untold: 0,

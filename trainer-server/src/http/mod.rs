@@ -18,6 +18,7 @@ mod guard;
 mod items;
 mod limiter;
 mod models;
+mod moderation;
 mod ops;
 mod pace;
 mod problem;
@@ -51,6 +52,7 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::ledger::Ledger;
+use crate::moderation::{DRAFT_BYTES_MAX, Moderation};
 use crate::observe::{Observer, Totals};
 use crate::publish::Publisher;
 use crate::rollout::Operator;
@@ -66,7 +68,7 @@ pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recomme
 pub use search::SearchOrder;
 
 /// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 19] = [
+pub const ROUTES: [(&str, &[&str]); 20] = [
     ("/v1/events", &["post"]),
     ("/v1/items", &["put", "delete"]),
     ("/v1/recommend", &["post"]),
@@ -79,6 +81,7 @@ pub const ROUTES: [(&str, &[&str]); 19] = [
     ("/v1/models/{model}/watch", &["get"]),
     ("/v1/models/{model}/keys", &["get"]),
     ("/v1/models/{model}/text-encoder", &["get"]),
+    ("/v1/models/{model}/moderation", &["get"]),
     ("/v1/models/{model}/reports", &["post"]),
     ("/v1/blobs/{hash}", &["get"]),
     ("/v1/status", &["get"]),
@@ -89,7 +92,7 @@ pub const ROUTES: [(&str, &[&str]); 19] = [
 ];
 
 /// The routes of the admin address alone; all want the admin token.
-pub const ADMIN_ROUTES: [(&str, &[&str]); 9] = [
+pub const ADMIN_ROUTES: [(&str, &[&str]); 12] = [
     ("/v1/series", &["get"]),
     ("/v1/coverage", &["get"]),
     ("/v1/catalogue", &["get"]),
@@ -99,6 +102,9 @@ pub const ADMIN_ROUTES: [(&str, &[&str]); 9] = [
     ("/v1/versions/{version}/changes", &["get"]),
     ("/v1/users/{user_id}", &["delete", "get"]),
     ("/v1/backup", &["post"]),
+    ("/v1/rules", &["get", "post"]),
+    ("/v1/rules/{id}", &["post"]),
+    ("/v1/rules/{id}/preview", &["get"]),
 ];
 
 /// What the routes work with; cheap to clone.
@@ -134,6 +140,8 @@ pub struct AppParts {
     pub reports: Reports,
     /// What happened of late.
     pub observer: Observer,
+    /// Rules over lists.
+    pub moderation: Moderation,
     /// What pages embed texts with.
     pub text_packs: TextPacks,
     /// Who takes orders about versions, where there is a trainer.
@@ -206,6 +214,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models/{model}/watch", get(models::watch))
         .route("/v1/models/{model}/keys", get(models::keys))
         .route("/v1/models/{model}/text-encoder", get(models::text_encoder))
+        .route("/v1/models/{model}/moderation", get(moderation::signed))
         .route("/v1/models/{model}/reports", post(models::report))
         .route("/v1/blobs/{hash}", get(blobs::get))
         .route("/v1/status", get(ops::status))
@@ -249,6 +258,8 @@ pub fn admin_router(state: AppState) -> Router {
     let given = post(versions::publish).layer(given_limit);
     let backup_limit = DefaultBodyLimit::max(backup::BACKUP_ORDER_BYTES_MAX);
     let backup = post(backup::backup).layer(backup_limit);
+    let draft_limit = DefaultBodyLimit::max(DRAFT_BYTES_MAX);
+    let proposal = post(moderation::propose).layer(draft_limit);
     Router::new()
         .route("/metrics", get(ops::metrics))
         .route("/v1/explore", get(explore::explore))
@@ -271,6 +282,9 @@ pub fn admin_router(state: AppState) -> Router {
             get(users::export).delete(users::erase),
         )
         .route("/v1/backup", backup)
+        .route("/v1/rules", get(moderation::list).merge(proposal))
+        .route("/v1/rules/{id}", post(moderation::decide))
+        .route("/v1/rules/{id}/preview", get(moderation::preview))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .fallback(not_found)

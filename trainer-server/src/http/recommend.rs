@@ -2,6 +2,8 @@
 //!
 //! Not here: why an item has its score (`explain`), which shares the readers of histories and times.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -10,6 +12,7 @@ use shared_model::edge::engine::{Found, ItemExplanation};
 use shared_model::edge::explore::Exploration;
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, UserId, Version};
+use shared_model::manifest::ModerationRules;
 
 use super::body::JsonBytes;
 use super::explain::ExplainOrder;
@@ -19,6 +22,7 @@ use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::coverage::CoverageReport;
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
+use crate::moderation::{Effect, Preview};
 
 /// Most items in one answer.
 const K_MAX: usize = 1000;
@@ -44,6 +48,8 @@ pub struct RecommendRequest {
     pub now_millis: Option<i64>,
     /// How places are drawn by chance; `None`: best first.
     pub exploration: Option<Exploration>,
+    /// The rules of operators that hold.
+    pub moderation: Arc<Effect>,
 }
 
 /// Ranked items.
@@ -65,6 +71,16 @@ pub struct ScoredItem {
     /// Probability of standing at this place, given the places before; only with exploration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub propensity: Option<f64>,
+    /// What rules of operators added to the score, or took from it, where they do.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub points: f64,
+    /// Whether such a rule gave it this place.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_pinned: bool,
+}
+
+fn is_zero(points: &f64) -> bool {
+    *points == 0.0
 }
 
 /// Why nothing was ranked.
@@ -111,7 +127,17 @@ pub trait Recommender: Send + Sync {
     ///
     /// # Errors
     /// Nothing is published yet, or scoring failed.
-    fn coverage(&self) -> Result<CoverageReport, RecommendError>;
+    fn coverage(&self, moderation: &ModerationRules) -> Result<CoverageReport, RecommendError>;
+
+    /// What the lists of the users seen lately are under some rules, and would be under others.
+    ///
+    /// # Errors
+    /// Nothing is published yet, or scoring failed.
+    fn preview(
+        &self,
+        before: &ModerationRules,
+        after: &ModerationRules,
+    ) -> Result<Preview, RecommendError>;
 
     /// Device and counters of the loop, for `/v1/status`.
     fn status(&self) -> Value;
@@ -136,17 +162,26 @@ pub(super) async fn score(
     let value = body.value()?;
     let request = read_score(&value, &state).map_err(Problem::invalid_request)?;
     let asked = request.candidates.clone().unwrap_or_default();
+    let blocked = &state.moderation.effect().rules.block;
     let ranked = rank(&state, request).await?;
     let scores: std::collections::BTreeMap<_, _> = ranked
         .items
         .iter()
-        .map(|item| (&item.item_id, item.score))
+        .map(|item| (&item.item_id, item))
         .collect();
-    // In the order of the question; an item that the version does not hold yet has no score.
-    let items: Vec<_> = asked
-        .iter()
-        .map(|item_id| json!({ "item_id": item_id, "score": scores.get(item_id) }))
-        .collect();
+    // In the order of the question; an item that is blocked, or that the version does not hold yet, has no score.
+    let scored = |item_id| {
+        let item = scores.get(item_id);
+        let mut scored = json!({ "item_id": item_id, "score": item.map(|item| item.score) });
+        if let Some(item) = item.filter(|item| item.points != 0.0) {
+            scored["points"] = json!(item.points);
+        }
+        if item.is_none() && blocked.contains(item_id) {
+            scored["is_blocked"] = json!(true);
+        }
+        scored
+    };
+    let items: Vec<_> = asked.iter().map(scored).collect();
     Ok(Json(
         json!({ "model_version": ranked.model_version, "items": items }),
     ))
@@ -161,7 +196,7 @@ pub(super) async fn asked<T: Send + 'static>(
     state: &AppState,
     question: impl FnOnce(&dyn Recommender) -> Result<T, RecommendError> + Send + 'static,
 ) -> Result<T, Problem> {
-    let recommender = std::sync::Arc::clone(&state.recommender);
+    let recommender = Arc::clone(&state.recommender);
     match tokio::task::spawn_blocking(move || question(&*recommender)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error @ (RecommendError::NotReady | RecommendError::NotYetHeld(_)))) => {
@@ -188,6 +223,7 @@ fn read_recommend(value: &Value, state: &AppState) -> Result<RecommendRequest, F
         candidates: item_ids(&fields, "candidates")?,
         now_millis: now_millis(&fields, state)?,
         exploration: exploration(&fields)?,
+        moderation: state.moderation.effect(),
     })
 }
 
@@ -210,6 +246,7 @@ fn read_score(value: &Value, state: &AppState) -> Result<RecommendRequest, Fault
         candidates: Some(candidates),
         now_millis: now_millis(&fields, state)?,
         exploration: None,
+        moderation: state.moderation.effect(),
     })
 }
 

@@ -3,6 +3,8 @@
 //! The query is embedded with the packed encoder that pages have, so both find the same. What scores mean stands in
 //! `shared_model::edge::engine::search`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde_json::Value;
@@ -14,6 +16,7 @@ use super::body::JsonBytes;
 use super::recommend::{RecommendError, asked, history, item_ids, k, now_millis};
 use super::{AppState, Problem};
 use crate::ingest::{Fault, Fields, RejectCode};
+use crate::moderation::Effect;
 use crate::text_pack::keeper::wanted_generation;
 use crate::text_pack::queries::QueryError;
 
@@ -39,6 +42,8 @@ pub struct SearchOrder {
     pub exclude_seen: bool,
     /// The moment of ranking; `None`: the newest event (only with `clock.mode = "event_time"`).
     pub now_millis: Option<i64>,
+    /// The rules of operators that hold.
+    pub moderation: Arc<Effect>,
 }
 
 pub(super) async fn search(
@@ -97,6 +102,7 @@ fn read(value: &Value, state: &AppState) -> Result<(String, SearchOrder), Fault>
         k: k(&fields)?.unwrap_or(10),
         exclude_seen: fields.bool("exclude_seen")?.unwrap_or(false),
         now_millis: now_millis(&fields, state)?,
+        moderation: state.moderation.effect(),
     };
     Ok((query.to_owned(), order))
 }

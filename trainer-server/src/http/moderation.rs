@@ -1,0 +1,194 @@
+//! `/v1/rules…`: rules over lists, proposed and decided by operators on the admin address; and
+//! `/v1/models/{model}/moderation`: what holds, signed, for pages.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Serialize;
+use serde_json::Value;
+use shared_model::ids::ItemId;
+use shared_model::manifest::{FORMAT_VERSION, ModerationNote};
+
+use super::body::to_the_end;
+use super::guard::note;
+use super::limiter::Caller;
+use super::models::check_model;
+use super::recommend::asked;
+use super::{AppState, Problem};
+use crate::ingest::{BodyError, Fields, RejectCode};
+use crate::moderation::{
+    Action, Decision, Listed, Moderation, ModerationError, Preview, Rule, read_draft, read_name,
+};
+
+pub(super) async fn list(State(state): State<AppState>) -> Json<Listed> {
+    Json(state.moderation.listed())
+}
+
+/// The body must be called `application/json`: a page of another origin cannot send that unasked.
+pub(super) async fn propose(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<Rule>, Problem> {
+    let body = value_of(body)?;
+    let now_millis = (state.clock)();
+    let is_known = |item_id: &ItemId| state.catalogue.contains(item_id);
+    let draft = read_draft(&body, is_known, now_millis).map_err(Problem::invalid_request)?;
+    let what = format!(
+        "POST /v1/rules {}",
+        Value::from_iter([("rule", described(&draft))])
+    );
+    act(state, caller, what, move |rules| {
+        rules.propose(draft, now_millis)
+    })
+    .await
+}
+
+/// Likewise.
+pub(super) async fn decide(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<Rule>, Problem> {
+    let id = parsed(&id)?;
+    let body = value_of(body)?;
+    let fields = Fields::new(&body, "").map_err(Problem::invalid_request)?;
+    let by = read_name(&fields).map_err(Problem::invalid_request)?;
+    let decision = fields.required("decision", fields.get("decision"));
+    let decision = decision.map_err(Problem::invalid_request)?;
+    let decision: Decision = serde_json::from_value(decision.clone()).map_err(|_| {
+        // The values say more than the parser does.
+        let detail = format!("expected approve, reject or withdraw, found {decision}");
+        Problem::invalid_request(fields.fault(RejectCode::Malformed, "decision", detail))
+    })?;
+    let now_millis = (state.clock)();
+    let what = serde_json::json!({ "decision": decision, "by": by });
+    let what = format!("POST /v1/rules/{id} {what}");
+    act(state, caller, what, move |rules| {
+        rules.decide(id, decision, &by, now_millis)
+    })
+    .await
+}
+
+/// What the lists of the users seen lately would be, and are.
+pub(super) async fn preview(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<Preview>, Problem> {
+    let after = state.moderation.preview(parsed(&id)?).map_err(problem_of)?;
+    let before = state.moderation.effect();
+    let preview = asked(&state, move |recommender| {
+        recommender.preview(&before.rules, &after)
+    });
+    Ok(Json(preview.await?))
+}
+
+/// What holds, signed; `watch` announces another revision.
+pub(super) async fn signed(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+) -> Result<Response, Problem> {
+    check_model(&state, &model)?;
+    let effect = state.moderation.effect();
+    let keyring = state.publisher.keyring();
+    let created_at = (state.clock)();
+    let key = keyring.signer(created_at).map_err(|error| {
+        tracing::error!(%error, "the rules cannot be signed");
+        Problem::internal()
+    })?;
+    let note = ModerationNote {
+        format_version: FORMAT_VERSION,
+        model,
+        revision: effect.revision,
+        created_at,
+        key_set: keyring.number(),
+        rules: effect.rules.clone(),
+    };
+    let headers = [
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_TYPE, "application/json"),
+    ];
+    Ok((headers, note.sign(key)).into_response())
+}
+
+/// A rule that had a say in what is explained.
+#[derive(Debug, Serialize)]
+pub(super) struct AppliedRule {
+    id: u64,
+    #[serde(flatten)]
+    action: Action,
+    reason: String,
+}
+
+/// The active rules about an item.
+pub(super) fn applied(state: &AppState, item_id: &ItemId) -> Vec<AppliedRule> {
+    let rules = state.moderation.about(item_id).into_iter();
+    let applied = rules.map(|rule| AppliedRule {
+        id: rule.id,
+        action: rule.draft.action,
+        reason: rule.draft.reason,
+    });
+    applied.collect()
+}
+
+/// Carries out an act on a thread that may block, noted whether or not the sender waits.
+async fn act(
+    state: AppState,
+    caller: Caller,
+    what: String,
+    act: impl FnOnce(&Moderation) -> Result<Rule, ModerationError> + Send + 'static,
+) -> Result<Json<Rule>, Problem> {
+    to_the_end(async move {
+        let moderation = state.moderation.clone();
+        let acted = tokio::task::spawn_blocking(move || act(&moderation)).await;
+        let result = match acted {
+            Ok(outcome) => outcome.map_err(problem_of),
+            Err(error) => {
+                tracing::error!(%error, "changing the rules panicked");
+                Err(Problem::internal())
+            }
+        };
+        note(&state, caller, what, &result).await;
+        result.map(Json)
+    })
+    .await
+}
+
+fn described(draft: &impl Serialize) -> Value {
+    serde_json::to_value(draft).expect("plain values always serialize")
+}
+
+fn value_of(body: Result<Json<Value>, JsonRejection>) -> Result<Value, Problem> {
+    let read = body.map(|Json(value)| value);
+    read.map_err(|rejection| match rejection.status().as_u16() {
+        413 => Problem::too_large(rejection.body_text()),
+        _ => Problem::malformed_body(BodyError {
+            pointer: String::new(),
+            detail: rejection.body_text(),
+        }),
+    })
+}
+
+fn parsed(id: &str) -> Result<u64, Problem> {
+    id.parse()
+        .map_err(|_| Problem::not_found(format!("{id} is no rule number"))) // the error says no more
+}
+
+fn problem_of(error: ModerationError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        ModerationError::NotFound { .. } => Problem::not_found(detail),
+        ModerationError::File { .. } => {
+            tracing::error!("{detail}");
+            Problem::unavailable("the rules cannot be written at the moment")
+        }
+        ModerationError::WrongState { .. }
+        | ModerationError::SamePerson { .. }
+        | ModerationError::PlaceTaken { .. }
+        | ModerationError::Full
+        | ModerationError::TooManyItems { .. } => Problem::conflict(detail),
+    }
+}
