@@ -428,6 +428,8 @@ export interface FreshetStatus {
   isOnline: boolean;
   /** Whether this page is held at its version by `pin`. */
   isPinned: boolean;
+  /** Revision of the rules of the server's operators that lists follow; `null` where none are known. */
+  moderationRevision: number | null;
   /** Events before this offset of the server's log are learned. */
   learnedThrough: number | null;
   /** BLAKE3 of the live codes, equal to the server's. */
@@ -457,8 +459,10 @@ export interface PersonalStatus {
 
 /** What `on` tells of, by name, each with what its listener is called with. */
 export interface FreshetEvents {
-  /** A new version ranks from now on. */
+  /** A new version ranks from now on, or other rules of the server's operators hold. */
   update: FreshetStatus;
+  /** Other rules of the server's operators hold: a list that is shown may hold what they have blocked. */
+  moderation: FreshetStatus;
   /** The backend changed, or was decided. */
   backend: FreshetStatus;
   /** Something went wrong and was dealt with; ranking goes on where a version is live. */

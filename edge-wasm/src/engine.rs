@@ -145,6 +145,7 @@ impl Engine {
             candidates: call.candidates.as_deref(),
             options: &call.options,
             now_millis: call.now_millis,
+            moderation: None,
         };
         let personal = if call.personal {
             Some(self.inner.personal(&call.history, call.now_millis).await?)
@@ -172,6 +173,7 @@ impl Engine {
             candidates: call.candidates.as_deref(),
             history: &call.history,
             options: &call.options,
+            moderation: None,
         };
         Ok(to_json(&self.inner.similar(&request).await?))
     }
@@ -187,6 +189,7 @@ impl Engine {
             candidates: call.candidates.as_deref(),
             options: &call.options,
             now_millis: call.now_millis,
+            moderation: None,
         };
         let request = SearchRequest {
             text: &text,
@@ -211,6 +214,7 @@ impl Engine {
         };
         let (model_version, scores) = self.inner.score_new(&request).await?;
         let items = call.item_ids.into_iter().zip(scores);
+        let items = items.filter(|(item_id, _)| !self.inner.is_blocked(item_id));
         let mut items: Vec<RankedItem> = items
             .map(|(item_id, score)| RankedItem { item_id, score })
             .collect();
@@ -228,6 +232,14 @@ impl Engine {
     pub fn text_encoder(&mut self, note: &[u8]) -> Result<String, ShellError> {
         let kind = self.inner.sync_mut().text_encoder(note)?;
         Ok(to_json(&kind.ok_or(EngineError::NoModel)?))
+    }
+
+    /// Goes by the rules of the server's operators, a signed note, from now on. Answers whether anything is different.
+    ///
+    /// # Errors
+    /// The note is not believed or is older than that at hand; where a newer key set may help, it is the next request.
+    pub fn moderate(&mut self, note: &[u8]) -> Result<bool, ShellError> {
+        Ok(self.inner.moderate(note)?)
     }
 
     /// Ids of all items of the live version, as JSON; an empty list before the first.
@@ -254,7 +266,8 @@ impl Engine {
 
     /// What ranks now, as JSON.
     pub fn status(&self) -> String {
-        to_json(&Status::of(self.inner.sync().live()))
+        let revision = self.inner.moderation_revision();
+        to_json(&Status::of(self.inner.sync().live(), revision))
     }
 
     /// Takes a version from the page's cache, verified as if it came from the network.

@@ -253,13 +253,17 @@ pub(crate) struct Status {
     event_time_millis: Option<i64>,
     encoder_generation: Option<u32>,
     num_items: usize,
+    moderation_revision: Option<u64>,
 }
 
 impl Status {
-    pub(crate) fn of(live: Option<&Live>) -> Self {
+    pub(crate) fn of(live: Option<&Live>, moderation_revision: Option<u64>) -> Self {
         use shared_model::manifest::VersionKind;
         let Some(live) = live else {
-            return Self::default();
+            return Self {
+                moderation_revision,
+                ..Self::default()
+            };
         };
         let manifest = &live.manifest;
         let kind = match manifest.kind {
@@ -276,6 +280,7 @@ impl Status {
             event_time_millis: Some(manifest.event_time_millis),
             encoder_generation: Some(manifest.encoder_generation),
             num_items: live.state.items.len(),
+            moderation_revision,
         }
     }
 }

@@ -93,6 +93,7 @@ impl NativePage {
             candidates: None,
             options: &options,
             now_millis,
+            moderation: None,
         };
         Ok(engine.rank(&request).await?)
     }

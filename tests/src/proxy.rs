@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use axum::body::{Body, Bytes};
@@ -39,6 +39,10 @@ pub enum Fault {
     PlansOfAnotherBase,
     /// The manifests of announcements say something else than what was signed.
     ForgedManifests,
+    /// The rules of operators say something else than what was signed.
+    ForgedRules,
+    /// The rules of operators are the first that were ever carried.
+    OlderRules,
     /// Feedback is turned away with 503, to come back after a second.
     BusyForFeedback,
 }
@@ -58,6 +62,8 @@ struct Carrier {
     upstream: ServerAddress,
     fault: Arc<Mutex<Fault>>,
     num_turned_away: Arc<AtomicU64>,
+    /// The first rules of operators that were carried.
+    first_rules: Arc<OnceLock<Bytes>>,
 }
 
 impl Proxy {
@@ -76,6 +82,7 @@ impl Proxy {
             upstream: upstream.clone(),
             fault: Arc::clone(&fault),
             num_turned_away: Arc::clone(&num_turned_away),
+            first_rules: Arc::default(),
         };
         let router = axum::Router::new().fallback(carry).with_state(carrier);
         let task = tokio::spawn(async move {
@@ -134,6 +141,7 @@ impl Carrier {
         let path = asked_path(path, self.fault());
         let is_stream = parts.uri.path().ends_with("/watch");
         let is_blob = parts.uri.path().starts_with("/v1/blobs/");
+        let is_rules = parts.uri.path().ends_with("/moderation");
         let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await?;
         let mut upstream = self
             .http
@@ -152,11 +160,30 @@ impl Carrier {
             let bytes = answer.bytes().await?;
             Body::from(if is_blob {
                 damaged_blob(bytes, self.fault())
+            } else if is_rules {
+                self.carried_rules(bytes)
             } else {
                 bytes
             })
         };
         Ok((status, headers, body).into_response())
+    }
+
+    fn carried_rules(&self, bytes: Bytes) -> Bytes {
+        let first = self.first_rules.get_or_init(|| bytes.clone()).clone();
+        match self.fault() {
+            Fault::ForgedRules => String::from_utf8_lossy(&bytes)
+                .replacen("block", "blocc", 1)
+                .into(),
+            Fault::OlderRules => first,
+            Fault::None
+            | Fault::TruncatedBlobs
+            | Fault::FlippedBlobs
+            | Fault::FlippedInlineDeltas
+            | Fault::PlansOfAnotherBase
+            | Fault::ForgedManifests
+            | Fault::BusyForFeedback => bytes,
+        }
     }
 
     /// Announcements, each damaged by the fault of its moment.
@@ -214,14 +241,20 @@ fn damaged_blob(bytes: Bytes, fault: Fault) -> Bytes {
         | Fault::FlippedInlineDeltas
         | Fault::PlansOfAnotherBase
         | Fault::ForgedManifests
+        | Fault::ForgedRules
+        | Fault::OlderRules
         | Fault::BusyForFeedback => bytes,
     }
 }
 
 fn carried_event(event: &SseEvent, fault: Fault) -> anyhow::Result<String> {
+    if event.name != "version" {
+        let data = String::from_utf8_lossy(&event.data);
+        return Ok(format!("event: {}\ndata: {data}\n\n", event.name));
+    }
     let mut announcement: Value = serde_json::from_slice(&event.data)?;
     match fault {
-        Fault::None | Fault::BusyForFeedback => {}
+        Fault::None | Fault::BusyForFeedback | Fault::ForgedRules | Fault::OlderRules => {}
         Fault::FlippedInlineDeltas => {
             if let Some(delta) = announcement["delta"].as_str() {
                 announcement["delta"] = STANDARD.encode(flipped(&STANDARD.decode(delta)?)).into();

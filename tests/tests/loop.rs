@@ -154,6 +154,7 @@ impl Frozen {
             candidates: None,
             options: &options,
             now_millis,
+            moderation: None,
         };
         Ok(self.ready.rank(&self.state, &request).await?)
     }

@@ -117,6 +117,7 @@ async fn shelf_here(
         candidates: None,
         options: &options,
         now_millis: NOW_MILLIS,
+        moderation: None,
     };
     let request = ShelfRequest {
         rank,
@@ -147,6 +148,7 @@ async fn similar_items_agree(
             candidates: None,
             history: &[],
             options: &options,
+            moderation: None,
         };
         let expected = ready.similar(state, &request).await?;
         let actual = called(page, "similar", json!([asked, { "k": 8 }])).await?;

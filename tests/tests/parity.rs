@@ -118,6 +118,7 @@ async fn native_rankings(
             candidates: None,
             options: &options,
             now_millis: NOW_MILLIS,
+            moderation: None,
         };
         rankings.push(ready.rank(state, &request).await?);
     }

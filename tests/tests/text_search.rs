@@ -141,6 +141,7 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
         candidates: None,
         options: &options,
         now_millis: NOW_MILLIS,
+        moderation: None,
     };
     for (query, taste) in [("lantern number 7", 0.0), ("kite", 0.4), ("kettle", 1.0)] {
         let text = embed(query)?;

@@ -9,6 +9,7 @@ import { versions } from './versions.js';
 import { quality } from './quality.js';
 import { simulator } from './simulator.js';
 import { bias } from './bias.js';
+import { moderation } from './moderation.js';
 import { uncertain } from './uncertain.js';
 
 const REFRESH_MILLIS = 2000;
@@ -21,6 +22,7 @@ const PAGES = {
   quality: { name: 'Data quality', open: quality },
   simulator: { name: 'Catalogue and simulator', open: simulator },
   bias: { name: 'Bias and coverage', open: bias },
+  moderation: { name: 'Moderation', open: moderation },
   uncertain: { name: 'To be tried', open: uncertain },
 };
 

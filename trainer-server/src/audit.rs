@@ -26,8 +26,8 @@ pub struct AuditRow {
     pub at: i64,
     /// Of the key that was shown; `None` without one, or with one that is not known.
     pub role: Option<Role>,
-    /// Address of the client.
-    pub client: IpAddr,
+    /// Address of the client; `None` where the server did it by itself.
+    pub client: Option<IpAddr>,
     /// What was asked for.
     pub what: String,
     /// `done`, or why not.
@@ -159,7 +159,7 @@ mod tests {
         AuditRow {
             at,
             role: Some(Role::Admin),
-            client: IpAddr::from([127, 0, 0, 1]),
+            client: Some(IpAddr::from([127, 0, 0, 1])),
             what: what.to_owned(),
             outcome: "done".to_owned(),
             untold: 0,

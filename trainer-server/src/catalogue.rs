@@ -4,6 +4,7 @@
 //! Not here: the model's item rows (`trainer`), which keep the rows of deleted items.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use shared_model::event::Item;
@@ -15,6 +16,7 @@ use crate::event_log::{EventLog, EventLogError};
 #[derive(Clone, Default)]
 pub struct Catalogue {
     entries: Arc<RwLock<HashMap<ItemId, Entry>>>,
+    num_changes: Arc<AtomicU64>,
 }
 
 /// The newest put or delete of one item. Deletes are kept until restart, so that an older put
@@ -99,6 +101,12 @@ impl Catalogue {
             .count()
     }
 
+    /// Rises with every put and delete.
+    #[must_use]
+    pub fn num_changes(&self) -> u64 {
+        self.num_changes.load(Ordering::Relaxed)
+    }
+
     fn set(&self, item_id: ItemId, entry: Entry) {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         match entries.get(&item_id) {
@@ -107,6 +115,8 @@ impl Catalogue {
                 entries.insert(item_id, entry);
             }
         }
+        // Counted while the lock is held, so that whoever sees the count and then reads sees the change.
+        self.num_changes.fetch_add(1, Ordering::Relaxed);
     }
 }
 

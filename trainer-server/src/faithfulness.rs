@@ -115,6 +115,7 @@ impl Asked<'_> {
             candidates: None,
             options: &options,
             now_millis: self.now_millis,
+            moderation: None,
         };
         let best = self.ready.rank(self.state, &request).await?;
         let Some(best) = best.first() else {

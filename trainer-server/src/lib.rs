@@ -37,6 +37,7 @@ pub mod explore;
 pub mod learner;
 pub mod trainer;
 
+pub mod moderation;
 pub mod observe;
 pub mod text_pack;
 

@@ -111,7 +111,12 @@ export class RankedList {
     this.#isLive = isLive;
     void this.refresh();
     try {
-      this.#stopListening = this.#shared.get().on('update', () => this.#updated());
+      const freshet = this.#shared.get();
+      const stops = [
+        freshet.on('update', () => this.#updated(this.#isLive)),
+        freshet.on('moderation', () => this.#updated(true)), // what is blocked must go from any list
+      ];
+      this.#stopListening = () => stops.forEach((stop) => stop());
     } catch {
       // The refresh has told it.
     }
@@ -139,8 +144,8 @@ export class RankedList {
     }
   };
 
-  #updated() {
-    const isWanted = this.#isLive || this.#snapshot.error !== null;
+  #updated(isToFollow) {
+    const isWanted = isToFollow || this.#snapshot.error !== null;
     if (!isWanted || this.#timer !== undefined) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;

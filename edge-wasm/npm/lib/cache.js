@@ -53,6 +53,10 @@ export class VersionCache {
     return this.#isWanted ? this.#store.get('versions', this.#key) : undefined;
   }
 
+  get #rulesKey() {
+    return `rules ${this.#key}`;
+  }
+
   /** What was found ranks now. @param {number} version */
   setStored(version) {
     this.#storedVersion = version;
@@ -63,7 +67,17 @@ export class VersionCache {
   async forget() {
     this.#storedVersion = -1;
     this.#hasWritten = false;
-    await this.#store.remove('versions', [this.#key]);
+    await this.#store.remove('versions', [this.#key, this.#rulesKey]);
+  }
+
+  /** @returns {Promise<Uint8Array | undefined>} the rules of operators that an earlier page left, signed */
+  async findRules() {
+    return this.#isWanted ? (await this.#store.get('versions', this.#rulesKey))?.note : undefined;
+  }
+
+  /** @param {Uint8Array} note */
+  async keepRules(note) {
+    if (this.#isWanted && !this.#signal.aborted) await this.#store.putVersion(this.#rulesKey, { note });
   }
 
   /** Writes what ranks now. */

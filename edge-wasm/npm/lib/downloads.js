@@ -6,6 +6,7 @@ import { withKey } from './key.js';
 const KEY_LIST_BYTES_MAX = 128 * 1024;
 const PLAN_BYTES_MAX = 1024 * 1024;
 const TEXT_NOTE_BYTES_MAX = 4096;
+const RULES_BYTES_MAX = 256 * 1024;
 /** Steps of a plan that are fetched ahead; one after the other, each would cost a round trip. */
 const PREFETCH_BLOBS_MAX = 64;
 const PREFETCH_BLOB_BYTES_MAX = 256 * 1024;
@@ -151,6 +152,11 @@ export class Downloads {
   /** What the server says of the text encoder of a generation, signed. @param {number} generation */
   textNote(generation) {
     return this.#fetch(this.modelUrl(`text-encoder?generation=${generation}`), TEXT_NOTE_BYTES_MAX);
+  }
+
+  /** The rules of the server's operators, signed. */
+  rules() {
+    return this.#fetch(this.modelUrl('moderation'), RULES_BYTES_MAX, 'no-cache');
   }
 
   /**

@@ -63,6 +63,7 @@ export class PageEngine {
       runsIn: this.#link?.place ?? null,
       isOnline: this.#isOnline,
       isPinned: live?.isPinned ?? false,
+      moderationRevision: live?.moderation_revision ?? null,
       learnedThrough: live?.learned_through ?? null,
       stateHash: live?.state_hash ?? null,
       numItems: live?.num_items ?? 0,
@@ -186,6 +187,12 @@ export class PageEngine {
     switch (name) {
       case 'pin':
         this.#ranks(detail);
+        break;
+      case 'moderation':
+        this.#ranks(detail);
+        if (!this.#version) break; // the first list is ranked under these rules
+        this.#emitter.emit('update', this.#status());
+        this.#emitter.emit('moderation', this.#status());
         break;
       case 'update':
       case 'backend':

@@ -19,6 +19,7 @@ const FETCH_FAILURES = new Set(['unreachable', 'no_model', 'server_error']);
  * @property {import('./cache.js').VersionCache} cache
  * @property {import('./downloads.js').Downloads} downloads
  * @property {import('./hold.js').Hold} hold
+ * @property {import('./rules.js').Rules} rules of the server's operators
  * @property {<T>(body: (engine: any) => T | Promise<T>) => Promise<T>} withEngine
  * @property {(engine: any) => void} tellTime by which what arrives is judged
  * @property {(keys: string[]) => Promise<void>} adoptKeys that the server names
@@ -47,13 +48,15 @@ export class Follower {
   async start() {
     await this.#drawBucket();
     await this.#ensureKeys();
-    const { config, signal } = this.#host;
+    const { config, signal, rules } = this.#host;
     if (signal.aborted) return;
+    void rules.fetch();
     joinTabs({
       name: `freshet ${config.url} ${config.model}`,
       signal,
       onLead: (tabs) => this.#watch(tabs),
       onVersion: (text) => void this.announced(text),
+      onRules: (revision) => void rules.fetch(revision),
       onState: (isOnline) => this.#setOnline(isOnline, ''),
     });
     await this.pump();
@@ -114,6 +117,7 @@ export class Follower {
   wake() {
     this.#backoff.wake();
     this.#watchBackoff.wake();
+    this.#host.rules.wake();
   }
 
   /** One of a hundred, drawn once per browser and model: all that the server hears of it. */
@@ -142,7 +146,7 @@ export class Follower {
 
   /** Listens for all tabs of this origin. @param {import('./leader.js').Tabs} tabs */
   #watch(tabs) {
-    const { signal, downloads } = this.#host;
+    const { signal, downloads, rules } = this.#host;
     const onState = (isOnline, reason) => {
       tabs.tellState(isOnline);
       this.#setOnline(isOnline, reason);
@@ -151,9 +155,13 @@ export class Follower {
       tabs.tellVersion(text);
       void this.announced(text);
     };
+    const onRules = (revision) => {
+      tabs.tellRules(revision);
+      void rules.fetch(revision);
+    };
     const onBytes = (numBytes) => downloads.received(numBytes);
     const options = { url: downloads.watchUrl(), signal, backoff: this.#watchBackoff };
-    void watchVersions({ ...options, onVersion, onState, onBytes });
+    void watchVersions({ ...options, onVersion, onRules, onState, onBytes });
   }
 
   #setOnline(isOnline, reason) {

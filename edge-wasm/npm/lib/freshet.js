@@ -220,7 +220,7 @@ export class Freshet {
   }
 
   /**
-   * @param {'update' | 'backend' | 'error' | 'progress' | 'online' | 'delivered' | 'rejected' | 'consent' | 'restart'} name
+   * @param {'update' | 'moderation' | 'backend' | 'error' | 'progress' | 'online' | 'delivered' | 'rejected' | 'consent' | 'restart'} name
    * @param {(detail: any) => void} listener
    * @returns {() => void} removes the listener
    */

@@ -10,6 +10,7 @@ import { Downloads } from './downloads.js';
 import { FreshetError, toFreshetError } from './errors.js';
 import { Follower } from './follow.js';
 import { Hold } from './hold.js';
+import { Rules } from './rules.js';
 import { Store } from './store.js';
 import { Texts, loadTextHost } from './texts.js';
 
@@ -57,6 +58,7 @@ export class EngineHost {
   /** @type {Promise<import('./upgrade.js').Upgrade> | undefined} */
   #upgrade;
   #texts;
+  #rules;
 
   /**
    * @param {HostConfig} config
@@ -76,6 +78,15 @@ export class EngineHost {
     this.#texts = new Texts(() => loadTextHost(texts), (body) => this.#withEngine(body), () => this.#follower.pump());
     const read = (stored) => this.#kept(stored);
     this.#cache = new VersionCache({ store: new Store(), config, signal, read, onError: (error) => this.#warn(error) });
+    this.#rules = new Rules({
+      signal,
+      downloads: this.#downloads,
+      cache: this.#cache,
+      withEngine: (body) => this.#withEngine(body),
+      pump: () => this.#follower.pump(),
+      onChanged: () => void this.#tellStatus('moderation').catch(() => {}), // a host that ended is replaced
+      warn: (error) => this.#warn(error),
+    });
     this.#follower = new Follower(this.#followed());
   }
 
@@ -83,7 +94,7 @@ export class EngineHost {
   async start() {
     const finding = this.#cache.find();
     this.#module = await loadModule(this.#runtimes.cpu, this.#config.assets, (message) => this.#panicked(message));
-    const cached = await finding;
+    const [cached] = await Promise.all([finding, this.#rules.find()]);
     this.#keys = this.#config.publicKeys.length > 0 ? this.#config.publicKeys : (cached?.keys ?? []);
     this.#edgeState = this.#config.rootKey ? cached?.edgeState : undefined;
     this.#engine = await this.#open(this.#module, 'cpu');
@@ -192,6 +203,7 @@ export class EngineHost {
         this.#warn(error);
       }
     }
+    this.#rules.giveTo(engine); // where its keys are not known yet, they are fetched
     return engine;
   }
 
@@ -336,6 +348,7 @@ export class EngineHost {
       cache: this.#cache,
       downloads: this.#downloads,
       hold: this.#hold,
+      rules: this.#rules,
       withEngine: (body) => this.#withEngine(body),
       tellTime: (engine) => this.#tellTime(engine),
       adoptKeys: (served) => this.#adoptKeys(served),
@@ -349,6 +362,7 @@ export class EngineHost {
     const isSameServer = served.some((key) => this.#keys.includes(key));
     if (isSameServer) return;
     const isOtherServer = this.#keys.length > 0;
+    if (isOtherServer) this.#rules.forget();
     const fresh = await this.#open(this.#module, 'cpu', served); // throws where a key is malformed
     await this.#withEngine((engine) => {
       this.#keys = served;
@@ -435,6 +449,7 @@ export class EngineHost {
         if (failure) return 'behind';
       }
       if (versionOf(opened.engine) > versionOf(cpu) && this.#hold.isHeld) return 'ahead';
+      if (!this.#rules.giveTo(opened.engine)) void this.#rules.fetch();
       this.#engine = opened.take();
       this.#engineBackend = 'webgpu';
       cpu.free();

@@ -8,18 +8,20 @@ import { Tabs } from './tabs.js';
  * @param {AbortSignal} options.signal ends leading and listening
  * @param {(stream: Stream) => void} options.onLead open the stream, and tell the other tabs what it says
  * @param {(text: string) => void} options.onVersion an announcement from the leader
+ * @param {(revision: number) => void} options.onRules likewise, of another revision of the rules
  * @param {(isOnline: boolean) => void} options.onState what the leader says about its stream
  *
- * @typedef {{tellVersion: (text: string) => void, tellState: (isOnline: boolean) => void}} Stream
+ * @typedef {{tellVersion: (text: string) => void, tellRules: (revision: number) => void, tellState: (isOnline: boolean) => void}} Stream
  */
-export function joinTabs({ name, signal, onLead, onVersion, onState }) {
-  const last = { state: undefined, version: undefined };
+export function joinTabs({ name, signal, onLead, onVersion, onRules, onState }) {
+  const last = { state: undefined, version: undefined, rules: undefined };
   const tell = (message) => {
     last[message.type] = message;
     tabs.post(message);
   };
   const stream = {
     tellVersion: (text) => tell({ type: 'version', text }),
+    tellRules: (revision) => tell({ type: 'rules', revision }),
     tellState: (isOnline) => tell({ type: 'state', isOnline }),
   };
   const heard = (message) => {
@@ -28,6 +30,7 @@ export function joinTabs({ name, signal, onLead, onVersion, onState }) {
       if (isNewTab) Object.values(last).forEach((said) => said && tabs.post(said));
     } else {
       if (message?.type === 'version') onVersion(String(message.text));
+      if (message?.type === 'rules') onRules(Number(message.revision));
       if (message?.type === 'state') onState(Boolean(message.isOnline));
     }
   };

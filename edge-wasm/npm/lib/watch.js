@@ -57,13 +57,14 @@ export function sseParser() {
  * @param {AbortSignal} options.signal
  * @param {Backoff} options.backoff its `wake` ends a wait
  * @param {(text: string) => void} options.onVersion data of a `version` event
+ * @param {(revision: number) => void} options.onRules data of a `moderation` event
  * @param {(isOnline: boolean, reason?: string) => void} options.onState
  * @param {(numBytes: number) => void} options.onBytes
  */
-export async function watchVersions({ url, signal, backoff, onVersion, onState, onBytes }) {
+export async function watchVersions({ url, signal, backoff, onVersion, onRules, onState, onBytes }) {
   while (!signal.aborted) {
     const openedAt = Date.now();
-    const outcome = await readOnce({ url, signal, onVersion, onState, onBytes });
+    const outcome = await readOnce({ url, signal, onVersion, onRules, onState, onBytes });
     if (signal.aborted) return;
     onState(false, outcome.reason);
     if (Date.now() - openedAt > GOOD_STREAM_MILLIS) backoff.reset();
@@ -72,7 +73,7 @@ export async function watchVersions({ url, signal, backoff, onVersion, onState, 
 }
 
 /** One connection, to its end. */
-async function readOnce({ url, signal, onVersion, onState, onBytes }) {
+async function readOnce({ url, signal, onVersion, onRules, onState, onBytes }) {
   const attempt = new AbortController();
   const abort = () => attempt.abort();
   signal.addEventListener('abort', abort);
@@ -100,6 +101,7 @@ async function readOnce({ url, signal, onVersion, onState, onBytes }) {
       onBytes(value.byteLength);
       for (const { event, data } of parser.push(decoder.decode(value, { stream: true }))) {
         if (event === 'version') onVersion(data);
+        if (event === 'moderation') onRules(Number(data));
       }
     }
   } catch (error) {

@@ -83,7 +83,7 @@ async function ending(promise) {
 /** Follows what a Freshet says. */
 function listen(opened) {
   freshet = opened;
-  for (const name of ['update', 'backend', 'error', 'online', 'delivered', 'rejected', 'restart']) {
+  for (const name of ['update', 'moderation', 'backend', 'error', 'online', 'delivered', 'rejected', 'restart']) {
     opened.on(name, (detail) => remember(name, detail));
   }
   opened.on('uncaught', (text) => uncaught.push(`in the worker: ${text}`)); // said by `faults-worker.js`

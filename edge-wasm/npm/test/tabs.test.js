@@ -164,6 +164,7 @@ function followingTab(t) {
     signal: end.signal,
     onLead: (stream) => (tab.stream = stream),
     onVersion: (text) => tab.heard.push(text),
+    onRules: (revision) => tab.heard.push(revision),
     onState: (isOnline) => tab.heard.push(isOnline),
   });
   t.after(tab.leave);
@@ -184,7 +185,8 @@ test('one tab follows the server for all, tells late ones what it knows, and the
   first.leave();
   await until(() => second.stream);
   second.stream.tellVersion('version 9');
-  await until(() => late.heard.includes('version 9'));
+  second.stream.tellRules(7);
+  await until(() => late.heard.includes('version 9') && late.heard.includes(7));
 });
 
 for (const [name, refuse] of [

@@ -7,6 +7,7 @@ mod diversity;
 mod explain;
 #[cfg(all(test, feature = "flex"))]
 mod made_up;
+mod moderation;
 mod personal;
 mod rules;
 mod search;
@@ -22,7 +23,7 @@ use super::sync::{EdgeError, EdgeSync, Trust};
 use crate::codec::state::CodeState;
 use crate::event::HistoryEvent;
 use crate::ids::{ItemId, Version};
-use crate::manifest::SelfTest;
+use crate::manifest::{ModerationRules, SelfTest};
 use crate::model::scorer::{Padding, Query, ScoreError, Scorer};
 use crate::model::sequence::{Sequence, Token};
 
@@ -283,6 +284,9 @@ impl ReadyVersion {
                 is_out[item_idx as usize] = true;
             }
         }
+        for item_idx in self.blocked(request.moderation) {
+            is_out[item_idx as usize] = true;
+        }
         let is_in = |item_idx: &u32| !is_out[*item_idx as usize];
         let Some(candidates) = request.candidates else {
             return (0..is_out.len() as u32).filter(is_in).collect(); // fits: NUM_ITEMS_MAX is 2^20
@@ -307,6 +311,8 @@ pub struct RankRequest<'a> {
     pub options: &'a RankOptions,
     /// The moment of ranking, milliseconds since 1970-01-01 UTC.
     pub now_millis: i64,
+    /// What the operators say of it. An [`EdgeEngine`] goes by the rules that it was told, whatever stands here.
+    pub moderation: Option<&'a ModerationRules>,
 }
 
 /// What scores.
@@ -333,6 +339,8 @@ pub struct EdgeEngine {
     ready: Option<(Version, ReadyVersion)>,
     /// What was last learned of the visitor, where that was wanted.
     personal: Option<personal::Learned>,
+    /// The rules of the operators, where they are known, with their revision.
+    moderation: Option<(u64, ModerationRules)>,
 }
 
 impl EdgeEngine {
@@ -354,6 +362,7 @@ impl EdgeEngine {
             executor,
             ready: None,
             personal: None,
+            moderation: None,
         }
     }
 
@@ -413,7 +422,8 @@ impl EdgeEngine {
         let (Some((_, ready)), Some(live)) = (&self.ready, self.sync.live()) else {
             return Err(EngineError::NoModel);
         };
-        let items = ready.rank(&live.state, request).await?;
+        let request = request.moderated(self.moderation.as_ref());
+        let items = ready.rank(&live.state, &request).await?;
         Ok(Ranking {
             model_version: live.manifest.version,
             items,

@@ -74,6 +74,7 @@ impl EdgeError {
             | Self::WrongModel { .. }
             | Self::Stale { .. }
             | Self::OlderThanSeen { .. }
+            | Self::OlderRules { .. }
             | Self::Equivocation { .. }
             | Self::LearnedBackward { .. }
             | Self::Inconsistent { .. }

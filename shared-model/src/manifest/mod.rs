@@ -11,6 +11,7 @@
 mod envelope;
 mod key_set;
 mod keys;
+mod moderation;
 mod plan;
 mod text_encoder;
 
@@ -22,6 +23,10 @@ pub use key_set::{
 pub use keys::{
     KEY_LIST_BYTES_MAX, KeyList, PublicKey, key_id, parse_key_list, parse_key_sets,
     parse_public_key, public_key_text,
+};
+pub use moderation::{
+    ItemPoints, MODERATION_NOTE_BYTES_MAX, MODERATION_PINS_MAX, ModerationNote, ModerationRules,
+    POINTS_MAX, PinnedItem,
 };
 pub use plan::{Announcement, PlanStep, PlanStepKind, UpdatePlan, parse_announcement, parse_plan};
 

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod openapi;
 pub mod replay;
 pub mod rollout;
+pub mod rules;
 pub mod serve;
 pub mod status;
 pub mod text;
@@ -71,6 +72,8 @@ pub enum Command {
     Publish(rollout::PublishArgs),
     /// Publish the release that is on trial
     Promote(rollout::OrderArgs),
+    /// List, propose, approve and withdraw rules: items that are blocked, pinned, boosted or buried
+    Rules(rules::RulesArgs),
     /// Put a catalogue and past events into a log: CSV, TSV, JSON Lines, Parquet, or files of other systems
     Import(import::ImportArgs),
     /// Write the events and the catalogue of a log as JSON Lines, CSV or Parquet
@@ -132,6 +135,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Unpin(args) => rollout::run(Order::Unpin, &args),
         Command::Publish(args) => rollout::publish(&args),
         Command::Promote(args) => rollout::run(Order::Promote, &args),
+        Command::Rules(args) => rules::run(&args),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(&args),
         Command::Backup(args) => backup::backup(&args),

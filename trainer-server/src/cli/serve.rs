@@ -29,6 +29,7 @@ use crate::event_log::{EventLog, EventLogConfig};
 use crate::http::{self, AppParts, AppState};
 use crate::ledger::movement::Movement;
 use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
+use crate::moderation::{self, Moderation};
 use crate::observe::{self, Observer};
 use crate::publish::{PublishError, Publisher, StoreLimits};
 use crate::reserve::Reserve;
@@ -145,6 +146,13 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
             "a canary that was cut off stays until the trainer can take it back: {error:#}"
         );
     }
+    let moderation = Moderation::open(
+        data_dir,
+        &config.moderation,
+        catalogue.clone(),
+        now_millis(),
+    )
+    .context("the rules of moderation cannot be used")?;
     let reports = Reports::default();
     let text_packs = TextPacks::default();
     let observer = Observer::default();
@@ -169,6 +177,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         ledger,
         reports,
         observer,
+        moderation,
         text_packs,
         operator: Some(trainer.operator()),
         clock: now_millis,
@@ -291,6 +300,13 @@ async fn serve(
     parts.spawn(erasure::keep(
         state.log.clone(),
         state.config.log.retention_days,
+        state.clock,
+        state.stopping.clone(),
+    ));
+    parts.spawn(moderation::watch::keep(
+        state.moderation.clone(),
+        state.catalogue.clone(),
+        state.audit.clone(),
         state.clock,
         state.stopping.clone(),
     ));

@@ -257,7 +257,7 @@ impl Config {
             2..=1 << 20,
         )?;
         compose::check(publish)?;
-        rollout::check(&self.rollout)?;
+        rollout::check(&self.rollout, &self.moderation)?;
         in_range(
             "store.disk_bytes_max",
             self.store.disk_bytes_max,

@@ -55,6 +55,8 @@ pub struct Config {
     pub gate: GateConfig,
     /// How versions reach pages, and what is remembered of them.
     pub rollout: RolloutConfig,
+    /// Rules over lists, and what the server proposes of them.
+    pub moderation: ModerationConfig,
     /// How much of the disk versions may take.
     pub store: StoreConfig,
     /// From events to training targets.
@@ -404,6 +406,17 @@ pub struct RolloutConfig {
     pub faults_max: u64,
     pub fault_share_max: f32,
     pub ledger_rows_max: usize,
+}
+
+/// `[moderation]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModerationConfig {
+    pub approvals: u8,
+    pub review_attribute: String,
+    pub burst_window_secs: u32,
+    pub burst_events_min: u32,
+    pub burst_factor: f64,
 }
 
 /// `[store]`.

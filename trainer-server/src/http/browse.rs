@@ -76,7 +76,10 @@ async fn series(
 }
 
 async fn coverage(State(state): State<AppState>) -> Result<Json<CoverageReport>, Problem> {
-    let report = asked(&state, |recommender| recommender.coverage());
+    let effect = state.moderation.effect();
+    let report = asked(&state, move |recommender| {
+        recommender.coverage(&effect.rules)
+    });
     Ok(Json(report.await?))
 }
 

@@ -23,7 +23,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str, &str); 15] = files![
+const FILES: [(&str, &str, &str); 16] = files![
     "index.html" HTML,
     "style.css" CSS,
     "main.js" JS,
@@ -36,6 +36,7 @@ const FILES: [(&str, &str, &str); 15] = files![
     "quality.js" JS,
     "simulator.js" JS,
     "bias.js" JS,
+    "moderation.js" JS,
     "uncertain.js" JS,
     "docs.html" HTML,
     "docs.js" JS,

@@ -8,7 +8,7 @@ use axum::{Extension, Json, routing};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared_model::event::Event;
+use shared_model::event::{Event, EventKind};
 use shared_model::ids::{ItemId, LogOffset};
 
 use super::batch::{Batch, BatchBody, BatchQuery, Verdict, verdicts};
@@ -79,6 +79,9 @@ async fn post(
     })
     .await?;
     let outcomes = outcomes(pending).await?;
+    if !is_dry_run {
+        state.moderation.count(accepted(&sorted.records, &outcomes));
+    }
     let mut response = summarize(&state, &outcomes, sorted);
     if is_dry_run {
         response.offset = state.log.end();
@@ -89,6 +92,21 @@ async fn post(
         state.counters.add(response.accepted, response.duplicates);
     }
     Ok(Json(response))
+}
+
+/// Item and kind of the events that were not there before.
+fn accepted<'a>(
+    records: &'a [LogRecord],
+    outcomes: &'a [AppendOutcome],
+) -> impl Iterator<Item = (&'a ItemId, EventKind)> {
+    let pairs = records.iter().zip(outcomes);
+    pairs.filter_map(|(record, outcome)| {
+        let LogRecord::Event(StoredEvent { event, .. }) = record else {
+            return None;
+        };
+        let is_new = matches!(outcome, AppendOutcome::Accepted(_));
+        is_new.then_some((&event.item_id, event.kind))
+    })
 }
 
 /// What is accepted of a body, ready for the log, and what is not.

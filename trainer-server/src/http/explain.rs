@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::Method;
 use axum::routing::post;
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 use shared_model::edge::engine::ItemExplanation;
 use shared_model::event::HistoryEvent;
@@ -15,6 +16,7 @@ use shared_model::ids::{ItemId, UserId};
 
 use super::body::JsonBytes;
 use super::document::Api;
+use super::moderation::{AppliedRule, applied};
 use super::recommend::{HISTORY_EVENTS_MAX, K_MAX, asked, history, k, now_millis};
 use super::{AppState, Problem};
 use crate::ingest::{Fault, Fields, RejectCode};
@@ -41,23 +43,35 @@ pub struct ExplainOrder {
     pub now_millis: Option<i64>,
 }
 
+/// Why an item has its score, and what rules do to it besides.
+#[derive(Serialize, JsonSchema)]
+struct Explained {
+    #[serde(flatten)]
+    explanation: ItemExplanation,
+    /// Active rules about the item.
+    rules: Vec<AppliedRule>,
+}
+
 pub(super) fn routes(api: &mut Api) {
     api.add(Method::POST, "/v1/explain", post(explain))
         .named("explain", "Explain one score")
         .about("Why an item has its score for a history: exact parts, and the effect of each event by leaving it out. An item that the catalogue lacks is 422, one that no version holds yet 503.")
         .json_body::<ExplainOrder>(json!({ "item_id": "i-1", "user_id": "u-1" }))
-        .json::<ItemExplanation>("The explanation.")
+        .json::<Explained>("The explanation.")
         .problems(&[422, 500]);
 }
 
 async fn explain(
     State(state): State<AppState>,
     body: JsonBytes,
-) -> Result<Json<ItemExplanation>, Problem> {
+) -> Result<Json<Explained>, Problem> {
     let value = body.value()?;
     let order = read(&value, &state).map_err(Problem::invalid_request)?;
-    let explanation = asked(&state, move |recommender| recommender.explain(order));
-    Ok(Json(explanation.await?))
+    let explanation = asked(&state, move |recommender| recommender.explain(order)).await?;
+    Ok(Json(Explained {
+        rules: applied(&state, &explanation.item_id),
+        explanation,
+    }))
 }
 
 fn read(value: &Value, state: &AppState) -> Result<ExplainOrder, Fault> {

@@ -55,6 +55,7 @@ fn is_open(address: Address, route: &str) -> bool {
                 | "/v1/models/{model}/watch"
                 | "/v1/models/{model}/keys"
                 | "/v1/models/{model}/text-encoder"
+                | "/v1/models/{model}/moderation"
                 | "/v1/blobs/{hash}"
         ),
     };
@@ -119,7 +120,7 @@ async fn guard(
         let row = AuditRow {
             at: (state.clock)(),
             role: caller.role,
-            client: caller.address,
+            client: Some(caller.address),
             what: format!("{} {route}", request.method()),
             outcome: problem.detail.clone(),
             untold: 0,
@@ -146,7 +147,7 @@ pub(super) async fn note<T>(
     let row = AuditRow {
         at: (state.clock)(),
         role: caller.role,
-        client: caller.address,
+        client: Some(caller.address),
         what,
         outcome,
         untold: 0,

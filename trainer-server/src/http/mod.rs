@@ -20,6 +20,7 @@ mod guard;
 mod items;
 mod limiter;
 mod models;
+mod moderation;
 mod ops;
 mod pace;
 mod problem;
@@ -56,6 +57,7 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::ledger::Ledger;
+use crate::moderation::Moderation;
 use crate::observe::{Observer, Totals};
 use crate::publish::Publisher;
 use crate::rollout::Operator;
@@ -109,6 +111,8 @@ pub struct AppParts {
     pub reports: Reports,
     /// What happened of late.
     pub observer: Observer,
+    /// Rules over lists.
+    pub moderation: Moderation,
     /// What pages embed texts with.
     pub text_packs: TextPacks,
     /// Who takes orders about versions, where there is a trainer.
@@ -189,6 +193,7 @@ fn api(address: Address) -> Api {
         items::routes(&mut api);
         search::routes(&mut api);
         models::routes(&mut api);
+        moderation::page_routes(&mut api);
         blobs::routes(&mut api);
     }
     if address != Address::Public {
@@ -201,6 +206,7 @@ fn api(address: Address) -> Api {
         versions::routes(&mut api);
         users::routes(&mut api);
         backup::routes(&mut api);
+        moderation::routes(&mut api);
     }
     api
 }

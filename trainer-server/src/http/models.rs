@@ -10,6 +10,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use futures_util::StreamExt;
+use futures_util::stream::select;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
@@ -78,7 +79,7 @@ pub(super) fn routes(api: &mut Api) {
         .problems(&[404]);
 }
 
-fn of_model<'a>(
+pub(super) fn of_model<'a>(
     api: &'a mut Api,
     route: &'static str,
     handler: MethodRouter<AppState>,
@@ -152,7 +153,7 @@ async fn plan(
     ))
 }
 
-/// Announces the newest version, and each newer one. A slow reader misses versions in between,
+/// Announces the newest version and each newer one, and likewise revisions of the rules. A slow reader misses versions in between,
 /// never the newest. Ends when the server stops.
 async fn watch(
     State(state): State<AppState>,
@@ -166,6 +167,10 @@ async fn watch(
         // An error means that whoever could stop the server is gone: it has stopped.
         drop(stopping.wait_for(|stopping| *stopping).await);
     };
+    let revisions = WatchStream::new(state.moderation.subscribe()).map(|revision| {
+        let event = Event::default().event("moderation");
+        Ok(event.data(revision.to_string()))
+    });
     let versions = WatchStream::new(state.publisher.subscribe_to(channel))
         .filter_map(|published| async move { published })
         .map(|published| {
@@ -174,10 +179,10 @@ async fn watch(
                 .id(published.manifest.version.to_string())
                 .data(&published.announcement);
             Ok::<_, Infallible>(event)
-        })
-        .take_until(Box::pin(stopped));
+        });
+    let announced = select(revisions, versions).take_until(Box::pin(stopped));
     let keep_alive = Duration::from_secs(state.config.server.keep_alive_secs);
-    let sse = Sse::new(versions).keep_alive(KeepAlive::new().interval(keep_alive));
+    let sse = Sse::new(announced).keep_alive(KeepAlive::new().interval(keep_alive));
     // Without this, nginx collects the stream before it passes it on.
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     Ok((unbuffered, sse).into_response())
@@ -292,7 +297,7 @@ fn channel(state: &AppState, bucket: Option<&str>) -> Result<Channel, Problem> {
     Ok(Channel::Stable)
 }
 
-fn check_model(state: &AppState, model: &str) -> Result<(), Problem> {
+pub(super) fn check_model(state: &AppState, model: &str) -> Result<(), Problem> {
     if model == state.publisher.model() {
         return Ok(());
     }

@@ -2,6 +2,8 @@
 //!
 //! Not here: why an item has its score (`explain`), which shares the readers of histories and times.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::Method;
@@ -13,6 +15,7 @@ use shared_model::edge::engine::{Found, ItemExplanation};
 use shared_model::edge::explore::Exploration;
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, UserId, Version};
+use shared_model::manifest::ModerationRules;
 
 use super::body::JsonBytes;
 use super::document::Api;
@@ -23,6 +26,7 @@ use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::coverage::CoverageReport;
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
+use crate::moderation::{Effect, Preview};
 
 /// Most items in one answer.
 pub(super) const K_MAX: usize = 1000;
@@ -56,6 +60,8 @@ pub struct RecommendRequest {
     pub now_millis: Option<i64>,
     /// How places are drawn by chance; best first unless given.
     pub exploration: Option<Exploration>,
+    /// The rules of operators that hold.
+    pub moderation: Arc<Effect>,
 }
 
 /// A request to score; read as a [`RecommendRequest`] that ranks these items alone.
@@ -88,8 +94,14 @@ struct ScoreResponse {
 struct ItemScore {
     /// The item.
     item_id: ItemId,
-    /// Null where the version does not hold the item yet.
+    /// Null where the item is blocked, or the version does not hold it yet.
     score: Option<f32>,
+    /// What rules of operators added to the score, or took from it, where they do.
+    #[serde(skip_serializing_if = "is_zero")]
+    points: f64,
+    /// Whether such a rule blocks it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_blocked: bool,
 }
 
 /// Ranked items.
@@ -112,6 +124,16 @@ pub struct ScoredItem {
     /// impression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub propensity: Option<f64>,
+    /// What rules of operators added to the score, or took from it, where they do.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub points: f64,
+    /// Whether such a rule gave it this place.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_pinned: bool,
+}
+
+fn is_zero(points: &f64) -> bool {
+    *points == 0.0
 }
 
 /// Why nothing was ranked.
@@ -158,7 +180,17 @@ pub trait Recommender: Send + Sync {
     ///
     /// # Errors
     /// Nothing is published yet, or scoring failed.
-    fn coverage(&self) -> Result<CoverageReport, RecommendError>;
+    fn coverage(&self, moderation: &ModerationRules) -> Result<CoverageReport, RecommendError>;
+
+    /// What the lists of the users seen lately are under some rules, and would be under others.
+    ///
+    /// # Errors
+    /// Nothing is published yet, or scoring failed.
+    fn preview(
+        &self,
+        before: &ModerationRules,
+        after: &ModerationRules,
+    ) -> Result<Preview, RecommendError>;
 
     /// Device and counters of the loop, for `/v1/status`.
     fn status(&self) -> Value;
@@ -199,15 +231,21 @@ async fn score(
     let value = body.value()?;
     let request = read_score(&value, &state).map_err(Problem::invalid_request)?;
     let asked = request.candidates.clone().unwrap_or_default();
+    let blocked = &state.moderation.effect().rules.block;
     let ranked = rank(&state, request).await?;
     let scores: std::collections::BTreeMap<_, _> = ranked
         .items
         .iter()
-        .map(|item| (&item.item_id, item.score))
+        .map(|item| (&item.item_id, item))
         .collect();
-    let item_score = |item_id: ItemId| ItemScore {
-        score: scores.get(&item_id).copied(),
-        item_id,
+    let item_score = |item_id: ItemId| {
+        let item = scores.get(&item_id);
+        ItemScore {
+            score: item.map(|item| item.score),
+            points: item.map_or(0.0, |item| item.points),
+            is_blocked: item.is_none() && blocked.contains(&item_id),
+            item_id,
+        }
     };
     Ok(Json(ScoreResponse {
         model_version: ranked.model_version,
@@ -224,7 +262,7 @@ pub(super) async fn asked<T: Send + 'static>(
     state: &AppState,
     question: impl FnOnce(&dyn Recommender) -> Result<T, RecommendError> + Send + 'static,
 ) -> Result<T, Problem> {
-    let recommender = std::sync::Arc::clone(&state.recommender);
+    let recommender = Arc::clone(&state.recommender);
     match tokio::task::spawn_blocking(move || question(&*recommender)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error @ (RecommendError::NotReady | RecommendError::NotYetHeld(_)))) => {
@@ -251,6 +289,7 @@ fn read_recommend(value: &Value, state: &AppState) -> Result<RecommendRequest, F
         candidates: item_ids(&fields, "candidates")?,
         now_millis: now_millis(&fields, state)?,
         exploration: exploration(&fields)?,
+        moderation: state.moderation.effect(),
     })
 }
 
@@ -273,6 +312,7 @@ fn read_score(value: &Value, state: &AppState) -> Result<RecommendRequest, Fault
         candidates: Some(candidates),
         now_millis: now_millis(&fields, state)?,
         exploration: None,
+        moderation: state.moderation.effect(),
     })
 }
 

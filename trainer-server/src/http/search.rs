@@ -3,6 +3,8 @@
 //! The query is embedded with the packed encoder that pages have, so both find the same. What scores mean stands in
 //! `shared_model::edge::engine::search`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::Method;
@@ -21,6 +23,7 @@ use super::recommend::{
 };
 use super::{AppState, Problem};
 use crate::ingest::{Fault, Fields, RejectCode};
+use crate::moderation::Effect;
 use crate::text_pack::keeper::wanted_generation;
 use crate::text_pack::queries::QueryError;
 
@@ -54,6 +57,8 @@ pub struct SearchOrder {
     /// `clock.mode` is `event_time`.
     #[schemars(rename = "now")]
     pub now_millis: Option<i64>,
+    /// The rules of operators that hold.
+    pub moderation: Arc<Effect>,
 }
 
 pub(super) fn routes(api: &mut Api) {
@@ -118,6 +123,7 @@ fn read(value: &Value, state: &AppState) -> Result<(String, SearchOrder), Fault>
         k: k(&fields)?.unwrap_or(K_DEFAULT),
         exclude_seen: fields.bool("exclude_seen")?.unwrap_or(false),
         now_millis: now_millis(&fields, state)?,
+        moderation: state.moderation.effect(),
     };
     Ok((query.to_owned(), order))
 }

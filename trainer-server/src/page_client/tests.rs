@@ -203,6 +203,7 @@ fn a_version_restored_over_another_one_ranks_with_its_own_weights() {
         candidates: None,
         options: &options,
         now_millis: 0,
+        moderation: None,
     };
     for (bias_code, position) in [(-5, 4), (5, 0)] {
         publish(&publisher, bias_code);

@@ -209,6 +209,7 @@ pub(super) async fn rank_all(
         candidates: None,
         options: &options,
         now_millis,
+        moderation: None,
     };
     let ranking = engine.rank(&request).await?;
     Ok(ranking

@@ -315,6 +315,7 @@ mod tests {
                 candidates: None,
                 options: &options,
                 now_millis: query.occurred_at,
+                moderation: None,
             };
             let ranking = ready.rank(&state, &request).await.expect("ranks");
             let wanted = &dataset.items[query.item_idx as usize].item_id;

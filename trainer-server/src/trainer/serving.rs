@@ -13,6 +13,7 @@ use shared_model::edge::engine::{
 };
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, LogOffset, UserId, Version};
+use shared_model::manifest::ModerationRules;
 use shared_model::model::sequence::{Sequence, Token};
 
 use crate::config::{ClockMode, Config};
@@ -24,6 +25,7 @@ use crate::http::{
     Recommender, ScoredItem, SearchOrder,
 };
 use crate::learner::{LearnReport, LiveModel, TextTuningReport, WatchFigures};
+use crate::moderation::{self, Preview};
 use crate::preprocess::{Preprocessor, UserIdx};
 use crate::train::windows::Example;
 
@@ -86,6 +88,42 @@ pub(super) struct TrainerStatus {
 pub(super) struct Serveable {
     pub(super) version: Version,
     pub(super) model: LiveModel,
+}
+
+impl Serveable {
+    /// The first `k` items for each history.
+    fn lists(
+        &self,
+        histories: &[Vec<HistoryEvent>],
+        now_millis: i64,
+        k: usize,
+        moderation: &ModerationRules,
+    ) -> Result<Vec<Vec<ItemId>>, RecommendError> {
+        let options = RankOptions {
+            k,
+            exclude_seen: true,
+        };
+        let LiveModel { state, ready } = &self.model;
+        let list = |history: &Vec<HistoryEvent>| {
+            let request = ShelfRequest {
+                rank: RankRequest {
+                    history,
+                    candidates: None,
+                    options: &options,
+                    now_millis,
+                    moderation: Some(moderation),
+                },
+                rules: &Rules::default(),
+                diversity: None,
+                exploration: None,
+                personal: None,
+            };
+            let shelf = pollster::block_on(ready.shelf(state, self.version, &request));
+            let shelf = shelf.map_err(|error| RecommendError::Failed(error.to_string()))?;
+            Ok(shelf.items.into_iter().map(|item| item.item_id).collect())
+        };
+        histories.iter().map(list).collect()
+    }
 }
 
 pub(super) struct Serving {
@@ -241,6 +279,7 @@ impl Recommender for Serving {
             candidates: request.candidates.as_deref(),
             options: &options,
             now_millis,
+            moderation: Some(&request.moderation.rules),
         };
         let LiveModel { state, ready } = &live.model;
         let shelf_request = ShelfRequest {
@@ -257,6 +296,8 @@ impl Recommender for Serving {
             item_id: item.item_id,
             score: item.score,
             propensity: is_drawn.then_some(item.propensity),
+            points: item.points,
+            is_pinned: item.required,
         });
         Ok(RecommendResponse {
             model_version: shelf.model_version,
@@ -313,6 +354,7 @@ impl Recommender for Serving {
                 candidates: order.candidates.as_deref(),
                 options: &options,
                 now_millis,
+                moderation: Some(&order.moderation.rules),
             },
         };
         let LiveModel { state, ready } = &live.model;
@@ -345,41 +387,33 @@ impl Recommender for Serving {
         })
     }
 
-    fn coverage(&self) -> Result<CoverageReport, RecommendError> {
+    fn coverage(&self, moderation: &ModerationRules) -> Result<CoverageReport, RecommendError> {
         let live = self.live()?;
-        let LiveModel { state, ready } = &live.model;
         let (histories, now_millis) = self.recent_histories(coverage::NUM_USERS);
-        let candidates = explore::candidates(state, now_millis);
+        let candidates = explore::candidates(&live.model.state, now_millis);
         let index: HashMap<&ItemId, usize> = candidates
             .iter()
             .enumerate()
             .map(|(idx, item)| (&item.item_id, idx))
             .collect();
-        let options = RankOptions {
-            k: coverage::NUM_PLACES,
-            exclude_seen: true,
+        let lists = live.lists(&histories, now_millis, coverage::NUM_PLACES, moderation)?;
+        let rows = |list: &Vec<ItemId>| -> Vec<usize> {
+            let known = list.iter().filter_map(|item_id| index.get(item_id));
+            known.copied().collect()
         };
-        let mut lists = Vec::with_capacity(histories.len());
-        for history in &histories {
-            let shelf_request = ShelfRequest {
-                rank: RankRequest {
-                    history,
-                    candidates: None,
-                    options: &options,
-                    now_millis,
-                },
-                rules: &Rules::default(),
-                diversity: None,
-                exploration: None,
-                personal: None,
-            };
-            let shelf = pollster::block_on(ready.shelf(state, live.version, &shelf_request));
-            let shelf = shelf.map_err(|error| RecommendError::Failed(error.to_string()))?;
-            let places = shelf.items.iter();
-            let list = places.filter_map(|item| index.get(&item.item_id).copied());
-            lists.push(list.collect());
-        }
+        let lists: Vec<Vec<usize>> = lists.iter().map(rows).collect();
         Ok(coverage::report(live.version, &candidates, &lists))
+    }
+
+    fn preview(
+        &self,
+        before: &ModerationRules,
+        after: &ModerationRules,
+    ) -> Result<Preview, RecommendError> {
+        let live = self.live()?;
+        let (histories, now_millis) = self.recent_histories(moderation::NUM_USERS);
+        let lists = |rules| live.lists(&histories, now_millis, moderation::NUM_PLACES, rules);
+        Ok(Preview::of(live.version, lists(before)?, lists(after)?))
     }
 
     fn history(&self, user_id: &UserId) -> Vec<HistoryEvent> {

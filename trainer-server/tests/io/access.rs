@@ -19,12 +19,13 @@ const KEYS: [(&str, &str); 3] = [
     ("access.admin_token", ADMIN),
 ];
 /// Who may ask for what, beside whoever has the admin token; what is not here is the admin's alone.
-const OPEN: [&str; 9] = [
+const OPEN: [&str; 10] = [
     "/v1/models/{model}/manifest",
     "/v1/models/{model}/plan",
     "/v1/models/{model}/watch",
     "/v1/models/{model}/keys",
     "/v1/models/{model}/text-encoder",
+    "/v1/models/{model}/moderation",
     "/v1/blobs/{hash}",
     "/healthz",
     "/readyz",

@@ -8,7 +8,7 @@ use shared_model::codec::state::{CodeState, ItemEntry};
 use shared_model::edge::engine::{EventEffect, Found, FoundItem, ItemExplanation};
 use shared_model::event::HistoryEvent;
 use shared_model::ids::{ItemId, LogOffset, UserId, Version};
-use shared_model::manifest::{SelfTest, VersionKind};
+use shared_model::manifest::{ModerationRules, SelfTest, VersionKind};
 use shared_model::model::explain::{AverageParts, ScoreParts};
 use shared_model::spec::ModelSpec;
 use tokio::sync::watch;
@@ -27,6 +27,7 @@ use trainer_server::http::{
     RecommendResponse, Recommender, ScoredItem, SearchOrder,
 };
 use trainer_server::ledger::Ledger;
+use trainer_server::moderation::{Moderation, Preview};
 use trainer_server::observe::Observer;
 use trainer_server::publish::{NewVersion, Publisher};
 use trainer_server::text_pack::keeper::TextPacks;
@@ -48,10 +49,13 @@ impl Recommender for ByLength {
         let mut items: Vec<ScoredItem> = candidates
             .into_iter()
             .filter(|item_id| item_id.as_str() != "unborn")
+            .filter(|item_id| !request.moderation.rules.block.contains(item_id))
             .map(|item_id| ScoredItem {
                 score: item_id.as_str().len() as f32,
                 // Says that the wish arrived; what is drawn is the engine's.
                 propensity: request.exploration.map(|_| 0.5),
+                points: 0.0,
+                is_pinned: false,
                 item_id,
             })
             .collect();
@@ -104,7 +108,21 @@ impl Recommender for ByLength {
         })
     }
 
-    fn coverage(&self) -> Result<CoverageReport, RecommendError> {
+    fn preview(
+        &self,
+        before: &ModerationRules,
+        after: &ModerationRules,
+    ) -> Result<Preview, RecommendError> {
+        let num_changed = usize::from(before != after);
+        Ok(Preview {
+            model_version: Version(1),
+            num_users: 1,
+            num_changed,
+            sample: None,
+        })
+    }
+
+    fn coverage(&self, _moderation: &ModerationRules) -> Result<CoverageReport, RecommendError> {
         Err(RecommendError::NotReady)
     }
 
@@ -155,6 +173,9 @@ impl TestServer {
         let rows_max = config.rollout.ledger_rows_max;
         let ledger = Ledger::open(dir, rows_max, &[]).expect("ledger opens");
         let text_packs = TextPacks::default();
+        let rules = &config.moderation;
+        let moderation =
+            Moderation::open(dir, rules, catalogue.clone(), NOW_MILLIS).expect("rules");
         let (stop, stopping) = watch::channel(false);
         let state = AppState::new(AppParts {
             keys: Keys::from_config(&config).expect("usable keys"),
@@ -167,6 +188,7 @@ impl TestServer {
             ledger: ledger.clone(),
             reports: Reports::default(),
             observer: Observer::default(),
+            moderation: moderation.clone(),
             text_packs: text_packs.clone(),
             operator: None,
             clock: || NOW_MILLIS,

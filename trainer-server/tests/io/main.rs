@@ -14,6 +14,7 @@ mod items;
 mod lifecycle;
 mod limits;
 mod models;
+mod moderation;
 mod process;
 mod publish;
 mod rank;

@@ -22,8 +22,10 @@ async fn next_data(
 ) -> String {
     loop {
         if let Some((message, rest)) = seen.split_once("\n\n") {
+            let is_version = message.starts_with("event: version\n");
             let data = message
                 .lines()
+                .filter(|_| is_version)
                 .find_map(|line| line.strip_prefix("data: "))
                 .map(str::to_owned);
             *seen = rest.to_owned();

@@ -17,7 +17,8 @@
 //! is told. Everywhere else unknown items are passed over, as they are among candidates.
 //!
 //! Not here: rules by what an item is (brand, category), since a version holds ids and availability alone;
-//! whoever knows these passes the ids.
+//! whoever knows these passes the ids. What operators of the server have approved comes before all of this
+//! (`moderation`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,7 @@ use super::{RankRequest, ReadyVersion};
 use crate::codec::state::CodeState;
 use crate::edge::explore::Placed;
 use crate::ids::ItemId;
+pub use crate::manifest::POINTS_MAX;
 
 /// Most rules of one kind.
 pub const RULES_MAX: usize = 1000;
@@ -34,8 +36,6 @@ pub const RULES_MAX: usize = 1000;
 pub const RULE_ITEMS_MAX: usize = 100_000;
 /// Most required items.
 pub const REQUIRED_MAX: usize = 300;
-/// Most points of one rule, and of all on one item: further apart than any two scores, and small enough that f32 still tells scores apart.
-pub const POINTS_MAX: f64 = 100.0;
 
 /// Rules of one list; checked. Empty by default, and then nothing changes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -246,21 +246,27 @@ impl ReadyVersion {
             known.collect()
         };
         let excluded = rows(&form.exclude);
-        let mut taken = excluded.clone();
-        let mut required = Vec::with_capacity(form.require.len());
+        let mut free = self.eligible(state, request);
+        free.retain(|item_idx| !excluded.contains(item_idx));
+        let mut points = self.moderated_points(request.moderation);
+        let mut required = self.pinned(request.moderation, &free, k);
+        let mut taken: BTreeSet<u32> = required.iter().map(|(_, item_idx)| *item_idx).collect();
+        let blocked: BTreeSet<u32> = self.blocked(request.moderation).collect();
         for requirement in &form.require {
             let Some(item_idx) = self.item_idx(&requirement.item_id) else {
                 continue;
             };
-            taken.insert(item_idx);
+            let is_new = taken.insert(item_idx);
             let position = requirement.position as usize;
-            let is_available = state.items[item_idx as usize].available;
-            if is_available && !excluded.contains(&item_idx) && position < k {
+            let is_place_free = required.iter().all(|(other, _)| *other != position);
+            let is_shown = state.items[item_idx as usize].available
+                && !excluded.contains(&item_idx)
+                && !blocked.contains(&item_idx);
+            if is_new && is_shown && is_place_free && position < k {
                 required.push((position, item_idx));
             }
         }
         required.sort_unstable();
-        let mut points = BTreeMap::new();
         for (rules, sign) in [(&form.boost, 1.0), (&form.bury, -1.0)] {
             for rule in rules {
                 for item_idx in rows(&rule.item_ids) {
@@ -271,7 +277,6 @@ impl ReadyVersion {
         for points in points.values_mut() {
             *points = points.clamp(-POINTS_MAX, POINTS_MAX);
         }
-        let mut free = self.eligible(state, request);
         free.retain(|item_idx| !taken.contains(item_idx));
         Applied {
             free,

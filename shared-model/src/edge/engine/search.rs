@@ -153,9 +153,13 @@ impl EdgeEngine {
         let (Some((_, ready)), Some(live)) = (&self.ready, self.sync.live()) else {
             return Err(EngineError::NoModel);
         };
+        let request = SearchRequest {
+            rank: request.rank.moderated(self.moderation.as_ref()),
+            ..*request
+        };
         Ok(Found {
             model_version: live.manifest.version,
-            items: ready.search(&live.state, request).await?,
+            items: ready.search(&live.state, &request).await?,
         })
     }
 

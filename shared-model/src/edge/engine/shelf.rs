@@ -180,8 +180,12 @@ impl EdgeEngine {
         let (Some((_, ready)), Some(live)) = (&self.ready, self.sync.live()) else {
             return Err(EngineError::NoModel);
         };
+        let request = ShelfRequest {
+            rank: request.rank.moderated(self.moderation.as_ref()),
+            ..*request
+        };
         let version = live.manifest.version;
-        Ok(ready.shelf(&live.state, version, request).await?)
+        Ok(ready.shelf(&live.state, version, &request).await?)
     }
 }
 

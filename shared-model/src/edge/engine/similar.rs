@@ -14,11 +14,13 @@
 //! Not in it: how much an item is wanted (prior, bias), and the table of items that were had together with one another,
 //! which names what goes with an item and not what is like it.
 
+use super::moderation::rules_of;
 use super::{EdgeEngine, EngineError, K_MAX, RankOptions, RankRequest, RankedItem, Ranking};
 use super::{ReadyVersion, top_k};
 use crate::codec::state::CodeState;
 use crate::event::HistoryEvent;
 use crate::ids::ItemId;
+use crate::manifest::ModerationRules;
 use crate::model::scorer::{ScoreError, Scorer, all_finite};
 
 /// Most items that one call may ask about.
@@ -35,6 +37,8 @@ pub struct SimilarRequest<'a> {
     pub history: &'a [HistoryEvent],
     /// How many, and which are left out.
     pub options: &'a RankOptions,
+    /// What the operators say of it; as in [`RankRequest`].
+    pub moderation: Option<&'a ModerationRules>,
 }
 
 impl ReadyVersion {
@@ -72,6 +76,7 @@ impl ReadyVersion {
                 candidates: request.candidates,
                 options: request.options,
                 now_millis: 0, // what may be ranked has nothing to do with the time
+                moderation: request.moderation,
             },
         );
         eligible.retain(|item_idx| asked.binary_search(item_idx).is_err());
@@ -102,9 +107,13 @@ impl EdgeEngine {
         let (Some((_, ready)), Some(live)) = (&self.ready, self.sync.live()) else {
             return Err(EngineError::NoModel);
         };
+        let request = SimilarRequest {
+            moderation: rules_of(self.moderation.as_ref()),
+            ..*request
+        };
         Ok(Ranking {
             model_version: live.manifest.version,
-            items: ready.similar(&live.state, request).await?,
+            items: ready.similar(&live.state, &request).await?,
         })
     }
 }

@@ -68,6 +68,14 @@ pub enum EdgeError {
         /// The version that arrived.
         actual: Version,
     },
+    /// Rules of operators that are older than those at hand.
+    #[error("revision {actual} of the rules is older than the known {known}")]
+    OlderRules {
+        /// Revision of the rules at hand.
+        known: u64,
+        /// Revision that arrived.
+        actual: u64,
+    },
     /// One version with two contents.
     #[error("version {version} is state {expected} and also state {actual}")]
     Equivocation {
@@ -162,7 +170,7 @@ impl EdgeError {
             Self::NoKey => "no_key",
             Self::UntrustedKey { .. } => "unknown_key",
             Self::WrongModel { .. } => "wrong_model",
-            Self::Stale { .. } | Self::OlderThanSeen { .. } => "stale",
+            Self::Stale { .. } | Self::OlderThanSeen { .. } | Self::OlderRules { .. } => "stale",
             Self::Equivocation { .. } => "equivocation",
             Self::LearnedBackward { .. } => "learned_backward",
             Self::Inconsistent { .. } => "inconsistent",

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::{EdgeError, EdgeSync, Fetch};
 use crate::ids::{BlobId, Version};
 use crate::manifest::{
-    self, KEY_SET_BYTES_MAX, Manifest, ManifestError, RootTrust, Stamp, TextEncoderNote,
+    self, KEY_SET_BYTES_MAX, Manifest, ManifestError, ModerationNote, RootTrust, Stamp,
+    TextEncoderNote,
 };
 
 /// Difference between two clocks that is taken for right.
@@ -246,6 +247,12 @@ impl EdgeSync {
             });
         }
         Ok(note)
+    }
+
+    /// The rules of the operators, if a trusted key has signed them in its time and under a key set that is known.
+    pub(crate) fn signed_rules(&mut self, signed: &[u8]) -> Result<ModerationNote, EdgeError> {
+        let verified = ModerationNote::verify(signed, &self.keys, &self.model);
+        self.covered(verified, ModerationNote::stamp)
     }
 
     /// What one of the keys has signed, if it did so in its time and under a key set that is known. Where a newer set

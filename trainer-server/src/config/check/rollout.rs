@@ -1,11 +1,15 @@
-//! Ranges of `[rollout]`.
+//! Ranges of `[rollout]` and `[moderation]`.
 
 use shared_model::manifest::NUM_BUCKETS;
 
 use super::{ConfigError, in_range, out_of_range};
-use crate::config::RolloutConfig;
+use crate::config::{ModerationConfig, RolloutConfig};
 
-pub(super) fn check(rollout: &RolloutConfig) -> Result<(), ConfigError> {
+pub(super) fn check(
+    rollout: &RolloutConfig,
+    moderation: &ModerationConfig,
+) -> Result<(), ConfigError> {
+    check_moderation(moderation)?;
     let share = u64::from(rollout.canary_share);
     in_range("rollout.canary_share", share, 0..=u64::from(NUM_BUCKETS))?;
     let interval = rollout.canary_interval_millis;
@@ -34,6 +38,21 @@ pub(super) fn check(rollout: &RolloutConfig) -> Result<(), ConfigError> {
     if !(0.0..bound).contains(&rise_max) {
         let expected = "0 or more, and below rollout.difference_max";
         return Err(out_of_range("rollout.rise_max", &rise_max, expected));
+    }
+    Ok(())
+}
+
+fn check_moderation(moderation: &ModerationConfig) -> Result<(), ConfigError> {
+    let approvals = u64::from(moderation.approvals);
+    in_range("moderation.approvals", approvals, 1..=2)?;
+    let window_secs = u64::from(moderation.burst_window_secs);
+    in_range("moderation.burst_window_secs", window_secs, 0..=86_400)?;
+    let events_min = u64::from(moderation.burst_events_min);
+    in_range("moderation.burst_events_min", events_min, 1..=1 << 30)?;
+    let factor = moderation.burst_factor;
+    if !(1.0..=1e6).contains(&factor) {
+        let expected = "1 to 1000000";
+        return Err(out_of_range("moderation.burst_factor", &factor, expected));
     }
     Ok(())
 }

@@ -33,6 +33,7 @@ fn shelf_with(
         candidates: None,
         options: &options,
         now_millis: NOW_MILLIS,
+        moderation: None,
     };
     let request = ShelfRequest {
         rank,

@@ -41,6 +41,7 @@ fn search(
         candidates: None,
         options: &options,
         now_millis: NOW_MILLIS,
+        moderation: None,
     };
     let request = SearchRequest { text, taste, rank };
     pollster(ReadyVersion::on_host(state).search(state, &request))
@@ -103,6 +104,7 @@ fn taste_has_as_much_say_as_it_is_given() {
         candidates: None,
         options: &options,
         now_millis: NOW_MILLIS,
+        moderation: None,
     };
     let ranked = pollster(ReadyVersion::on_host(&state).rank(&state, &rank)).expect("finite");
     let ranked: Vec<&ItemId> = ranked.iter().map(|item| &item.item_id).collect();

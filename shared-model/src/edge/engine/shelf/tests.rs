@@ -67,6 +67,7 @@ impl Ask {
             candidates: self.candidates.as_deref(),
             options: &self.options,
             now_millis: NOW_MILLIS,
+            moderation: None,
         }
     }
 

@@ -28,6 +28,7 @@ fn similar(
         candidates,
         history: &[],
         options: &options,
+        moderation: None,
     };
     pollster(ready(state, Padding::Longest).similar(state, &request))
 }
@@ -127,6 +128,7 @@ fn a_page_without_a_version_says_so() {
         candidates: None,
         history: &[],
         options: &options,
+        moderation: None,
     };
     assert_eq!(
         pollster(engine.similar(&request)),
