@@ -24,8 +24,9 @@ const SEGMENT_RECORDS: usize = 16_384;
 const SEGMENT_BYTES: usize = 16 << 20;
 
 /// Files beside versions and log, where they are there.
-const SINGLE_FILES: [&str; 7] = [
+const SINGLE_FILES: [&str; 8] = [
     "rollout.json",
+    "experiments.json",
     "ledger.jsonl",
     "skipped.older.jsonl",
     "skipped.jsonl",

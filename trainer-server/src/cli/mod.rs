@@ -4,6 +4,7 @@ pub mod ablate;
 pub mod backup;
 pub mod cross_encoder;
 pub mod evaluate;
+pub mod experiment;
 pub mod health;
 pub mod import;
 pub mod inspect;
@@ -69,6 +70,9 @@ pub enum Command {
     Publish(rollout::PublishArgs),
     /// Publish the release that is on trial
     Promote(rollout::OrderArgs),
+    /// Try strategies of ranking beside each other on users, and say what the log knows of one that was not tried
+    #[command(subcommand)]
+    Experiment(experiment::ExperimentCommand),
     /// Put a catalogue and past events into a log, from TSV, JSON Lines or Parquet
     Import(import::ImportArgs),
     /// Copy what cannot be made anew, while the server runs
@@ -125,6 +129,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Unpin(args) => rollout::run(Order::Unpin, &args),
         Command::Publish(args) => rollout::publish(&args),
         Command::Promote(args) => rollout::run(Order::Promote, &args),
+        Command::Experiment(command) => experiment::run(&command),
         Command::Import(args) => import::run(args),
         Command::Backup(args) => backup::backup(&args),
         Command::Verify(args) => backup::verify(&args),

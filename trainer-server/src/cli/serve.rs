@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::cross_encoder;
 use crate::erasure;
 use crate::event_log::{EventLog, EventLogConfig};
+use crate::experiment::store::Experiments;
 use crate::http::{self, AppParts, AppState};
 use crate::ledger::movement::Movement;
 use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
@@ -140,6 +141,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
             "a canary that was cut off stays until the trainer can take it back: {error:#}"
         );
     }
+    let experiments = Experiments::open(data_dir)?;
     let reports = Reports::default();
     let text_packs = TextPacks::default();
     let observer = Observer::default();
@@ -160,6 +162,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         log: log.clone(),
         catalogue,
         publisher,
+        experiments,
         recommender: trainer.recommender(),
         ledger,
         reports,

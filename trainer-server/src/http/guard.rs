@@ -36,6 +36,7 @@ fn needed(method: &Method, route: &str) -> Option<Role> {
             | "/v1/models/{model}/watch"
             | "/v1/models/{model}/keys"
             | "/v1/models/{model}/text-encoder"
+            | "/v1/models/{model}/experiments"
             | "/v1/blobs/{hash}"
             | "/openapi.json"
             | "/docs"

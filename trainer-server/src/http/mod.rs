@@ -12,6 +12,7 @@ mod browse;
 mod counters;
 mod dashboard;
 mod events;
+mod experiments;
 mod explain;
 mod explore;
 mod guard;
@@ -50,6 +51,7 @@ use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::EventLog;
+use crate::experiment::store::Experiments;
 use crate::ledger::Ledger;
 use crate::observe::{Observer, Totals};
 use crate::publish::Publisher;
@@ -62,11 +64,13 @@ pub use explore::ExploreResponse;
 use limiter::Limiter;
 use pace::Bodies;
 pub use problem::{Problem, ProblemError};
-pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
+pub use recommend::{
+    RankedBy, RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem,
+};
 pub use search::SearchOrder;
 
 /// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 19] = [
+pub const ROUTES: [(&str, &[&str]); 20] = [
     ("/v1/events", &["post"]),
     ("/v1/items", &["put", "delete"]),
     ("/v1/recommend", &["post"]),
@@ -80,6 +84,7 @@ pub const ROUTES: [(&str, &[&str]); 19] = [
     ("/v1/models/{model}/keys", &["get"]),
     ("/v1/models/{model}/text-encoder", &["get"]),
     ("/v1/models/{model}/reports", &["post"]),
+    ("/v1/models/{model}/experiments", &["get"]),
     ("/v1/blobs/{hash}", &["get"]),
     ("/v1/status", &["get"]),
     ("/healthz", &["get"]),
@@ -89,7 +94,7 @@ pub const ROUTES: [(&str, &[&str]); 19] = [
 ];
 
 /// The routes of the admin address alone; all want the admin token.
-pub const ADMIN_ROUTES: [(&str, &[&str]); 9] = [
+pub const ADMIN_ROUTES: [(&str, &[&str]); 12] = [
     ("/v1/series", &["get"]),
     ("/v1/coverage", &["get"]),
     ("/v1/catalogue", &["get"]),
@@ -99,6 +104,9 @@ pub const ADMIN_ROUTES: [(&str, &[&str]); 9] = [
     ("/v1/versions/{version}/changes", &["get"]),
     ("/v1/users/{user_id}", &["delete", "get"]),
     ("/v1/backup", &["post"]),
+    ("/v1/experiments", &["get", "post"]),
+    ("/v1/experiments/{name}", &["get", "patch"]),
+    ("/v1/estimates", &["post"]),
 ];
 
 /// What the routes work with; cheap to clone.
@@ -126,6 +134,8 @@ pub struct AppParts {
     pub catalogue: Catalogue,
     /// Versions.
     pub publisher: Publisher,
+    /// What is tried where.
+    pub experiments: Experiments,
     /// Ranking on the server.
     pub recommender: Arc<dyn Recommender>,
     /// Rows about versions.
@@ -207,6 +217,10 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models/{model}/keys", get(models::keys))
         .route("/v1/models/{model}/text-encoder", get(models::text_encoder))
         .route("/v1/models/{model}/reports", post(models::report))
+        .route(
+            "/v1/models/{model}/experiments",
+            get(experiments::running),
+        )
         .route("/v1/blobs/{hash}", get(blobs::get))
         .route("/v1/status", get(ops::status))
         .route("/healthz", get(ops::healthz))
@@ -271,6 +285,15 @@ pub fn admin_router(state: AppState) -> Router {
             get(users::export).delete(users::erase),
         )
         .route("/v1/backup", backup)
+        .route(
+            "/v1/experiments",
+            get(experiments::list).post(experiments::begin),
+        )
+        .route(
+            "/v1/experiments/{name}",
+            get(experiments::one).patch(experiments::change),
+        )
+        .route("/v1/estimates", post(experiments::estimate))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .fallback(not_found)

@@ -231,7 +231,7 @@ fn channel(state: &AppState, bucket: Option<&str>) -> Result<Channel, Problem> {
     Ok(Channel::Stable)
 }
 
-fn check_model(state: &AppState, model: &str) -> Result<(), Problem> {
+pub(super) fn check_model(state: &AppState, model: &str) -> Result<(), Problem> {
     if model == state.publisher.model() {
         return Ok(());
     }

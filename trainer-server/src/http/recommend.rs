@@ -18,6 +18,8 @@ use super::search::SearchOrder;
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::coverage::CoverageReport;
+use crate::experiment::serve::{Visit, ranked};
+use crate::experiment::{NAME_BYTES_MAX, is_name};
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
 
 /// Most items in one answer.
@@ -44,6 +46,20 @@ pub struct RecommendRequest {
     pub now_millis: Option<i64>,
     /// How places are drawn by chance; `None`: best first.
     pub exploration: Option<Exploration>,
+    /// What is best.
+    pub ranked_by: RankedBy,
+    /// A version that is kept, to rank by; the live one where `None`.
+    pub version: Option<Version>,
+}
+
+/// What items are ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RankedBy {
+    /// What the version thinks of them for this history.
+    #[default]
+    Score,
+    /// Their decayed counts in the version; nothing is drawn by chance.
+    Popularity,
 }
 
 /// Ranked items.
@@ -51,6 +67,9 @@ pub struct RecommendRequest {
 pub struct RecommendResponse {
     /// Version that ranked.
     pub model_version: Version,
+    /// Arm of an experiment that the list is of, as `experiment/arm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
     /// Best first, or as drawn where exploration was asked for.
     pub items: Vec<ScoredItem>,
 }
@@ -65,6 +84,9 @@ pub struct ScoredItem {
     /// Probability of standing at this place, given the places before; only with exploration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub propensity: Option<f64>,
+    /// Arm of an experiment whose item it is, where lists are interleaved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
 }
 
 /// Why nothing was ranked.
@@ -76,6 +98,9 @@ pub enum RecommendError {
     /// The item is in the catalogue, but not in the published version yet.
     #[error("the published version does not hold item {0} yet")]
     NotYetHeld(ItemId),
+    /// The version that was asked for is kept no more.
+    #[error("version {0} is not kept")]
+    NotKept(Version),
     /// Ranking failed; the text is for the server's log.
     #[error("ranking failed: {0}")]
     Failed(String),
@@ -126,7 +151,42 @@ pub(super) async fn recommend(
 ) -> Result<Json<RecommendResponse>, Problem> {
     let value = body.value()?;
     let request = read_recommend(&value, &state).map_err(Problem::invalid_request)?;
-    Ok(Json(rank(&state, request).await?))
+    let visit = visit(&value, &request, &state).map_err(Problem::invalid_request)?;
+    let ranked = match visit {
+        None => rank(&state, request).await?,
+        Some(visit) => {
+            asked(&state, move |recommender| {
+                ranked(recommender, request, &visit)
+            })
+            .await?
+        }
+    };
+    Ok(Json(ranked))
+}
+
+/// Where a request names its place and its user, and an experiment runs there.
+fn visit(
+    value: &Value,
+    request: &RecommendRequest,
+    state: &AppState,
+) -> Result<Option<Visit>, Fault> {
+    let fields = Fields::new(value, "")?;
+    let place = fields.text("place")?;
+    if let Some(place) = place
+        && !is_name(place)
+    {
+        let detail = format!("expected 1 to {NAME_BYTES_MAX} letters, digits, or `-_.`");
+        return Err(fields.fault(RejectCode::Malformed, "place", detail));
+    }
+    let experiment = place.and_then(|place| state.experiments.at(place));
+    let (Some(experiment), Some(user_id)) = (experiment, request.user_id.clone()) else {
+        return Ok(None);
+    };
+    Ok(Some(Visit {
+        experiment,
+        user_id,
+        seed: rand::random(),
+    }))
 }
 
 pub(super) async fn score(
@@ -167,6 +227,7 @@ pub(super) async fn asked<T: Send + 'static>(
         Ok(Err(error @ (RecommendError::NotReady | RecommendError::NotYetHeld(_)))) => {
             Err(Problem::unavailable(error.to_string()))
         }
+        Ok(Err(error @ RecommendError::NotKept(_))) => Err(Problem::not_found(error.to_string())),
         Ok(Err(error @ RecommendError::Failed(_))) => {
             tracing::error!(%error, "a recommendation failed");
             Err(Problem::internal())
@@ -188,6 +249,8 @@ fn read_recommend(value: &Value, state: &AppState) -> Result<RecommendRequest, F
         candidates: item_ids(&fields, "candidates")?,
         now_millis: now_millis(&fields, state)?,
         exploration: exploration(&fields)?,
+        ranked_by: RankedBy::default(),
+        version: None,
     })
 }
 
@@ -210,6 +273,8 @@ fn read_score(value: &Value, state: &AppState) -> Result<RecommendRequest, Fault
         candidates: Some(candidates),
         now_millis: now_millis(&fields, state)?,
         exploration: None,
+        ranked_by: RankedBy::default(),
+        version: None,
     })
 }
 

@@ -18,12 +18,13 @@ const KEYS: [(&str, &str); 3] = [
     ("access.admin_token", ADMIN),
 ];
 /// Who may ask for what, beside whoever has the admin token; what is not here is the admin's alone.
-const OPEN: [&str; 9] = [
+const OPEN: [&str; 10] = [
     "/v1/models/{model}/manifest",
     "/v1/models/{model}/plan",
     "/v1/models/{model}/watch",
     "/v1/models/{model}/keys",
     "/v1/models/{model}/text-encoder",
+    "/v1/models/{model}/experiments",
     "/v1/blobs/{hash}",
     "/healthz",
     "/readyz",
@@ -63,7 +64,8 @@ async fn ask(
 
 fn path_of(route: &str) -> String {
     let path = route.replace("{model}", "main").replace("{hash}", "00");
-    path.replace("{version}", "1").replace("{user_id}", "u")
+    let path = path.replace("{version}", "1").replace("{name}", "e");
+    path.replace("{user_id}", "u")
 }
 
 /// The refusal that a key gets, if any.

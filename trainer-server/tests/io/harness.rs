@@ -21,10 +21,11 @@ use trainer_server::config::Config;
 use trainer_server::config::load::{Sources, load};
 use trainer_server::coverage::CoverageReport;
 use trainer_server::event_log::{EventLog, EventLogConfig};
+use trainer_server::experiment::store::Experiments;
 use trainer_server::explore::Uncertain;
 use trainer_server::http::{
-    self, AppParts, AppState, ExplainOrder, ExploreResponse, RecommendError, RecommendRequest,
-    RecommendResponse, Recommender, ScoredItem, SearchOrder,
+    self, AppParts, AppState, ExplainOrder, ExploreResponse, RankedBy, RecommendError,
+    RecommendRequest, RecommendResponse, Recommender, ScoredItem, SearchOrder,
 };
 use trainer_server::ledger::Ledger;
 use trainer_server::observe::Observer;
@@ -42,6 +43,9 @@ impl Recommender for ByLength {
         let Some(candidates) = request.candidates else {
             return Err(RecommendError::NotReady);
         };
+        if let Some(version) = request.version {
+            return Err(RecommendError::NotKept(version));
+        }
         if request.k == 13 {
             return Err(RecommendError::Failed("a secret of the inside".to_owned()));
         }
@@ -52,13 +56,18 @@ impl Recommender for ByLength {
                 score: item_id.as_str().len() as f32,
                 // Says that the wish arrived; what is drawn is the engine's.
                 propensity: request.exploration.map(|_| 0.5),
+                arm: None,
                 item_id,
             })
             .collect();
         items.sort_by(|left, right| right.score.total_cmp(&left.score));
+        if request.ranked_by == RankedBy::Popularity {
+            items.reverse();
+        }
         items.truncate(request.k);
         Ok(RecommendResponse {
             model_version: Version(1),
+            arm: None,
             items,
         })
     }
@@ -163,6 +172,7 @@ impl TestServer {
             log: log.clone(),
             catalogue,
             publisher: publisher.clone(),
+            experiments: Experiments::open(dir).expect("opens"),
             recommender: Arc::new(ByLength),
             ledger: ledger.clone(),
             reports: Reports::default(),

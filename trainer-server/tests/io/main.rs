@@ -6,6 +6,7 @@ mod canary;
 mod compose;
 mod dashboard;
 mod events;
+mod experiments;
 mod harness;
 mod import;
 mod items;
