@@ -203,12 +203,12 @@ fn strategy(text: &str) -> anyhow::Result<Strategy> {
         "temperature" => exploration(Some(number()?), None),
         "epsilon" => exploration(None, Some(number()?)),
         "version" => {
-            let version = value.parse().with_context(|| format!("{text}: no version"))?;
+            let version = value
+                .parse()
+                .with_context(|| format!("{text}: no version"))?;
             Strategy::Version(shared_model::ids::Version(version))
         }
-        _ => bail!(
-            "{text}: expected model, popularity, temperature:T, epsilon:E or version:N"
-        ),
+        _ => bail!("{text}: expected model, popularity, temperature:T, epsilon:E or version:N"),
     })
 }
 
@@ -237,7 +237,11 @@ fn line(experiment: &Value) -> String {
         word(&experiment["name"]),
         word(&experiment["place"]),
         word(&experiment["design"]),
-        if experiment["stopped"].is_null() { "runs" } else { "stopped" },
+        if experiment["stopped"].is_null() {
+            "runs"
+        } else {
+            "stopped"
+        },
         arms.collect::<Vec<_>>().join(", ")
     )
 }
@@ -290,7 +294,10 @@ fn estimated(answer: &Value) -> String {
         "rests on {} decisions; mean weight {}; clipped {} %\n",
         number(&answer["effective_decisions"], 1),
         number(&answer["mean_weight"]["value"], 3),
-        number(&json!(answer["share_clipped"].as_f64().map(|share| 100.0 * share)), 2)
+        number(
+            &json!(answer["share_clipped"].as_f64().map(|share| 100.0 * share)),
+            2
+        )
     );
     for note in list(&answer["notes"]) {
         text += &format!("{}\n", word(note));

@@ -79,10 +79,12 @@ pub fn estimate<U: Eq + Hash + Copy>(decisions: &[Decision<U>], clip: f64) -> Es
     let weight = |decision: &Decision<U>| (decision.target / decision.logged).min(clip);
     let mean = |of: &dyn Fn(&Decision<U>) -> f64| value(decisions, of);
     let mean_weight = mean(&weight);
-    let (sum, squares) = decisions.iter().fold((0.0, 0.0), |(sum, squares), decision| {
-        let weight = weight(decision);
-        (sum + weight, squares + weight * weight)
-    });
+    let (sum, squares) = decisions
+        .iter()
+        .fold((0.0, 0.0), |(sum, squares), decision| {
+            let weight = weight(decision);
+            (sum + weight, squares + weight * weight)
+        });
     let ips = mean(&|decision| weight(decision) * decision.reward);
     let ratio = if sum > 0.0 {
         ips.value / mean_weight.value
@@ -92,7 +94,9 @@ pub fn estimate<U: Eq + Hash + Copy>(decisions: &[Decision<U>], clip: f64) -> Es
     // A ratio varies as its linear part does (delta method).
     let around = mean(&|decision| weight(decision) * (decision.reward - ratio));
     let half = (around.upper - around.lower) / 2.0 / mean_weight.value.max(f64::MIN_POSITIVE);
-    let num_clipped = decisions.iter().filter(|one| one.target / one.logged > clip);
+    let num_clipped = decisions
+        .iter()
+        .filter(|one| one.target / one.logged > clip);
     let users: std::collections::HashSet<U> = decisions.iter().map(|one| one.user).collect();
     Estimate {
         num_decisions: decisions.len(),
@@ -108,7 +112,11 @@ pub fn estimate<U: Eq + Hash + Copy>(decisions: &[Decision<U>], clip: f64) -> Es
             let surprise = decision.reward - decision.modelled;
             decision.modelled_target + weight(decision) * surprise
         }),
-        effective_decisions: if squares > 0.0 { sum * sum / squares } else { 0.0 },
+        effective_decisions: if squares > 0.0 {
+            sum * sum / squares
+        } else {
+            0.0
+        },
         mean_weight,
         share_clipped: num_clipped.count() as f64 / decisions.len() as f64, // exact below 2^53
     }
@@ -211,7 +219,10 @@ mod tests {
     fn clipping_lowers_weights_and_says_how_often() {
         let found = estimate(&decisions(2, 0.0), 2.0);
         assert!(found.mean_weight.value < 0.6 && found.share_clipped > 0.05);
-        assert!(found.ips.value < TRUTH - 0.1, "clipped estimates are too low: {found:?}");
+        assert!(
+            found.ips.value < TRUTH - 0.1,
+            "clipped estimates are too low: {found:?}"
+        );
     }
 
     #[test]

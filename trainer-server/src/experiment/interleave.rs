@@ -20,7 +20,12 @@ pub enum Team {
 }
 
 /// Team and position in its list, for up to `k` places.
-pub fn team_draft<T: Eq + Hash>(first: &[T], second: &[T], k: usize, seed: u64) -> Vec<(Team, usize)> {
+pub fn team_draft<T: Eq + Hash>(
+    first: &[T],
+    second: &[T],
+    k: usize,
+    seed: u64,
+) -> Vec<(Team, usize)> {
     let mut coin = StdRng::seed_from_u64(seed);
     let mut placed = HashSet::new();
     let (mut next, mut num_picked) = ([0, 0], [0, 0]);
@@ -28,7 +33,10 @@ pub fn team_draft<T: Eq + Hash>(first: &[T], second: &[T], k: usize, seed: u64) 
     while drafted.len() < k {
         let mut left = [false; 2];
         for (team, list) in [first, second].into_iter().enumerate() {
-            while list.get(next[team]).is_some_and(|item| placed.contains(item)) {
+            while list
+                .get(next[team])
+                .is_some_and(|item| placed.contains(item))
+            {
                 next[team] += 1;
             }
             left[team] = next[team] < list.len();

@@ -414,9 +414,17 @@ mod tests {
             ),
             ("/arms", json!([]), "/arms: expected 2 to 8"),
             ("/metric", json!({ "kinds": [] }), "/metric/kinds"),
-            ("/metric", json!({ "window_secs": 0 }), "/metric/window_secs"),
+            (
+                "/metric",
+                json!({ "window_secs": 0 }),
+                "/metric/window_secs",
+            ),
             ("/metric", json!({ "count_max": 0 }), "/metric/count_max"),
-            ("/metric", json!({ "kind": "click" }), "unknown field `kind`"),
+            (
+                "/metric",
+                json!({ "kind": "click" }),
+                "unknown field `kind`",
+            ),
             ("/alpha", json!(0.5), "/alpha"),
         ];
         for (pointer, value, expected) in cases {

@@ -165,7 +165,11 @@ pub fn answer(
     })
 }
 
-fn shown(view: &LogView, question: &Question, from: LogOffset) -> Result<Vec<Shown>, EstimateError> {
+fn shown(
+    view: &LogView,
+    question: &Question,
+    from: LogOffset,
+) -> Result<Vec<Shown>, EstimateError> {
     let decisions_max = question.decisions_max as usize; // checked to be small
     let window_millis = question.metric.window_millis();
     let mut newest: VecDeque<Shown> = VecDeque::new();
@@ -180,7 +184,9 @@ fn shown(view: &LogView, question: &Question, from: LogOffset) -> Result<Vec<Sho
         let event = stored.event;
         let place = (event.user_id.clone(), event.item_id.clone());
         if event.kind.is_history() {
-            let answered = open.get(&place).and_then(|number: &usize| number.checked_sub(num_gone));
+            let answered = open
+                .get(&place)
+                .and_then(|number: &usize| number.checked_sub(num_gone));
             let answered = answered.and_then(|idx| newest.get_mut(idx));
             if let Some(shown) = answered
                 && question.metric.kinds.contains(&event.kind)
@@ -311,7 +317,11 @@ impl Asked<'_> {
         request.version = Some(self.version);
         request.k = drawn.map_or(BEST, |drawn| drawn.pool());
         let ranked = self.recommender.recommend(request)?;
-        let scores: Vec<f64> = ranked.items.iter().map(|item| f64::from(item.score)).collect();
+        let scores: Vec<f64> = ranked
+            .items
+            .iter()
+            .map(|item| f64::from(item.score))
+            .collect();
         let probabilities = at_first_place(drawn, &scores);
         let items = ranked.items.into_iter().map(|item| item.item_id);
         Ok(items.zip(probabilities).collect())
@@ -330,7 +340,9 @@ fn at_first_place(drawn: Option<Exploration>, scores: &[f64]) -> Vec<f64> {
             (0..scores.len()).map(probability).collect()
         }
         Some(ExplorePolicy::Temperature(temperature)) => {
-            let weights = scores.iter().map(|score| ((score - best) / temperature).exp());
+            let weights = scores
+                .iter()
+                .map(|score| ((score - best) / temperature).exp());
             let weights: Vec<f64> = weights.collect();
             let sum: f64 = weights.iter().sum();
             weights.into_iter().map(|weight| weight / sum).collect()
@@ -368,7 +380,9 @@ impl RewardModel {
     /// The decision as it looked before its answer, which is then learned.
     fn decision(&mut self, user: usize, one: &Shown, target: &[(ItemId, f64)]) -> Decision<usize> {
         let own = target.iter().find(|(item_id, _)| *item_id == one.item_id);
-        let modelled_target = target.iter().map(|(item_id, share)| share * self.of(item_id));
+        let modelled_target = target
+            .iter()
+            .map(|(item_id, share)| share * self.of(item_id));
         let reward = f64::from(u8::from(one.is_answered));
         let decision = Decision {
             user,

@@ -98,7 +98,8 @@ fn interleaved(
     for arm in &experiment.asked.arms {
         lists.push(recommender.recommend(by_strategy(request, &arm.strategy, seed)?)?);
     }
-    let ids = |list: &RecommendResponse| list.items.iter().map(|item| item.item_id.clone()).collect();
+    let ids =
+        |list: &RecommendResponse| list.items.iter().map(|item| item.item_id.clone()).collect();
     let [first, second]: [Vec<_>; 2] = [ids(&lists[0]), ids(&lists[1])];
     let drafted = team_draft(&first, &second, request.k, seed);
     let item = |(team, item_idx): (Team, usize)| ScoredItem {

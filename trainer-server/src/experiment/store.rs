@@ -302,7 +302,10 @@ mod tests {
             .share("one", vec![50, 50], LogOffset(9), 2)
             .expect("changed");
         let error = begin("two", "home").expect_err("the place is taken");
-        assert!(error.to_string().contains("\"one\" runs at \"home\""), "{error}");
+        assert!(
+            error.to_string().contains("\"one\" runs at \"home\""),
+            "{error}"
+        );
         experiments.stop("one", LogOffset(20), 3).expect("stopped");
         begin("two", "home").expect("the place is free");
         assert!(begin("one", "other").is_err(), "names are unique for good");

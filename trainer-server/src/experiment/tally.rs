@@ -139,7 +139,11 @@ impl<'a> Counting<'a> {
             }
             return;
         }
-        if self.experiment.stopped.is_some_and(|stop| offset >= stop.through) {
+        if self
+            .experiment
+            .stopped
+            .is_some_and(|stop| offset >= stop.through)
+        {
             return; // nobody enters any more
         }
         let phase_idx = if is_interleaved {
@@ -155,7 +159,12 @@ impl<'a> Counting<'a> {
             self.tally.num_left_out += 1;
             return;
         }
-        let mut unit = Unit::new(if is_interleaved { 0 } else { arm_idx }, phase_idx, at, [0, 0]);
+        let mut unit = Unit::new(
+            if is_interleaved { 0 } else { arm_idx },
+            phase_idx,
+            at,
+            [0, 0],
+        );
         if is_interleaved {
             show(&mut unit, item_hash(event), arm_idx);
         }
@@ -236,15 +245,15 @@ pub(super) mod tests {
         let tally = tally(
             &experiment,
             &[
-                (10, json!({})),                       // before it has entered
-                (20, seen(other)),                     // not by the hash
-                (30, seen("another/a")),               // of another experiment
+                (10, json!({})),         // before it has entered
+                (20, seen(other)),       // not by the hash
+                (30, seen("another/a")), // of another experiment
                 (100, seen(&own)),
                 (200, json!({})),
-                (300, json!({ "kind": "view" })),      // does not count
+                (300, json!({ "kind": "view" })), // does not count
                 (1100, json!({})),
-                (1101, json!({})),                     // too late
-                (1200, json!({ "user_id": "v" })),     // never entered
+                (1101, json!({})),                 // too late
+                (1200, json!({ "user_id": "v" })), // never entered
             ],
         );
         assert_eq!(tally.num_misassigned, 1);
@@ -257,7 +266,8 @@ pub(super) mod tests {
     #[test]
     fn interleaved_an_event_is_credited_to_the_arm_that_showed_the_item_last() {
         let experiment = experiment("interleave");
-        let seen = |item: &str, arm: &str| json!({ "kind": "impression", "item_id": item, "arm": arm });
+        let seen =
+            |item: &str, arm: &str| json!({ "kind": "impression", "item_id": item, "arm": arm });
         let clicked = |item: &str| json!({ "item_id": item });
         let tally = tally(
             &experiment,

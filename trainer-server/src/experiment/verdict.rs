@@ -177,7 +177,9 @@ fn difference(
     scale: f64,
 ) -> Difference {
     let arms = &experiment.asked.arms;
-    let [lower, upper] = comparison.bounds().map(|bound| bound.clamp(-1.0, 1.0) * scale);
+    let [lower, upper] = comparison
+        .bounds()
+        .map(|bound| bound.clamp(-1.0, 1.0) * scale);
     Difference {
         arm: arms[arm_idx].name.clone(),
         against: arms[0].name.clone(),
@@ -267,11 +269,23 @@ mod tests {
             ..Tally::default()
         };
         let report = Report::of(&experiment("split"), &tally, 1200);
-        let figures: Vec<_> = report.arms.iter().map(|arm| (arm.num_users, arm.num_counted, arm.mean)).collect();
+        let figures: Vec<_> = report
+            .arms
+            .iter()
+            .map(|arm| (arm.num_users, arm.num_counted, arm.mean))
+            .collect();
         assert_eq!(figures, [(1, 1, Some(1.0)), (1, 0, None)]);
         assert_eq!(report.comparisons[0].num_users, 1);
-        assert!(report.verdict[0].starts_with("No difference of b and a"), "{:?}", report.verdict);
-        assert!(report.verdict[1].contains("of 7.0 days"), "{:?}", report.verdict);
+        assert!(
+            report.verdict[0].starts_with("No difference of b and a"),
+            "{:?}",
+            report.verdict
+        );
+        assert!(
+            report.verdict[1].contains("of 7.0 days"),
+            "{:?}",
+            report.verdict
+        );
     }
 
     #[test]
@@ -301,8 +315,15 @@ mod tests {
         assert!(report.are_shares_sound, "{report:?}");
         let compared = &report.comparisons[0];
         assert_eq!(compared.is_better, Some(true));
-        assert!(compared.lower > 0.2 && compared.lower < 0.5 && compared.upper > 0.5, "{compared:?}");
-        assert!(report.verdict[0].starts_with("b is better than a: +0."), "{:?}", report.verdict);
+        assert!(
+            compared.lower > 0.2 && compared.lower < 0.5 && compared.upper > 0.5,
+            "{compared:?}"
+        );
+        assert!(
+            report.verdict[0].starts_with("b is better than a: +0."),
+            "{:?}",
+            report.verdict
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str, &str); 15] = files![
+const FILES: [(&str, &str, &str); 16] = files![
     "index.html" HTML,
     "style.css" CSS,
     "main.js" JS,
@@ -31,6 +31,7 @@ const FILES: [(&str, &str, &str); 15] = files![
     "live.js" JS,
     "learning.js" JS,
     "versions.js" JS,
+    "experiments.js" JS,
     "quality.js" JS,
     "simulator.js" JS,
     "bias.js" JS,

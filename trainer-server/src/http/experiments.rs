@@ -50,9 +50,7 @@ pub(super) async fn running(
 ) -> Result<Response, Problem> {
     check_model(&state, &model)?;
     let all = state.experiments.all();
-    let split = |one: &&Arc<Experiment>| {
-        one.stopped.is_none() && one.asked.design == Design::Split
-    };
+    let split = |one: &&Arc<Experiment>| one.stopped.is_none() && one.asked.design == Design::Split;
     let running = all.iter().filter(split).map(|one| {
         json!({ "name": one.asked.name, "place": one.asked.place, "salt": one.salt(), "arms": one.asked.arms })
     });
@@ -93,7 +91,10 @@ pub(super) async fn change(
     body: Result<Json<ChangeBody>, JsonRejection>,
 ) -> Result<Json<Arc<Experiment>>, Problem> {
     let Json(ChangeBody { shares, stop }) = body.map_err(malformed)?;
-    let what = format!("PATCH /v1/experiments {name:?} {}", json!({ "shares": shares, "stop": stop }));
+    let what = format!(
+        "PATCH /v1/experiments {name:?} {}",
+        json!({ "shares": shares, "stop": stop })
+    );
     changed(state, caller, what, move |state| {
         let (end, now_millis) = (state.log.end(), (state.clock)());
         let changed = match (shares, stop) {

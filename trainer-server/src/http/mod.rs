@@ -217,10 +217,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models/{model}/keys", get(models::keys))
         .route("/v1/models/{model}/text-encoder", get(models::text_encoder))
         .route("/v1/models/{model}/reports", post(models::report))
-        .route(
-            "/v1/models/{model}/experiments",
-            get(experiments::running),
-        )
+        .route("/v1/models/{model}/experiments", get(experiments::running))
         .route("/v1/blobs/{hash}", get(blobs::get))
         .route("/v1/status", get(ops::status))
         .route("/healthz", get(ops::healthz))

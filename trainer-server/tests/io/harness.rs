@@ -40,12 +40,15 @@ struct ByLength;
 
 impl Recommender for ByLength {
     fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError> {
-        let Some(candidates) = request.candidates else {
-            return Err(RecommendError::NotReady);
+        let all = || ["a", "bb"].map(|id| ItemId::new(id).expect("short")).into();
+        let candidates = match (request.candidates, request.version) {
+            (_, Some(version)) if version != Version(1) => {
+                return Err(RecommendError::NotKept(version));
+            }
+            (None, None) => return Err(RecommendError::NotReady),
+            (None, Some(_)) => all(),
+            (Some(candidates), _) => candidates,
         };
-        if let Some(version) = request.version {
-            return Err(RecommendError::NotKept(version));
-        }
         if request.k == 13 {
             return Err(RecommendError::Failed("a secret of the inside".to_owned()));
         }

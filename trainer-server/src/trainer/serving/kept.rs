@@ -59,7 +59,9 @@ pub(super) fn most_popular(state: &CodeState, request: &RankRequest<'_>) -> Vec<
     let wanted: Option<HashSet<&ItemId>> = request.candidates.map(|ids| ids.iter().collect());
     let mut items = explore::candidates(state, request.now_millis);
     items.retain(|item| {
-        let is_wanted = wanted.as_ref().is_none_or(|ids| ids.contains(&item.item_id));
+        let is_wanted = wanted
+            .as_ref()
+            .is_none_or(|ids| ids.contains(&item.item_id));
         is_wanted && !seen.contains(&item.item_id)
     });
     // Stable, so that ties stay in the order of the catalogue.
