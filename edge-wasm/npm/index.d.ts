@@ -173,7 +173,7 @@ export declare class Freshet {
    * const { items } = await freshet.recommend({ k: 12, exploration: { temperature: 0.3 } });
    * items.forEach((item, position) => freshet.observe(cards[position], item, { position }));
    */
-  observe(element: Element, item: string | { itemId: string; propensity?: number }, options?: ObserveOptions): () => void;
+  observe(element: Element, item: string | { itemId: string; propensity?: number; arm?: string }, options?: ObserveOptions): () => void;
 
   /**
    * As `observe`, for the children of `container`, which show the items of `ranking` in their order.
@@ -184,7 +184,7 @@ export declare class Freshet {
   observeList(
     container: Element,
     ranking: Shown,
-    options?: Omit<ObserveOptions, 'position' | 'propensity'>,
+    options?: Omit<ObserveOptions, 'position' | 'propensity' | 'arm'>,
   ): () => void;
 
   /**

@@ -80,6 +80,11 @@ export interface RankOptions {
   diversity?: Diversity;
   /** Draws places by chance. Default: best first. */
   exploration?: Exploration;
+  /**
+   * Where the list is shown, 1 to 48 letters, digits, or `-_.`. Where an experiment runs there and this visitor has one of
+   * its arms, that decides on `exploration`, and the items carry the arm for their impressions. Default: no experiment.
+   */
+  place?: string;
   /** As in `ConnectOptions`, whose value is the default. */
   personal?: boolean;
   /** The moment of ranking, whole milliseconds since 1970. Default: now. */
@@ -302,6 +307,8 @@ export interface RankedItem {
    * Pass it on with the impression, so that the server knows what was chosen by chance.
    */
   propensity: number;
+  /** Arm of an experiment that the list is of, as `experiment/arm`. Pass it on with the impression. */
+  arm?: string;
 }
 
 /** What a visitor did, or was shown. */
@@ -352,6 +359,8 @@ export interface FeedbackEvent {
   position?: number;
   /** Probability with which it was shown there. */
   propensity?: number;
+  /** Arm of an experiment that the list was of. */
+  arm?: string;
   /** Version that ranked the item. Default: the live one. */
   modelVersion?: number;
 }
@@ -362,6 +371,8 @@ export interface ObserveOptions {
   position?: number;
   /** Probability with which it is shown there. Default: that of the ranked item. */
   propensity?: number;
+  /** Arm of an experiment that the list is of. Default: that of the ranked item. */
+  arm?: string;
   /** Version that ranked the item. Default: the live one; for a list, that of its ranking. */
   modelVersion?: number;
   /**
@@ -379,7 +390,7 @@ export interface ObserveOptions {
 export interface Shown {
   /** Version that ranked; `null` for the live one. */
   readonly modelVersion: number | null;
-  readonly items: readonly { readonly itemId: string; readonly propensity?: number }[];
+  readonly items: readonly { readonly itemId: string; readonly propensity?: number; readonly arm?: string }[];
 }
 
 /** What `feedback` answers at once. */

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{EventId, ItemId, UserId};
+use crate::ids::{ArmId, EventId, ItemId, UserId};
 
 /// What a user did or saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -95,6 +95,9 @@ pub struct Event {
         schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))
     )]
     pub propensity: Option<f64>,
+    /// Arm of an experiment that the list with it was of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<ArmId>,
 }
 
 /// One entry of a history: what the page keeps itself and ranks from.

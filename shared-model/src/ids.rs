@@ -104,6 +104,10 @@ text_id!(
     /// Id of a catalogue item.
     ItemId
 );
+text_id!(
+    /// Arm of an experiment, as `experiment/arm`.
+    ArmId
+);
 
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident) => {

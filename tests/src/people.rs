@@ -121,6 +121,7 @@ impl World {
             impression_id: None,
             position: None,
             propensity: None,
+            arm: None,
         }
     }
 

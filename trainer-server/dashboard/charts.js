@@ -94,3 +94,28 @@ export function bars({ label, names, series, format }) {
   figure.append(svg, legend(series.map(({ name }) => name)));
   return figure;
 }
+
+/**
+ * Values with intervals, a row each, on one axis with a line at 0.
+ * @param {{ label: string, rows: { name: string, value: number | null, lower: number, upper: number }[], format: (value: number) => string }} chart
+ */
+export function intervals({ label, rows, format }) {
+  const [step, left] = [34, 110];
+  const height = rows.length * step + BOTTOM;
+  const svg = shape('svg', { class: 'chart', viewBox: `0 0 ${WIDTH} ${height}`, role: 'img', 'aria-label': label });
+  const max = rounded(Math.max(...rows.flatMap(({ lower, upper }) => [-lower, upper])));
+  const x = (value) => left + ((value + max) / (2 * max)) * (WIDTH - left - 40);
+  for (const value of [-max, 0, max]) {
+    svg.append(shape('line', { class: 'grid', x1: x(value), x2: x(value), y1: 0, y2: height - BOTTOM }));
+    svg.append(shape('text', { x: x(value), y: height - 6, 'text-anchor': 'middle' }, format(value)));
+  }
+  rows.forEach(({ name, value, lower, upper }, row) => {
+    const y = (row + 0.5) * step;
+    svg.append(shape('text', { x: left - 10, y: y + 4, 'text-anchor': 'end' }, name));
+    svg.append(shape('path', { class: 'first', d: `M${x(lower)} ${y}H${x(upper)}` }));
+    if (value !== null) svg.append(shape('circle', { class: 'first', cx: x(value), cy: y, r: 4 }));
+  });
+  const figure = document.createElement('figure');
+  figure.append(svg);
+  return figure;
+}

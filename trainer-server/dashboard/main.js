@@ -6,6 +6,7 @@ import { make, duration } from './elements.js';
 import { live } from './live.js';
 import { learning } from './learning.js';
 import { versions } from './versions.js';
+import { experiments } from './experiments.js';
 import { quality } from './quality.js';
 import { simulator } from './simulator.js';
 import { bias } from './bias.js';
@@ -19,6 +20,7 @@ const PAGES = {
   live: { name: 'Live', open: live },
   learning: { name: 'Learning', open: learning },
   versions: { name: 'Versions', open: versions },
+  experiments: { name: 'Experiments', open: experiments },
   quality: { name: 'Data quality', open: quality },
   simulator: { name: 'Catalogue and simulator', open: simulator },
   bias: { name: 'Bias and coverage', open: bias },

@@ -30,6 +30,8 @@ pub mod ledger;
 pub mod publish;
 pub mod rollout;
 
+pub mod experiment;
+
 pub mod checkpoint;
 pub mod coverage;
 pub mod device;

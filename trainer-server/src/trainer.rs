@@ -154,7 +154,7 @@ pub struct TrainerHandle {
 /// # Errors
 /// The thread could not be started.
 pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
-    let serving = Arc::new(Serving::new(&parts.config));
+    let serving = Arc::new(Serving::new(&parts.config, parts.publisher.clone()));
     let stop = Arc::new(AtomicBool::new(false));
     let (thread_serving, thread_stop) = (Arc::clone(&serving), Arc::clone(&stop));
     let (operator, orders) = Operator::channel();

@@ -96,7 +96,13 @@ export class Freshet {
    * @returns {Promise<import('../index.d.ts').Ranking>}
    */
   async rank(options = {}) {
-    return this.#ask(rankQuestion(options, this.#readHistory, this.#options.personal), options.signal);
+    const { place, signal } = options;
+    if (place === undefined) return this.#ask(this.#rankQuestion(options), signal);
+    throwIfAborted(signal);
+    const inArm = await abortable(this.#visitor.armAt(place), signal);
+    if (inArm === undefined) return this.#ask(this.#rankQuestion(options), signal);
+    const ranking = await this.#ask(this.#rankQuestion({ ...options, exploration: inArm.exploration }), signal);
+    return { ...ranking, items: ranking.items.map((item) => ({ ...item, arm: inArm.arm })) };
   }
 
   /**
@@ -279,6 +285,11 @@ export class Freshet {
   // ---- inside --------------------------------------------------------------------------------
 
   #readHistory = () => this.#visitor.history.read();
+
+  /** @param {import('../index.d.ts').RankOptions} options */
+  #rankQuestion(options) {
+    return rankQuestion(options, this.#readHistory, this.#options.personal);
+  }
 
   #throwIfDisposed() {
     if (this.#isDisposed) throw disposedError();

@@ -28,7 +28,7 @@ export class Observed {
     if (!isId(itemId)) throw invalid('item', `an item of a ranking, or ${ID_OF_ITEM}`, itemId);
     if (!(visibleShare > 0 && visibleShare <= 1)) throw invalid('visibleShare', 'a number above 0, at most 1', visibleShare);
     if (!(visibleMillis >= 0 && visibleMillis <= 60_000)) throw invalid('visibleMillis', 'a number from 0 to 60000', visibleMillis);
-    const impression = { propensity: item.propensity, ...shown, kind: 'impression', itemId };
+    const impression = { propensity: item.propensity, arm: item.arm, ...shown, kind: 'impression', itemId };
     checkReport(impression);
     const log = () => {
       const { eventId } = this.#report(impression);

@@ -3,6 +3,7 @@
 //! It knows nothing of the engine but the number of the version that ranks.
 
 import { forgetConsent, isStillGranted, markGranted, randomId, resolveConsent, userId } from './consent.js';
+import { invalid } from './errors.js';
 import { FeedbackQueue } from './feedback.js';
 import { History, checkHistoryEvent } from './history.js';
 import { Observed } from './observe.js';
@@ -19,6 +20,8 @@ export class Visitor {
   #history;
   #queue;
   #observed;
+  /** @type {Promise<import('./experiments.js').Experiments | undefined> | undefined} */
+  #experiments;
   #liveVersion;
   #isDisposed = false;
 
@@ -81,6 +84,18 @@ export class Visitor {
     if (!this.#isGranted) return { eventId, delivered: Promise.resolve({ status: 'withheld' }) };
     const wire = wireEvent({ ...event, eventId }, this.#userId(), this.#liveVersion());
     return { eventId, delivered: this.#queue.add(wire) };
+  }
+
+  /**
+   * The arm of an experiment that this visitor has at a place. Without consent there is none: nothing would tell of it.
+   * @param {string} place
+   */
+  async armAt(place) {
+    if (!isPlace(place)) throw invalid('place', '1 to 48 letters, digits, or -_.', place);
+    if (!this.#isGranted) return undefined;
+    this.#experiments ??= this.#loadExperiments();
+    const experiments = await this.#experiments;
+    return this.#isGranted ? experiments?.armAt(place, this.#userId()) : undefined;
   }
 
   /** @type {import('../index.d.ts').Freshet['observe']} */
@@ -176,8 +191,23 @@ export class Visitor {
     if (this.#isGranted && !isStillGranted(this.#grantedMark)) void this.#withdraw();
   }
 
+  /** Where the script cannot be fetched now there is no experiment, and it is tried again with the next ranking. */
+  async #loadExperiments() {
+    const { url, model } = this.#options;
+    try {
+      const { Experiments } = await import('./experiments.js');
+      return new Experiments(url, model);
+    } catch {
+      this.#experiments = undefined;
+      return undefined;
+    }
+  }
+
   #userId() {
     this.#memoryUserId ??= this.#options.userId ?? userId();
     return this.#memoryUserId;
   }
 }
+
+/** As the server names places. */
+const isPlace = (place) => typeof place === 'string' && /^[\w.-]{1,48}$/.test(place);

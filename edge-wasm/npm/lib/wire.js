@@ -11,6 +11,7 @@ const OPTIONAL = {
   value: [Number.isFinite, 'a number'],
   position: [isUint32, 'a whole number from 0'],
   propensity: [(propensity) => isBetween(propensity, 0, 1) && propensity > 0, 'a number above 0, at most 1'],
+  arm: [isId, ID],
   modelVersion: [(version) => Number.isSafeInteger(version) && version >= 0, 'the number of a version'],
 };
 
@@ -24,7 +25,7 @@ export function checkReport(event) {
 
 /** The wire form; fields that are not there are left out. */
 export function wireEvent(event, user_id, liveVersion) {
-  const { eventId, kind, itemId, occurredAt, value, impressionId, position, propensity } = event;
+  const { eventId, kind, itemId, occurredAt, value, impressionId, position, propensity, arm } = event;
   return {
     event_id: eventId,
     kind,
@@ -36,5 +37,6 @@ export function wireEvent(event, user_id, liveVersion) {
     impression_id: impressionId,
     position,
     propensity,
+    arm,
   };
 }

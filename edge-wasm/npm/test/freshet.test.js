@@ -17,7 +17,7 @@ const RANKING = { model_version: 7, items: [], missing: [] };
 function freshetWith(t, answers = {}, options = {}) {
   const calls = [];
   const events = [];
-  const { isStarting = true } = options;
+  const { isStarting = true, experiments = [] } = options;
   let worker;
   globalThis.self ??= globalThis;
   class FakeWorker {
@@ -36,7 +36,8 @@ function freshetWith(t, answers = {}, options = {}) {
     terminate() {}
   }
   globalThis.Worker = FakeWorker;
-  t.mock.method(globalThis, 'fetch', async (_url, { body }) => {
+  t.mock.method(globalThis, 'fetch', async (url, { body }) => {
+    if (url.endsWith('/experiments')) return Response.json({ experiments });
     events.push(...JSON.parse(body).events);
     return Response.json({ accepted: 1, duplicates: 0, rejected: [], offset: 9 });
   });
@@ -78,6 +79,27 @@ test('what is done before there is a model is kept, sent, and ranked with', asyn
   assert.equal(request.excludeSeen, true);
   assert.equal((await delivered).status, 'accepted');
   assert.deepEqual(events.map((event) => event.item_id), ['item-17']);
+});
+
+test('a list of a place with an experiment is ranked as the arm says, and its items carry the arm', async (t) => {
+  const item = { item_id: 'a', score: 1, points: 0, required: false, propensity: 0.5 };
+  const arms = [{ name: 'bold', share: 100, strategy: { exploration: { epsilon: 0.5 } } }];
+  const experiments = [{ name: 'e', place: 'home', salt: 's', arms }];
+  const { freshet, calls, events, update } = freshetWith(t, { rank: () => ({ ...RANKING, items: [item] }) }, { experiments });
+  await turn();
+  update();
+  const { items } = await freshet.recommend({ place: 'home' });
+  assert.equal(items[0].arm, 'e/bold');
+  assert.equal(calls.at(-1)[1].exploration.epsilon, 0.5);
+  const elsewhere = await freshet.recommend({ place: 'cart', exploration: { epsilon: 0.1 } });
+  assert.equal(elsewhere.items[0].arm, undefined);
+  assert.equal(calls.at(-1)[1].exploration.epsilon, 0.1);
+  await freshet.feedback({ kind: 'impression', itemId: 'a', arm: items[0].arm }).delivered;
+  assert.equal(events[0].arm, 'e/bold');
+  await freshet.setConsent('denied');
+  const withheld = await freshet.recommend({ place: 'home' });
+  assert.equal(withheld.items[0].arm, undefined, 'nothing would tell of it');
+  assert.equal(await codeOf(freshet.rank({ place: 'a/b' })), 'invalid_option');
 });
 
 test('what does not get ready rejects with a code, and takes feedback on', async (t) => {

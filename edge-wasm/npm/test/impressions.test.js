@@ -61,7 +61,7 @@ test('half of an element for a second is an impression, once', async (t) => {
   assert.deepEqual(page.seen, []);
   page.show(element, 1);
   page.pass(1);
-  const impression = { kind: 'impression', itemId: 'a', position: 3, propensity: 0.25 };
+  const impression = { kind: 'impression', itemId: 'a', position: 3, propensity: 0.25, arm: undefined };
   assert.deepEqual(page.seen, [impression]);
   assert.equal(page.observed.size, 0, 'it is watched no more');
   page.show(element, 0);

@@ -148,6 +148,12 @@ impl Exploration {
         self.pool
     }
 
+    /// How places are drawn.
+    #[must_use]
+    pub fn policy(&self) -> ExplorePolicy {
+        self.policy
+    }
+
     /// Begins to draw place by place.
     #[must_use]
     pub fn draws(&self) -> Draws {

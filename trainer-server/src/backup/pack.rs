@@ -27,6 +27,7 @@ const SEGMENT_BYTES: usize = 16 << 20;
 const SINGLE_FILES: [&str; 8] = [
     "rollout.json",
     "moderation.json",
+    "experiments.json",
     "ledger.jsonl",
     "skipped.older.jsonl",
     "skipped.jsonl",

@@ -4,6 +4,7 @@ pub mod ablate;
 pub mod backup;
 pub mod cross_encoder;
 pub mod evaluate;
+pub mod experiment;
 pub mod export;
 pub mod health;
 pub mod import;
@@ -74,6 +75,9 @@ pub enum Command {
     Promote(rollout::OrderArgs),
     /// List, propose, approve and withdraw rules: items that are blocked, pinned, boosted or buried
     Rules(rules::RulesArgs),
+    /// Try strategies of ranking beside each other on users, and say what the log knows of one that was not tried
+    #[command(subcommand)]
+    Experiment(experiment::ExperimentCommand),
     /// Put a catalogue and past events into a log: CSV, TSV, JSON Lines, Parquet, or files of other systems
     Import(import::ImportArgs),
     /// Write the events and the catalogue of a log as JSON Lines, CSV or Parquet
@@ -136,6 +140,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Publish(args) => rollout::publish(&args),
         Command::Promote(args) => rollout::run(Order::Promote, &args),
         Command::Rules(args) => rules::run(&args),
+        Command::Experiment(command) => experiment::run(&command),
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(&args),
         Command::Backup(args) => backup::backup(&args),

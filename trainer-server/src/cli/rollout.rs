@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use reqwest::RequestBuilder;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use shared_model::ids::Version;
 
@@ -169,6 +169,17 @@ pub(super) async fn get(admin: &AdminArgs, path: &str) -> anyhow::Result<Value> 
 /// Asks the server to remove what is at a path.
 pub(super) async fn delete(admin: &AdminArgs, path: &str) -> anyhow::Result<Value> {
     answer(admin.token.client()?.delete(url(admin, path)), admin).await
+}
+
+/// Sends JSON, for an answer that is JSON, too.
+pub(super) async fn send_json(
+    admin: &AdminArgs,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> anyhow::Result<Value> {
+    let request = admin.token.client()?.request(method, url(admin, path));
+    answer(request.json(body), admin).await
 }
 
 /// Sends JSON, for an answer that is none.

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::cross_encoder;
 use crate::erasure;
 use crate::event_log::{EventLog, EventLogConfig};
+use crate::experiment::store::Experiments;
 use crate::http::{self, AppParts, AppState};
 use crate::ledger::movement::Movement;
 use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
@@ -153,6 +154,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         now_millis(),
     )
     .context("the rules of moderation cannot be used")?;
+    let experiments = Experiments::open(data_dir)?;
     let reports = Reports::default();
     let text_packs = TextPacks::default();
     let observer = Observer::default();
@@ -173,6 +175,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         log: log.clone(),
         catalogue,
         publisher,
+        experiments,
         recommender: trainer.recommender(),
         ledger,
         reports,

@@ -183,6 +183,7 @@ impl Dataset {
             impression_id: None,
             position: None,
             propensity: None,
+            arm: None,
         }
     }
 

@@ -32,6 +32,7 @@ fn event(id: &str, received_at: i64) -> LogRecord {
         impression_id: None,
         position: None,
         propensity: None,
+        arm: None,
     };
     LogRecord::Event(StoredEvent { event, received_at })
 }

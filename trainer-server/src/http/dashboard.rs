@@ -33,6 +33,7 @@ const FILES: [(&str, &str, &str); 16] = files![
     "live.js" JS,
     "learning.js" JS,
     "versions.js" JS,
+    "experiments.js" JS,
     "quality.js" JS,
     "simulator.js" JS,
     "bias.js" JS,

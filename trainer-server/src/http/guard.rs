@@ -56,6 +56,7 @@ fn is_open(address: Address, route: &str) -> bool {
                 | "/v1/models/{model}/keys"
                 | "/v1/models/{model}/text-encoder"
                 | "/v1/models/{model}/moderation"
+                | "/v1/models/{model}/experiments"
                 | "/v1/blobs/{hash}"
         ),
     };

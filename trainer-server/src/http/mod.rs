@@ -14,6 +14,7 @@ mod dashboard;
 mod document;
 mod event_use;
 mod events;
+mod experiments;
 mod explain;
 mod explore;
 mod guard;
@@ -56,6 +57,7 @@ use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::EventLog;
+use crate::experiment::store::Experiments;
 use crate::ledger::Ledger;
 use crate::moderation::Moderation;
 use crate::observe::{Observer, Totals};
@@ -72,7 +74,9 @@ pub use explore::ExploreResponse;
 use limiter::Limiter;
 use pace::Bodies;
 pub use problem::{Problem, ProblemError};
-pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem};
+pub use recommend::{
+    RankedBy, RecommendError, RecommendRequest, RecommendResponse, Recommender, ScoredItem,
+};
 pub use search::SearchOrder;
 
 /// What the routes work with; cheap to clone.
@@ -103,6 +107,8 @@ pub struct AppParts {
     pub catalogue: Catalogue,
     /// Versions.
     pub publisher: Publisher,
+    /// What is tried where.
+    pub experiments: Experiments,
     /// Ranking on the server.
     pub recommender: Arc<dyn Recommender>,
     /// Rows about versions.
@@ -194,6 +200,7 @@ fn api(address: Address) -> Api {
         search::routes(&mut api);
         models::routes(&mut api);
         moderation::page_routes(&mut api);
+        experiments::page_routes(&mut api);
         blobs::routes(&mut api);
     }
     if address != Address::Public {
@@ -207,6 +214,7 @@ fn api(address: Address) -> Api {
         users::routes(&mut api);
         backup::routes(&mut api);
         moderation::routes(&mut api);
+        experiments::routes(&mut api);
     }
     api
 }

@@ -25,6 +25,8 @@ use super::search::SearchOrder;
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::coverage::CoverageReport;
+use crate::experiment::serve::{Visit, ranked};
+use crate::experiment::{NAME_BYTES_MAX, is_name};
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
 use crate::moderation::{Effect, Preview};
 
@@ -61,7 +63,35 @@ pub struct RecommendRequest {
     /// How places are drawn by chance; best first unless given.
     pub exploration: Option<Exploration>,
     /// The rules of operators that hold.
+    #[schemars(skip)]
     pub moderation: Arc<Effect>,
+    /// What is best.
+    #[schemars(skip)]
+    pub ranked_by: RankedBy,
+    /// A version that is kept, to rank by; the live one where `None`.
+    #[schemars(skip)]
+    pub version: Option<Version>,
+}
+
+/// What items are ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RankedBy {
+    /// What the version thinks of them for this history.
+    #[default]
+    Score,
+    /// Their decayed counts in the version; nothing is drawn by chance.
+    Popularity,
+}
+
+/// A request to rank, and where the list is shown.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "its shape alone is wanted")]
+struct RecommendBody {
+    #[serde(flatten)]
+    request: RecommendRequest,
+    /// Where the list is shown. With `user_id`, the experiment that runs there decides how it is ranked.
+    #[schemars(extend("minLength" = 1, "maxLength" = NAME_BYTES_MAX, "pattern" = "^[A-Za-z0-9._-]+$"))]
+    place: Option<String>,
 }
 
 /// A request to score; read as a [`RecommendRequest`] that ranks these items alone.
@@ -109,6 +139,9 @@ struct ItemScore {
 pub struct RecommendResponse {
     /// Version that ranked.
     pub model_version: Version,
+    /// Arm of an experiment that the list is of, as `experiment/arm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
     /// Best first, or as drawn where exploration was asked for.
     pub items: Vec<ScoredItem>,
 }
@@ -130,6 +163,9 @@ pub struct ScoredItem {
     /// Whether such a rule gave it this place.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_pinned: bool,
+    /// Arm of an experiment whose item it is, where lists are interleaved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
 }
 
 fn is_zero(points: &f64) -> bool {
@@ -145,6 +181,9 @@ pub enum RecommendError {
     /// The item is in the catalogue, but not in the published version yet.
     #[error("the published version does not hold item {0} yet")]
     NotYetHeld(ItemId),
+    /// The version that was asked for is kept no more.
+    #[error("version {0} is not kept")]
+    NotKept(Version),
     /// Ranking failed; the text is for the server's log.
     #[error("ranking failed: {0}")]
     Failed(String),
@@ -205,7 +244,7 @@ pub(super) fn routes(api: &mut Api) {
     api.add(Method::POST, "/v1/recommend", post(recommend))
         .named("recommend", "Rank on the server")
         .about("For clients without the page engine.")
-        .json_body::<RecommendRequest>(json!({ "history": history, "k": 5 }))
+        .json_body::<RecommendBody>(json!({ "history": history, "k": 5 }))
         .json::<RecommendResponse>("The best items, best first, or as drawn.")
         .problems(&[422, 500]);
     api.add(Method::POST, "/v1/score", post(score))
@@ -221,7 +260,42 @@ async fn recommend(
 ) -> Result<Json<RecommendResponse>, Problem> {
     let value = body.value()?;
     let request = read_recommend(&value, &state).map_err(Problem::invalid_request)?;
-    Ok(Json(rank(&state, request).await?))
+    let visit = visit(&value, &request, &state).map_err(Problem::invalid_request)?;
+    let ranked = match visit {
+        None => rank(&state, request).await?,
+        Some(visit) => {
+            asked(&state, move |recommender| {
+                ranked(recommender, request, &visit)
+            })
+            .await?
+        }
+    };
+    Ok(Json(ranked))
+}
+
+/// Where a request names its place and its user, and an experiment runs there.
+fn visit(
+    value: &Value,
+    request: &RecommendRequest,
+    state: &AppState,
+) -> Result<Option<Visit>, Fault> {
+    let fields = Fields::new(value, "")?;
+    let place = fields.text("place")?;
+    if let Some(place) = place
+        && !is_name(place)
+    {
+        let detail = format!("expected 1 to {NAME_BYTES_MAX} letters, digits, or `-_.`");
+        return Err(fields.fault(RejectCode::Malformed, "place", detail));
+    }
+    let experiment = place.and_then(|place| state.experiments.at(place));
+    let (Some(experiment), Some(user_id)) = (experiment, request.user_id.clone()) else {
+        return Ok(None);
+    };
+    Ok(Some(Visit {
+        experiment,
+        user_id,
+        seed: rand::random(),
+    }))
 }
 
 async fn score(
@@ -268,6 +342,7 @@ pub(super) async fn asked<T: Send + 'static>(
         Ok(Err(error @ (RecommendError::NotReady | RecommendError::NotYetHeld(_)))) => {
             Err(Problem::unavailable(error.to_string()))
         }
+        Ok(Err(error @ RecommendError::NotKept(_))) => Err(Problem::not_found(error.to_string())),
         Ok(Err(error @ RecommendError::Failed(_))) => {
             tracing::error!(%error, "a recommendation failed");
             Err(Problem::internal())
@@ -290,6 +365,8 @@ fn read_recommend(value: &Value, state: &AppState) -> Result<RecommendRequest, F
         now_millis: now_millis(&fields, state)?,
         exploration: exploration(&fields)?,
         moderation: state.moderation.effect(),
+        ranked_by: RankedBy::default(),
+        version: None,
     })
 }
 
@@ -313,6 +390,8 @@ fn read_score(value: &Value, state: &AppState) -> Result<RecommendRequest, Fault
         now_millis: now_millis(&fields, state)?,
         exploration: None,
         moderation: state.moderation.effect(),
+        ranked_by: RankedBy::default(),
+        version: None,
     })
 }
 

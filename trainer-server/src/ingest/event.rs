@@ -121,6 +121,7 @@ pub fn event_from_json(value: &Value, pointer: &str) -> Result<Event, Fault> {
         impression_id: fields.id("impression_id")?,
         position,
         propensity: fields.f64("propensity")?,
+        arm: fields.id("arm")?,
     })
 }
 
@@ -156,6 +157,7 @@ mod tests {
         json!({
             "event_id": "e", "kind": "rating", "user_id": "u", "item_id": "i",
             "occurred_at": 1000, "value": 4.5, "position": 3, "propensity": 0.5,
+            "arm": "shelf/bold",
         })
     }
 
@@ -212,6 +214,7 @@ mod tests {
             ("propensity", json!(0.0), RejectCode::InvalidPropensity),
             ("propensity", json!(1.01), RejectCode::InvalidPropensity),
             ("model_version", json!("1"), RejectCode::Malformed),
+            ("arm", json!(1), RejectCode::Malformed),
         ];
         for (name, value, code) in cases {
             let fault = accept(&with(name, value.clone())).expect_err(name);

@@ -64,6 +64,7 @@ fn log() -> Vec<LogRecord> {
                 impression_id: None,
                 position: None,
                 propensity: None,
+                arm: None,
             };
             log.push(LogRecord::Event(StoredEvent {
                 received_at: event.occurred_at,

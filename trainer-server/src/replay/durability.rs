@@ -225,6 +225,7 @@ mod tests {
                     impression_id: None,
                     position: None,
                     propensity: None,
+                    arm: None,
                 },
                 received_at: 1,
             })

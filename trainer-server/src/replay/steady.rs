@@ -311,6 +311,7 @@ impl Steady<'_> {
             impression_id: None,
             position: None,
             propensity: None,
+            arm: None,
         })
     }
 }

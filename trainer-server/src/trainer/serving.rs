@@ -2,6 +2,8 @@
 //!
 //! Readers take an immutable `Arc`; nothing here is held across a training step.
 
+mod kept;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -21,13 +23,15 @@ use crate::coverage::{self, CoverageReport};
 use crate::explore;
 use crate::gate::GateError;
 use crate::http::{
-    ExplainOrder, ExploreResponse, RecommendError, RecommendRequest, RecommendResponse,
+    ExplainOrder, ExploreResponse, RankedBy, RecommendError, RecommendRequest, RecommendResponse,
     Recommender, ScoredItem, SearchOrder,
 };
 use crate::learner::{LearnReport, LiveModel, TextTuningReport, WatchFigures};
 use crate::moderation::{self, Preview};
 use crate::preprocess::{Preprocessor, UserIdx};
+use crate::publish::Publisher;
 use crate::train::windows::Example;
+use kept::{KeptModels, most_popular};
 
 /// Share of the newest batch in the smoothed figures.
 const SMOOTHING: f32 = 0.05;
@@ -128,16 +132,18 @@ impl Serveable {
 
 pub(super) struct Serving {
     history_len: usize,
+    kept: KeptModels,
     live: RwLock<Option<Arc<Serveable>>>,
     pub(super) preprocessor: RwLock<Preprocessor>,
     status: Mutex<TrainerStatus>,
 }
 
 impl Serving {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, publisher: Publisher) -> Self {
         let clock: ClockMode = config.clock.mode;
         Self {
             history_len: config.model.history_len as usize,
+            kept: KeptModels::new(publisher),
             live: RwLock::new(None),
             preprocessor: RwLock::new(Preprocessor::new(clock, config.labels.clone())),
             status: Mutex::new(TrainerStatus {
@@ -263,7 +269,10 @@ impl Serving {
 
 impl Recommender for Serving {
     fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError> {
-        let live = self.live()?;
+        let live = match request.version {
+            None => self.live()?,
+            Some(version) => self.kept.model(version)?,
+        };
         let (history, now_millis) = self.history_at(
             request.history,
             request.user_id.as_ref(),
@@ -282,6 +291,13 @@ impl Recommender for Serving {
             moderation: Some(&request.moderation.rules),
         };
         let LiveModel { state, ready } = &live.model;
+        if request.ranked_by == RankedBy::Popularity {
+            return Ok(RecommendResponse {
+                model_version: live.version,
+                arm: None,
+                items: most_popular(state, &rank_request),
+            });
+        }
         let shelf_request = ShelfRequest {
             rank: rank_request,
             rules: &Rules::default(),
@@ -298,9 +314,11 @@ impl Recommender for Serving {
             propensity: is_drawn.then_some(item.propensity),
             points: item.points,
             is_pinned: item.required,
+            arm: None,
         });
         Ok(RecommendResponse {
             model_version: shelf.model_version,
+            arm: None,
             items: scored.collect(),
         })
     }

@@ -26,6 +26,7 @@ const OPEN: [&str; 10] = [
     "/v1/models/{model}/keys",
     "/v1/models/{model}/text-encoder",
     "/v1/models/{model}/moderation",
+    "/v1/models/{model}/experiments",
     "/v1/blobs/{hash}",
     "/healthz",
     "/readyz",
@@ -65,7 +66,8 @@ async fn ask(
 
 fn path_of(route: &str) -> String {
     let path = route.replace("{model}", "main").replace("{hash}", "00");
-    path.replace("{version}", "1").replace("{user_id}", "u")
+    let path = path.replace("{version}", "1").replace("{name}", "e");
+    path.replace("{user_id}", "u")
 }
 
 /// The refusal that a key gets, if any.

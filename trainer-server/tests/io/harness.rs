@@ -21,10 +21,11 @@ use trainer_server::config::Config;
 use trainer_server::config::load::{Sources, load};
 use trainer_server::coverage::CoverageReport;
 use trainer_server::event_log::{EventLog, EventLogConfig};
+use trainer_server::experiment::store::Experiments;
 use trainer_server::explore::Uncertain;
 use trainer_server::http::{
-    self, AppParts, AppState, ExplainOrder, ExploreResponse, RecommendError, RecommendRequest,
-    RecommendResponse, Recommender, ScoredItem, SearchOrder,
+    self, AppParts, AppState, ExplainOrder, ExploreResponse, RankedBy, RecommendError,
+    RecommendRequest, RecommendResponse, Recommender, ScoredItem, SearchOrder,
 };
 use trainer_server::ledger::Ledger;
 use trainer_server::moderation::{Moderation, Preview};
@@ -40,8 +41,14 @@ struct ByLength;
 
 impl Recommender for ByLength {
     fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError> {
-        let Some(candidates) = request.candidates else {
-            return Err(RecommendError::NotReady);
+        let all = || ["a", "bb"].map(|id| ItemId::new(id).expect("short")).into();
+        let candidates = match (request.candidates, request.version) {
+            (_, Some(version)) if version != Version(1) => {
+                return Err(RecommendError::NotKept(version));
+            }
+            (None, None) => return Err(RecommendError::NotReady),
+            (None, Some(_)) => all(),
+            (Some(candidates), _) => candidates,
         };
         if request.k == 13 {
             return Err(RecommendError::Failed("a secret of the inside".to_owned()));
@@ -56,13 +63,18 @@ impl Recommender for ByLength {
                 propensity: request.exploration.map(|_| 0.5),
                 points: 0.0,
                 is_pinned: false,
+                arm: None,
                 item_id,
             })
             .collect();
         items.sort_by(|left, right| right.score.total_cmp(&left.score));
+        if request.ranked_by == RankedBy::Popularity {
+            items.reverse();
+        }
         items.truncate(request.k);
         Ok(RecommendResponse {
             model_version: Version(1),
+            arm: None,
             items,
         })
     }
@@ -184,6 +196,7 @@ impl TestServer {
             log: log.clone(),
             catalogue,
             publisher: publisher.clone(),
+            experiments: Experiments::open(dir).expect("opens"),
             recommender: Arc::new(ByLength),
             ledger: ledger.clone(),
             reports: Reports::default(),

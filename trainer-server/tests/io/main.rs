@@ -8,6 +8,7 @@ mod clients;
 mod compose;
 mod dashboard;
 mod events;
+mod experiments;
 mod harness;
 mod import;
 mod items;
