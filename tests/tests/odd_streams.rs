@@ -75,7 +75,7 @@ fn learner(settings: &[(&str, &str)]) -> anyhow::Result<(Learner, Preprocessor)>
         ..Sources::default()
     })?);
     let encoder = CachedTextEncoder::new(AnyTextEncoder::Small(SmallTextEncoder), None);
-    let preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+    let preprocessor = Preprocessor::new(&config);
     let learner = Learner::new(Arc::clone(&config), Device::flex(), encoder);
     Ok((learner, preprocessor))
 }

@@ -154,7 +154,7 @@ impl World {
         let device = burn::tensor::Device::flex();
         let encoder = CachedTextEncoder::new(text_source::from_config(&config, &device)?, None);
         let mut learner = Learner::new(Arc::clone(&config), device, encoder);
-        let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+        let mut preprocessor = Preprocessor::new(&config);
         learner.ingest(&mut preprocessor, &self.items)?;
         learner.ingest(&mut preprocessor, &self.log)?;
         learner.warm_fit(&preprocessor, |_| true)?;

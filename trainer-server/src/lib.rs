@@ -15,6 +15,7 @@ pub mod ingest;
 pub mod reserve;
 
 pub mod cross_encoder;
+pub mod influence;
 pub mod preprocess;
 pub mod text_source;
 pub mod train;

@@ -202,7 +202,7 @@ impl Shop {
         let mut world = World::new(51);
         let mut people = world.people(30);
         let encoder = CachedTextEncoder::new(tiny_encoder()?, None);
-        let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+        let mut preprocessor = Preprocessor::new(&config);
         let mut learner = Learner::new(config, Device::flex(), encoder);
         let items = world.items.iter().cloned().map(LogRecord::ItemPut);
         learner.ingest(&mut preprocessor, &items.collect::<Vec<_>>())?;

@@ -5,6 +5,7 @@
 
 mod access;
 mod check;
+mod influence;
 pub mod load;
 mod preset;
 
@@ -17,6 +18,7 @@ use shared_model::spec::ModelSpec;
 
 pub use access::{AccessConfig, LimitsConfig, Network, Secret};
 pub use check::ConfigError;
+pub use influence::InfluenceConfig;
 pub use preset::Preset;
 
 /// The commented defaults, complete: every key is in it.
@@ -54,6 +56,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// From events to training targets.
     pub labels: LabelsConfig,
+    /// How much one client may teach.
+    pub influence: InfluenceConfig,
     /// Raw files of purchases.
     pub import: ImportConfig,
 }

@@ -18,6 +18,7 @@ use super::search::SearchOrder;
 use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::coverage::CoverageReport;
+use crate::influence::Standing;
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
 
 /// Most items in one answer.
@@ -118,6 +119,9 @@ pub trait Recommender: Send + Sync {
 
     /// What is kept of a user, oldest first.
     fn history(&self, user_id: &UserId) -> Vec<HistoryEvent>;
+
+    /// How much a user has taught; `None` where that is not known.
+    fn standing(&self, user_id: &UserId) -> Option<Standing>;
 }
 
 pub(super) async fn recommend(

@@ -14,6 +14,7 @@ use crate::backup::BackupError;
 use crate::erasure::{self, Erased};
 use crate::event_log::StoredEvent;
 use crate::event_log::tombstone::IdHash;
+use crate::influence::Standing;
 
 /// Events in one answer; about 30 MB.
 const EVENTS_MAX: usize = 100_000;
@@ -48,6 +49,8 @@ struct ExportedEvent {
 struct Derived {
     /// What the server ranks and trains from, oldest first.
     history: Vec<HistoryEvent>,
+    /// How much they taught.
+    influence: Option<Standing>,
 }
 
 pub(super) async fn export(
@@ -71,6 +74,7 @@ pub(super) async fn export(
             next_from,
             derived: Derived {
                 history: state.recommender.history(&user_id),
+                influence: state.recommender.standing(&user_id),
             },
             user_hash: IdHash::of_user(&user_id),
             user_id,

@@ -26,6 +26,7 @@ use trainer_server::http::{
     self, AppParts, AppState, ExplainOrder, ExploreResponse, RecommendError, RecommendRequest,
     RecommendResponse, Recommender, ScoredItem, SearchOrder,
 };
+use trainer_server::influence::Standing;
 use trainer_server::ledger::Ledger;
 use trainer_server::observe::Observer;
 use trainer_server::publish::{NewVersion, Publisher};
@@ -124,6 +125,10 @@ impl Recommender for ByLength {
 
     fn status(&self) -> Value {
         json!({ "device": "stand-in" })
+    }
+
+    fn standing(&self, _user_id: &UserId) -> Option<Standing> {
+        None
     }
 
     fn history(&self, _user_id: &UserId) -> Vec<HistoryEvent> {
