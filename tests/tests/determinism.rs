@@ -54,6 +54,7 @@ fn log() -> (Vec<LogRecord>, Vec<LogRecord>) {
         LogRecord::Event(StoredEvent {
             event,
             received_at: START_MILLIS,
+            is_vouched: false,
         })
     };
     past.extend(

@@ -35,6 +35,7 @@ fn records(events: &[Seen], prefix: &str) -> anyhow::Result<Vec<LogRecord>> {
         Ok(LogRecord::Event(StoredEvent {
             event: serde_json::from_value(event)?,
             received_at: START_MILLIS,
+            is_vouched: false,
         }))
     };
     events.iter().enumerate().map(record).collect()

@@ -131,8 +131,11 @@ impl World {
     fn push(&mut self, event: serde_json::Value) -> anyhow::Result<()> {
         let event: shared_model::event::Event = serde_json::from_value(event)?;
         let received_at = event.occurred_at;
-        self.log
-            .push(LogRecord::Event(StoredEvent { event, received_at }));
+        self.log.push(LogRecord::Event(StoredEvent {
+            event,
+            received_at,
+            is_vouched: false,
+        }));
         Ok(())
     }
 

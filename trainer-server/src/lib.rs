@@ -42,6 +42,7 @@ pub mod text_pack;
 pub mod access;
 pub mod audit;
 pub mod http;
+pub mod visits;
 
 pub mod dataset;
 

@@ -254,12 +254,7 @@ impl Preprocessor {
             return;
         }
         let mut example = self.label(event.kind, item_idx, occurred_at, event.value);
-        // What no client chooses: the server's clock, or in a replay the newest event.
-        let arrived_at = match self.clock {
-            ClockMode::Live => stored.received_at,
-            ClockMode::EventTime => self.watermark_millis,
-        };
-        if let Err(reason) = self.judge(user, &example, arrived_at) {
+        if let Err(reason) = self.judge(user, &example, stored) {
             *batch.set_aside.entry(reason).or_default() += 1;
             example = Example {
                 target_weight: 0.0,

@@ -212,6 +212,7 @@ impl Shop {
                 LogRecord::Event(StoredEvent {
                     event,
                     received_at: START_MILLIS,
+                    is_vouched: false,
                 })
             })
         };
@@ -240,6 +241,7 @@ impl Shop {
             LogRecord::Event(StoredEvent {
                 event,
                 received_at: START_MILLIS,
+                is_vouched: false,
             })
         };
         let records: Vec<LogRecord> = next.into_iter().map(record).collect();

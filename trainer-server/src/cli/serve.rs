@@ -32,6 +32,7 @@ use crate::rollout::RolloutState;
 use crate::text_pack::keeper::{self, KeeperParts, TextPacks};
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
+use crate::visits::VisitTokens;
 
 /// How long the trainer may take to stop; what it did not publish it learns again.
 const TRAINER_STOP_TIMEOUT: Duration = Duration::from_millis(2000);
@@ -140,6 +141,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
             "a canary that was cut off stays until the trainer can take it back: {error:#}"
         );
     }
+    let visits = VisitTokens::open(data_dir)
+        .with_context(|| format!("cannot open visits.key in {}", data_dir.display()))?;
     let reports = Reports::default();
     let text_packs = TextPacks::default();
     let observer = Observer::default();
@@ -165,6 +168,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         reports,
         observer,
         text_packs,
+        visits,
         operator: Some(trainer.operator()),
         clock: now_millis,
         stopping,

@@ -80,6 +80,7 @@ impl Config {
         self.check_counts()?;
         limits::check(&self.limits)?;
         influence::check(&self.influence)?;
+        in_range("access.visit_secs", self.access.visit_secs, 60..=1 << 30)?;
         self.check_shares()?;
         if self.release.strategy == StrategyChoice::Adapter && self.model.adapter_dim == 0 {
             let expected = "another than adapter while model.adapter_dim is 0";

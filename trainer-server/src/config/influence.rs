@@ -2,6 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What an event teaches that has no valid visit token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WithoutToken {
+    /// As any other.
+    Teaches,
+    /// As one of a newcomer, however long its client is known.
+    Newcomer,
+    /// Nothing.
+    Nothing,
+}
+
 /// `[influence]`; `crate::influence` has the formulas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,4 +30,5 @@ pub struct InfluenceConfig {
     pub newcomer_floor: u32,
     pub newcomer_factor: f32,
     pub item_clients_min: usize,
+    pub without_token: WithoutToken,
 }

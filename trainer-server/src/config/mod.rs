@@ -18,7 +18,7 @@ use shared_model::spec::ModelSpec;
 
 pub use access::{AccessConfig, LimitsConfig, Network, Secret};
 pub use check::ConfigError;
-pub use influence::InfluenceConfig;
+pub use influence::{InfluenceConfig, WithoutToken};
 pub use preset::Preset;
 
 /// The commented defaults, complete: every key is in it.

@@ -143,7 +143,11 @@ pub fn records<'a>(
     let record = |(idx, event)| {
         let event = dataset.to_event(event, EventId::new(format!("e{}", first_id + idx))?);
         let received_at = event.occurred_at;
-        Ok(LogRecord::Event(StoredEvent { event, received_at }))
+        Ok(LogRecord::Event(StoredEvent {
+            event,
+            received_at,
+            is_vouched: false,
+        }))
     };
     events.into_iter().enumerate().map(record).collect()
 }

@@ -33,7 +33,11 @@ fn event(id: &str, received_at: i64) -> LogRecord {
         position: None,
         propensity: None,
     };
-    LogRecord::Event(StoredEvent { event, received_at })
+    LogRecord::Event(StoredEvent {
+        event,
+        received_at,
+        is_vouched: false,
+    })
 }
 
 fn item(id: &str, title: &str) -> Item {

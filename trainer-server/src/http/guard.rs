@@ -26,7 +26,7 @@ pub(super) struct Peer(pub(super) IpAddr);
 /// What a route of the public address wants; `None` is open to all. A key that is not set is not asked for.
 fn needed(method: &Method, route: &str) -> Option<Role> {
     match (method.as_str(), route) {
-        ("POST", "/v1/events" | "/v1/models/{model}/reports") => Some(Role::Ingest),
+        ("POST", "/v1/events" | "/v1/visits" | "/v1/models/{model}/reports") => Some(Role::Ingest),
         ("POST", "/v1/recommend" | "/v1/score" | "/v1/search" | "/v1/explain")
         | ("GET" | "HEAD", "/v1/explore" | "/v1/status") => Some(Role::Read),
         (

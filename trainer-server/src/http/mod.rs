@@ -28,6 +28,7 @@ mod search;
 pub mod server;
 mod users;
 mod versions;
+mod visits;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,6 +57,7 @@ use crate::publish::Publisher;
 use crate::rollout::Operator;
 use crate::text_pack::keeper::TextPacks;
 use crate::text_pack::queries::QueryEncoders;
+use crate::visits::VisitTokens;
 pub use counters::IngestCounters;
 pub use explain::ExplainOrder;
 pub use explore::ExploreResponse;
@@ -66,8 +68,9 @@ pub use recommend::{RecommendError, RecommendRequest, RecommendResponse, Recomme
 pub use search::SearchOrder;
 
 /// Every route with its methods, as in `openapi.json`.
-pub const ROUTES: [(&str, &[&str]); 19] = [
+pub const ROUTES: [(&str, &[&str]); 20] = [
     ("/v1/events", &["post"]),
+    ("/v1/visits", &["post"]),
     ("/v1/items", &["put", "delete"]),
     ("/v1/recommend", &["post"]),
     ("/v1/score", &["post"]),
@@ -136,6 +139,8 @@ pub struct AppParts {
     pub observer: Observer,
     /// What pages embed texts with.
     pub text_packs: TextPacks,
+    /// Say which user ids were handed out here.
+    pub visits: VisitTokens,
     /// Who takes orders about versions, where there is a trainer.
     pub operator: Option<Operator>,
     /// Milliseconds since 1970-01-01 UTC.
@@ -196,6 +201,7 @@ pub fn router(state: AppState) -> Router {
     let server = &state.config.server;
     let mut router = Router::new()
         .route("/v1/events", post(events::post))
+        .route("/v1/visits", post(visits::begin))
         .route("/v1/items", put(items::put).delete(items::delete))
         .route("/v1/recommend", post(recommend::recommend))
         .route("/v1/score", post(recommend::score))

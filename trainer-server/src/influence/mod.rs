@@ -13,10 +13,11 @@
 //! repeat         a kind once per client and item in item_repeat_secs, and item_kinds_max kinds
 //! newcomers      new_i + 1 ≤ newcomer_floor + newcomer_factor·(1 + known_i)·new/known
 //! few clients    nothing of item i before item_clients_min clients have acted on it
+//! no token       nothing without a visit token, where `without_token` says so
 //! ```
 //!
 //! `new_i` and `known_i` are the events of newcomers and of all others that taught about item `i`, `new` and `known`
-//! those about all items. All but the last hold from `clients_min` clients on: among fewer there is no usual client.
+//! those about all items. All but the last two hold from `clients_min` clients on: among fewer there is no usual client.
 //!
 //! Memory: 104 bytes per client, 56 per item, 16 per client, item and kind of the last `item_repeat_secs`, and 4 per
 //! item and client below `item_clients_min`; timelines hold the same events in twice that.
@@ -29,7 +30,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use shared_model::event::EventKind;
 
-use crate::config::InfluenceConfig;
+use crate::config::{InfluenceConfig, WithoutToken};
 use decayed::{Decayed, Pace};
 
 /// Why an event teaches nothing.
@@ -48,17 +49,20 @@ pub enum Reason {
     Newcomers,
     /// Too few clients have acted on the item yet.
     FewClients,
+    /// It came without a valid visit token.
+    NoToken,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Noise,
         Self::Client,
         Self::Burst,
         Self::Repeat,
         Self::Newcomers,
         Self::FewClients,
+        Self::NoToken,
     ];
 
     /// As it stands in JSON and in `/metrics`.
@@ -71,8 +75,24 @@ impl Reason {
             Self::Repeat => "repeat",
             Self::Newcomers => "newcomers",
             Self::FewClients => "few_clients",
+            Self::NoToken => "no_token",
         }
     }
+}
+
+/// An event that could teach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Act {
+    /// Whose.
+    pub user_idx: u32,
+    /// About which item.
+    pub item_idx: u32,
+    /// What was done.
+    pub kind: EventKind,
+    /// By the server's clock, in milliseconds since 1970-01-01 UTC.
+    pub arrived_at: i64,
+    /// Whether it came with a valid visit token.
+    pub is_vouched: bool,
 }
 
 /// Events that taught nothing, by reason.
@@ -164,33 +184,30 @@ impl Influence {
     ///
     /// # Errors
     /// Why it teaches nothing.
-    pub fn judge(
-        &mut self,
-        user_idx: u32,
-        item_idx: u32,
-        kind: EventKind,
-        at_millis: i64,
-    ) -> Result<(), Reason> {
-        self.now_millis = self.now_millis.max(at_millis);
-        let (user, item) = (user_idx as usize, item_idx as usize);
+    pub fn judge(&mut self, act: Act) -> Result<(), Reason> {
+        if !act.is_vouched && self.config.without_token == WithoutToken::Nothing {
+            return Err(Reason::NoToken);
+        }
+        self.now_millis = self.now_millis.max(act.arrived_at);
+        let (user, item) = (act.user_idx as usize, act.item_idx as usize);
         if self.clients.len() <= user {
             self.clients.resize_with(user + 1, Client::default);
         }
         if self.items.len() <= item {
             self.items.resize_with(item + 1, ItemCrowd::default);
         }
-        let has_clients = self.items[item].has_clients(user_idx, self.config.item_clients_min);
+        let has_clients = self.items[item].has_clients(act.user_idx, self.config.item_clients_min);
         let mut client = std::mem::take(&mut self.clients[user]);
         self.see(&mut client);
         let judged = if !has_clients {
             Err(Reason::FewClients)
         } else if self.has_crowd() {
-            self.judge_in_crowd(&client, item_idx, kind)
+            self.judge_in_crowd(&client, act)
         } else {
             Ok(())
         };
         if judged.is_ok() {
-            self.count(&mut client, item_idx, kind);
+            self.count(&mut client, act);
         }
         self.clients[user] = client;
         judged
@@ -258,18 +275,19 @@ impl Influence {
             || client.num_taught < self.config.newcomer_events
     }
 
-    fn judge_in_crowd(
-        &self,
-        client: &Client,
-        item_idx: u32,
-        kind: EventKind,
-    ) -> Result<(), Reason> {
+    /// Whether the event is one of a newcomer.
+    fn is_new(&self, client: &Client, act: Act) -> bool {
+        let is_unknown = !act.is_vouched && self.config.without_token == WithoutToken::Newcomer;
+        is_unknown || self.is_newcomer(client)
+    }
+
+    fn judge_in_crowd(&self, client: &Client, act: Act) -> Result<(), Reason> {
         let (config, now) = (&self.config, self.now_millis);
         let of_item = client
             .taught
             .iter()
-            .filter(|taught| taught.item_idx == item_idx);
-        let is_same = of_item.clone().any(|taught| taught.kind == kind);
+            .filter(|taught| taught.item_idx == act.item_idx);
+        let is_same = of_item.clone().any(|taught| taught.kind == act.kind);
         if is_same || of_item.count() >= config.item_kinds_max {
             return Err(Reason::Repeat);
         }
@@ -281,8 +299,8 @@ impl Influence {
         if !is_within(&self.burst, &client.burst) {
             return Err(Reason::Burst);
         }
-        let item = &self.items[item_idx as usize];
-        if self.is_newcomer(client) && !self.takes_newcomer(item) {
+        let item = &self.items[act.item_idx as usize];
+        if self.is_new(client, act) && !self.takes_newcomer(item) {
             return Err(Reason::Newcomers);
         }
         Ok(())
@@ -302,10 +320,10 @@ impl Influence {
         item.newcomers.now(now, half_life) + 1.0 <= floor + share
     }
 
-    fn count(&mut self, client: &mut Client, item_idx: u32, kind: EventKind) {
+    fn count(&mut self, client: &mut Client, act: Act) {
         let (now, half_life) = (self.now_millis, self.steady.half_life_millis());
-        let is_newcomer = self.is_newcomer(client);
-        let item = &mut self.items[item_idx as usize];
+        let is_newcomer = self.is_new(client, act);
+        let item = &mut self.items[act.item_idx as usize];
         let (of_item, of_all) = if is_newcomer {
             (&mut item.newcomers, &mut self.newcomers)
         } else {
@@ -318,8 +336,8 @@ impl Influence {
         client.num_taught = client.num_taught.saturating_add(1);
         client.taught.push(Taught {
             at_millis: now,
-            item_idx,
-            kind,
+            item_idx: act.item_idx,
+            kind: act.kind,
         });
     }
 }

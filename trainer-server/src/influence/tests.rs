@@ -15,13 +15,23 @@ fn config() -> InfluenceConfig {
     }
 }
 
+fn click(user_idx: u32, item_idx: u32, arrived_at: i64) -> Act {
+    Act {
+        user_idx,
+        item_idx,
+        kind: EventKind::Click,
+        arrived_at,
+        is_vouched: false,
+    }
+}
+
 /// Forty clients, a day and more old, that have each clicked on five items in two days.
 fn crowd(config: InfluenceConfig) -> Influence {
     let mut influence = Influence::new(config);
     for idx in 0..200 {
         let at_millis = i64::from(idx / 100) * 2 * DAY_MILLIS;
         influence
-            .judge(idx % 40, idx, EventKind::Click, at_millis)
+            .judge(click(idx % 40, idx, at_millis))
             .expect("an honest event");
     }
     influence
@@ -31,9 +41,8 @@ const NOW: i64 = 2 * DAY_MILLIS;
 
 /// How many of a client's clicks on distinct items, from `first_item` on, teach.
 fn num_taught(influence: &mut Influence, user_idx: u32, num_events: u32, at: i64) -> usize {
-    let click = |item_idx: u32| influence.judge(user_idx, item_idx, EventKind::Click, at);
     (1000..1000 + num_events)
-        .map(click)
+        .map(|item_idx| influence.judge(click(user_idx, item_idx, at)))
         .filter(Result::is_ok)
         .count()
 }
@@ -44,9 +53,9 @@ fn a_flood_of_one_client_teaches_a_few_times_what_a_usual_one_does() {
     let mean = influence.crowd().events_per_client;
     let taught = num_taught(&mut influence, 0, 1000, NOW);
     assert!(taught >= 5 && taught as f64 <= 6.0 * mean, "{taught}");
-    let refused = influence.judge(0, 5000, EventKind::Click, NOW);
+    let refused = influence.judge(click(0, 5000, NOW));
     assert_eq!(refused, Err(Reason::Client));
-    assert_eq!(influence.judge(1, 5000, EventKind::Click, NOW), Ok(()));
+    assert_eq!(influence.judge(click(1, 5000, NOW)), Ok(()));
     let standing = influence.standing(0).expect("known");
     assert!(standing.influence <= standing.influence_max.expect("a crowd"));
 }
@@ -60,25 +69,24 @@ fn a_burst_is_refused_where_the_long_run_would_still_take_it() {
     let mut influence = crowd(patient);
     let later = NOW + 7 * DAY_MILLIS;
     for user_idx in 0..38 {
-        assert_eq!(
-            influence.judge(user_idx, 900, EventKind::Click, later),
-            Ok(())
-        );
+        assert_eq!(influence.judge(click(user_idx, 900, later)), Ok(()));
     }
     num_taught(&mut influence, 39, 12, later);
-    let refused = influence.judge(39, 5000, EventKind::Click, later);
+    let refused = influence.judge(click(39, 5000, later));
     assert_eq!(refused, Err(Reason::Burst));
     let tomorrow = later + DAY_MILLIS;
-    assert_eq!(
-        influence.judge(39, 5000, EventKind::Click, tomorrow),
-        Ok(())
-    );
+    assert_eq!(influence.judge(click(39, 5000, tomorrow)), Ok(()));
 }
 
 #[test]
 fn a_client_teaches_one_thing_about_an_item_once_and_a_backward_clock_changes_nothing() {
     let mut influence = crowd(config());
-    let mut judge = |kind, at| influence.judge(3, 900, kind, at);
+    let mut judge = |kind, at| {
+        influence.judge(Act {
+            kind,
+            ..click(3, 900, at)
+        })
+    };
     assert_eq!(judge(EventKind::Click, NOW), Ok(()));
     assert_eq!(
         judge(EventKind::Click, NOW + DAY_MILLIS),
@@ -103,14 +111,14 @@ fn new_clients_together_teach_about_an_item_what_usually_comes_from_new_ones() {
     let mut influence = crowd(config());
     let new_clients = 100..400;
     let taught = new_clients
-        .map(|user_idx| influence.judge(user_idx, 900, EventKind::Click, NOW))
+        .map(|user_idx| influence.judge(click(user_idx, 900, NOW)))
         .filter(Result::is_ok)
         .count();
     let floor = config().newcomer_floor as usize;
     assert!((floor..4 * floor).contains(&taught), "{taught}");
-    let refused = influence.judge(400, 900, EventKind::Click, NOW);
+    let refused = influence.judge(click(400, 900, NOW));
     assert_eq!(refused, Err(Reason::Newcomers));
-    assert_eq!(influence.judge(0, 900, EventKind::Click, NOW), Ok(()));
+    assert_eq!(influence.judge(click(0, 900, NOW)), Ok(()));
 }
 
 #[test]
@@ -121,7 +129,7 @@ fn among_few_clients_or_switched_off_everything_teaches() {
     };
     for mut influence in [Influence::new(config()), crowd(off)] {
         for _ in 0..100 {
-            assert_eq!(influence.judge(0, 7, EventKind::Click, NOW), Ok(()));
+            assert_eq!(influence.judge(click(0, 7, NOW)), Ok(()));
         }
     }
 }
@@ -133,7 +141,7 @@ fn an_item_is_not_learned_before_enough_clients_acted_on_it() {
         ..config()
     };
     let mut influence = Influence::new(anonymous);
-    let acts = [0, 0, 1, 1, 2, 0].map(|user| influence.judge(user, 5, EventKind::Click, NOW));
+    let acts = [0, 0, 1, 1, 2, 0].map(|user| influence.judge(click(user, 5, NOW)));
     let few = Err(Reason::FewClients);
     assert_eq!(acts, [few, few, few, few, Ok(()), Ok(())]);
 }
@@ -153,4 +161,31 @@ fn every_reason_is_written_as_it_is_named() {
         let written = serde_json::to_value(reason).expect("a text");
         assert_eq!(written, reason.as_str());
     }
+}
+
+#[test]
+fn events_without_a_token_teach_as_the_setting_says() {
+    let with = |without_token| InfluenceConfig {
+        without_token,
+        ..config()
+    };
+    let vouched = Act {
+        is_vouched: true,
+        ..click(0, 900, NOW)
+    };
+    let mut strict = crowd(config());
+    strict.config = with(WithoutToken::Nothing);
+    assert_eq!(strict.judge(click(0, 900, NOW)), Err(Reason::NoToken));
+    assert_eq!(strict.judge(vouched), Ok(()));
+
+    let mut wary = crowd(config());
+    wary.config = with(WithoutToken::Newcomer);
+    let known = (0..40).map(|user_idx| wary.judge(click(user_idx, 900, NOW)));
+    let refused = known.filter(|judged| *judged == Err(Reason::Newcomers));
+    assert!(refused.count() > 10, "known clients count as newcomers");
+    let with_token = Act {
+        item_idx: 901,
+        ..vouched
+    };
+    assert_eq!(wary.judge(with_token), Ok(()));
 }

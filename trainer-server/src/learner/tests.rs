@@ -68,6 +68,7 @@ fn log() -> Vec<LogRecord> {
             log.push(LogRecord::Event(StoredEvent {
                 received_at: event.occurred_at,
                 event,
+                is_vouched: false,
             }));
         }
     }

@@ -5,7 +5,9 @@
 use shared_model::event::EventKind;
 
 use super::{ANSWER_EVENTS_MAX, Preprocessor, UserIdx, millis};
-use crate::influence::Reason;
+use crate::config::ClockMode;
+use crate::event_log::StoredEvent;
+use crate::influence::{Act, Reason};
 use crate::train::windows::Example;
 
 impl Preprocessor {
@@ -17,7 +19,7 @@ impl Preprocessor {
         &mut self,
         user: UserIdx,
         example: &Example,
-        arrived_at: i64,
+        stored: &StoredEvent,
     ) -> Result<(), Reason> {
         if self.is_burst(user, example.occurred_at) || self.is_repeat(user, example) {
             return Err(Reason::Noise);
@@ -27,8 +29,17 @@ impl Preprocessor {
         if !could_teach {
             return Ok(());
         }
-        let (item_idx, kind) = (example.item_idx, example.kind);
-        self.influence.judge(user.0, item_idx, kind, arrived_at)
+        self.influence.judge(Act {
+            user_idx: user.0,
+            item_idx: example.item_idx,
+            kind: example.kind,
+            // What no client chooses: the server's clock, or in a replay the newest event.
+            arrived_at: match self.clock {
+                ClockMode::Live => stored.received_at,
+                ClockMode::EventTime => self.watermark_millis,
+            },
+            is_vouched: stored.is_vouched,
+        })
     }
 
     /// Whether the user has done more within the window than people do.

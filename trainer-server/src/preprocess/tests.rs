@@ -10,6 +10,7 @@ fn record(kind: &str, item: &str, occurred_at: i64, received_at: i64) -> LogReco
     LogRecord::Event(StoredEvent {
         event: serde_json::from_value(event).expect("valid"),
         received_at,
+        is_vouched: false,
     })
 }
 

@@ -227,6 +227,7 @@ mod tests {
                     propensity: None,
                 },
                 received_at: 1,
+                is_vouched: false,
             })
         };
         log.append_blocking(&[record(0), record(1)])

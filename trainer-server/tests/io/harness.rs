@@ -31,6 +31,7 @@ use trainer_server::ledger::Ledger;
 use trainer_server::observe::Observer;
 use trainer_server::publish::{NewVersion, Publisher};
 use trainer_server::text_pack::keeper::TextPacks;
+use trainer_server::visits::VisitTokens;
 
 /// What the server's clock shows.
 pub(crate) const NOW_MILLIS: i64 = 1_800_000_000_000;
@@ -173,6 +174,7 @@ impl TestServer {
             reports: Reports::default(),
             observer: Observer::default(),
             text_packs: text_packs.clone(),
+            visits: VisitTokens::open(dir).expect("opens"),
             operator: None,
             clock: || NOW_MILLIS,
             stopping: stopping.clone(),

@@ -20,3 +20,4 @@ mod slow;
 mod soak;
 mod text_encoder;
 mod versions;
+mod visits;
