@@ -354,6 +354,7 @@ async fn fill_log(data_dir: &Path, items: &[Item], events: &[Event]) -> anyhow::
     let stored = |event: &Event| StoredEvent {
         received_at: event.occurred_at,
         event: event.clone(),
+        is_vouched: false,
     };
     let records: Vec<_> = items
         .chain(events.iter().map(|event| LogRecord::Event(stored(event))))

@@ -54,6 +54,7 @@ fn log() -> (Vec<LogRecord>, Vec<LogRecord>) {
         LogRecord::Event(StoredEvent {
             event,
             received_at: START_MILLIS,
+            is_vouched: false,
         })
     };
     past.extend(
@@ -75,7 +76,7 @@ fn log() -> (Vec<LogRecord>, Vec<LogRecord>) {
 async fn versions(seed: u64) -> anyhow::Result<Vec<BlobId>> {
     let config = config(seed)?;
     let encoder = CachedTextEncoder::new(AnyTextEncoder::Small(SmallTextEncoder), None);
-    let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+    let mut preprocessor = Preprocessor::new(&config);
     let mut learner = Learner::new(Arc::clone(&config), Device::flex(), encoder);
     let (past, stream) = log();
     learner.ingest(&mut preprocessor, &past)?;

@@ -35,6 +35,7 @@ fn records(events: &[Seen], prefix: &str) -> anyhow::Result<Vec<LogRecord>> {
         Ok(LogRecord::Event(StoredEvent {
             event: serde_json::from_value(event)?,
             received_at: START_MILLIS,
+            is_vouched: false,
         }))
     };
     events.iter().enumerate().map(record).collect()
@@ -75,7 +76,7 @@ fn learner(settings: &[(&str, &str)]) -> anyhow::Result<(Learner, Preprocessor)>
         ..Sources::default()
     })?);
     let encoder = CachedTextEncoder::new(AnyTextEncoder::Small(SmallTextEncoder), None);
-    let preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+    let preprocessor = Preprocessor::new(&config);
     let learner = Learner::new(Arc::clone(&config), Device::flex(), encoder);
     Ok((learner, preprocessor))
 }

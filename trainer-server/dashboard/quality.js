@@ -14,9 +14,18 @@ const REASONS = {
   catalogue_full: 'the catalogue is full',
 };
 
+const TEACHES_NOTHING = {
+  noise: 'double clicks, and bursts by the bound of [labels]',
+  client: 'the client has taught many times what a usual one does',
+  burst: 'the same within a short time',
+  repeat: 'the client has taught the same about the item',
+  newcomers: 'new clients have had their share of the item',
+  few_clients: 'too few clients have acted on the item',
+};
+
 /** @param {HTMLElement} page */
 export async function quality(page) {
-  page.append(make('p.intro', {}, 'Events are judged one by one: a bad one is refused with its reason, and the rest of its batch is kept. Repeats of an id count once. Bursts of one user are kept in the log, but teach nothing.'));
+  page.append(make('p.intro', {}, 'Events are judged one by one: a bad one is refused with its reason, and the rest of its batch is kept. Repeats of an id count once. What is beyond the influence of one client, or of new ones together, is kept in the log, but teaches nothing.'));
   const shown = make('div');
   page.append(shown);
 
@@ -36,20 +45,30 @@ export async function quality(page) {
         ['Accepted', percent(all ? ingest.accepted / all : null)],
         ['Repeats', percent(all ? ingest.duplicates / all : null), 'ids seen before'],
         ['Refused', percent(all ? numRejected / all : null)],
-        ['Bursts', number(trainer.events_set_aside), 'events that teach nothing'],
+        ['Set aside', number(trainer.events_set_aside), 'events that teach nothing'],
         ['Turned away', number(ingest.backpressure), 'requests while the queue was full'],
       ]),
       make(
         'div.cards',
         {},
         card('Refused, by reason', ...(numRejected ? rejected.filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1]).map(([code, count]) => bar(`${code}: ${REASONS[code] ?? ''}`, count / numRejected, number(count))) : [make('p.note', {}, 'Nothing was refused since start.')])),
-        card('Shares over the last day', lines({ label: 'Shares', at, format: (value) => percent(value), series: [{ name: 'refused', values: share('rejected') }, { name: 'repeats', values: share('duplicates') }, { name: 'bursts', values: share('set_aside') }] })),
+        card('Set aside, by reason', ...setAside(trainer)),
+        card('Shares over the last day', lines({ label: 'Shares', at, format: (value) => percent(value), series: [{ name: 'refused', values: share('rejected') }, { name: 'repeats', values: share('duplicates') }, { name: 'set aside', values: share('set_aside') }] })),
         card('Drift', ...drift(trainer)),
       ),
     );
   }
   await refresh();
   return refresh;
+}
+
+function setAside({ set_aside: counts, events_set_aside: all, crowd }) {
+  const reasons = Object.entries(counts).sort((a, b) => b[1] - a[1]);
+  return [
+    ...reasons.map(([reason, count]) => bar(`${reason}: ${TEACHES_NOTHING[reason] ?? ''}`, count / all, number(count))),
+    reasons.length ? null : make('p.note', {}, 'Every event since start could teach.'),
+    make('p.note', {}, `A usual client has taught ${number(crowd.events_per_client, 1)} events; there are ${number(crowd.clients)} of late. Newcomers make up ${percent(crowd.newcomer_share)}.`),
+  ].filter(Boolean);
 }
 
 function drift({ watch, last_alarm: alarm }) {

@@ -131,8 +131,11 @@ impl World {
     fn push(&mut self, event: serde_json::Value) -> anyhow::Result<()> {
         let event: shared_model::event::Event = serde_json::from_value(event)?;
         let received_at = event.occurred_at;
-        self.log
-            .push(LogRecord::Event(StoredEvent { event, received_at }));
+        self.log.push(LogRecord::Event(StoredEvent {
+            event,
+            received_at,
+            is_vouched: false,
+        }));
         Ok(())
     }
 
@@ -154,7 +157,7 @@ impl World {
         let device = burn::tensor::Device::flex();
         let encoder = CachedTextEncoder::new(text_source::from_config(&config, &device)?, None);
         let mut learner = Learner::new(Arc::clone(&config), device, encoder);
-        let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+        let mut preprocessor = Preprocessor::new(&config);
         learner.ingest(&mut preprocessor, &self.items)?;
         learner.ingest(&mut preprocessor, &self.log)?;
         learner.warm_fit(&preprocessor, |_| true)?;

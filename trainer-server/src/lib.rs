@@ -17,6 +17,7 @@ pub mod ingest;
 pub mod reserve;
 
 pub mod cross_encoder;
+pub mod influence;
 pub mod preprocess;
 pub mod text_source;
 pub mod train;
@@ -46,6 +47,7 @@ pub mod text_pack;
 pub mod access;
 pub mod audit;
 pub mod http;
+pub mod visits;
 
 pub mod dataset;
 

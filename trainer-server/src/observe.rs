@@ -43,7 +43,7 @@ pub struct Totals {
     pub duplicates: u64,
     /// Events and items refused.
     pub rejected: u64,
-    /// Events of bursts and repeats, which teach nothing.
+    /// Events that teach nothing.
     pub set_aside: u64,
     /// Bytes of published deltas.
     pub delta_bytes: u64,
@@ -82,7 +82,7 @@ pub struct Sample {
     pub duplicates: u64,
     /// Events and items refused.
     pub rejected: u64,
-    /// Events set aside as bursts and repeats.
+    /// Events that teach nothing.
     pub set_aside: u64,
     /// Bytes of deltas published in it.
     pub delta_bytes: u64,

@@ -15,9 +15,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use shared_model::event::{EventKind, HistoryEvent, Item};
 use shared_model::ids::{ItemId, UserId};
 
-use crate::config::{ClockMode, LabelsConfig};
+use crate::config::{ClockMode, Config, LabelsConfig};
 use crate::event_log::tombstone::IdHash;
 use crate::event_log::{LogRecord, StoredEvent};
+use crate::influence::{Crowd, Influence, SetAside, Standing};
 use crate::train::windows::Example;
 
 use propensity::Propensities;
@@ -48,8 +49,8 @@ pub struct Batch {
     pub erased_users: Vec<UserIdx>,
     /// Newest event time in it.
     pub newest_millis: Option<i64>,
-    /// Events of bursts and repeats, from which nothing is learned.
-    pub num_set_aside: usize,
+    /// Events from which nothing is learned, by why.
+    pub set_aside: SetAside,
 }
 
 /// An item as the learner needs it.
@@ -84,6 +85,7 @@ pub struct Preprocessor {
     timelines: Vec<Vec<Example>>,
     pending: VecDeque<PendingImpression>,
     propensities: Propensities,
+    influence: Influence,
     /// Users of the newest events, oldest first, one entry per event.
     recent: VecDeque<UserIdx>,
     watermark_millis: i64,
@@ -92,12 +94,13 @@ pub struct Preprocessor {
 impl Preprocessor {
     /// Before the first record.
     #[must_use]
-    pub fn new(clock: ClockMode, labels: LabelsConfig) -> Self {
-        let propensities = Propensities::new(labels.propensity_cap, labels.join_window_secs);
+    pub fn new(config: &Config) -> Self {
+        let labels = config.labels.clone();
         Self {
-            clock,
+            clock: config.clock.mode,
+            propensities: Propensities::new(labels.propensity_cap, labels.join_window_secs),
+            influence: Influence::new(config.influence.clone()),
             labels,
-            propensities,
             items: Vec::new(),
             item_idx: HashMap::new(),
             user_idx: HashMap::new(),
@@ -162,6 +165,19 @@ impl Preprocessor {
             .collect();
         newest.reverse();
         newest
+    }
+
+    /// How much the user has taught; `None` where that is not known.
+    #[must_use]
+    pub fn standing(&self, user_id: &UserId) -> Option<Standing> {
+        let user = self.user_idx.get(&IdHash::of_user(user_id))?;
+        self.influence.standing(user.0)
+    }
+
+    /// How much all users teach.
+    #[must_use]
+    pub fn crowd(&self) -> Crowd {
+        self.influence.crowd()
     }
 
     /// Takes in the next records of the log.
@@ -238,8 +254,8 @@ impl Preprocessor {
             return;
         }
         let mut example = self.label(event.kind, item_idx, occurred_at, event.value);
-        if self.is_burst(user, occurred_at) || self.is_repeat(user, &example) {
-            batch.num_set_aside += 1;
+        if let Err(reason) = self.judge(user, &example, stored) {
+            *batch.set_aside.entry(reason).or_default() += 1;
             example = Example {
                 target_weight: 0.0,
                 click: None,
@@ -349,193 +365,4 @@ fn millis(secs: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use serde_json::json;
-
-    fn record(kind: &str, item: &str, occurred_at: i64, received_at: i64) -> LogRecord {
-        let event = json!({"event_id": format!("{kind}{item}{occurred_at}"), "kind": kind, "user_id": "u",
-                           "item_id": item, "occurred_at": occurred_at});
-        LogRecord::Event(StoredEvent {
-            event: serde_json::from_value(event).expect("valid"),
-            received_at,
-        })
-    }
-
-    fn put(item: &str) -> LogRecord {
-        LogRecord::ItemPut(
-            serde_json::from_value(json!({"item_id": item, "title": item})).expect("valid"),
-        )
-    }
-
-    fn preprocessor(clock: ClockMode) -> Preprocessor {
-        let config: Config =
-            toml::from_str(crate::config::DEFAULT_TOML).expect("the default is valid");
-        let mut preprocessor = Preprocessor::new(clock, config.labels);
-        preprocessor.ingest(&[put("a"), put("b")]);
-        preprocessor
-    }
-
-    #[test]
-    fn a_late_event_is_learned_where_nothing_is_set_aside_and_impressions_do_not_hide_a_burst() {
-        let mut preprocessor = preprocessor(ClockMode::EventTime);
-        preprocessor.ingest(&[put("a"), put("b")]);
-        let late = [
-            record("click", "a", 1000, 1000),
-            record("click", "a", 900, 1001),
-        ];
-        let weights = |batch: &Batch| -> Vec<f32> {
-            let examples = batch.examples.iter();
-            examples.map(|(_, example)| example.target_weight).collect()
-        };
-        assert_eq!(weights(&preprocessor.ingest(&late)), [1.0, 1.0]);
-
-        preprocessor.labels.burst_events_max = 2;
-        preprocessor.labels.burst_window_secs = 3600;
-        let hour = 3_600_000;
-        // The impression waits for its answer until the second click comes, and then stands between the clicks.
-        let burst = [
-            record("impression", "b", 10 * hour, 0),
-            record("click", "a", 11 * hour, 0),
-            record("click", "b", 11 * hour + 1, 0),
-            record("click", "a", 11 * hour + 2, 0),
-        ];
-        let batch = preprocessor.ingest(&burst);
-        let clicks = batch.examples.iter();
-        let clicks = clicks.filter(|(_, example)| example.kind == EventKind::Click);
-        let weights: Vec<f32> = clicks.map(|(_, example)| example.target_weight).collect();
-        assert_eq!(weights, [1.0, 1.0, 0.0]);
-    }
-
-    #[test]
-    fn recent_users_are_the_newest_not_the_first() {
-        let mut preprocessor = preprocessor(ClockMode::EventTime);
-        preprocessor.ingest(&[put("a")]);
-        for user in ["x", "y", "z", "x"] {
-            let LogRecord::Event(mut stored) = record("click", "a", 1000, 1000) else {
-                unreachable!("record makes events");
-            };
-            stored.event.user_id = UserId::new(user).expect("valid");
-            preprocessor.ingest(&[LogRecord::Event(stored)]);
-        }
-        assert_eq!(preprocessor.recent_users(2), [UserIdx(0), UserIdx(2)]);
-        assert_eq!(preprocessor.recent_users(9).len(), 3);
-    }
-
-    #[test]
-    fn the_rest_of_a_burst_and_a_double_click_teach_nothing_and_later_events_do_again() {
-        let mut config: Config =
-            toml::from_str(crate::config::DEFAULT_TOML).expect("the default is valid");
-        config.labels.burst_events_max = 3;
-        config.labels.burst_window_secs = 10;
-        config.labels.repeat_secs = 2;
-        let mut preprocessor = Preprocessor::new(ClockMode::EventTime, config.labels);
-        let items = ["a", "b", "c", "d"];
-        preprocessor.ingest(&items.map(put));
-        let clicks = [
-            ("a", 0),
-            ("a", 1_500), // a double click
-            ("b", 3_000),
-            ("c", 4_000),  // the fourth within ten seconds
-            ("d", 13_500), // b, c and a are behind: the third before it is 12 s old
-            ("a", 30_000), // the same as long ago is no double click
-        ];
-        let records = clicks.map(|(item, at)| record("click", item, at, at));
-        let batch = preprocessor.ingest(&records);
-        let weights: Vec<f32> = batch
-            .examples
-            .iter()
-            .map(|(_, example)| example.target_weight)
-            .collect();
-        assert_eq!(weights, [1.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
-        assert_eq!(batch.num_set_aside, 2);
-        let set_aside: Vec<_> = batch
-            .examples
-            .iter()
-            .filter(|(_, e)| e.click.is_none())
-            .collect();
-        assert_eq!(
-            set_aside.len(),
-            2,
-            "the click head learns nothing from them either"
-        );
-    }
-
-    #[test]
-    fn live_clock_clamps_to_arrival_and_event_time_does_not() {
-        let late = record("click", "a", 9_000, 1_000);
-        let batch = preprocessor(ClockMode::Live).ingest(&[late.clone()]);
-        assert_eq!(batch.examples[0].1.occurred_at, 1_000);
-        let batch = preprocessor(ClockMode::EventTime).ingest(&[late]);
-        assert_eq!(batch.examples[0].1.occurred_at, 9_000);
-    }
-
-    #[test]
-    fn an_impression_is_a_negative_only_when_nothing_answers_it() {
-        let mut preprocessor = preprocessor(ClockMode::EventTime);
-        let hour = 3_600_000;
-        let batch = preprocessor.ingest(&[
-            record("impression", "a", 0, 0),
-            record("impression", "b", 0, 0),
-            record("click", "a", 1_000, 1_000),
-            record("click", "a", hour, hour),
-        ]);
-        let negatives: Vec<u32> = batch
-            .examples
-            .iter()
-            .filter(|(_, e)| e.click == Some(false))
-            .map(|(_, e)| e.item_idx)
-            .collect();
-        assert_eq!(negatives, vec![1]);
-        assert_eq!(
-            preprocessor
-                .history(&UserId::new("u").expect("valid"), 10)
-                .len(),
-            2,
-            "impressions are no history"
-        );
-    }
-
-    #[test]
-    fn a_target_that_was_shown_seldom_weighs_more_however_the_log_is_cut() {
-        let click = |item: &str, at: i64, propensity: f64| {
-            let LogRecord::Event(mut stored) = record("click", item, at, at) else {
-                unreachable!("record() makes events");
-            };
-            stored.event.propensity = Some(propensity);
-            LogRecord::Event(stored)
-        };
-        let log = [
-            click("a", 0, 1.0),
-            click("b", 1, 0.5),
-            click("a", 2, 0.01),
-            record("click", "b", 3, 3),
-        ];
-        let weights = |cap: f32, batch_len: usize| -> Vec<f32> {
-            let mut preprocessor = preprocessor(ClockMode::EventTime);
-            preprocessor.propensities = Propensities::new(cap, 60);
-            let batches = log
-                .chunks(batch_len)
-                .map(|batch| preprocessor.ingest(batch));
-            let examples: Vec<_> = batches.flat_map(|batch| batch.examples).collect();
-            examples
-                .iter()
-                .map(|(_, example)| example.target_weight)
-                .collect()
-        };
-        assert_eq!(weights(0.0, 4), vec![1.0; 4]);
-        assert_eq!(weights(9.0, 4), vec![1.0, 2.0 / 1.5, 9.0 / 4.0, 1.0]);
-        assert_eq!(weights(9.0, 1), weights(9.0, 4));
-    }
-
-    #[test]
-    fn a_deleted_item_keeps_its_row_and_a_put_brings_it_back() {
-        let mut preprocessor = preprocessor(ClockMode::Live);
-        preprocessor.ingest(&[LogRecord::ItemDelete(ItemId::new("a").expect("valid"))]);
-        assert!(!preprocessor.items()[0].available);
-        let batch = preprocessor.ingest(&[put("a")]);
-        assert_eq!(batch.changed_items, vec![0]);
-        assert!(preprocessor.items()[0].available && preprocessor.items().len() == 2);
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ mod ingest;
 mod inputs;
 mod leave_one_out;
 mod page;
+mod poison;
 pub(crate) mod sizes;
 mod slow;
 mod train;
@@ -36,6 +37,8 @@ pub(crate) enum Name {
     Ingest,
     /// The training step beside the same model in PyTorch, which is installed under target.
     Train,
+    /// What attackers do to lists and quality, with and without `[influence]`, on real streams; for half an hour.
+    Poison,
     /// Honest traffic beside 10,000 silent and slow connections; Linux.
     Slow,
     /// Schemathesis, which is installed under target, against the document of the server's API.
@@ -60,6 +63,7 @@ pub(crate) fn run(
         Name::Edge => edge::measure(workspace)?,
         Name::Ingest => ingest::measure(workspace)?,
         Name::Train => train::measure(workspace)?,
+        Name::Poison => poison::measure(workspace)?,
         Name::Slow => slow::measure(workspace)?,
         Name::Api => api::measure(workspace)?,
         Name::LeaveOneOut => leave_one_out::measure(workspace)?,

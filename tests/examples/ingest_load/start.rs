@@ -57,7 +57,13 @@ fn fill(data_dir: &Path, batches: &Batches, num_events: usize) -> anyhow::Result
         let len = FILL_LEN.min(num_events - first);
         let body: Value = serde_json::from_str(&batches.body("fill", batch_idx, len))?;
         let events: Vec<Event> = serde_json::from_value(body["events"].clone())?;
-        let record = |event| LogRecord::Event(StoredEvent { event, received_at });
+        let record = |event| {
+            LogRecord::Event(StoredEvent {
+                event,
+                received_at,
+                is_vouched: false,
+            })
+        };
         let records: Vec<_> = events.into_iter().map(record).collect();
         let outcomes = log.append_blocking(&records)?;
         ensure!(outcomes.len() == len, "a batch was not written");

@@ -202,7 +202,7 @@ impl Shop {
         let mut world = World::new(51);
         let mut people = world.people(30);
         let encoder = CachedTextEncoder::new(tiny_encoder()?, None);
-        let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+        let mut preprocessor = Preprocessor::new(&config);
         let mut learner = Learner::new(config, Device::flex(), encoder);
         let items = world.items.iter().cloned().map(LogRecord::ItemPut);
         learner.ingest(&mut preprocessor, &items.collect::<Vec<_>>())?;
@@ -212,6 +212,7 @@ impl Shop {
                 LogRecord::Event(StoredEvent {
                     event,
                     received_at: START_MILLIS,
+                    is_vouched: false,
                 })
             })
         };
@@ -240,6 +241,7 @@ impl Shop {
             LogRecord::Event(StoredEvent {
                 event,
                 received_at: START_MILLIS,
+                is_vouched: false,
             })
         };
         let records: Vec<LogRecord> = next.into_iter().map(record).collect();

@@ -63,6 +63,7 @@ fn coded(interval_events: u64) -> WalkOptions {
     WalkOptions {
         published: Published::Codes,
         interval_events,
+        chunk_len: CHUNK_LEN,
     }
 }
 

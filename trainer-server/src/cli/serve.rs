@@ -39,6 +39,7 @@ use crate::telemetry::Telemetry;
 use crate::text_pack::keeper::{self, KeeperParts, TextPacks};
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
+use crate::visits::VisitTokens;
 
 /// How long the trainer may take to stop; what it did not publish it learns again.
 const TRAINER_STOP_TIMEOUT: Duration = Duration::from_millis(2000);
@@ -155,6 +156,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     )
     .context("the rules of moderation cannot be used")?;
     let experiments = Experiments::open(data_dir)?;
+    let visits = VisitTokens::open(data_dir)
+        .with_context(|| format!("cannot open visits.key in {}", data_dir.display()))?;
     let reports = Reports::default();
     let text_packs = TextPacks::default();
     let observer = Observer::default();
@@ -182,6 +185,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         observer,
         moderation,
         text_packs,
+        visits,
         operator: Some(trainer.operator()),
         clock: now_millis,
         stopping,

@@ -62,6 +62,7 @@ pub struct AccessConfig {
     pub admin_token: Secret,
     #[serde(with = "optional")]
     pub admin_token_file: Option<PathBuf>,
+    pub visit_secs: u64,
 }
 
 /// `[limits]`.
@@ -76,6 +77,7 @@ pub struct LimitsConfig {
     pub key_requests_burst: u64,
     pub key_events_per_sec: u64,
     pub key_events_burst: u64,
+    pub client_visits_per_hour: u64,
     pub client_connections_max: usize,
     pub trusted_proxies: Vec<Network>,
     pub body_timeout_secs: u64,

@@ -1,6 +1,8 @@
 //! What a configuration must satisfy beyond its types.
 
 mod compose;
+mod influence;
+mod labels;
 mod limits;
 mod rollout;
 
@@ -77,6 +79,8 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_counts()?;
         limits::check(&self.limits)?;
+        influence::check(&self.influence)?;
+        in_range("access.visit_secs", self.access.visit_secs, 60..=1 << 30)?;
         self.check_shares()?;
         self.telemetry.check()?;
         if self.release.strategy == StrategyChoice::Adapter && self.model.adapter_dim == 0 {
@@ -88,7 +92,7 @@ impl Config {
             return Err(out_of_range("release.distillation", &0.0, expected));
         }
         self.check_text_tuning()?;
-        self.check_propensity_cap()?;
+        labels::check(&self.labels)?;
         self.check_objective()?;
         self.check_import()?;
         let name = &self.model.name;
@@ -373,15 +377,6 @@ impl Config {
         if !(0.0..=2.0).contains(&tuning.move_min) {
             let actual = tuning.move_min;
             return Err(out_of_range("text_tuning.move_min", &actual, "0 to 2"));
-        }
-        Ok(())
-    }
-
-    fn check_propensity_cap(&self) -> Result<(), ConfigError> {
-        let cap = self.labels.propensity_cap;
-        if cap != 0.0 && !(1.0..=10_000.0).contains(&cap) {
-            let expected = "0, or 1 to 10000";
-            return Err(out_of_range("labels.propensity_cap", &cap, expected));
         }
         Ok(())
     }

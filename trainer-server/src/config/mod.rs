@@ -5,6 +5,7 @@
 
 mod access;
 mod check;
+mod influence;
 pub mod load;
 mod preset;
 pub mod reload;
@@ -19,6 +20,7 @@ use shared_model::spec::ModelSpec;
 
 pub use access::{AccessConfig, LimitsConfig, Network, Secret};
 pub use check::ConfigError;
+pub use influence::{InfluenceConfig, WithoutToken};
 pub use preset::Preset;
 pub use telemetry::{LineFormat, TelemetryConfig};
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// From events to training targets.
     pub labels: LabelsConfig,
+    /// How much one client may teach.
+    pub influence: InfluenceConfig,
     /// Raw files of purchases.
     pub import: ImportConfig,
 }

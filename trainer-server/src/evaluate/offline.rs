@@ -86,8 +86,7 @@ impl Offline {
             .map_err(|error| ReplayError::Teacher(Box::new(error)))?;
         let learner = Learner::new(Arc::clone(&self.config), device, encoder);
         let mut learner = learner.taught_by(teacher);
-        let mut preprocessor =
-            Preprocessor::new(self.config.clock.mode, self.config.labels.clone());
+        let mut preprocessor = Preprocessor::new(&self.config);
         let items = dataset.items.iter().cloned().map(LogRecord::ItemPut);
         learner.ingest(&mut preprocessor, &items.collect::<Vec<_>>())?;
         Ok((learner, preprocessor))
@@ -144,7 +143,11 @@ pub fn records<'a>(
     let record = |(idx, event)| {
         let event = dataset.to_event(event, EventId::new(format!("e{}", first_id + idx))?);
         let received_at = event.occurred_at;
-        Ok(LogRecord::Event(StoredEvent { event, received_at }))
+        Ok(LogRecord::Event(StoredEvent {
+            event,
+            received_at,
+            is_vouched: false,
+        }))
     };
     events.into_iter().enumerate().map(record).collect()
 }

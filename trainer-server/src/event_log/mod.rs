@@ -60,6 +60,9 @@ pub struct StoredEvent {
     pub event: Event,
     /// Milliseconds since 1970-01-01 UTC, by this server's clock.
     pub received_at: i64,
+    /// Whether it came with a valid visit token of its user.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_vouched: bool,
 }
 
 /// One entry of the log. Items are in it too, so that the trainer sees one order.

@@ -34,7 +34,11 @@ fn event(id: &str, received_at: i64) -> LogRecord {
         propensity: None,
         arm: None,
     };
-    LogRecord::Event(StoredEvent { event, received_at })
+    LogRecord::Event(StoredEvent {
+        event,
+        received_at,
+        is_vouched: false,
+    })
 }
 
 fn item(id: &str, title: &str) -> Item {

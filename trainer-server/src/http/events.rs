@@ -20,6 +20,7 @@ use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::event_log::{AppendOutcome, EventLogError, LogRecord, Pending, StoredEvent};
 use crate::ingest::{self, EventRules, Fields, Rejection};
+use crate::visits::VisitTokens;
 
 /// A batch of feedback. Each event is judged by itself, so this is taken apart by hand.
 #[derive(JsonSchema)]
@@ -141,7 +142,7 @@ fn read(state: &AppState, caller: Caller, body: &BatchBody) -> Result<Sorted, Pr
             ClockMode::EventTime => 0, // the times are those of another day, and right
         },
     };
-    let (records, rejected) = sort(list, &batch, &rules, now_millis);
+    let (records, rejected) = sort(list, &batch, &rules, &state.visits);
     Ok(Sorted {
         batch,
         num_elements,
@@ -195,17 +196,25 @@ fn sort(
     list: Vec<Result<Value, ingest::Fault>>,
     batch: &Batch,
     rules: &EventRules<'_>,
-    received_at: i64,
+    visits: &VisitTokens,
 ) -> (Vec<LogRecord>, Vec<Rejection>) {
     let mut records = Vec::with_capacity(list.len());
     let mut rejected = Vec::new();
+    let received_at = rules.now_millis;
     for (index, element) in list.into_iter().enumerate() {
         let pointer = batch.pointer(index);
-        let event = element
-            .and_then(|value| ingest::event_from_json(&value, &pointer))
-            .and_then(|event| rules.check(event, &pointer));
-        match event {
-            Ok(event) => records.push(LogRecord::Event(StoredEvent { event, received_at })),
+        let stored = element.and_then(|value| {
+            let event = rules.check(ingest::event_from_json(&value, &pointer)?, &pointer)?;
+            let token = Fields::new(&value, &pointer)?.text("token")?;
+            Ok(StoredEvent {
+                is_vouched: token
+                    .is_some_and(|token| visits.vouches(token, &event.user_id, received_at)),
+                event,
+                received_at,
+            })
+        });
+        match stored {
+            Ok(stored) => records.push(LogRecord::Event(stored)),
             Err(fault) => rejected.push(Rejection::new(index, fault)),
         }
     }

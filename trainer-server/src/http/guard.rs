@@ -33,7 +33,7 @@ pub(super) fn needed(address: Address, method: &Method, route: &str) -> Option<R
         return Some(Role::Admin);
     }
     match (method.as_str(), route) {
-        ("POST", "/v1/events" | "/v1/models/{model}/reports") => Some(Role::Ingest),
+        ("POST", "/v1/events" | "/v1/visits" | "/v1/models/{model}/reports") => Some(Role::Ingest),
         ("POST", "/v1/recommend" | "/v1/score" | "/v1/search" | "/v1/explain")
         | ("GET" | "HEAD", "/v1/events/{event_id}" | "/v1/explore" | "/v1/status") => {
             Some(Role::Read)

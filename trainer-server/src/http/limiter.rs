@@ -38,6 +38,8 @@ pub struct Exceeded {
 pub(super) enum Counted {
     Requests,
     Events,
+    /// In units of which a client gets `client_visits_per_hour` per second, and an hour's at once.
+    Visits,
 }
 
 /// Who asks.
@@ -57,11 +59,11 @@ struct Bucket {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Usage([Bucket; 2]);
+struct Usage([Bucket; 3]);
 
 impl Usage {
     fn none(now: Instant) -> Self {
-        Self([Bucket { used: 0.0, at: now }; 2])
+        Self([Bucket { used: 0.0, at: now }; 3])
     }
 }
 
@@ -156,6 +158,13 @@ impl Limiter {
                     rate(limits.key_events_per_sec, limits.key_events_burst),
                 ),
             ],
+            Counted::Visits => {
+                let per_hour = limits.client_visits_per_hour;
+                [
+                    ("client-visits", rate(per_hour, 3600 * per_hour)),
+                    ("key-visits", rate(0, 0)),
+                ]
+            }
         }
     }
 }

@@ -34,6 +34,7 @@ mod status;
 mod trace;
 mod users;
 mod versions;
+mod visits;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -65,6 +66,7 @@ use crate::publish::Publisher;
 use crate::rollout::Operator;
 use crate::text_pack::keeper::TextPacks;
 use crate::text_pack::queries::QueryEncoders;
+use crate::visits::VisitTokens;
 pub use counters::IngestCounters;
 use counters::RefusalCounters;
 pub use document::Address;
@@ -121,6 +123,8 @@ pub struct AppParts {
     pub moderation: Moderation,
     /// What pages embed texts with.
     pub text_packs: TextPacks,
+    /// Say which user ids were handed out here.
+    pub visits: VisitTokens,
     /// Who takes orders about versions, where there is a trainer.
     pub operator: Option<Operator>,
     /// Milliseconds since 1970-01-01 UTC.
@@ -196,6 +200,7 @@ fn api(address: Address) -> Api {
     if address != Address::Admin {
         events::routes(&mut api);
         event_use::routes(&mut api);
+        visits::routes(&mut api);
         items::routes(&mut api);
         search::routes(&mut api);
         models::routes(&mut api);

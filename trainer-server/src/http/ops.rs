@@ -9,6 +9,7 @@ use axum::routing::get;
 
 use super::document::Api;
 use super::{AppState, Problem};
+use crate::influence::Reason;
 use crate::observe::{FRESHNESS_BUCKETS_SECS, FreshnessCounts};
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -145,6 +146,19 @@ async fn metrics(State(state): State<AppState>) -> Response {
     let skipped = "Events passed over under overload: counted, not learned one by one";
     let num_skipped = trainer["events_skipped"].as_u64().unwrap_or(0); // a stand-in tells none
     text.counter("events_skipped_total", skipped, num_skipped);
+    text.head(
+        "events_set_aside_total",
+        "Events that teach nothing, by why",
+        "counter",
+    );
+    for reason in Reason::ALL {
+        let reason = reason.as_str();
+        let count = trainer["set_aside"][reason].as_u64().unwrap_or(0); // those that never occurred
+        text.line(
+            &format!("events_set_aside_total{{reason=\"{reason}\"}}"),
+            count,
+        );
+    }
     let is_paused = trainer["paused"].is_string();
     let paused = "Whether versions cannot be written at the moment";
     text.gauge("publishing_paused", paused, u64::from(is_paused));

@@ -27,6 +27,7 @@ use crate::config::ClockMode;
 use crate::coverage::CoverageReport;
 use crate::experiment::serve::{Visit, ranked};
 use crate::experiment::{NAME_BYTES_MAX, is_name};
+use crate::influence::Standing;
 use crate::ingest::{Fault, Fields, RejectCode, kind_from_name};
 use crate::moderation::{Effect, Preview};
 
@@ -236,6 +237,9 @@ pub trait Recommender: Send + Sync {
 
     /// What is kept of a user, oldest first.
     fn history(&self, user_id: &UserId) -> Vec<HistoryEvent>;
+
+    /// How much a user has taught; `None` where that is not known.
+    fn standing(&self, user_id: &UserId) -> Option<Standing>;
 }
 
 pub(super) fn routes(api: &mut Api) {

@@ -19,6 +19,7 @@ use crate::backup::BackupError;
 use crate::erasure::{self, Erased};
 use crate::event_log::StoredEvent;
 use crate::event_log::tombstone::IdHash;
+use crate::influence::Standing;
 
 /// Events in one answer; about 30 MB.
 const EVENTS_MAX: usize = 100_000;
@@ -59,6 +60,8 @@ struct ExportedEvent {
 struct Derived {
     /// What the server ranks and trains from, oldest first.
     history: Vec<HistoryEvent>,
+    /// How much they taught.
+    influence: Option<Standing>,
 }
 
 pub(super) fn routes(api: &mut Api) {
@@ -100,6 +103,7 @@ async fn export(
             next_from,
             derived: Derived {
                 history: state.recommender.history(&user_id),
+                influence: state.recommender.standing(&user_id),
             },
             user_hash: IdHash::of_user(&user_id),
             user_id,

@@ -226,6 +226,7 @@ impl LogSink {
         Ok(LogRecord::Event(StoredEvent {
             event,
             received_at: now_millis,
+            is_vouched: false,
         }))
     }
 }

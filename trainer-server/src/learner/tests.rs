@@ -69,6 +69,7 @@ fn log() -> Vec<LogRecord> {
             log.push(LogRecord::Event(StoredEvent {
                 received_at: event.occurred_at,
                 event,
+                is_vouched: false,
             }));
         }
     }
@@ -79,7 +80,7 @@ fn log() -> Vec<LogRecord> {
 fn live(settings: &[(&str, &str)]) -> (Learner, Preprocessor) {
     let config = config(settings);
     let encoder = CachedTextEncoder::new(AnyTextEncoder::Small(SmallTextEncoder), None);
-    let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+    let mut preprocessor = Preprocessor::new(&config);
     let mut learner = Learner::new(config, Device::flex(), encoder);
     learner.ingest(&mut preprocessor, &log()).expect("taken in");
     learner.warm_fit(&preprocessor, |_| true).expect("fitted");

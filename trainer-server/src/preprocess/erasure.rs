@@ -13,6 +13,7 @@ impl Preprocessor {
         self.pending.retain(|impression| impression.user != user);
         self.recent.retain(|recent| *recent != user);
         self.propensities.forget(user);
+        self.influence.forget(user.0);
         batch.examples.retain(|(owner, _)| *owner != user);
         batch.erased_users.push(user);
     }
@@ -24,7 +25,7 @@ mod tests {
     use shared_model::ids::UserId;
 
     use super::*;
-    use crate::config::{ClockMode, Config};
+    use crate::config::Config;
     use crate::event_log::LogRecord;
     use crate::event_log::tombstone::UserErasure;
     use crate::preprocess::UserIdx;
@@ -38,8 +39,7 @@ mod tests {
 
     #[test]
     fn an_erased_user_is_in_no_timeline_and_no_batch_and_comes_back_as_a_new_one() {
-        let labels = Config::default().labels;
-        let mut preprocessor = Preprocessor::new(ClockMode::Live, labels);
+        let mut preprocessor = Preprocessor::new(&Config::default());
         let item = json!({ "item_put": { "item_id": "a", "title": "Tea pot" } });
         let gone = UserId::new("gone").expect("valid");
         let erased = LogRecord::UserErased(UserErasure {

@@ -1,15 +1,49 @@
-//! Noise: bursts of bots and double clicks, which are context and no targets.
+//! What is context and no target: bursts of bots, double clicks, and what is beyond a client's influence.
 //!
 //! Input: the timeline of a user before the event. Not here: duplicates of one event, which are the log's.
 
 use shared_model::event::EventKind;
 
 use super::{ANSWER_EVENTS_MAX, Preprocessor, UserIdx, millis};
+use crate::config::ClockMode;
+use crate::event_log::StoredEvent;
+use crate::influence::{Act, Reason};
 use crate::train::windows::Example;
 
 impl Preprocessor {
+    /// Whether anything is learned from the event.
+    ///
+    /// # Errors
+    /// Why nothing is.
+    pub(super) fn judge(
+        &mut self,
+        user: UserIdx,
+        example: &Example,
+        stored: &StoredEvent,
+    ) -> Result<(), Reason> {
+        if self.is_burst(user, example.occurred_at) || self.is_repeat(user, example) {
+            return Err(Reason::Noise);
+        }
+        let could_teach =
+            example.target_weight > 0.0 || example.click.is_some() || example.rating.is_some();
+        if !could_teach {
+            return Ok(());
+        }
+        self.influence.judge(Act {
+            user_idx: user.0,
+            item_idx: example.item_idx,
+            kind: example.kind,
+            // What no client chooses: the server's clock, or in a replay the newest event.
+            arrived_at: match self.clock {
+                ClockMode::Live => stored.received_at,
+                ClockMode::EventTime => self.watermark_millis,
+            },
+            is_vouched: stored.is_vouched,
+        })
+    }
+
     /// Whether the user has done more within the window than people do.
-    pub(super) fn is_burst(&self, user: UserIdx, occurred_at: i64) -> bool {
+    fn is_burst(&self, user: UserIdx, occurred_at: i64) -> bool {
         let events_max = self.labels.burst_events_max;
         if events_max == 0 {
             return false;
@@ -27,7 +61,7 @@ impl Preprocessor {
     }
 
     /// Whether the user has just done the same with the same item.
-    pub(super) fn is_repeat(&self, user: UserIdx, example: &Example) -> bool {
+    fn is_repeat(&self, user: UserIdx, example: &Example) -> bool {
         let window_millis = millis(self.labels.repeat_secs);
         if window_millis == 0 {
             return false;

@@ -22,7 +22,7 @@ mod manifest_store;
 mod press;
 mod recover;
 mod room;
-mod signing_key;
+pub(crate) mod signing_key;
 mod states;
 
 use std::collections::BTreeSet;

@@ -27,7 +27,7 @@ pub(super) fn open(data_dir: &Path) -> io::Result<SigningKey> {
 }
 
 /// Reads a secret key; what is longer than a key is refused unread.
-pub(super) fn read(path: &Path) -> io::Result<SigningKey> {
+pub(crate) fn read(path: &Path) -> io::Result<SigningKey> {
     let mut text = String::new();
     let file = std::fs::File::open(path)?;
     file.take(KEY_FILE_BYTES_MAX + 1)
@@ -36,7 +36,7 @@ pub(super) fn read(path: &Path) -> io::Result<SigningKey> {
 }
 
 /// Writes a secret key whole, readable by its owner only; fails where there is a file already.
-pub(super) fn write(path: &Path, key: &SigningKey) -> io::Result<()> {
+pub(crate) fn write(path: &Path, key: &SigningKey) -> io::Result<()> {
     let name = path.file_name().and_then(std::ffi::OsStr::to_str);
     let name = name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -50,7 +50,7 @@ pub(super) fn write(path: &Path, key: &SigningKey) -> io::Result<()> {
 }
 
 /// A new secret key, from the randomness of the system.
-pub(super) fn random() -> io::Result<SigningKey> {
+pub(crate) fn random() -> io::Result<SigningKey> {
     let mut seed = [0; 32];
     OsRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;
     Ok(SigningKey::from_bytes(&seed))

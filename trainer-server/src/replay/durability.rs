@@ -228,6 +228,7 @@ mod tests {
                     arm: None,
                 },
                 received_at: 1,
+                is_vouched: false,
             })
         };
         log.append_blocking(&[record(0), record(1)])

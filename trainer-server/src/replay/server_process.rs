@@ -217,7 +217,13 @@ async fn fill_log(
     let records = items
         .iter()
         .map(|item| LogRecord::ItemPut(item.clone()))
-        .chain(events.map(|event| LogRecord::Event(StoredEvent { event, received_at })));
+        .chain(events.map(|event| {
+            LogRecord::Event(StoredEvent {
+                event,
+                received_at,
+                is_vouched: false,
+            })
+        }));
     let mut batch = Vec::with_capacity(IMPORT_BATCH_LEN);
     for record in records {
         batch.push(record);

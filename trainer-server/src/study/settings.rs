@@ -55,6 +55,7 @@ pub fn warm_part(config: &Config) -> Config {
         clock: config.clock.clone(),
         model,
         labels: config.labels.clone(),
+        influence: config.influence.clone(),
         train,
         ..defaults
     }

@@ -26,7 +26,7 @@ use crate::preprocess::Preprocessor;
 use crate::replay::ReplayError;
 use crate::replay::scoring::{ItemRows, RankModel, score_chunk};
 
-/// Events that are ranked and learned together.
+/// As many in every study, so that figures compare.
 pub const CHUNK_LEN: usize = 128;
 
 /// In what form weights are published.
@@ -47,6 +47,8 @@ pub struct WalkOptions {
     pub published: Published,
     /// Events between releases.
     pub interval_events: u64,
+    /// Events that are ranked and learned together.
+    pub chunk_len: usize,
 }
 
 /// What a stream gave.
@@ -109,13 +111,14 @@ pub fn walk(
     let WalkOptions {
         published,
         interval_events,
+        chunk_len,
     } = options;
     let mut allowance = allowance(learner, dataset.events[range.clone()].first());
     let mut since_release = 0;
     let mut training: Option<ReleaseTraining> = None;
     let mut is_round_due = true;
-    for first in range.clone().step_by(CHUNK_LEN) {
-        let chunk = &dataset.events[first..(first + CHUNK_LEN).min(range.end)];
+    for first in range.clone().step_by(chunk_len) {
+        let chunk = &dataset.events[first..(first + chunk_len).min(range.end)];
         let queries: Vec<Query> = chunk.iter().map(|event| timelines.push(event)).collect();
         let LiveModel { state, ready } = live(learner)?;
         rows.refresh(dataset, ready);

@@ -208,6 +208,7 @@ impl Study {
         let options = WalkOptions {
             published,
             interval_events: offline.config().release.interval_events,
+            chunk_len: stream::CHUNK_LEN,
         };
         let streamed = stream::walk(&self.dataset, range.clone(), parts, options, &progress)?;
         progress.finish_and_clear();

@@ -18,7 +18,7 @@ use shared_model::ids::{ItemId, LogOffset, UserId, Version};
 use shared_model::manifest::ModerationRules;
 use shared_model::model::sequence::{Sequence, Token};
 
-use crate::config::{ClockMode, Config};
+use crate::config::Config;
 use crate::coverage::{self, CoverageReport};
 use crate::explore;
 use crate::gate::GateError;
@@ -26,6 +26,7 @@ use crate::http::{
     ExplainOrder, ExploreResponse, RankedBy, RecommendError, RecommendRequest, RecommendResponse,
     Recommender, ScoredItem, SearchOrder,
 };
+use crate::influence::{Crowd, SetAside, Standing};
 use crate::learner::{LearnReport, LiveModel, TextTuningReport, WatchFigures};
 use crate::moderation::{self, Preview};
 use crate::preprocess::{Preprocessor, UserIdx};
@@ -50,8 +51,12 @@ pub(super) struct TrainerStatus {
     pub(super) learned_through: u64,
     pub(super) events_trained: u64,
     pub(super) events_skipped: u64,
-    /// Of bursts and repeats, which teach nothing.
+    /// They teach nothing.
     pub(super) events_set_aside: u64,
+    /// The same by why.
+    pub(super) set_aside: SetAside,
+    /// How much clients teach.
+    pub(super) crowd: Crowd,
     pub(super) fast_steps: u64,
     pub(super) steps_refused: u64,
     pub(super) versions_refused: u64,
@@ -140,12 +145,11 @@ pub(super) struct Serving {
 
 impl Serving {
     pub(super) fn new(config: &Config, publisher: Publisher) -> Self {
-        let clock: ClockMode = config.clock.mode;
         Self {
             history_len: config.model.history_len as usize,
             kept: KeptModels::new(publisher),
             live: RwLock::new(None),
-            preprocessor: RwLock::new(Preprocessor::new(clock, config.labels.clone())),
+            preprocessor: RwLock::new(Preprocessor::new(config)),
             status: Mutex::new(TrainerStatus {
                 phase: "starting".to_owned(),
                 ..TrainerStatus::default()
@@ -192,6 +196,19 @@ impl Serving {
         self.update(|status| {
             status.versions_refused += 1;
             status.last_refusal = Some(why.to_string());
+        });
+    }
+
+    /// What of a batch teaches nothing, and how much clients teach by now.
+    pub(super) fn set_aside(&self, set_aside: &SetAside) {
+        let preprocessor = self.preprocessor.read();
+        let crowd = preprocessor.unwrap_or_else(PoisonError::into_inner).crowd();
+        self.update(|status| {
+            status.crowd = crowd;
+            for (reason, count) in set_aside {
+                *status.set_aside.entry(*reason).or_default() += count;
+                status.events_set_aside += count;
+            }
         });
     }
 
@@ -439,6 +456,13 @@ impl Recommender for Serving {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .history(user_id, usize::MAX)
+    }
+
+    fn standing(&self, user_id: &UserId) -> Option<Standing> {
+        self.preprocessor
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .standing(user_id)
     }
 
     fn status(&self) -> Value {

@@ -292,10 +292,9 @@ impl Worker {
             self.publish(VersionKind::Fast, passed, state, ready)?;
         }
         let round_millis = started.elapsed().as_millis() as u64; // fits for 500 million years
-        self.serving.update(|status| {
-            status.round_millis = round_millis;
-            status.events_set_aside += batch.num_set_aside as u64; // usize fits
-        });
+        self.serving.set_aside(&batch.set_aside);
+        self.serving
+            .update(|status| status.round_millis = round_millis);
         self.heed_watch()
     }
 

@@ -32,7 +32,7 @@ const OPEN: [&str; 10] = [
     "/readyz",
     "/openapi.json",
 ];
-const FOR_INGEST: [&str; 2] = ["/v1/events", "/v1/models/{model}/reports"];
+const FOR_INGEST: [&str; 3] = ["/v1/events", "/v1/visits", "/v1/models/{model}/reports"];
 const FOR_READ: [&str; 6] = [
     "/v1/recommend",
     "/v1/score",

@@ -27,11 +27,13 @@ use trainer_server::http::{
     self, AppParts, AppState, ExplainOrder, ExploreResponse, RankedBy, RecommendError,
     RecommendRequest, RecommendResponse, Recommender, ScoredItem, SearchOrder,
 };
+use trainer_server::influence::Standing;
 use trainer_server::ledger::Ledger;
 use trainer_server::moderation::{Moderation, Preview};
 use trainer_server::observe::Observer;
 use trainer_server::publish::{NewVersion, Publisher};
 use trainer_server::text_pack::keeper::TextPacks;
+use trainer_server::visits::VisitTokens;
 
 /// What the server's clock shows.
 pub(crate) const NOW_MILLIS: i64 = 1_800_000_000_000;
@@ -156,6 +158,10 @@ impl Recommender for ByLength {
         json!({ "device": "stand-in" })
     }
 
+    fn standing(&self, _user_id: &UserId) -> Option<Standing> {
+        None
+    }
+
     fn history(&self, _user_id: &UserId) -> Vec<HistoryEvent> {
         Vec::new()
     }
@@ -203,6 +209,7 @@ impl TestServer {
             observer: Observer::default(),
             moderation: moderation.clone(),
             text_packs: text_packs.clone(),
+            visits: VisitTokens::open(dir).expect("opens"),
             operator: None,
             clock: || NOW_MILLIS,
             stopping,

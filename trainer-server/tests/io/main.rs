@@ -26,3 +26,4 @@ mod slow;
 mod soak;
 mod text_encoder;
 mod versions;
+mod visits;

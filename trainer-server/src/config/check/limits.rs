@@ -35,6 +35,8 @@ pub(super) fn check(limits: &LimitsConfig) -> Result<(), ConfigError> {
             return Err(out_of_range(burst_key, &burst, expected));
         }
     }
+    let visits = limits.client_visits_per_hour;
+    in_range("limits.client_visits_per_hour", visits, 0..=1 << 30)?;
     let connections = limits.client_connections_max as u64; // widening
     in_range("limits.client_connections_max", connections, 1..=1 << 20)?;
     in_range(

@@ -269,8 +269,7 @@ impl Worker {
             return Ok(());
         };
         self.serving.phase("restoring");
-        let config = Arc::clone(&self.config);
-        let mut preprocessor = Preprocessor::new(config.clock.mode, config.labels.clone());
+        let mut preprocessor = Preprocessor::new(&self.config);
         self.learner.forget();
         let mut at = LogOffset(0);
         while at < self.position {
