@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -310,6 +311,7 @@ impl Asked<'_> {
             candidates: None,
             now_millis: Some(now_millis),
             exploration: None,
+            moderation: Arc::default(), // what operators forbid now says nothing of then
             ranked_by: RankedBy::Score,
             version: None,
         };

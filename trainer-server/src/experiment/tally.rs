@@ -95,7 +95,9 @@ impl<'a> Counting<'a> {
     }
 
     fn observe(&mut self, offset: LogOffset, stored: &StoredEvent) {
-        let StoredEvent { event, received_at } = stored;
+        let StoredEvent {
+            event, received_at, ..
+        } = stored;
         let user = IdHash::of_user(&event.user_id);
         let arm = event.arm.as_ref().map(|arm| arm.as_str());
         if !event.kind.is_history() {
@@ -225,6 +227,7 @@ pub(super) mod tests {
             let stored = StoredEvent {
                 event,
                 received_at: *received_at,
+                is_vouched: false,
             };
             counting.observe(LogOffset(idx as u64), &stored);
         }

@@ -23,7 +23,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str, &str); 16] = files![
+const FILES: [(&str, &str, &str); 17] = files![
     "index.html" HTML,
     "style.css" CSS,
     "main.js" JS,

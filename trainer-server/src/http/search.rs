@@ -58,6 +58,7 @@ pub struct SearchOrder {
     #[schemars(rename = "now")]
     pub now_millis: Option<i64>,
     /// The rules of operators that hold.
+    #[schemars(skip)]
     pub moderation: Arc<Effect>,
 }
 

@@ -19,7 +19,7 @@ const KEYS: [(&str, &str); 3] = [
     ("access.admin_token", ADMIN),
 ];
 /// Who may ask for what, beside whoever has the admin token; what is not here is the admin's alone.
-const OPEN: [&str; 10] = [
+const OPEN: [&str; 11] = [
     "/v1/models/{model}/manifest",
     "/v1/models/{model}/plan",
     "/v1/models/{model}/watch",

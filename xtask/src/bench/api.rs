@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::inputs::Environment;
 use crate::process::{Background, run_to_end, step};
+use crate::setup;
 use crate::workspace::Workspace;
 
 const SCHEMATHESIS: Environment = Environment {
@@ -52,7 +53,7 @@ const SEED: &str = "1";
 /// # Errors
 /// Something cannot be built, installed or started, or the server has ended or panicked.
 pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
-    super::build_server(workspace)?;
+    setup::build_programs(workspace)?;
     let python = step("preparing Schemathesis", || SCHEMATHESIS.python(workspace))?;
     let dir = workspace.target_dir().join("bench-api");
     if dir.exists() {

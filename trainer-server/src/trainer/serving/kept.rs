@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use shared_model::codec::state::CodeState;
 use shared_model::edge::engine::{RankRequest, ReadyVersion};
 use shared_model::ids::{ItemId, Version};
+use shared_model::manifest::{ModerationRules, PinnedItem};
 
 use super::Serveable;
 use crate::explore;
@@ -51,9 +52,12 @@ impl KeptModels {
     }
 }
 
-/// The available items by their decayed counts, most first; what a request rules out is left out.
+/// The available items by their decayed counts, most first; what a request or operators rule out is left out, and what
+/// operators pin has its place. Their points, which are of scores, mean nothing among counts.
 pub(super) fn most_popular(state: &CodeState, request: &RankRequest<'_>) -> Vec<ScoredItem> {
     let options = request.options;
+    let none = ModerationRules::default();
+    let rules = request.moderation.unwrap_or(&none);
     let seen = request.history.iter().filter(|_| options.exclude_seen);
     let seen: HashSet<&ItemId> = seen.map(|event| &event.item_id).collect();
     let wanted: Option<HashSet<&ItemId>> = request.candidates.map(|ids| ids.iter().collect());
@@ -62,12 +66,26 @@ pub(super) fn most_popular(state: &CodeState, request: &RankRequest<'_>) -> Vec<
         let is_wanted = wanted
             .as_ref()
             .is_none_or(|ids| ids.contains(&item.item_id));
-        is_wanted && !seen.contains(&item.item_id)
+        is_wanted && !seen.contains(&item.item_id) && !rules.block.contains(&item.item_id)
     });
     // Stable, so that ties stay in the order of the catalogue.
     items.sort_by(|a, b| b.num_events.total_cmp(&a.num_events));
+    let mut pins: Vec<&PinnedItem> = rules.pin.iter().collect();
+    pins.sort_by_key(|pin| pin.position);
+    for pin in pins
+        .into_iter()
+        .filter(|pin| (pin.position as usize) < options.k)
+    {
+        if let Some(found) = items.iter().position(|item| item.item_id == pin.item_id) {
+            let item = items.remove(found);
+            items.insert((pin.position as usize).min(items.len()), item);
+        }
+    }
     items.truncate(options.k);
+    let is_pinned = |id: &ItemId| rules.pin.iter().any(|pin| pin.item_id == *id);
     let scored = items.into_iter().map(|item| ScoredItem {
+        points: 0.0,
+        is_pinned: is_pinned(&item.item_id),
         item_id: item.item_id,
         score: item.num_events as f32, // a count of events; its last digits do not matter
         propensity: None,
