@@ -73,6 +73,9 @@ pub struct GivenCodes {
 /// Longest name of an operator, in characters.
 pub const OPERATOR_NAME_LEN_MAX: usize = 64;
 
+/// As a regular expression: no control characters.
+pub const OPERATOR_NAME_PATTERN: &str = r"^[^\x00-\x1f\x7f-\x9f]+$";
+
 /// Whether an operator may be called so: not empty, not long, nothing that would break a line of the ledger's readers.
 #[must_use]
 pub fn is_operator_name(name: &str) -> bool {
