@@ -35,7 +35,7 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What an operator orders; as JSON `{"order": "rollback", "version": 7}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "order", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
     /// Publish the codes of an earlier version again and set aside what was learned since.
     Rollback {
