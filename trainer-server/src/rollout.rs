@@ -35,7 +35,7 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What an operator orders; as JSON `{"order": "rollback", "version": 7}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "order", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
     /// Publish the codes of an earlier version again and set aside what was learned since.
     Rollback {
@@ -72,6 +72,9 @@ pub struct GivenCodes {
 
 /// Longest name of an operator, in characters.
 pub const OPERATOR_NAME_LEN_MAX: usize = 64;
+
+/// As a regular expression: no control characters.
+pub const OPERATOR_NAME_PATTERN: &str = r"^[^\x00-\x1f\x7f-\x9f]+$";
 
 /// Whether an operator may be called so: not empty, not long, nothing that would break a line of the ledger's readers.
 #[must_use]

@@ -96,10 +96,13 @@ fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
 
 /// The types that a shape allows; empty for any.
 fn kinds(schema: &Value) -> Vec<&Value> {
-    match &schema["type"] {
-        Value::Null => Vec::new(),
-        Value::Array(kinds) => kinds.iter().collect(),
-        kind => vec![kind],
+    let kind = &schema["type"];
+    match kind.as_array() {
+        Some(kinds) => kinds.iter().collect(),
+        None => Some(kind)
+            .filter(|kind| !kind.is_null())
+            .into_iter()
+            .collect(),
     }
 }
 

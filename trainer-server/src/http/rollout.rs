@@ -11,7 +11,9 @@ use super::document::Api;
 use super::guard::note;
 use super::limiter::Caller;
 use super::{AppState, Problem};
-use crate::rollout::{OPERATOR_NAME_LEN_MAX, Obeyed, Order, OrderError, is_operator_name};
+use crate::rollout::{
+    OPERATOR_NAME_LEN_MAX, OPERATOR_NAME_PATTERN, Obeyed, Order, OrderError, is_operator_name,
+};
 
 /// Largest order, in bytes.
 const ORDER_BYTES_MAX: usize = 4096;
@@ -22,7 +24,7 @@ struct OrderBody {
     #[serde(flatten)]
     order: Order,
     /// Who orders it, for the ledger.
-    #[schemars(length(min = 1, max = OPERATOR_NAME_LEN_MAX))]
+    #[schemars(length(min = 1, max = OPERATOR_NAME_LEN_MAX), regex(pattern = OPERATOR_NAME_PATTERN))]
     by: Option<String>,
 }
 

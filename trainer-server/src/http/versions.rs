@@ -21,7 +21,7 @@ use super::{AppState, Problem};
 use crate::ingest::BodyError;
 use crate::ledger::difference::{Difference, difference};
 use crate::ledger::{NumberedRow, PublishedRow};
-use crate::rollout::{GivenCodes, OPERATOR_NAME_LEN_MAX, Obeyed};
+use crate::rollout::{GivenCodes, OPERATOR_NAME_LEN_MAX, OPERATOR_NAME_PATTERN, Obeyed};
 
 /// Largest snapshot that an operator may send, in bytes. Half a million items of the default sizes take about 100 MiB.
 const GIVEN_BYTES_MAX: usize = 128 << 20;
@@ -156,7 +156,7 @@ async fn changes(
 #[derive(Deserialize, JsonSchema)]
 struct GivenQuery {
     /// Who orders it, for the ledger.
-    #[schemars(length(min = 1, max = OPERATOR_NAME_LEN_MAX))]
+    #[schemars(length(min = 1, max = OPERATOR_NAME_LEN_MAX), regex(pattern = OPERATOR_NAME_PATTERN))]
     by: Option<String>,
 }
 

@@ -242,7 +242,7 @@ impl Tester<'_> {
         let report = fs::read(&report)
             .with_context(|| format!("Schemathesis wrote no report, see {}", self.dir.display()))?;
         let report: Value = serde_json::from_slice(&report)?;
-        Ok(json!({ "name": self.name, "report": report }))
+        Ok(summary(self.name, &report))
     }
 }
 
@@ -252,4 +252,17 @@ fn without_keys(config: &str) -> String {
     };
     let after = after.split_once("\n\n").map_or("", |(_, after)| after);
     format!("{before}{after}")
+}
+
+/// Counts of one run, and what was found by the operations it was found in.
+fn summary(name: &str, report: &Value) -> Value {
+    json!({
+        "name": name,
+        "running_secs": report["running_time"],
+        "operations": report["operations"],
+        "phases": report["phases"],
+        "test_cases": report["test_cases"],
+        "failures": report["failures"],
+        "errors": report["errors"],
+    })
 }

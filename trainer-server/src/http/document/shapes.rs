@@ -7,34 +7,31 @@ pub(super) const PLACE: &str = "#/components/schemas/";
 
 /// The shapes that a generator was asked for.
 pub(super) fn definitions(generator: &mut SchemaGenerator) -> Map<String, Value> {
-    let mut shapes = json!(generator.take_definitions(true));
-    tidy(&mut shapes);
-    match shapes {
-        Value::Object(shapes) => shapes,
-        _ => unreachable!("a map is an object"),
-    }
+    let mut shapes = generator.take_definitions(true);
+    shapes.values_mut().for_each(tidy);
+    shapes
 }
 
 /// Words as a page shows them, and the bounds of numbers.
 pub(super) fn tidy(value: &mut Value) {
-    match value {
-        Value::Object(object) => {
-            if let Some(Value::String(words)) = object.get_mut("description") {
-                *words = plain(words);
-            }
-            if object.get("default").is_some_and(Value::is_null) {
-                object.remove("default"); // says no more than that the field may be left out
-            }
-            if let Some(format) = object.get("format").and_then(Value::as_str) {
-                for (bound, limit) in bounds(format) {
-                    object.entry(bound).or_insert(limit);
-                }
-            }
-            object.values_mut().for_each(tidy);
-        }
-        Value::Array(list) => list.iter_mut().for_each(tidy),
-        _ => {}
+    if let Some(list) = value.as_array_mut() {
+        list.iter_mut().for_each(tidy);
     }
+    let Some(object) = value.as_object_mut() else {
+        return;
+    };
+    if let Some(Value::String(words)) = object.get_mut("description") {
+        *words = plain(words);
+    }
+    if object.get("default").is_some_and(Value::is_null) {
+        object.remove("default"); // says no more than that the field may be left out
+    }
+    if let Some(format) = object.get("format").and_then(Value::as_str) {
+        for (bound, limit) in bounds(format) {
+            object.entry(bound).or_insert(limit);
+        }
+    }
+    object.values_mut().for_each(tidy);
 }
 
 /// Doc comments are wrapped, and name types in brackets.
