@@ -79,7 +79,7 @@ pub enum ImportError {
         hint: String,
     },
     /// A file that the importer does not know.
-    #[error("{} does not look like a file of {importer}: expected {expected}; {fits}", path.display())]
+    #[error("nothing of {importer} is in {}: expected {expected}; {fits}", path.display())]
     Unknown {
         /// The file.
         path: PathBuf,
@@ -214,8 +214,10 @@ impl Part {
                 Content::Items => sheet::item(&row)?,
                 Content::Events => sheet::event(&row)?,
             };
-            if let Some(kind) = value["kind"].as_str().map(|theirs| kinds.kind(theirs)) {
-                value["kind"] = kind;
+            if content == Content::Events
+                && let Some(theirs) = value["kind"].as_str()
+            {
+                value["kind"] = kinds.kind(theirs);
             }
             records.push(value);
             Ok(())

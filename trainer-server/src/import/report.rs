@@ -102,29 +102,28 @@ impl Report {
     /// What to do about refused rows.
     #[must_use]
     pub fn advice(&self) -> Vec<String> {
-        let mut advice = Vec::new();
-        for (code, count) in &self.refused {
-            let what = match code.as_str() {
+        let codes = self.refused.keys();
+        let advice = codes.filter_map(|code| {
+            Some(match code.as_str() {
                 "unknown_item" => format!(
-                    "{} items are in no catalogue: import theirs first, or with the same command",
+                    "items in no catalogue: {}; import theirs first, or with the same command",
                     self.unknown_items.len()
                 ),
-                "malformed" => format!(
-                    "{count} cannot be read: --map FIELD=COLUMN names columns, --kind OURS=THEIRS kinds of events"
-                ),
+                "malformed" => "what cannot be read may be called otherwise: --map FIELD=COLUMN names columns, \
+                                --kind OURS=THEIRS kinds of events"
+                    .to_owned(),
                 "time_in_future" => {
                     "moments lie ahead of the clock here: look at their unit and zone".to_owned()
                 }
-                "invalid_value" => "a rating needs a number in `rating` or `value`".to_owned(),
-                "repeated_item" => format!(
-                    "{count} items are in the file a second time: the first row counts, keep one of each"
-                ),
+                "invalid_value" => "a rating needs a number, in `rating` or `value`".to_owned(),
+                "repeated_item" => {
+                    "of an item that is in a file twice the first row counts: keep one".to_owned()
+                }
                 "too_large" => "texts are longer than an item may hold: shorten them".to_owned(),
-                _ => continue,
-            };
-            advice.push(what);
-        }
-        advice
+                _ => return None,
+            })
+        });
+        advice.collect()
     }
 
     /// As JSON.

@@ -92,7 +92,8 @@ type NumberedCells = (usize, Vec<Vec<u8>>);
 enum Reader {
     Json(Lines),
     Split(Lines, &'static str),
-    Csv(CsvCells),
+    /// Its tables are large.
+    Csv(Box<CsvCells>),
     Parquet(ParquetRows),
 }
 
@@ -115,7 +116,9 @@ impl Rows {
         let reader = match shape {
             Shape::JsonLines => Reader::Json(Lines::open(path).map_err(failed)?),
             Shape::Split(separator) => Reader::Split(Lines::open(path).map_err(failed)?, separator),
-            Shape::Csv(delimiter) => Reader::Csv(CsvCells::open(path, delimiter).map_err(failed)?),
+            Shape::Csv(delimiter) => {
+                Reader::Csv(Box::new(CsvCells::open(path, delimiter).map_err(failed)?))
+            }
             Shape::Parquet => Reader::Parquet(ParquetRows::open(path, renames)?),
         };
         let mut rows = Self {
@@ -218,10 +221,15 @@ impl Rows {
     }
 }
 
-/// The field that a column is to be.
+/// The field that a column is to be. One that has the name of such a field itself makes way.
 fn renamed(column: &str, renames: &[(String, String)]) -> String {
-    let found = renames.iter().find(|(_, theirs)| theirs == column);
-    found.map_or(column, |(field, _)| field).to_owned()
+    if let Some((field, _)) = renames.iter().find(|(_, theirs)| theirs == column) {
+        field.clone()
+    } else if renames.iter().any(|(field, _)| field == column) {
+        format!("file's {column}")
+    } else {
+        column.to_owned()
+    }
 }
 
 /// Parts of a line between a text.

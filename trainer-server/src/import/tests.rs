@@ -111,6 +111,26 @@ fn a_mapping_that_names_nothing_is_an_error_that_says_what_there_is() {
 }
 
 #[tokio::test]
+async fn a_column_that_is_named_takes_the_place_of_one_with_the_name_of_the_field() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (log, mut sink) = sink(&dir);
+    let file = tempfile::NamedTempFile::new().expect("temp file");
+    std::fs::write(file.path(), "item_id,name,title\n1,Tea pot,Dr\n").expect("written");
+    let mapping = Mapping {
+        columns: vec![("title".to_owned(), "name".to_owned())],
+        ..Mapping::default()
+    };
+    let part = Part::generic(file.path(), Content::Items, &mapping);
+    let report = import(&mut part.expect("known"), &mut sink, |_| {}).await;
+    assert_eq!(report.expect("imported").accepted, 1);
+    let (_, item) = log.items().expect("readable").remove(0);
+    assert_eq!(
+        (item.title.as_str(), &item.attributes["file's title"]),
+        ("Tea pot", &"Dr".into())
+    );
+}
+
+#[tokio::test]
 async fn a_second_row_of_an_item_is_refused_where_it_says_else() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (log, mut sink) = sink(&dir);

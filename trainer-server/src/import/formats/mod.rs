@@ -137,14 +137,17 @@ impl Importer {
     }
 
     fn unknown(self, path: &Path) -> Result<ImportError, ImportError> {
-        let fitting = if path.is_dir() {
-            Vec::new()
-        } else {
-            fitting(path, &peek(path)?)
+        let files = match path.is_dir() {
+            true => files_of(path)?,
+            false => vec![path.to_owned()],
         };
-        let fits = match fitting.first() {
+        let mut fits = None;
+        for file in files {
+            fits = fits.or(fitting(&file, &peek(&file)?).first().copied());
+        }
+        let fits = match fits {
             Some(other) => format!("--from {} reads it", other.as_str()),
-            None => "none of the other importers knows it either; --events and --items read columns of any name with --map".to_owned(),
+            None => "none of the other importers does; --events and --items read columns of any name with --map".to_owned(),
         };
         Ok(ImportError::Unknown {
             path: path.to_owned(),

@@ -254,6 +254,9 @@ fn a_file_of_another_system_is_refused_with_the_importer_that_reads_it() {
         let error = error.err().expect("no column of ours").to_string();
         assert!(error.contains(owner.as_str()), "{error}");
     }
+    let error = Importer::Mind.find(&[fixture("gorse")], &Mapping::default());
+    let error = error.err().expect("a folder of Gorse").to_string();
+    assert!(error.contains("--from gorse reads it"), "{error}");
     let error = Importer::Mind.find(&[fixture("movielens/README.txt")], &Mapping::default());
     let error = error.err().expect("no table").to_string();
     assert!(

@@ -17,6 +17,9 @@ const WINDOW_LOG_MAX: u32 = 27;
 /// What some programs write at the start of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// The next of something with the number of its line, which an error has, too.
+type Numbered<T> = std::result::Result<Option<(usize, T)>, (usize, Error)>;
+
 /// A reader that counts.
 struct Counted {
     file: File,
@@ -120,10 +123,8 @@ impl Lines {
         self.source.num_read.get()
     }
 
-    /// The next line and its number; an error has the number, too.
-    pub(super) fn next_line(
-        &mut self,
-    ) -> std::result::Result<Option<(usize, Vec<u8>)>, (usize, Error)> {
+    /// The next line.
+    pub(super) fn next_line(&mut self) -> Numbered<Vec<u8>> {
         let limit = ROW_BYTES_MAX as u64 + 1; // widening
         loop {
             self.num_lines += 1;
@@ -172,10 +173,8 @@ impl CsvCells {
         self.source.num_read.get()
     }
 
-    /// The cells of the next row and the line that it begins at; an error has the line, too.
-    pub(super) fn next_cells(
-        &mut self,
-    ) -> std::result::Result<Option<(usize, Vec<Vec<u8>>)>, (usize, Error)> {
+    /// The cells of the next row, which may be several lines.
+    pub(super) fn next_cells(&mut self) -> Numbered<Vec<Vec<u8>>> {
         use csv_core::ReadRecordResult::{End, InputEmpty, OutputEndsFull, OutputFull, Record};
         let line = usize::try_from(self.reader.line()).unwrap_or(usize::MAX); // only told
         let failed = |reason: String| Err((line, Error::other(reason)));
