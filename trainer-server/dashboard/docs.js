@@ -60,6 +60,7 @@ function operation(document, path, method, about) {
     parameters.length ? make('h3', {}, 'Parameters') : null,
     parameters.length ? table([['Name'], ['In'], ['Type'], [''], ['Meaning']], parameters) : null,
     about.requestBody ? make('h3', {}, 'Body') : null,
+    about.requestBody?.description ? make('p.note', {}, about.requestBody.description) : null,
     ...content(resolved(document, about.requestBody)),
     make('h3', {}, 'Answers'),
     table([['Status'], ['Body']], answers),

@@ -161,9 +161,13 @@ impl Operation<'_> {
         }))
     }
 
-    /// What is to be known of the body whatever its type.
-    pub(super) fn body_words(self, description: &str) -> Self {
-        self.about["requestBody"]["description"] = description.into();
+    /// What is to be known of the body besides.
+    pub(super) fn body_words(self, words: &str) -> Self {
+        let description = &mut self.about["requestBody"]["description"];
+        let before = description
+            .as_str()
+            .map_or(String::new(), |before| format!("{before} "));
+        *description = format!("{before}{words}").into();
         self
     }
 
@@ -207,11 +211,9 @@ impl Operation<'_> {
     /// A body of JSON; pages may call it `text/plain`.
     pub(super) fn json_body<T: JsonSchema>(self, example: Value) -> Self {
         let schema = self.bodies.subschema_for::<T>();
-        let words = "The same JSON, for `navigator.sendBeacon`: no preflight request is needed.";
-        self.strict_body::<T>(example).body(
-            "text/plain",
-            json!({ "schema": schema, "description": words }),
-        )
+        self.strict_body::<T>(example)
+            .body("text/plain", json!({ "schema": schema }))
+            .body_words("`text/plain` holds the same JSON, for `navigator.sendBeacon`: no preflight request is needed.")
     }
 
     /// A body of JSON that must be called so.
