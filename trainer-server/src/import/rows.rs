@@ -62,7 +62,7 @@ impl Peeked {
 
     /// Cells of the first line.
     pub(super) fn cells(&self, separator: &str) -> Vec<&str> {
-        let cells = self.first_line.trim().split(separator);
+        let cells = self.first_line.split(separator);
         cells.map(|cell| cell.trim_matches('"')).collect()
     }
 }
