@@ -24,7 +24,7 @@ struct Decided {
 
 fn run(seed: u64, num_users: usize, rates: [f64; 2], odds: f64) -> Decided {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut comparison = Comparison::of_zero(ALPHA, &[odds]);
+    let mut comparison = Comparison::new(ALPHA);
     let (mut num, mut sum) = ([0.0; 2], [0.0; 2]);
     let mut decided = Decided::default();
     for user in 1..=num_users {

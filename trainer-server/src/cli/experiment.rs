@@ -94,6 +94,9 @@ pub struct EstimateArgs {
     /// Seconds in which they do
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     pub window_secs: u64,
+    /// Lists held what their users had already
+    #[arg(long)]
+    pub include_seen: bool,
     /// Largest weight of a decision
     #[arg(long, default_value_t = 20.0)]
     pub clip: f64,
@@ -153,6 +156,7 @@ async fn ask(command: &ExperimentCommand, admin: &AdminArgs) -> anyhow::Result<V
         ExperimentCommand::Estimate(args) => {
             let mut question = json!({
                 "strategy": strategy(&args.strategy)?, "clip": args.clip, "decisions_max": args.decisions_max,
+                "exclude_seen": !args.include_seen,
                 "metric": { "kinds": args.kinds, "window_secs": args.window_secs },
             });
             if let Some(version) = args.version {
@@ -261,8 +265,8 @@ fn shown(answer: &Value) -> String {
         text += &format!(
             "{:<24} {:>10} {:>10} {:>10}\n",
             word(&arm["name"]),
-            arm["num_users"],
-            arm["num_counted"],
+            arm["num_users"].to_string(),
+            arm["num_counted"].to_string(),
             number(&arm["mean"], 4)
         );
     }

@@ -51,12 +51,19 @@ pub struct Question {
     /// Kinds of events that answer an impression, and within which time.
     #[serde(default)]
     pub metric: Metric,
+    /// Whether lists were without what their user had already.
+    #[serde(default = "exclude_seen_default")]
+    pub exclude_seen: bool,
     /// Largest weight of a decision.
     #[serde(default = "clip_default")]
     pub clip: f64,
     /// The newest of them, at most so many.
     #[serde(default = "decisions_default")]
     pub decisions_max: u64,
+}
+
+fn exclude_seen_default() -> bool {
+    true
 }
 
 fn clip_default() -> f64 {
@@ -154,6 +161,7 @@ pub fn answer(
     let asked = Asked {
         recommender,
         strategy: question.strategy,
+        exclude_seen: question.exclude_seen,
         version,
     };
     let decisions = asked.decisions(view, &shown)?;
@@ -260,6 +268,7 @@ fn refusal(shown: &[Shown], counts: &Counts, from: LogOffset) -> Option<String> 
 struct Asked<'a> {
     recommender: &'a dyn Recommender,
     strategy: Strategy,
+    exclude_seen: bool,
     version: Version,
 }
 
@@ -307,7 +316,7 @@ impl Asked<'_> {
             user_id: None,
             history: Some(history),
             k: BEST,
-            exclude_seen: true,
+            exclude_seen: self.exclude_seen,
             candidates: None,
             now_millis: Some(now_millis),
             exploration: None,
@@ -421,8 +430,8 @@ fn notes(estimate: &Estimate) -> Vec<String> {
     }
     if mean_weight.upper < 1.0 || mean_weight.lower > 1.0 {
         notes.push(format!(
-            "The mean weight is {:.2} [{:.2}, {:.2}] and not 1: the log could not show all that the strategy shows, the \
-             propensities are wrong, or too much is clipped.",
+            "The mean weight is {:.2} [{:.2}, {:.2}] and not 1: the log could not show all that the strategy shows, lists \
+             were made of other histories or candidates, propensities are wrong, or too much is clipped.",
             mean_weight.value, mean_weight.lower, mean_weight.upper
         ));
     }

@@ -145,7 +145,7 @@ fn compared(experiment: &Experiment, counted: &[&Unit]) -> Vec<Difference> {
     let one = |arm_idx: usize| {
         let phases = &experiment.phases;
         let all: Vec<f64> = phases.iter().map(|phase| odds(phase, arm_idx)).collect();
-        let mut comparison = Comparison::new(alpha, &all);
+        let mut comparison = Comparison::new(alpha);
         for unit in counted {
             if unit.arm_idx == 0 || unit.arm_idx == arm_idx {
                 let odds = all[unit.phase_idx];
@@ -160,12 +160,11 @@ fn compared(experiment: &Experiment, counted: &[&Unit]) -> Vec<Difference> {
 
 /// Users who clicked, by which arm's items they clicked more.
 fn preferred(experiment: &Experiment, counted: &[&Unit]) -> Difference {
-    let alpha = experiment.asked.alpha;
-    let mut comparison = Comparison::new(alpha, &[]);
+    let mut comparison = Comparison::new(experiment.asked.alpha);
     for unit in counted {
         let [first, second] = unit.counts.map(f64::from);
         if first + second > 0.0 {
-            comparison.observe_difference((second - first) / (first + second));
+            comparison.observe_difference((second - first) / (first + second), 1.0);
         }
     }
     difference(experiment, 1, &comparison, 1.0)
@@ -178,9 +177,7 @@ fn difference(
     scale: f64,
 ) -> Difference {
     let arms = &experiment.asked.arms;
-    let [lower, upper] = comparison
-        .bounds()
-        .map(|bound| bound.clamp(-1.0, 1.0) * scale);
+    let [lower, upper] = comparison.bounds().map(|bound| bound * scale);
     Difference {
         arm: arms[arm_idx].name.clone(),
         against: arms[0].name.clone(),
@@ -240,7 +237,7 @@ fn sentence(experiment: &Experiment, compared: &Difference) -> String {
     let what = match experiment.asked.design {
         Design::Interleave => "of preference, -1 to 1".to_owned(),
         Design::Split if experiment.asked.metric.count_max == 1 => {
-            "of the share of users".to_owned()
+            "in the share of users".to_owned()
         }
         Design::Split => "events per user".to_owned(),
     };
@@ -341,7 +338,7 @@ mod tests {
 
     #[test]
     fn interleaved_users_vote_once_each_and_those_without_a_click_not_at_all() {
-        let votes = (0..400).map(|idx| match idx % 4 {
+        let votes = (0..4000).map(|idx| match idx % 4 {
             0 => unit(0, 0, 0, [1, 0]),
             1 => unit(0, 0, 0, [0, 0]),
             _ => unit(0, 0, 0, [1, 9]),
@@ -352,7 +349,7 @@ mod tests {
         };
         let report = Report::of(&experiment("interleave"), &tally, 10_000);
         let compared = &report.comparisons[0];
-        assert_eq!(compared.num_users, 300);
+        assert_eq!(compared.num_users, 3000);
         assert!((compared.difference.expect("seen") - (-1.0 + 2.0 * 0.8) / 3.0).abs() < 1e-9);
         assert_eq!(compared.is_better, Some(true), "{compared:?}");
     }
