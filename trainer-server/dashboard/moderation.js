@@ -135,10 +135,10 @@ export async function moderation(page) {
 function form(propose) {
   const field = (name, properties) => make('input', { 'aria-label': name, placeholder: name, ...properties });
   const action = make('select', { 'aria-label': 'Action' }, ...['block', 'pin', 'boost', 'bury'].map((name) => make('option', {}, name)));
-  const amount = field('points, or the place from 0', { type: 'number', min: 0, max: 299, step: 'any' });
+  const amount = field('points or place', { type: 'number', min: 0, max: 299, step: 'any' });
   const items = field('ids of items, or attribute=value', { type: 'text' });
   const reason = field('reason', { type: 'text', maxlength: 500 });
-  const hours = field('hours, or until withdrawn', { type: 'number', min: 0, step: 'any' });
+  const hours = field('hours, if it ends', { type: 'number', min: 0, step: 'any' });
   const submit = () => {
     const draft = { action: action.value, reason: reason.value };
     if (action.value === 'pin') draft.position = Number(amount.value);

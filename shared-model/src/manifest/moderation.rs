@@ -3,7 +3,8 @@
 //! ```text
 //! signed note = {"payload": "<note as JSON text>", "key_id": "<16 hex digits>", "signature": "<base64>"}
 //! note        = {"format_version": 1, "model", "revision", "created_at", "key_set"?,
-//!                "block": ["item", …], "pin": [{"item_id", "position"}, …], "points": [{"item_ids": […], "points"}, …]}
+//!                "rules": {"block": ["item", …], "pin": [{"item_id", "position"}, …],
+//!                          "points": [{"item_ids": […], "points"}, …]}}
 //! ```
 //! It is signed when it is asked for and never expires. The revision only grows, and a page refuses one below that of the
 //! rules it has (`edge::engine::moderation`).
@@ -30,6 +31,7 @@ pub const POINTS_MAX: f64 = 100.0;
 
 /// Rules of operators, by item.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModerationRules {
     /// Items without any place.
     pub block: Vec<ItemId>,
@@ -41,6 +43,7 @@ pub struct ModerationRules {
 
 /// An item and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PinnedItem {
     /// Which item.
     pub item_id: ItemId,
@@ -50,6 +53,7 @@ pub struct PinnedItem {
 
 /// Points of some items.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ItemPoints {
     /// Which items.
     pub item_ids: Vec<ItemId>,
@@ -59,6 +63,7 @@ pub struct ItemPoints {
 
 /// The rules that hold, as they are signed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModerationNote {
     /// [`super::FORMAT_VERSION`].
     pub format_version: u32,
@@ -71,8 +76,7 @@ pub struct ModerationNote {
     /// Number of the key set that it was signed under, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_set: Option<u64>,
-    /// The rules.
-    #[serde(flatten)]
+    /// What holds.
     pub rules: ModerationRules,
 }
 

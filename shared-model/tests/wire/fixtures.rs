@@ -13,8 +13,8 @@ use shared_model::codec::state::{
 };
 use shared_model::ids::{BlobId, ItemId, LogOffset, Version};
 use shared_model::manifest::{
-    Announcement, BlobRef, Channel, DeltaRef, FORMAT_VERSION, Manifest, PlanStep, PlanStepKind,
-    SelfTest, UpdatePlan, VersionKind, sign,
+    Announcement, BlobRef, Channel, DeltaRef, FORMAT_VERSION, ItemPoints, Manifest, ModerationNote,
+    ModerationRules, PinnedItem, PlanStep, PlanStepKind, SelfTest, UpdatePlan, VersionKind, sign,
 };
 use shared_model::spec::{ModelSpec, TensorGroup};
 
@@ -369,4 +369,27 @@ pub(crate) fn manifest_of(
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("JSON is text")
+}
+
+/// Rules of operators, one of each kind.
+pub(crate) fn moderation_note() -> ModerationNote {
+    let item = |id: &str| ItemId::new(id).expect("short");
+    ModerationNote {
+        format_version: FORMAT_VERSION,
+        model: MODEL.to_owned(),
+        revision: 1_700_000_000_500,
+        created_at: 1_700_000_001_000,
+        key_set: Some(3),
+        rules: ModerationRules {
+            block: vec![item("a"), item("\"b\"")],
+            pin: vec![PinnedItem {
+                item_id: item("c"),
+                position: 2,
+            }],
+            points: vec![ItemPoints {
+                item_ids: vec![item("d")],
+                points: -2.5,
+            }],
+        },
+    }
 }

@@ -16,13 +16,14 @@ use shared_model::codec::state::CodeState;
 use shared_model::edge::sync::{EdgeClock, EdgeRequest, EdgeSync, Trust};
 use shared_model::ids::{BlobId, Version};
 use shared_model::manifest::{
-    BlobRef, FORMAT_VERSION, KEY_SET_FORMAT_VERSION, KeyList, KeySet, TextEncoderKind,
-    TextEncoderNote, key_id, online_key, parse_announcement, parse_key_list, parse_key_sets,
-    parse_plan, public_key_text, sign, sign_key_set, verify, verify_key_set,
+    BlobRef, FORMAT_VERSION, KEY_SET_FORMAT_VERSION, KeyList, KeySet, ModerationNote,
+    TextEncoderKind, TextEncoderNote, key_id, online_key, parse_announcement, parse_key_list,
+    parse_key_sets, parse_plan, public_key_text, sign, sign_key_set, verify, verify_key_set,
 };
 
 use super::fixtures::{
-    MODEL, Publisher, append_random_items, random_spec, random_state, random_successor, reseal, rng,
+    MODEL, Publisher, append_random_items, moderation_note, random_spec, random_state,
+    random_successor, reseal, rng,
 };
 
 /// A target, and inputs from which a fuzzer starts.
@@ -181,6 +182,12 @@ fn manifest(bytes: &[u8]) {
             assert!(verify(bytes, &trusted).is_err(), "a note is no manifest");
             assert_eq!(note(&sound.sign(&key)), Ok((sound, signer)));
         }
+        let rules = |bytes: &[u8]| ModerationNote::verify(bytes, &trusted, MODEL);
+        if let Ok((sound, signer)) = rules(bytes) {
+            assert!(verify(bytes, &trusted).is_err() && note(bytes).is_err());
+            assert_eq!(sound.rules.check(), Ok(()));
+            assert_eq!(rules(&sound.sign(&key)), Ok((sound, signer)));
+        }
         let Ok(manifest) = verify(bytes, &trusted) else {
             continue;
         };
@@ -212,6 +219,7 @@ fn manifest_seeds() -> Vec<Vec<u8>> {
     };
     vec![
         serde_json::to_vec(&note).expect("plain values"),
+        serde_json::to_vec(&moderation_note()).expect("plain values"),
         newest.signed.clone(),
         serde_json::to_vec(&newest.manifest).expect("plain values"),
         publisher.plan(Some(Version(1))),

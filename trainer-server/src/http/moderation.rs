@@ -133,7 +133,8 @@ async fn preview(
     State(state): State<AppState>,
     Path(id): Path<String>,
 ) -> Result<Json<Preview>, Problem> {
-    let after = state.moderation.preview(parsed(&id)?).map_err(problem_of)?;
+    let id = parsed(&id)?;
+    let after = blocking(&state, move |rules| rules.preview(id)).await?;
     let before = state.moderation.effect();
     let preview = asked(&state, move |recommender| {
         recommender.preview(&before.rules, &after)
@@ -191,7 +192,22 @@ pub(super) fn applied(state: &AppState, item_id: &ItemId) -> Vec<AppliedRule> {
     applied.collect()
 }
 
-/// Carries out an act on a thread that may block, noted whether or not the sender waits.
+/// Works with the rules on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    state: &AppState,
+    work: impl FnOnce(&Moderation) -> Result<T, ModerationError> + Send + 'static,
+) -> Result<T, Problem> {
+    let moderation = state.moderation.clone();
+    match tokio::task::spawn_blocking(move || work(&moderation)).await {
+        Ok(outcome) => outcome.map_err(problem_of),
+        Err(error) => {
+            tracing::error!(%error, "working on the rules panicked");
+            Err(Problem::internal())
+        }
+    }
+}
+
+/// Carries out an act, noted whether or not the sender waits.
 async fn act(
     state: AppState,
     caller: Caller,
@@ -199,15 +215,7 @@ async fn act(
     act: impl FnOnce(&Moderation) -> Result<Rule, ModerationError> + Send + 'static,
 ) -> Result<Json<Rule>, Problem> {
     to_the_end(async move {
-        let moderation = state.moderation.clone();
-        let acted = tokio::task::spawn_blocking(move || act(&moderation)).await;
-        let result = match acted {
-            Ok(outcome) => outcome.map_err(problem_of),
-            Err(error) => {
-                tracing::error!(%error, "changing the rules panicked");
-                Err(Problem::internal())
-            }
-        };
+        let result = blocking(&state, act).await;
         note(&state, caller, what, &result).await;
         result.map(Json)
     })

@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(found[0].item_id, item(7));
         assert_eq!(
             found[0].evidence,
-            "40 of 99 clicks in the last window (40.40 %), 20 of 376 before (5.42 %)"
+            "40 of 99 clicks in the last window (40.40 %), 20 of 376 before (5.39 %)"
         );
         assert_eq!(bursts.ended(11_500), [], "the window has not ended");
     }

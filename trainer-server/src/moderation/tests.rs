@@ -252,3 +252,44 @@ fn a_rule_by_an_attribute_follows_the_catalogue() {
     assert_eq!(moderation.effect().rules.block, [item("a"), item("c")]);
     assert!(moderation.effect().revision > before);
 }
+
+#[test]
+fn the_server_proposes_what_is_marked_and_what_bursts_once_and_ends_what_is_over() {
+    let (dir, catalogue) = (tempfile::tempdir().expect("a folder"), catalogue());
+    let opened = Moderation::open(dir.path(), &config(1), catalogue.clone(), NOW_MILLIS);
+    let moderation = opened.expect("opens");
+    let look = |secs: i64| {
+        let looked = moderation.look(true, NOW_MILLIS + 1000 * secs);
+        looked.expect("written")
+    };
+    let clicks = |id: &str, num: usize| {
+        let id = item(id);
+        moderation.count((0..num).map(|_| (&id, EventKind::Click)));
+    };
+    put(&catalogue, 2, "c", json!({ "review": true }));
+    put(&catalogue, 3, "d", json!({ "review": "no" }));
+    let expected = ["rule 1 proposed: block c, `review` is true"];
+    assert_eq!(look(0), expected);
+    assert_eq!(look(0), Vec::<String>::new());
+
+    clicks("a", 200);
+    clicks("b", 10);
+    assert_eq!(look(1), Vec::<String>::new(), "there was no past");
+    clicks("a", 20);
+    clicks("b", 20);
+    let acts = look(2);
+    assert_eq!(acts.len(), 1, "{acts:?}");
+    assert!(
+        acts[0].starts_with("rule 2 proposed: block b, 20 of 40 clicks"),
+        "{acts:?}"
+    );
+    assert_eq!(moderation.effect().rules, ModerationRules::default());
+    assert_eq!(moderation.listed().rules[1].source, Source::Burst);
+
+    let mut timed = draft(Action::Block, "a");
+    timed.expires_at = Some(NOW_MILLIS + 3000);
+    moderation.propose(timed, NOW_MILLIS).expect("room");
+    approve(&moderation, 3, "ben").expect("alone");
+    assert_eq!(look(3), ["rule 3 expired"]);
+    assert_eq!(moderation.effect().rules, ModerationRules::default());
+}

@@ -61,7 +61,7 @@ fn row(what: String, at: i64) -> AuditRow {
 
 impl Moderation {
     /// Does what is due, and says what it was.
-    fn look(
+    pub(super) fn look(
         &self,
         is_catalogue_changed: bool,
         now_millis: i64,
