@@ -14,7 +14,7 @@ const NUM_POPULAR: usize = 50;
 pub(crate) enum Attack {
     /// Nothing.
     None,
-    /// No attack: as many clients as attack take the target of the pushes, each once.
+    /// No attack: as many clients as attack take the target of the pushes, each once, when attackers first do.
     Honest,
     /// Every event is on the target.
     Push,
@@ -91,11 +91,7 @@ impl Attack {
                 num_events: 0,
                 ..force
             },
-            Self::Honest => Force {
-                num_events: force.num_clients,
-                ..force
-            },
-            Self::Push | Self::Bandwagon | Self::Nuke => force,
+            Self::Honest | Self::Push | Self::Bandwagon | Self::Nuke => force,
             Self::FreshClients => Force {
                 num_clients: force.num_events,
                 ..force
@@ -138,12 +134,16 @@ impl Attack {
         for (idx, event) in stretch.into_iter().enumerate() {
             dataset.events.push(event);
             while num_sent < (idx + 1) * num_events / num_honest {
+                let (round, client) = (num_sent / num_clients, num_sent % num_clients);
+                num_sent += 1;
+                if self == Self::Honest && round > 0 {
+                    continue;
+                }
                 dataset.events.push(DatasetEvent {
-                    user_idx: (first_attacker + num_sent % num_clients) as u32, // users are counted in u32
-                    item_idx: self.item(targets, num_sent / num_clients),
+                    user_idx: (first_attacker + client) as u32, // users are counted in u32
+                    item_idx: self.item(targets, round),
                     ..event
                 });
-                num_sent += 1;
             }
         }
         Ok(dataset)

@@ -19,7 +19,7 @@
 //! `new_i` and `known_i` are the events of newcomers and of all others that taught about item `i`, `new` and `known`
 //! those about all items. All but the last two hold from `clients_min` clients on: among fewer there is no usual client.
 //!
-//! Memory: 104 bytes per client, 56 per item, 16 per client, item and kind of the last `item_repeat_secs`, and 4 per
+//! Memory: 88 bytes per client, 56 per item, 16 per client, item and kind of the last `item_repeat_secs`, and 4 per
 //! item and client below `item_clients_min`; timelines hold the same events in twice that.
 //! Not here: requests of an address (`http::limiter`), double clicks and fixed bounds (`preprocess`).
 

@@ -189,3 +189,35 @@ fn a_deleted_item_keeps_its_row_and_a_put_brings_it_back() {
     assert_eq!(batch.changed_items, vec![0]);
     assert!(preprocessor.items()[0].available && preprocessor.items().len() == 2);
 }
+
+#[test]
+fn what_teaches_is_the_same_however_the_log_is_cut_and_whenever_senders_say_it_was() {
+    let now = 1_700_000_000_000;
+    let (hour, month) = (3_600_000, 31 * 86_400_000);
+    let of_user = |user: i64, occurred_at: i64, received_at: i64| {
+        let LogRecord::Event(mut stored) = record("click", "a", occurred_at, received_at) else {
+            unreachable!("record makes events");
+        };
+        stored.event.user_id = UserId::new(format!("u{user}")).expect("valid");
+        LogRecord::Event(stored)
+    };
+    let honest = (0..30).map(|user| of_user(user, now, now));
+    // One of them goes on, and says of each click that it was a month before the last.
+    let flood = (1..=10).map(|n| of_user(0, now - n * month, now + n * hour));
+    let log: Vec<LogRecord> = honest.chain(flood).collect();
+    for batch_len in [1, 7, 40] {
+        let mut preprocessor = preprocessor(ClockMode::Live);
+        let batches = log.chunks(batch_len).map(|part| preprocessor.ingest(part));
+        let batches: Vec<Batch> = batches.collect();
+        let examples = batches.iter().flat_map(|batch| &batch.examples);
+        let weights: Vec<f32> = examples.map(|(_, e)| e.target_weight).collect();
+        assert_eq!(weights, [vec![1.0; 30], vec![0.0; 10]].concat());
+        let set_aside = batches.iter().flat_map(|batch| &batch.set_aside);
+        assert!(
+            set_aside
+                .clone()
+                .all(|(reason, _)| *reason == Reason::Repeat)
+        );
+        assert_eq!(set_aside.map(|(_, count)| count).sum::<u64>(), 10);
+    }
+}
