@@ -6,7 +6,7 @@ import { withKey } from './key.js';
 const KEY_LIST_BYTES_MAX = 128 * 1024;
 const PLAN_BYTES_MAX = 1024 * 1024;
 const TEXT_NOTE_BYTES_MAX = 4096;
-const RULES_BYTES_MAX = 256 * 1024;
+const RULES_BYTES_MAX = 2 ** 18;
 /** Steps of a plan that are fetched ahead; one after the other, each would cost a round trip. */
 const PREFETCH_BLOBS_MAX = 64;
 const PREFETCH_BLOB_BYTES_MAX = 256 * 1024;
