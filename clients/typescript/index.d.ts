@@ -43,6 +43,8 @@ export interface NewEvent {
   position?: number;
   propensity?: number;
   modelVersion?: number;
+  /** Of an impression: the arm that `recommend` answered, `experiment/arm`. */
+  arm?: string;
   /** An event is stored once by its id. Default: a new one; give one to be able to send the event again. */
   eventId?: string;
 }
@@ -111,6 +113,8 @@ export interface RecommendQuestion extends Question {
   candidates?: string[];
   /** Default `true`. */
   excludeSeen?: boolean;
+  /** Where the list is shown: with `userId`, the experiment that runs there decides how it is ranked. */
+  place?: string;
   /** Draws places by chance. */
   exploration?: { temperature?: number; epsilon?: number; pool?: number; seed: number };
 }
@@ -132,8 +136,10 @@ export interface SearchQuestion extends Question {
 
 export interface Ranking {
   modelVersion: number;
-  /** Best first; `propensity` with exploration alone. */
-  items: { itemId: string; score: number; propensity?: number }[];
+  /** Only in an experiment: the arm of the user. Send it along with the impressions. */
+  arm?: string;
+  /** Best first; `propensity` with exploration alone, `arm` where lists are interleaved. */
+  items: { itemId: string; score: number; propensity?: number; arm?: string }[];
 }
 
 export interface Scores {

@@ -13,6 +13,7 @@ mod priority;
 mod serving;
 mod worker;
 
+pub(crate) use serving::MODELS_MAX;
 pub(crate) use worker::encoder_of;
 pub(crate) use worker::skipped::covers as has_skipped;
 

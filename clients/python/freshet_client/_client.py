@@ -79,11 +79,18 @@ class Client:
         k: int = 10,
         candidates: Optional[Sequence[str]] = None,
         exclude_seen: bool = True,
+        place: Optional[str] = None,
     ) -> Ranking:
-        """The best `k` items for a user whose history the server keeps, or for a history."""
+        """The best `k` items for a user whose history the server keeps, or for a history.
+
+        With `place` and `user_id`, the experiment that runs there decides how they are ranked.
+        """
         body = _question(user_id, history, candidates) | {"k": k, "exclude_seen": exclude_seen}
+        if place is not None:
+            body["place"] = place
         answer = self._ask("/v1/recommend", body)
-        return Ranking(answer["model_version"], [from_json(Ranked, item) for item in answer["items"]])
+        ranked = [from_json(Ranked, item) for item in answer["items"]]
+        return Ranking(answer["model_version"], ranked, answer.get("arm"))
 
     def score(
         self,

@@ -51,6 +51,8 @@ class Event:
     propensity: Optional[float] = None
     model_version: Optional[int] = None
     event_id: str = field(default_factory=new_event_id)
+    arm: Optional[str] = None
+    """Of an impression: the arm that `recommend` answered, `experiment/arm`."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Ranked:
     score: float
     propensity: Optional[float] = None
     """Only with exploration; send it along with the impression."""
+    arm: Optional[str] = None
+    """Only where lists are interleaved: whose item it is. Send it along with the impression."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ class Ranking:
 
     model_version: int
     items: list[Ranked]
+    arm: Optional[str] = None
+    """Only in an experiment: the arm of the user. Send it along with the impressions."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class Transport:
         for num_tries in range(1, self._tries_max + 1):
             request = urllib.request.Request(self._url + path, body, headers, method=method)
             try:
-                with urllib.request.urlopen(request, timeout=self._timeout_secs) as answer:
+                with _OPENER.open(request, timeout=self._timeout_secs) as answer:
                     document: dict[str, Any] = json.load(answer)
                     return document
             except urllib.error.HTTPError as refusal:
@@ -105,6 +105,16 @@ class Transport:
                 raise error
             time.sleep(max(wait_secs, backoff_secs(num_tries)))
         raise AssertionError("the last try returns or raises")
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: urllib would send the key to wherever it leads."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_Stay)
 
 
 def backoff_secs(num_tries: int) -> float:
@@ -124,7 +134,7 @@ def retry_after_secs(header: Optional[str]) -> float:
             secs = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
         except ValueError:
             return 0.0
-    return min(max(secs, 0.0), WAIT_SECS_MAX)
+    return 0.0 if secs != secs else min(max(secs, 0.0), WAIT_SECS_MAX)
 
 
 def _problem(refusal: urllib.error.HTTPError) -> ProblemError:

@@ -152,12 +152,20 @@ async function* map(elements, change) {
   for await (const element of elements) yield change(element);
 }
 
+/** JSON has no other numbers, and `null` in their place would be taken for no value. */
+function finite(name, held) {
+  if (typeof held === 'number' && !Number.isFinite(held)) {
+    throw new TypeError(`${name} is ${held}, expected a finite number`);
+  }
+  return held;
+}
+
 /** Elements as JSON, as many at a time as a server takes. */
 async function* batches(elements) {
   let batch = [];
   let numChars = 0;
   for await (const element of elements) {
-    const text = JSON.stringify(element);
+    const text = JSON.stringify(element, finite);
     if (batch.length > 0 && (batch.length === BATCH_LEN_MAX || numChars + text.length > BATCH_CHARS_MAX)) {
       yield batch;
       batch = [];

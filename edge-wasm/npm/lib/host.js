@@ -381,6 +381,8 @@ export class EngineHost {
   async #swapped() {
     await this.#tellStatus('update');
     this.#cache.writeSoon();
+    // A version that ranks proves that the keys are known; before them, a note on rules is refused.
+    if (!this.#rules.isKnown) void this.#rules.fetch();
     this.#considerWebGpu();
   }
 

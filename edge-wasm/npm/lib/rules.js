@@ -69,6 +69,11 @@ export class Rules {
     this.#isFetching = false;
   }
 
+  /** Whether there are any, if only none that does something. */
+  get isKnown() {
+    return this.#revision >= 0;
+  }
+
   /** Tries at once what waits. */
   wake() {
     this.#backoff.wake();

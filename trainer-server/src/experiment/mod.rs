@@ -4,6 +4,7 @@
 //! store   what runs where, in experiments.json
 //! assign  user → arm, by a hash that the page computes as well; nothing about a user is kept
 //! serve   an arm as a request to the recommender; interleave merges the lists of two arms
+//! held    codes of the versions that arms rank by
 //! tally   log → what every user saw first and did within the window
 //! verdict users → shares, differences with bounds that hold at any time, words
 //! estimate, replayed   what a strategy would have earned, from logged propensities
@@ -15,6 +16,7 @@
 
 pub mod assign;
 pub mod estimate;
+pub mod held;
 pub mod interleave;
 pub mod replayed;
 pub mod sequential;

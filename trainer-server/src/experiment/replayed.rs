@@ -28,8 +28,6 @@ use crate::http::{RankedBy, RecommendError, RecommendRequest, Recommender};
 /// Decisions of one estimate where the request does not say how many.
 const DECISIONS_DEFAULT: u64 = 2000;
 const DECISIONS_MAX: u64 = 50_000;
-/// Events of a user that are ranked from.
-const HISTORY_LEN: usize = 50;
 /// Items that a strategy without a pool of its own may show at the first place: the best.
 const BEST: usize = 1;
 /// Weight of the mean over all items in the reward model, in decisions.
@@ -155,6 +153,7 @@ pub fn answer(
     question: &Question,
     version: Version,
     from: LogOffset,
+    history_len: usize,
 ) -> Result<Answer, EstimateError> {
     let shown = shown(view, question, from)?;
     let first = shown.first().map_or(from, |one| one.offset);
@@ -163,6 +162,7 @@ pub fn answer(
         strategy: question.strategy,
         exclude_seen: question.exclude_seen,
         version,
+        history_len,
     };
     let decisions = asked.decisions(view, &shown)?;
     let estimate = estimate(&decisions, question.clip);
@@ -270,6 +270,8 @@ struct Asked<'a> {
     strategy: Strategy,
     exclude_seen: bool,
     version: Version,
+    /// Events of a user that are ranked from.
+    history_len: usize,
 }
 
 impl Asked<'_> {
@@ -299,7 +301,7 @@ impl Asked<'_> {
                 && stored.event.kind.is_history()
                 && let Some(user) = users.get(&stored.event.user_id)
             {
-                remember(&mut histories[*user], stored.event);
+                remember(&mut histories[*user], stored.event, self.history_len);
             }
             Ok::<_, EstimateError>(())
         })?;
@@ -323,6 +325,7 @@ impl Asked<'_> {
             moderation: Arc::default(), // what operators forbid now says nothing of then
             ranked_by: RankedBy::Score,
             version: None,
+            is_for_show: false,
         };
         let mut request = by_strategy(&request, &self.strategy, 0)?;
         let drawn = request.exploration.take(); // by formula instead: probabilities are wanted, not a draw
@@ -362,8 +365,8 @@ fn at_first_place(drawn: Option<Exploration>, scores: &[f64]) -> Vec<f64> {
     }
 }
 
-fn remember(history: &mut VecDeque<HistoryEvent>, event: Event) {
-    if history.len() == HISTORY_LEN {
+fn remember(history: &mut VecDeque<HistoryEvent>, event: Event, history_len: usize) {
+    if history.len() == history_len {
         history.pop_front();
     }
     history.push_back(HistoryEvent {

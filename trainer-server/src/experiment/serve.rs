@@ -98,18 +98,39 @@ fn interleaved(
     for arm in &experiment.asked.arms {
         lists.push(recommender.recommend(by_strategy(request, &arm.strategy, seed)?)?);
     }
+    // What operators have given a place is nobody's merit.
+    let mut pins: Vec<(usize, ScoredItem)> = Vec::new();
+    for list in &mut lists {
+        let pinned = list.items.iter().enumerate();
+        for (position, item) in pinned.filter(|(_, item)| item.is_pinned) {
+            if pins.iter().all(|(_, one)| one.item_id != item.item_id) {
+                pins.push((position, item.clone()));
+            }
+        }
+        list.items.retain(|item| !item.is_pinned);
+    }
+    pins.sort_by_key(|(position, _)| *position);
+    let num_drafted = request.k.saturating_sub(pins.len());
     let ids =
         |list: &RecommendResponse| list.items.iter().map(|item| item.item_id.clone()).collect();
     let [first, second]: [Vec<_>; 2] = [ids(&lists[0]), ids(&lists[1])];
-    let drafted = team_draft(&first, &second, request.k, seed);
+    let drafted = team_draft(&first, &second, num_drafted, seed);
     let item = |(team, item_idx): (Team, usize)| ScoredItem {
         arm: Some(experiment.label(team as usize)), // teams are in the order of the arms
         propensity: None, // of its own list, and of no meaning in this one
         ..lists[team as usize].items[item_idx].clone()
     };
+    let mut items: Vec<ScoredItem> = drafted.into_iter().map(item).collect();
+    for (position, item) in pins {
+        let item = ScoredItem {
+            propensity: None,
+            ..item
+        };
+        items.insert(position.min(items.len()), item);
+    }
     Ok(RecommendResponse {
         model_version: lists[0].model_version,
         arm: None,
-        items: drafted.into_iter().map(item).collect(),
+        items,
     })
 }

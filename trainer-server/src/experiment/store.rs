@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 use shared_model::ids::LogOffset;
 
+use super::assign::SHARE_SUM_MAX;
 use super::{Design, Experiment, ExperimentFault, NewExperiment, Phase, Stop, check_shares};
 use crate::publish::files::write_whole;
 
@@ -180,6 +181,7 @@ impl Experiments {
                 );
                 return Err(ExperimentError::Conflict(detail));
             }
+            check_change(experiment, &shares)?;
             for (arm, share) in experiment.asked.arms.iter_mut().zip(&shares) {
                 arm.share = *share;
             }
@@ -277,6 +279,26 @@ fn read(path: &Path) -> io::Result<Kept> {
         }
     }
     Ok(kept)
+}
+
+/// Users whom the shares left over come again, and enter by a hash that is known to have missed: they are spread as the
+/// new shares say only where those have the ratio of the old ones, or where nobody was left over.
+fn check_change(experiment: &Experiment, shares: &[u32]) -> Result<(), ExperimentError> {
+    let sum = |phase: &Phase| phase.shares.iter().sum::<u32>();
+    let has_left_over = experiment
+        .phases
+        .iter()
+        .any(|phase| sum(phase) < SHARE_SUM_MAX);
+    let now = experiment.shares();
+    let is_scaled = shares
+        .iter()
+        .zip(now)
+        .all(|(new, old)| new * now[0] == old * shares[0]);
+    if has_left_over && !is_scaled {
+        let detail = "users without an arm have come already: keep the ratio of the shares, or begin another experiment";
+        return Err(ExperimentError::Conflict(detail.to_owned()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -136,7 +136,8 @@ impl<'a> Counting<'a> {
         let is_interleaved = self.experiment.asked.design == Design::Interleave;
         if let Some(unit_idx) = self.unit_idx.get(&user) {
             let unit = &mut self.tally.units[*unit_idx];
-            if is_interleaved {
+            let window_millis = self.experiment.asked.metric.window_millis();
+            if is_interleaved && at.saturating_sub(unit.entered_at) <= window_millis {
                 show(unit, item_hash(event), arm_idx);
             }
             return;

@@ -15,7 +15,7 @@ use shared_model::ids::{LogOffset, UserId};
 use crate::event_log::{EventLog, EventLogError, LogRecord};
 use table::{Column, Kind, Table};
 
-const EVENT_COLUMNS: [Column; 10] = [
+const EVENT_COLUMNS: [Column; 11] = [
     Column("event_id", Kind::Text),
     Column("kind", Kind::Text),
     Column("user_id", Kind::Text),
@@ -26,6 +26,7 @@ const EVENT_COLUMNS: [Column; 10] = [
     Column("impression_id", Kind::Text),
     Column("position", Kind::Whole),
     Column("propensity", Kind::Fraction),
+    Column("arm", Kind::Text),
 ];
 
 const ITEM_COLUMNS: [Column; 6] = [

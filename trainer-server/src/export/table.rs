@@ -15,8 +15,10 @@ use serde_json::{Map, Value};
 
 use super::{ExportError, Format};
 
-/// Rows of a row group of Parquet, which are in memory at once.
+/// Rows of a row group of Parquet, which are in memory at once,
 const GROUP_ROWS: usize = 65_536;
+/// and their bytes as JSON; what makes a group full first counts.
+const GROUP_BYTES: usize = 64 << 20;
 
 /// Name and kind of a column.
 #[derive(Debug, Clone, Copy)]
@@ -57,10 +59,17 @@ pub(super) struct Table {
     num_rows: u64,
 }
 
+/// Rows that wait, and their bytes.
+#[derive(Default)]
+struct Group {
+    rows: Vec<Map<String, Value>>,
+    num_bytes: usize,
+}
+
 enum Writer {
     Jsonl(BufWriter<File>),
     Csv(BufWriter<File>),
-    Parquet(SerializedFileWriter<File>, Vec<Map<String, Value>>),
+    Parquet(SerializedFileWriter<File>, Group),
 }
 
 impl Table {
@@ -80,7 +89,7 @@ impl Table {
             }
             Format::Parquet => {
                 let writer = parquet_writer(file, columns).map_err(failed(path))?;
-                Writer::Parquet(writer, Vec::new())
+                Writer::Parquet(writer, Group::default())
             }
         };
         Ok(Self {
@@ -105,12 +114,17 @@ impl Table {
                     .collect();
                 writeln!(file, "{}", cells.join(",")).map_err(unwritable(&self.path))
             }
-            Writer::Parquet(writer, rows) => {
-                rows.push(row);
-                if rows.len() < GROUP_ROWS {
+            Writer::Parquet(writer, group) => {
+                let row = Value::Object(row);
+                group.num_bytes += row.to_string().len();
+                if let Value::Object(row) = row {
+                    group.rows.push(row);
+                }
+                if group.rows.len() < GROUP_ROWS && group.num_bytes < GROUP_BYTES {
                     return Ok(());
                 }
-                let written = write_group(writer, self.columns, rows);
+                group.num_bytes = 0;
+                let written = write_group(writer, self.columns, &mut group.rows);
                 written.map_err(failed(&self.path))
             }
         }
@@ -126,7 +140,7 @@ impl Table {
                     .map_err(std::io::IntoInnerError::into_error);
                 file.map_err(unwritable(path))?
             }
-            Writer::Parquet(mut writer, mut rows) => {
+            Writer::Parquet(mut writer, Group { mut rows, .. }) => {
                 if !rows.is_empty() {
                     write_group(&mut writer, self.columns, &mut rows).map_err(failed(path))?;
                 }

@@ -22,7 +22,7 @@ use crate::trainer;
 enum EventState {
     /// It is in the log, and no version has learned from it yet.
     Waiting,
-    /// The newest version has learned from it.
+    /// The newest version has taken it in. Whether it taught anything by `[influence]` is not kept.
     Learned,
     /// Under overload it entered histories and counts alone; a refit may still learn from it.
     Counted,

@@ -23,12 +23,14 @@ use super::recommend::RecommendError;
 use super::{AppState, Problem};
 use crate::event_log::EventLogError;
 use crate::event_log::view::LogView;
+use crate::experiment::held::HeldVersions;
 use crate::experiment::replayed::{self, Answer, EstimateError, Question};
 use crate::experiment::store::ExperimentError;
 use crate::experiment::tally::Tally;
 use crate::experiment::verdict::Report;
 use crate::experiment::{Arm, Design, Experiment, ExperimentFault, NewExperiment, Strategy};
 use crate::ingest::{Fault, RejectCode};
+use crate::trainer::MODELS_MAX;
 
 /// What pages may keep the list for.
 const RUNNING_SECS: &str = "max-age=60";
@@ -62,7 +64,7 @@ pub(super) fn routes(api: &mut Api) {
             "changeExperiment",
             "Change the shares of an experiment, or end it",
         )
-        .about("From the end of the log on; users who are in stay in the arm that they had first.")
+        .about("From the end of the log on; users whose arm changes are shown the new one and still count for the first.")
         .path::<String>("name", words, "first")
         .strict_body::<ChangeBody>(json!({ "stop": true }))
         .json::<Experiment>("The experiment as it is now.")
@@ -137,7 +139,7 @@ async fn begin(
 ) -> Result<Json<Arc<Experiment>>, Problem> {
     let what = format!("POST /v1/experiments {}", asked.name);
     changed(state, caller, what, move |state| {
-        check_versions(state, &asked)?;
+        hold_versions(state, &asked)?;
         let (end, now_millis) = (state.log.end(), (state.clock)());
         let begun = state.experiments.begin(asked, end, now_millis);
         begun.map_err(problem_of)
@@ -227,7 +229,9 @@ async fn estimate(
     let answer = on_blocking(move || {
         let (version, from) = asked_of(&state, &question)?;
         let view = view(&state)?;
-        let answer = replayed::answer(&view, &*state.recommender, &question, version, from);
+        let history_len = state.config.model.history_len as usize;
+        let recommender = &*state.recommender;
+        let answer = replayed::answer(&view, recommender, &question, version, from, history_len);
         answer.map_err(|error| match error {
             EstimateError::NoPropensities(why) => Problem::conflict(why),
             EstimateError::Log(error) => unreadable(error),
@@ -268,7 +272,27 @@ fn asked_of(state: &AppState, question: &Question) -> Result<(Version, LogOffset
     }
 }
 
-fn check_versions(state: &AppState, asked: &NewExperiment) -> Result<(), Problem> {
+/// Keeps the versions that its arms rank by, and lets go of those that no running experiment wants any more.
+fn hold_versions(state: &AppState, asked: &NewExperiment) -> Result<(), Problem> {
+    let held = HeldVersions::of(&state.config.server.data_dir);
+    let running = state.experiments.all().into_iter();
+    let running = running.filter(|one| one.stopped.is_none());
+    let mut wanted: Vec<Version> = running.flat_map(|one| versions(&one.asked)).collect();
+    let unheld = |error: std::io::Error| {
+        tracing::error!(%error, "the versions of experiments cannot be held");
+        Problem::unavailable("the versions of experiments cannot be stored right now")
+    };
+    held.keep_only(&wanted).map_err(unheld)?;
+    wanted.extend(versions(asked));
+    wanted.sort();
+    wanted.dedup();
+    if wanted.len() > MODELS_MAX {
+        let detail = format!(
+            "running experiments and this one rank by {} versions, at most {MODELS_MAX} are ready at a time",
+            wanted.len()
+        );
+        return Err(Problem::conflict(detail));
+    }
     for (arm_idx, arm) in asked.arms.iter().enumerate() {
         let Strategy::Version(version) = arm.strategy else {
             continue;
@@ -277,14 +301,23 @@ fn check_versions(state: &AppState, asked: &NewExperiment) -> Result<(), Problem
             tracing::error!(%error, "version {version} cannot be read");
             Problem::internal()
         })?;
-        if kept.is_none() {
+        let Some((_, codes)) = kept else {
             return Err(invalid(ExperimentFault {
                 pointer: format!("/arms/{arm_idx}/strategy/version"),
                 detail: format!("version {version} is not kept"),
             }));
-        }
+        };
+        held.hold(version, &codes).map_err(unheld)?;
     }
     Ok(())
+}
+
+fn versions(asked: &NewExperiment) -> Vec<Version> {
+    let version = |arm: &Arm| match arm.strategy {
+        Strategy::Version(version) => Some(version),
+        Strategy::Model | Strategy::Popularity | Strategy::Exploration(_) => None,
+    };
+    asked.arms.iter().filter_map(version).collect()
 }
 
 fn view(state: &AppState) -> Result<LogView, Problem> {

@@ -22,6 +22,10 @@ pub struct Rate {
     pub burst: u64,
 }
 
+const CLIENT_VISITS: &str = "client-visits";
+/// Buckets run dry by whole units a second; what is limited per hour counts as many.
+pub(super) const SECS_PER_HOUR: u64 = 3600;
+
 /// Beyond a limit: whose it is, and when there is room again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exceeded {
@@ -31,6 +35,17 @@ pub struct Exceeded {
     pub rate: Rate,
     /// Seconds to wait.
     pub retry_after_secs: u32,
+}
+
+impl Exceeded {
+    /// As it is told: so many in a window of so many seconds.
+    pub(super) fn quota(&self) -> (u64, u64) {
+        let Rate { per_sec, burst } = self.rate;
+        match self.name {
+            CLIENT_VISITS => (per_sec, SECS_PER_HOUR), // in their own units, see [`Counted::Visits`]
+            _ => (burst, burst.div_ceil(per_sec.max(1))),
+        }
+    }
 }
 
 /// What is counted.
@@ -161,7 +176,7 @@ impl Limiter {
             Counted::Visits => {
                 let per_hour = limits.client_visits_per_hour;
                 [
-                    ("client-visits", rate(per_hour, 3600 * per_hour)),
+                    (CLIENT_VISITS, rate(per_hour, SECS_PER_HOUR * per_hour)),
                     ("key-visits", rate(0, 0)),
                 ]
             }

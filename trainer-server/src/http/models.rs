@@ -57,9 +57,9 @@ pub(super) fn routes(api: &mut Api) {
         .link("getBlob", "hash", "/steps/0/blob/id");
     of_model(api, "/v1/models/{model}/watch", get(watch))
         .named("watch", "Follow versions")
-        .about("Server-sent events named `version`. The newest version is announced at once, then each newer one; slow readers miss versions in between.")
+        .about("Server-sent events named `version`. The newest version is announced at once, then each newer one; slow readers miss versions in between. Events named `moderation` likewise tell the revision of the rules, to be fetched from `/v1/models/{model}/moderation`.")
         .query::<BucketQuery>()
-        .events::<Announcement>("version", "A stream of announcements.");
+        .events::<Announcement>("version", "moderation", "A stream of announcements.");
     of_model(api, "/v1/models/{model}/keys", get(keys))
         .named("getKeys", "Public keys of the manifests")
         .json::<KeyList>("The keys.");

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::limiter::{Exceeded, Rate};
+use super::limiter::Exceeded;
 use crate::event_log::EventLogError;
 use crate::ingest::{BodyError, Fault};
 
@@ -77,9 +77,8 @@ impl Problem {
 
     pub(super) fn too_many(exceeded: Exceeded) -> Self {
         let (kind, title) = ("/problems/too-many-requests", "Too many requests");
-        let Rate { per_sec, burst } = exceeded.rate;
-        let name = exceeded.name;
-        let detail = format!("the limit {name} is {per_sec} per second and {burst} at once");
+        let (name, (quota, window_secs)) = (exceeded.name, exceeded.quota());
+        let detail = format!("the limit {name} is {quota} in {window_secs} seconds");
         let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, kind, title, detail);
         problem.retry_after_secs = Some(exceeded.retry_after_secs);
         problem.exceeded = Some(exceeded);
@@ -269,16 +268,16 @@ impl IntoResponse for Problem {
 
 /// Quota `q` in a window of `w` seconds, `r` left of it, more in `t` seconds (draft-ietf-httpapi-ratelimit-headers-10).
 fn add_rate_limit(headers: &mut HeaderMap, exceeded: &Exceeded) {
+    let (quota, window_secs) = exceeded.quota();
     let Exceeded {
         name,
-        rate: Rate { per_sec, burst },
         retry_after_secs,
+        ..
     } = exceeded;
-    let window_secs = burst.div_ceil((*per_sec).max(1));
     let fields = [
         (
             "ratelimit-policy",
-            format!("\"{name}\";q={burst};w={window_secs}"),
+            format!("\"{name}\";q={quota};w={window_secs}"),
         ),
         ("ratelimit", format!("\"{name}\";r=0;t={retry_after_secs}")),
     ];

@@ -2,6 +2,7 @@
 //!
 //! Not here: why an item has its score (`explain`), which shares the readers of histories and times.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -72,6 +73,9 @@ pub struct RecommendRequest {
     /// A version that is kept, to rank by; the live one where `None`.
     #[schemars(skip)]
     pub version: Option<Version>,
+    /// Whether somebody is shown it: then an older version ranks only what the live one has.
+    #[schemars(skip)]
+    pub is_for_show: bool,
 }
 
 /// What items are ordered by.
@@ -309,7 +313,8 @@ async fn score(
     let value = body.value()?;
     let request = read_score(&value, &state).map_err(Problem::invalid_request)?;
     let asked = request.candidates.clone().unwrap_or_default();
-    let blocked = &state.moderation.effect().rules.block;
+    let effect = state.moderation.effect();
+    let blocked: HashSet<&ItemId> = effect.rules.block.iter().collect();
     let ranked = rank(&state, request).await?;
     let scores: std::collections::BTreeMap<_, _> = ranked
         .items
@@ -371,6 +376,7 @@ fn read_recommend(value: &Value, state: &AppState) -> Result<RecommendRequest, F
         moderation: state.moderation.effect(),
         ranked_by: RankedBy::default(),
         version: None,
+        is_for_show: true,
     })
 }
 
@@ -396,6 +402,7 @@ fn read_score(value: &Value, state: &AppState) -> Result<RecommendRequest, Fault
         moderation: state.moderation.effect(),
         ranked_by: RankedBy::default(),
         version: None,
+        is_for_show: true,
     })
 }
 

@@ -13,12 +13,9 @@ use shared_model::ids::UserId;
 
 use super::body::JsonBytes;
 use super::document::Api;
-use super::limiter::{Caller, Counted};
+use super::limiter::{Caller, Counted, SECS_PER_HOUR};
 use super::{AppState, Problem};
 use crate::ingest::Fields;
-
-/// Buckets run dry by whole units a second; what is limited per hour counts as many.
-const SECS_PER_HOUR: u64 = 3600;
 
 /// Who visits.
 #[derive(JsonSchema)]

@@ -297,7 +297,7 @@ pub async fn import(
     let mut report = Report::default();
     let mut ids = EventIds::default();
     let (mut values, mut batch) = (Vec::new(), Vec::new());
-    let mut line = 0;
+    let (mut line, mut batch_bytes) = (0, 0);
     loop {
         let row = rows.next_row()?;
         let is_end = row.is_none();
@@ -319,15 +319,20 @@ pub async fn import(
             if part.content == Content::Events {
                 ids.name(&mut value);
             }
+            batch_bytes += value.to_string().len();
             batch.push(Record { line, value });
-        }
-        while batch.len() >= sink.batch_len_max() || is_end && !batch.is_empty() {
-            let behind = batch.split_off(batch.len().min(sink.batch_len_max()));
-            sink.send(part.content, batch, &mut report).await?;
-            batch = behind;
-            advance(rows.num_bytes_read());
+            if batch.len() >= sink.batch_len_max() || batch_bytes >= sink.batch_bytes_max() {
+                let full = std::mem::take(&mut batch);
+                sink.send(part.content, full, &mut report).await?;
+                batch_bytes = 0;
+                advance(rows.num_bytes_read());
+            }
         }
         if is_end {
+            if !batch.is_empty() {
+                sink.send(part.content, batch, &mut report).await?;
+                advance(rows.num_bytes_read());
+            }
             return Ok(report);
         }
     }

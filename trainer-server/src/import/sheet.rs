@@ -19,7 +19,7 @@ use super::report::hash_of;
 use super::rows::Row;
 
 /// Columns that mean something in events.
-pub(super) const EVENT_COLUMNS: [&str; 13] = [
+pub(super) const EVENT_COLUMNS: [&str; 14] = [
     "event_id",
     "kind",
     "user_id",
@@ -33,6 +33,7 @@ pub(super) const EVENT_COLUMNS: [&str; 13] = [
     "position",
     "propensity",
     "model_version",
+    "arm",
 ];
 
 /// Columns that mean something in items.

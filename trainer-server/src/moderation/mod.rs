@@ -166,6 +166,10 @@ impl Moderation {
     ) -> Result<Self, ModerationError> {
         let mut kept = Kept::read(data_dir)?;
         kept.raise_revision(now_millis);
+        // Pages are told it; were the clock ahead now and right at the next start, they would refuse that one's.
+        if let Err(error) = kept.write(data_dir) {
+            tracing::warn!(%error, "the revision of the rules is not kept");
+        }
         let (rules, num_left_out) = resolve(kept.active(), &catalogue);
         let effect = Effect {
             revision: kept.revision,

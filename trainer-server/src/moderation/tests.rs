@@ -259,8 +259,10 @@ fn the_server_proposes_what_is_marked_and_what_bursts_once_and_ends_what_is_over
     let opened = Moderation::open(dir.path(), &config(1), catalogue.clone(), NOW_MILLIS);
     let moderation = opened.expect("opens");
     let look = |secs: i64| {
-        let looked = moderation.look(true, NOW_MILLIS + 1000 * secs);
-        looked.expect("written")
+        let mut acts = Vec::new();
+        let looked = moderation.look(true, NOW_MILLIS + 1000 * secs, &mut acts);
+        looked.expect("written");
+        acts
     };
     let clicks = |id: &str, num: usize| {
         let id = item(id);

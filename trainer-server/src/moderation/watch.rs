@@ -30,20 +30,27 @@ pub async fn keep(
             _ = stopping.changed() => return,
         }
         let now_millis = clock();
-        let (looking, is_changed) = (
-            moderation.clone(),
-            num_changes != Some(catalogue.num_changes()),
-        );
-        num_changes = Some(catalogue.num_changes());
-        let looked = tokio::task::spawn_blocking(move || looking.look(is_changed, now_millis));
-        match looked.await {
-            Ok(Ok(acts)) => {
-                for act in acts {
-                    audit.add(row(act, now_millis)).await;
-                }
+        // Read once: what changes from here on is looked at the next time.
+        let seen = catalogue.num_changes();
+        let (looking, is_changed) = (moderation.clone(), num_changes != Some(seen));
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut acts = Vec::new();
+            let done = looking.look(is_changed, now_millis, &mut acts);
+            (acts, done)
+        });
+        let (acts, done) = match looked.await {
+            Ok(looked) => looked,
+            Err(error) => {
+                tracing::error!(%error, "looking at the rules panicked");
+                continue;
             }
-            Ok(Err(error)) => tracing::error!(%error, "the rules stay as they are"),
-            Err(error) => tracing::error!(%error, "looking at the rules panicked"),
+        };
+        for act in acts {
+            audit.add(row(act, now_millis)).await;
+        }
+        match done {
+            Ok(()) => num_changes = Some(seen),
+            Err(error) => tracing::error!(%error, "the rules stay as they are"),
         }
     }
 }
@@ -60,13 +67,13 @@ fn row(what: String, at: i64) -> AuditRow {
 }
 
 impl Moderation {
-    /// Does what is due, and says what it was.
+    /// Does what is due, and says in `acts` what was done, up to an error.
     pub(super) fn look(
         &self,
         is_catalogue_changed: bool,
         now_millis: i64,
-    ) -> Result<Vec<String>, ModerationError> {
-        let mut acts = Vec::new();
+        acts: &mut Vec<String>,
+    ) -> Result<(), ModerationError> {
         let is_over = |rule: &Rule| rule.is_over(now_millis);
         if is_catalogue_changed || self.kept().open.iter().any(is_over) {
             let ended = self.refresh(now_millis)?;
@@ -87,7 +94,7 @@ impl Moderation {
                 acts.extend(self.suggest(&item.item_id, Source::Marked, &evidence, now_millis)?);
             }
         }
-        Ok(acts)
+        Ok(())
     }
 
     fn suggest(

@@ -5,7 +5,6 @@
 use shared_model::event::EventKind;
 
 use super::{ANSWER_EVENTS_MAX, Preprocessor, UserIdx, millis};
-use crate::config::ClockMode;
 use crate::event_log::StoredEvent;
 use crate::influence::{Act, Reason};
 use crate::train::windows::Example;
@@ -33,11 +32,9 @@ impl Preprocessor {
             user_idx: user.0,
             item_idx: example.item_idx,
             kind: example.kind,
-            // What no client chooses: the server's clock, or in a replay the newest event.
-            arrived_at: match self.clock {
-                ClockMode::Live => stored.received_at,
-                ClockMode::EventTime => self.watermark_millis,
-            },
+            // The newest event, which no client moves back, nor beyond the clock by more than events may be early: what is
+            // imported counts for the time in which it happened.
+            arrived_at: self.watermark_millis,
             is_vouched: stored.is_vouched,
         })
     }

@@ -442,10 +442,18 @@ impl Publisher {
     /// # Errors
     /// As [`Self::manifests`].
     pub fn kept(&self, version: Version) -> Result<Option<(Manifest, CodeState)>, PublishError> {
-        let mut manifests = self.manifests()?.into_iter();
-        let Some(manifest) = manifests.find(|manifest| manifest.version == version) else {
-            return Ok(None);
+        let unreadable = |source| PublishError::Io {
+            action: "cannot read a manifest",
+            path: self.shared.dir.clone(),
+            source,
         };
+        let signed = match self.shared.manifests.read(version) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            signed => signed.map_err(unreadable)?,
+        };
+        let trusted = self.keyring().own_keys();
+        let manifest = manifest::verify(signed.as_bytes(), &trusted);
+        let manifest = manifest.map_err(|error| unreadable(io::Error::other(error)))?;
         let graph = self.shared.graph.read();
         let mut graph = graph.unwrap_or_else(PoisonError::into_inner).clone();
         let state = recover::restore(&self.shared.blobs, &mut graph, &manifest);

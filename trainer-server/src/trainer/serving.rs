@@ -3,6 +3,7 @@
 //! Readers take an immutable `Arc`; nothing here is held across a training step.
 
 mod kept;
+pub(crate) use kept::MODELS_MAX;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -20,6 +21,7 @@ use shared_model::model::sequence::{Sequence, Token};
 
 use crate::config::Config;
 use crate::coverage::{self, CoverageReport};
+use crate::experiment::held::HeldVersions;
 use crate::explore;
 use crate::gate::GateError;
 use crate::http::{
@@ -147,7 +149,7 @@ impl Serving {
     pub(super) fn new(config: &Config, publisher: Publisher) -> Self {
         Self {
             history_len: config.model.history_len as usize,
-            kept: KeptModels::new(publisher),
+            kept: KeptModels::new(publisher, HeldVersions::of(&config.server.data_dir)),
             live: RwLock::new(None),
             preprocessor: RwLock::new(Preprocessor::new(config)),
             status: Mutex::new(TrainerStatus {
@@ -284,6 +286,28 @@ impl Serving {
     }
 }
 
+impl Serving {
+    /// Of these items, or of all, those that the live version has and that are available.
+    fn of_the_live(&self, candidates: Option<Vec<ItemId>>) -> Result<Vec<ItemId>, RecommendError> {
+        let live = self.live()?;
+        let LiveModel { state, ready } = &live.model;
+        let is_there = |id: &ItemId| {
+            let item_idx = ready.item_idx(id);
+            item_idx.is_some_and(|idx| state.items[idx as usize].available)
+        };
+        let all = || {
+            state
+                .items
+                .iter()
+                .map(|item| item.item_id.clone())
+                .collect()
+        };
+        let mut wanted: Vec<ItemId> = candidates.unwrap_or_else(all);
+        wanted.retain(is_there);
+        Ok(wanted)
+    }
+}
+
 impl Recommender for Serving {
     fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError> {
         let live = match request.version {
@@ -300,9 +324,14 @@ impl Recommender for Serving {
             k: request.k,
             exclude_seen: request.exclude_seen,
         };
+        let candidates = if request.version.is_some() && request.is_for_show {
+            Some(self.of_the_live(request.candidates)?)
+        } else {
+            request.candidates
+        };
         let rank_request = RankRequest {
             history: &history,
-            candidates: request.candidates.as_deref(),
+            candidates: candidates.as_deref(),
             options: &options,
             now_millis,
             moderation: Some(&request.moderation.rules),

@@ -354,7 +354,9 @@ impl Worker {
         }
         let (from, through) = (self.position, LogOffset(self.log.end().0 - round_len));
         skipped::note(&self.config.server.data_dir, from, through)?;
-        self.pass_to(through, Learner::ingest_skipped)?;
+        for batch in self.pass_to(through, Learner::ingest_skipped)? {
+            self.serving.set_aside(&batch.set_aside);
+        }
         tracing::warn!(
             "overloaded: log offsets {from} to {through} are not learned before the next refit"
         );

@@ -84,6 +84,11 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
     ensure!(!server.process.has_ended()?, "the server has ended");
     let log = fs::read_to_string(&server.log)?;
     let num_panics = log.matches("panicked").count();
+    ensure!(
+        num_panics == 0,
+        "the server panicked {num_panics} times, see {}",
+        server.log.display()
+    );
     Ok(json!({ "schemathesis": "4.32.5", "seed": SEED, "server_panics": num_panics, "runs": runs }))
 }
 

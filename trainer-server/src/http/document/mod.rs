@@ -250,16 +250,33 @@ impl Operation<'_> {
         )
     }
 
-    /// The answer 200 as a stream of server-sent events of one name, with the shape of their data.
-    pub(super) fn events<T: JsonSchema>(self, name: &str, description: &str) -> Self {
+    /// The answer 200 as a stream of server-sent events: of one name, with the shape of their data, and of another without
+    /// ids, whose data is a revision.
+    pub(super) fn events<T: JsonSchema>(
+        self,
+        name: &str,
+        revised: &str,
+        description: &str,
+    ) -> Self {
         let shape = self.answers.subschema_for::<T>();
         let event = json!({
-            "type": "object", "description": "One event.", "required": ["event", "id", "data"],
-            "properties": {
-                "event": { "const": name },
-                "id": { "type": "string" },
-                "data": { "type": "string", "contentMediaType": JSON, "contentSchema": shape },
-            },
+            "type": "object", "description": "One event.", "required": ["event", "data"],
+            "anyOf": [
+                {
+                    "required": ["id"],
+                    "properties": {
+                        "event": { "const": name },
+                        "id": { "type": "string" },
+                        "data": { "type": "string", "contentMediaType": JSON, "contentSchema": shape },
+                    },
+                },
+                {
+                    "properties": {
+                        "event": { "const": revised },
+                        "data": { "type": "string", "pattern": "^[0-9]+$" },
+                    },
+                },
+            ],
         });
         self.answer(200, description, Some(("text/event-stream", event)))
     }
