@@ -110,6 +110,7 @@ impl Api {
         let answered = shapes::definitions(&mut self.answers);
         let mut paths = json!(self.paths);
         shapes::tidy(&mut paths);
+        let all = shapes::joined(read, answered, &mut paths);
         let document = json!({
             "openapi": "3.1.0",
             "info": {
@@ -120,7 +121,7 @@ impl Api {
             },
             "servers": [{ "url": "/" }],
             "components": {
-                "schemas": shapes::joined(read, answered),
+                "schemas": all,
                 "responses": answers(),
                 "securitySchemes": security_schemes(),
             },
