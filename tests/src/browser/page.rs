@@ -63,7 +63,8 @@ const read = async () => {
       request.onerror = () => reject(request.error);
     });
   const database = await settled(indexedDB.open('freshet'));
-  const [cached] = await settled(database.transaction('versions').objectStore('versions').getAll());
+  const kept = await settled(database.transaction('versions').objectStore('versions').getAll());
+  const cached = kept.find(({ snapshot }) => snapshot); // the rules of operators are kept beside it
   database.close();
   return cached ? { version: cached.version, snapshot: base64(cached.snapshot) } : null;
 };

@@ -92,8 +92,9 @@ opened.onsuccess = () => {
   const store = opened.result.transaction('versions', 'readwrite').objectStore('versions');
   store.openCursor().onsuccess = ({ target: { result: cursor } }) => {
     if (!cursor) return;
-    const snapshot = cursor.value.snapshot.map((byte, idx) => (idx % 100 === 99 ? byte ^ 16 : byte));
-    cursor.update({ ...cursor.value, snapshot });
+    const field = 'snapshot' in cursor.value ? 'snapshot' : 'note'; // a version, or the rules of operators
+    const garbled = cursor.value[field].map((byte, idx) => (idx % 100 === 99 ? byte ^ 16 : byte));
+    cursor.update({ ...cursor.value, [field]: garbled });
     cursor.continue();
   };
   store.transaction.oncomplete = () => { opened.result.close(); done({ value: null }); };

@@ -54,7 +54,7 @@ impl Content {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file could not be read.
-    #[error("line {line}: {source}: {}", path.display())]
+    #[error("cannot read {}{}: {source}", path.display(), at(*line))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -116,6 +116,13 @@ pub enum ImportError {
         /// Its answer.
         body: String,
     },
+}
+
+fn at(line: usize) -> String {
+    match line {
+        0 => String::new(),
+        line => format!(", line {line}"),
+    }
 }
 
 /// A record in HTTP shape.

@@ -34,7 +34,8 @@ const BURSTS: [Kind; 2] = [
 ];
 
 fn judged(scene: &Scene, change: fn(&mut [DatasetEvent])) -> Result<GateFigures, GateError> {
-    let mut run = scene.settled(&[]);
+    // The gate alone: bounds on influence would teach next to nothing of it.
+    let mut run = scene.settled(&[("influence.clients_min", "0")]);
     for _ in 0..NUM_BATCHES {
         let mut batch = run.next_chunk(BATCH_LEN);
         change(&mut batch);
