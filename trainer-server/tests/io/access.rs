@@ -33,7 +33,8 @@ const OPEN: [&str; 11] = [
     "/openapi.json",
 ];
 const FOR_INGEST: [&str; 3] = ["/v1/events", "/v1/visits", "/v1/models/{model}/reports"];
-const FOR_READ: [&str; 6] = [
+const FOR_READ: [&str; 7] = [
+    "/v1/events/{event_id}",
     "/v1/recommend",
     "/v1/score",
     "/v1/search",
