@@ -164,7 +164,7 @@ async fn rows_beyond_the_limits_stop_an_import_with_their_line() {
         let part = Part::generic(file.path(), Content::Items, &Mapping::default());
         let error = import(&mut part.expect("begins well"), &mut sink, |_| {}).await;
         let error = error.expect_err("too much").to_string();
-        assert!(error.starts_with(expected), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 

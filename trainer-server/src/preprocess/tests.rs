@@ -206,7 +206,10 @@ fn what_teaches_is_the_same_however_the_log_is_cut_and_whenever_senders_say_it_w
     let flood = (1..=10).map(|n| of_user(0, now - n * month, now + n * hour));
     let log: Vec<LogRecord> = honest.chain(flood).collect();
     for batch_len in [1, 7, 40] {
-        let mut preprocessor = preprocessor(ClockMode::Live);
+        let mut config = Config::default();
+        config.influence.clients_min = 20; // of 30 here
+        let mut preprocessor = Preprocessor::new(&config);
+        preprocessor.ingest(&[put("a"), put("b")]);
         let batches = log.chunks(batch_len).map(|part| preprocessor.ingest(part));
         let batches: Vec<Batch> = batches.collect();
         let examples = batches.iter().flat_map(|batch| &batch.examples);
