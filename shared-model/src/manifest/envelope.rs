@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{KEY_ID_LEN, key_id};
@@ -23,12 +24,12 @@ pub struct Envelope {
 
 /// A later format may lack fields of this one, so its number is read first.
 #[derive(Deserialize)]
-pub(super) struct FormatProbe {
+struct FormatProbe {
     format_version: u32,
 }
 
 impl FormatProbe {
-    pub(super) fn check(&self) -> Result<(), ManifestError> {
+    fn check(&self) -> Result<(), ManifestError> {
         if self.format_version != FORMAT_VERSION {
             return Err(ManifestError::FormatVersion {
                 actual: self.format_version,
@@ -91,8 +92,22 @@ pub fn verify_signer<'a>(
     Ok((manifest, key))
 }
 
+/// A signed note of at most so many bytes, of a format that is known, and which of the keys has signed it.
+pub(super) fn unseal_note<'a, T: DeserializeOwned>(
+    what: &'static str,
+    bytes_max: usize,
+    bytes: &[u8],
+    trusted: &'a [VerifyingKey],
+) -> Result<(T, &'a VerifyingKey), ManifestError> {
+    check_len(what, bytes.len(), bytes_max)?;
+    let (payload, signer) = unseal(what, bytes, trusted)?;
+    let probe: FormatProbe = parse_json(what, payload.as_bytes())?;
+    probe.check()?;
+    Ok((parse_json(what, payload.as_bytes())?, signer))
+}
+
 /// The payload of an envelope, and which of the keys has signed it.
-pub(super) fn unseal<'a>(
+fn unseal<'a>(
     what: &'static str,
     bytes: &[u8],
     trusted: &'a [VerifyingKey],

@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{FormatProbe, seal, unseal};
-use super::{ManifestError, Stamp, check_len, field, parse_json};
+use super::envelope::{seal, unseal_note};
+use super::{ManifestError, Stamp, field};
 use crate::ids::{ItemId, check_id};
 
 /// Largest signed note, in bytes.
@@ -132,11 +132,8 @@ impl ModerationNote {
         model: &str,
     ) -> Result<(Self, VerifyingKey), ManifestError> {
         let what = "note on moderation";
-        check_len(what, bytes.len(), MODERATION_NOTE_BYTES_MAX)?;
-        let (payload, signer) = unseal(what, bytes, trusted)?;
-        let probe: FormatProbe = parse_json(what, payload.as_bytes())?;
-        probe.check()?;
-        let note: Self = parse_json(what, payload.as_bytes())?;
+        let (note, signer): (Self, _) =
+            unseal_note(what, MODERATION_NOTE_BYTES_MAX, bytes, trusted)?;
         check_id(&note.model)?;
         if note.model != model {
             return Err(field("model", note.model, "the model that is followed"));

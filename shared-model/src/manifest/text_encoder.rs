@@ -11,8 +11,8 @@
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{FormatProbe, seal, unseal};
-use super::{BlobRef, ManifestError, Stamp, check_len, field, parse_json};
+use super::envelope::{seal, unseal_note};
+use super::{BlobRef, ManifestError, Stamp, field};
 use crate::ids::check_id;
 
 /// Largest signed note, in bytes.
@@ -77,11 +77,8 @@ impl TextEncoderNote {
         encoder_generation: u32,
     ) -> Result<(Self, VerifyingKey), ManifestError> {
         let what = "note on the text encoder";
-        check_len(what, bytes.len(), TEXT_ENCODER_NOTE_BYTES_MAX)?;
-        let (payload, signer) = unseal(what, bytes, trusted)?;
-        let probe: FormatProbe = parse_json(what, payload.as_bytes())?;
-        probe.check()?;
-        let note: Self = parse_json(what, payload.as_bytes())?;
+        let (note, signer): (Self, _) =
+            unseal_note(what, TEXT_ENCODER_NOTE_BYTES_MAX, bytes, trusted)?;
         check_id(&note.model)?;
         let of_another = |name, actual| field(name, actual, "that of the version that ranks");
         if note.model != model {
