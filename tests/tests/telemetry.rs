@@ -8,9 +8,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
-use harness::people::World;
-use harness::scene::{HOUR_MILLIS, NOW_MILLIS, START_MILLIS, Scene};
-use harness::server::{Server, Setup};
+use harness::scene::{HOUR_MILLIS, NOW_MILLIS, Scene};
 use harness::wait;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -53,17 +51,19 @@ impl Collector {
 async fn a_request_has_a_name_in_its_answer_in_the_log_and_in_the_trace_of_its_sender()
 -> anyhow::Result<()> {
     let (collector, url) = Collector::start().await?;
-    let setup = Setup::default()
-        .set("clock.mode", "event_time")
-        .set("telemetry.format", "json")
-        .set("telemetry.filter", "info,freshet::request=debug")
-        .set("telemetry.otlp_endpoint", &url);
-    let server = Server::start(setup).await?;
-    let mut world = World::new(5);
-    server.api.put_items(&world.items).await?;
-    let mut person = world.people(1).remove(0);
+    let settings = [
+        ("clock.mode", "event_time"),
+        ("telemetry.format", "json"),
+        ("telemetry.filter", "info,freshet::request=debug"),
+        ("telemetry.otlp_endpoint", &url),
+    ];
+    let Scene {
+        mut world,
+        mut people,
+        server,
+    } = Scene::start(5, &settings).await?; // its first version is there: what comes now is learned in a round
     let clicked = world.items[0].item_id.clone();
-    let event = world.click(&mut person, &clicked, START_MILLIS);
+    let event = world.click(&mut people[0], &clicked, NOW_MILLIS);
 
     let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
     let response = reqwest::Client::new()
@@ -102,7 +102,11 @@ async fn a_request_has_a_name_in_its_answer_in_the_log_and_in_the_trace_of_its_s
     let traced = wait::until("the traces", PATIENCE, async || {
         Ok(wanted.iter().all(|name| collector.has(name)).then_some(()))
     });
-    traced.await
+    traced.await.with_context(|| {
+        let mut missing = wanted.iter().filter(|name| !collector.has(name));
+        let missing = missing.next().map(|name| String::from_utf8_lossy(name));
+        format!("no trace with {missing:?}")
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
