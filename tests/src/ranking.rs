@@ -1,12 +1,24 @@
-//! Comparing rankings of two backends, which may round differently.
+//! Comparing numbers and rankings of two backends, which may round differently.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use serde_json::Value;
 use shared_model::edge::engine::RankedItem;
 use shared_model::ids::ItemId;
 
 /// Score difference below which two backends may swap items: f32 sums of some hundred terms of order one, taken in
 /// another order, differ by about 1e-5; the exponentials of the attention add a digit.
 pub const NEAR_TIE: f32 = 1e-3;
+
+/// Fails unless the page says the expected number, give or take `tolerance`.
+///
+/// # Errors
+/// Names both numbers, or says that the page's is none.
+pub fn check_close(tolerance: f64, expected: f64, actual: &Value) -> anyhow::Result<()> {
+    let actual = actual.as_f64().context("a number")?;
+    let is_close = (expected - actual).abs() <= tolerance;
+    ensure!(is_close, "expected {expected}, the page says {actual}");
+    Ok(())
+}
 
 /// Fails unless both rank alike: at every place the same score, and the same item unless it is a near tie.
 ///

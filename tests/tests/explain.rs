@@ -4,6 +4,7 @@
 
 use anyhow::{Context, ensure};
 use harness::browser::{Browser, PageStatus};
+use harness::ranking::check_close;
 use harness::scene::{NOW_MILLIS, Scene};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -26,11 +27,8 @@ fn close(expected: &Value, actual: &Value) -> anyhow::Result<()> {
 }
 
 fn close_within(tolerance: f64, expected: &Value, actual: &Value) -> anyhow::Result<()> {
-    let number = |value: &Value| value.as_f64().context("a number");
-    let (expected, actual) = (number(expected)?, number(actual)?);
-    let is_close = (expected - actual).abs() <= tolerance;
-    ensure!(is_close, "the server says {expected}, the page {actual}");
-    Ok(())
+    let expected = expected.as_f64().context("a number of the server")?;
+    check_close(tolerance, expected, actual)
 }
 
 #[tokio::test(flavor = "multi_thread")]

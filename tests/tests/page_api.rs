@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use harness::browser::{Browser, BrowserPage};
 use harness::people::Person;
+use harness::ranking::check_close;
 use harness::scene::{HOUR_MILLIS, NOW_MILLIS, Scene};
 use serde_json::{Value, json};
 use shared_model::codec::state::CodeState;
@@ -34,10 +35,7 @@ fn for_page(history: &[HistoryEvent]) -> Value {
 }
 
 fn close(expected: f64, actual: &Value) -> anyhow::Result<()> {
-    let actual = actual.as_f64().context("a number")?;
-    let is_close = (expected - actual).abs() <= TOLERANCE;
-    ensure!(is_close, "expected {expected}, the page says {actual}");
-    Ok(())
+    check_close(TOLERANCE, expected, actual)
 }
 
 async fn called(page: &BrowserPage, name: &str, arguments: Value) -> anyhow::Result<Value> {

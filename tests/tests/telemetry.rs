@@ -103,8 +103,8 @@ async fn a_request_has_a_name_in_its_answer_in_the_log_and_in_the_trace_of_its_s
         Ok(wanted.iter().all(|name| collector.has(name)).then_some(()))
     });
     traced.await.with_context(|| {
-        let mut missing = wanted.iter().filter(|name| !collector.has(name));
-        let missing = missing.next().map(|name| String::from_utf8_lossy(name));
+        let missing = wanted.iter().find(|name| !collector.has(name));
+        let missing = missing.map(|name| String::from_utf8_lossy(name));
         format!("no trace with {missing:?}")
     })
 }
