@@ -246,6 +246,7 @@ fn windows(world: &mut World, num_windows: usize, history_len: usize) -> Vec<Win
                 kind: event.kind,
                 occurred_at: event.occurred_at,
                 target_weight: 1.0,
+                share: 1.0,
                 click: (idx % 3 == 0).then_some(idx % 2 == 0),
                 rating: (idx % 4 == 0).then_some(idx as f32 / 4.0), // a few events
             });

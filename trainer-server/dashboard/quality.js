@@ -20,6 +20,7 @@ const TEACHES_NOTHING = {
   burst: 'the same within a short time',
   repeat: 'the client has taught the same about the item',
   newcomers: 'new clients have had their share of the item',
+  eager: 'clients that do more than usual have had their share of the item',
   few_clients: 'too few clients have acted on the item',
 };
 

@@ -105,6 +105,7 @@ fn example(item_idx: u32) -> Example {
         kind: EventKind::Click,
         occurred_at: 0,
         target_weight: 1.0,
+        share: 1.0,
         click: None,
         rating: None,
     }

@@ -268,7 +268,9 @@ impl Learner {
         }
         for (_, example) in &batch.examples {
             if example.target_weight > 0.0 {
-                self.counts.add(example.item_idx, example.occurred_at);
+                let weight = example.share;
+                self.counts
+                    .add(example.item_idx, example.occurred_at, weight);
                 self.dirty.counted.insert(example.item_idx);
             }
         }

@@ -254,14 +254,17 @@ impl Preprocessor {
             return;
         }
         let mut example = self.label(event.kind, item_idx, occurred_at, event.value);
-        if let Err(reason) = self.judge(user, &example, stored) {
-            *batch.set_aside.entry(reason).or_default() += 1;
-            example = Example {
-                target_weight: 0.0,
-                click: None,
-                rating: None,
-                ..example
-            };
+        match self.judge(user, &example, stored) {
+            Ok(share) => example.share = share,
+            Err(reason) => {
+                *batch.set_aside.entry(reason).or_default() += 1;
+                example = Example {
+                    target_weight: 0.0,
+                    click: None,
+                    rating: None,
+                    ..example
+                };
+            }
         }
         if example.target_weight > 0.0 {
             let propensities = &mut self.propensities;
@@ -300,6 +303,7 @@ impl Preprocessor {
             kind,
             occurred_at,
             target_weight,
+            share: 1.0,
             click,
             rating,
         }
@@ -324,6 +328,7 @@ impl Preprocessor {
                 kind,
                 occurred_at,
                 target_weight: 0.0,
+                share: 1.0,
                 click: Some(false),
                 rating: None,
             };

@@ -33,10 +33,19 @@ pub fn log2_sum_from_code(code: i16) -> f32 {
     }
 }
 
-/// `log2(2^log2_sum + 2^((at − landmark) / half_life))`: one more event.
+/// `log2(2^log2_sum + weight·2^((at − landmark) / half_life))`: one more event, which counts as `weight` of one.
 #[must_use]
-pub fn add_event(log2_sum: f64, at_millis: i64, landmark_millis: i64, half_life_secs: u32) -> f64 {
-    let added = age_in_half_lives(at_millis, landmark_millis, half_life_secs);
+pub fn add_event(
+    log2_sum: f64,
+    weight: f64,
+    at_millis: i64,
+    landmark_millis: i64,
+    half_life_secs: u32,
+) -> f64 {
+    if weight <= 0.0 {
+        return log2_sum;
+    }
+    let added = weight.log2() + age_in_half_lives(at_millis, landmark_millis, half_life_secs);
     if log2_sum == f64::NEG_INFINITY {
         return added;
     }
@@ -217,7 +226,7 @@ mod tests {
         let day = 86_400;
         let mut log2_sum = f64::NEG_INFINITY;
         for _ in 0..8 {
-            log2_sum = add_event(log2_sum, 0, 0, day);
+            log2_sum = add_event(log2_sum, 1.0, 0, 0, day);
         }
         let later = i64::from(day) * 1000;
         let feature = features(&[log2_sum as f32], &[day], 0, later)[0];
@@ -262,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_late_event_before_the_landmark_still_counts() {
-        let log2_sum = add_event(f64::NEG_INFINITY, -60_000, 0, 60);
+        let log2_sum = add_event(f64::NEG_INFINITY, 1.0, -60_000, 0, 60);
         assert_eq!(log2_sum, -1.0);
         assert_eq!(count_code(1.0e9), 32_767);
     }

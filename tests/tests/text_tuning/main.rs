@@ -87,6 +87,7 @@ fn contrary(num_users: usize, rng: &mut StdRng) -> Vec<Window> {
             kind: EventKind::Click,
             occurred_at: START_MILLIS + place * HOUR_MILLIS,
             target_weight: 1.0,
+            share: 1.0,
             click: None,
             rating: None,
         });

@@ -23,6 +23,49 @@ impl Decayed {
     }
 }
 
+/// Events of some clients beside those of all others.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Divided {
+    some: Decayed,
+    others: Decayed,
+}
+
+impl Divided {
+    /// One more event.
+    pub(super) fn add(&mut self, is_of_some: bool, now_millis: i64, half_life_millis: f64) {
+        let sum = if is_of_some {
+            &mut self.some
+        } else {
+            &mut self.others
+        };
+        sum.add(1.0, now_millis, half_life_millis);
+    }
+
+    /// What some make up of all; 0 before the first event.
+    pub(super) fn share(&self, now_millis: i64, half_life_millis: f64) -> f64 {
+        let some = self.some.now(now_millis, half_life_millis);
+        let all = some + self.others.now(now_millis, half_life_millis);
+        if all > 0.0 { some / all } else { 0.0 }
+    }
+
+    /// Events of some about one thing beyond `factor` times what others' events about it let expect, as `all` are divided;
+    /// none where there are no others.
+    pub(super) fn beyond_usual(
+        &self,
+        all: &Self,
+        factor: f32,
+        now_millis: i64,
+        half_life_millis: f64,
+    ) -> f64 {
+        let now = |sum: &Decayed| sum.now(now_millis, half_life_millis);
+        if now(&all.others) < 1.0 {
+            return 0.0;
+        }
+        let usual = now(&all.some) / now(&all.others);
+        now(&self.some) - f64::from(factor) * (1.0 + now(&self.others)) * usual
+    }
+}
+
 /// What is left of 1 after `age_millis`.
 pub(super) fn weight(age_millis: i64, half_life_millis: f64) -> f64 {
     (-(age_millis as f64) / half_life_millis).exp2() // exact below 2^53 ms
@@ -109,5 +152,24 @@ mod tests {
         assert!((pace.mean(1000) - pace.of(&own, 1000)).abs() < 1e-12);
         pace.saw(None, 1000);
         assert!((pace.num_clients(1000) - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_beyond_the_usual_is_told_from_how_all_are_divided() {
+        let (mut all, mut one) = (Divided::default(), Divided::default());
+        assert_eq!(all.share(0, 1000.0), 0.0);
+        one.add(true, 0, 1000.0);
+        assert_eq!(one.beyond_usual(&all, 1.0, 0, 1000.0), 0.0, "no others");
+        for idx in 0..8 {
+            all.add(idx % 4 == 0, 0, 1000.0);
+        }
+        assert_eq!(all.share(0, 1000.0), 0.25);
+        one.add(false, 0, 1000.0);
+        one.add(false, 0, 1000.0);
+        let beyond = one.beyond_usual(&all, 0.5, 0, 1000.0);
+        assert!(
+            (beyond - 0.5).abs() < 1e-12,
+            "1 of some, 3 thirds halved: {beyond}"
+        );
     }
 }

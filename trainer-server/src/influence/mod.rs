@@ -1,8 +1,8 @@
 //! Influence: how much one client may teach, and how much new ones may together.
 //!
 //! Input: events in log order, by client and item, with the server's own time of arrival, which no client chooses.
-//! Output: whether an event teaches, or why not. One that does not stays in the log, acked, and in the history of its
-//! client. The same log gives the same answers, so a restart and a refit learn the same.
+//! Output: how much of an event teaches, or why nothing does. One that does not stays in the log, acked, and in the
+//! history of its client. The same log gives the same answers, so a restart and a refit learn the same.
 //!
 //! Sums halve every `half_life_secs`, those of bursts every `burst_half_life_secs`:
 //!
@@ -14,12 +14,17 @@
 //! newcomers      new_i + 1 ≤ newcomer_floor + newcomer_factor·(1 + known_i)·new/known
 //! few clients    nothing of item i before item_clients_min clients have acted on it
 //! no token       nothing without a visit token, where `without_token` says so
+//! share          1 − S_c/(share_factor·mean), at least 0
+//! eager          eager_i + 1 ≤ eager_floor + eager_factor·(1 + calm_i)·eager/calm, half-life eager_half_life_secs
 //! ```
 //!
 //! `new_i` and `known_i` are the events of newcomers and of all others that taught about item `i`, `new` and `known`
-//! those about all items. All but the last two hold from `clients_min` clients on: among fewer there is no usual client.
+//! those about all items; `eager` and `calm` likewise, where a client is eager whose share is below a half.
+//! `S_c` sums the shares of client `c`. The share weighs an event in the count of its item. Where more than usual about
+//! an item comes from eager clients, they may act together, and what they do with it is learned from others.
+//! All but `few clients` and `no token` hold from `clients_min` clients on: among fewer there is no usual client.
 //!
-//! Memory: 88 bytes per client, 56 per item, 16 per client, item and kind of the last `item_repeat_secs`, and 4 per
+//! Memory: 104 bytes per client, 88 per item, 16 per client, item and kind of the last `item_repeat_secs`, and 4 per
 //! item and client below `item_clients_min`; timelines hold the same events in twice that.
 //! Not here: requests of an address (`http::limiter`), double clicks and fixed bounds (`preprocess`).
 
@@ -32,7 +37,10 @@ use serde::{Deserialize, Serialize};
 use shared_model::event::EventKind;
 
 use crate::config::{InfluenceConfig, WithoutToken};
-use decayed::{Decayed, Pace};
+use decayed::{Decayed, Divided, Pace};
+
+/// A client whose events have less of a share is eager.
+const CALM_SHARE_MIN: f64 = 0.5;
 
 /// Why an event teaches nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +56,8 @@ pub enum Reason {
     Repeat,
     /// New clients have had their share of the item.
     Newcomers,
+    /// Clients that teach more than usual have had their share of the item.
+    Eager,
     /// Too few clients have acted on the item yet.
     FewClients,
     /// It came without a valid visit token.
@@ -56,12 +66,13 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Noise,
         Self::Client,
         Self::Burst,
         Self::Repeat,
         Self::Newcomers,
+        Self::Eager,
         Self::FewClients,
         Self::NoToken,
     ];
@@ -75,6 +86,7 @@ impl Reason {
             Self::Burst => "burst",
             Self::Repeat => "repeat",
             Self::Newcomers => "newcomers",
+            Self::Eager => "eager",
             Self::FewClients => "few_clients",
             Self::NoToken => "no_token",
         }
@@ -135,8 +147,8 @@ pub struct Influence {
     items: Vec<ItemCrowd>,
     steady: Pace,
     burst: Pace,
-    newcomers: Decayed,
-    known: Decayed,
+    newcomers: Divided,
+    eager: Divided,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -146,6 +158,8 @@ struct Client {
     num_taught: u32,
     steady: Decayed,
     burst: Decayed,
+    /// What its events counted for, each its share.
+    shares: Decayed,
     /// Within `item_repeat_secs`, oldest first.
     taught: Vec<Taught>,
 }
@@ -159,8 +173,8 @@ struct Taught {
 
 #[derive(Debug, Clone, Default)]
 struct ItemCrowd {
-    newcomers: Decayed,
-    known: Decayed,
+    newcomers: Divided,
+    eager: Divided,
     /// Clients that have acted on it, until there are enough.
     clients: Vec<u32>,
 }
@@ -175,17 +189,17 @@ impl Influence {
             items: Vec::new(),
             steady: Pace::new(config.half_life_secs),
             burst: Pace::new(config.burst_half_life_secs),
-            newcomers: Decayed::default(),
-            known: Decayed::default(),
+            newcomers: Divided::default(),
+            eager: Divided::default(),
             config,
         }
     }
 
-    /// Judges an event that could teach, and counts it where it does.
+    /// Judges an event that could teach, and counts it where it does: how much of it does.
     ///
     /// # Errors
     /// Why it teaches nothing.
-    pub fn judge(&mut self, act: Act) -> Result<(), Reason> {
+    pub fn judge(&mut self, act: Act) -> Result<f32, Reason> {
         if !act.is_vouched && self.config.without_token == WithoutToken::Nothing {
             return Err(Reason::NoToken);
         }
@@ -203,12 +217,13 @@ impl Influence {
         let judged = if !has_clients {
             Err(Reason::FewClients)
         } else if self.has_crowd() {
-            self.judge_in_crowd(&client, act)
+            let within = self.judge_in_crowd(&client, act);
+            within.and_then(|()| self.hear(&client, act))
         } else {
-            Ok(())
+            Ok(1.0)
         };
-        if judged.is_ok() {
-            self.count(&mut client, act);
+        if let Ok(share) = judged {
+            self.count(&mut client, act, share);
         }
         self.clients[user] = client;
         judged
@@ -240,12 +255,10 @@ impl Influence {
     #[must_use]
     pub fn crowd(&self) -> Crowd {
         let (now, half_life) = (self.now_millis, self.steady.half_life_millis());
-        let newcomers = self.newcomers.now(now, half_life);
-        let all = newcomers + self.known.now(now, half_life);
         Crowd {
             clients: self.steady.num_clients(now),
             events_per_client: self.steady.mean(now),
-            newcomer_share: if all > 0.0 { newcomers / all } else { 0.0 },
+            newcomer_share: self.newcomers.share(now, half_life),
         }
     }
 
@@ -310,30 +323,51 @@ impl Influence {
     /// Whether an item may still learn from a newcomer: as many as come to all items, and some.
     fn takes_newcomer(&self, item: &ItemCrowd) -> bool {
         let (now, half_life) = (self.now_millis, self.steady.half_life_millis());
-        let known = self.known.now(now, half_life);
-        if known < 1.0 {
-            return true; // everybody is new
-        }
-        let usual = self.newcomers.now(now, half_life) / known;
-        let of_item = 1.0 + item.known.now(now, half_life);
-        let share = f64::from(self.config.newcomer_factor) * of_item * usual;
-        let floor = f64::from(self.config.newcomer_floor);
-        item.newcomers.now(now, half_life) + 1.0 <= floor + share
+        let beyond = item.newcomers.beyond_usual(
+            &self.newcomers,
+            self.config.newcomer_factor,
+            now,
+            half_life,
+        );
+        beyond + 1.0 <= f64::from(self.config.newcomer_floor)
     }
 
-    fn count(&mut self, client: &mut Client, act: Act) {
+    /// How much of an event counts. Events of the eager about an item count against it whether they teach or not, so
+    /// that a wave of them is over when it is over.
+    fn hear(&mut self, client: &Client, act: Act) -> Result<f32, Reason> {
+        let share = self.share(client);
+        let is_eager = share < CALM_SHARE_MIN;
+        let half_life = self.config.eager_half_life_secs as f64 * 1000.0; // the configuration bounds it
+        let (now, factor) = (self.now_millis, self.config.eager_factor);
+        let item = &mut self.items[act.item_idx as usize].eager;
+        let beyond = item.beyond_usual(&self.eager, factor, now, half_life);
+        for eager in [item, &mut self.eager] {
+            eager.add(is_eager, now, half_life);
+        }
+        if is_eager && beyond + 1.0 > f64::from(self.config.eager_floor) {
+            return Err(Reason::Eager);
+        }
+        Ok(share as f32) // rounds
+    }
+
+    /// What is left of an event of a client that has taught so much: all its shares stay below `share_factor` means.
+    fn share(&self, client: &Client) -> f64 {
+        let usual = self.steady.mean(self.now_millis).max(1.0);
+        let most = f64::from(self.config.share_factor) * usual;
+        let so_far = self.steady.of(&client.shares, self.now_millis);
+        (1.0 - so_far / most).max(0.0)
+    }
+
+    fn count(&mut self, client: &mut Client, act: Act, share: f32) {
         let (now, half_life) = (self.now_millis, self.steady.half_life_millis());
         let is_newcomer = self.is_new(client, act);
         let item = &mut self.items[act.item_idx as usize];
-        let (of_item, of_all) = if is_newcomer {
-            (&mut item.newcomers, &mut self.newcomers)
-        } else {
-            (&mut item.known, &mut self.known)
-        };
-        of_item.add(1.0, now, half_life);
-        of_all.add(1.0, now, half_life);
+        for newcomers in [&mut item.newcomers, &mut self.newcomers] {
+            newcomers.add(is_newcomer, now, half_life);
+        }
         self.steady.taught(&mut client.steady, now);
         self.burst.taught(&mut client.burst, now);
+        client.shares.add(f64::from(share), now, half_life);
         client.num_taught = client.num_taught.saturating_add(1);
         client.taught.push(Taught {
             at_millis: now,

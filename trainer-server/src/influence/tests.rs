@@ -55,7 +55,7 @@ fn a_flood_of_one_client_teaches_a_few_times_what_a_usual_one_does() {
     assert!(taught >= 5 && taught as f64 <= 6.0 * mean, "{taught}");
     let refused = influence.judge(click(0, 5000, NOW));
     assert_eq!(refused, Err(Reason::Client));
-    assert_eq!(influence.judge(click(1, 5000, NOW)), Ok(()));
+    assert!(influence.judge(click(1, 5000, NOW)).is_ok());
     let standing = influence.standing(0).expect("known");
     assert!(standing.influence <= standing.influence_max.expect("a crowd"));
 }
@@ -69,13 +69,13 @@ fn a_burst_is_refused_where_the_long_run_would_still_take_it() {
     let mut influence = crowd(patient);
     let later = NOW + 7 * DAY_MILLIS;
     for user_idx in 0..38 {
-        assert_eq!(influence.judge(click(user_idx, 900, later)), Ok(()));
+        assert!(influence.judge(click(user_idx, 900, later)).is_ok());
     }
     num_taught(&mut influence, 39, 12, later);
     let refused = influence.judge(click(39, 5000, later));
     assert_eq!(refused, Err(Reason::Burst));
     let tomorrow = later + DAY_MILLIS;
-    assert_eq!(influence.judge(click(39, 5000, tomorrow)), Ok(()));
+    assert!(influence.judge(click(39, 5000, tomorrow)).is_ok());
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_client_teaches_one_thing_about_an_item_once_and_a_backward_clock_changes_no
             ..click(3, 900, at)
         })
     };
-    assert_eq!(judge(EventKind::Click, NOW), Ok(()));
+    assert!(judge(EventKind::Click, NOW).is_ok());
     assert_eq!(
         judge(EventKind::Click, NOW + DAY_MILLIS),
         Err(Reason::Repeat)
@@ -96,14 +96,14 @@ fn a_client_teaches_one_thing_about_an_item_once_and_a_backward_clock_changes_no
         judge(EventKind::Click, NOW - 400 * DAY_MILLIS),
         Err(Reason::Repeat)
     );
-    assert_eq!(judge(EventKind::AddToCart, NOW), Ok(()));
-    assert_eq!(judge(EventKind::Purchase, NOW), Ok(()));
+    assert!(judge(EventKind::AddToCart, NOW).is_ok());
+    assert!(judge(EventKind::Purchase, NOW).is_ok());
     assert_eq!(
         judge(EventKind::Like, NOW),
         Err(Reason::Repeat),
         "a fourth kind"
     );
-    assert_eq!(judge(EventKind::Click, NOW + 32 * DAY_MILLIS), Ok(()));
+    assert!(judge(EventKind::Click, NOW + 32 * DAY_MILLIS).is_ok());
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn new_clients_together_teach_about_an_item_what_usually_comes_from_new_ones() {
     assert!((floor..4 * floor).contains(&taught), "{taught}");
     let refused = influence.judge(click(400, 900, NOW));
     assert_eq!(refused, Err(Reason::Newcomers));
-    assert_eq!(influence.judge(click(0, 900, NOW)), Ok(()));
+    assert!(influence.judge(click(0, 900, NOW)).is_ok());
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn among_few_clients_or_switched_off_everything_teaches() {
     };
     for mut influence in [Influence::new(config()), crowd(off)] {
         for _ in 0..100 {
-            assert_eq!(influence.judge(click(0, 7, NOW)), Ok(()));
+            assert!(influence.judge(click(0, 7, NOW)).is_ok());
         }
     }
 }
@@ -143,7 +143,7 @@ fn an_item_is_not_learned_before_enough_clients_acted_on_it() {
     let mut influence = Influence::new(anonymous);
     let acts = [0, 0, 1, 1, 2, 0].map(|user| influence.judge(click(user, 5, NOW)));
     let few = Err(Reason::FewClients);
-    assert_eq!(acts, [few, few, few, few, Ok(()), Ok(())]);
+    assert_eq!(acts, [few, few, few, few, Ok(1.0), Ok(1.0)]);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn events_without_a_token_teach_as_the_setting_says() {
     let mut strict = crowd(config());
     strict.config = with(WithoutToken::Nothing);
     assert_eq!(strict.judge(click(0, 900, NOW)), Err(Reason::NoToken));
-    assert_eq!(strict.judge(vouched), Ok(()));
+    assert!(strict.judge(vouched).is_ok());
 
     let mut wary = crowd(config());
     wary.config = with(WithoutToken::Newcomer);
@@ -187,5 +187,36 @@ fn events_without_a_token_teach_as_the_setting_says() {
         item_idx: 901,
         ..vouched
     };
-    assert_eq!(wary.judge(with_token), Ok(()));
+    assert!(wary.judge(with_token).is_ok());
+}
+
+#[test]
+fn events_of_a_client_count_less_and_less_and_never_more_than_those_of_a_few() {
+    let mut influence = crowd(config());
+    let most = f64::from(config().share_factor) * influence.crowd().events_per_client;
+    let judged = (1000..1020).map(|item_idx| influence.judge(click(0, item_idx, NOW)));
+    let shares: Vec<f32> = judged.map(|share| share.expect("within bounds")).collect();
+    assert!(shares[0] < 1.0, "five events came before: {shares:?}");
+    assert!(shares.is_sorted_by(|a, b| a > b), "{shares:?}");
+    assert!(f64::from(shares.iter().sum::<f32>()) < most, "{shares:?}");
+}
+
+#[test]
+fn what_eager_clients_do_with_an_item_is_learned_as_far_as_is_usual() {
+    let mut influence = crowd(config());
+    for user_idx in 0..8 {
+        num_taught(&mut influence, user_idx, 10, NOW);
+    }
+    let of_eager = (0..8).map(|user_idx| influence.judge(click(user_idx, 900, NOW)));
+    let of_eager: Vec<Result<f32, Reason>> = of_eager.collect();
+    assert!(of_eager[0].is_ok_and(|share| share < 0.5), "{of_eager:?}");
+    assert_eq!(of_eager[7], Err(Reason::Eager), "few together");
+    for user_idx in 20..39 {
+        let calm = influence.judge(click(user_idx, 900, NOW));
+        assert!(calm.is_ok_and(|share| share >= 0.5), "{calm:?}");
+    }
+    assert!(
+        influence.judge(click(8, 900, NOW)).is_ok(),
+        "everybody likes it"
+    );
 }

@@ -173,6 +173,7 @@ fn window(timeline: &[Example], item_idx: u32, now_millis: i64, weight: f32) -> 
         kind: last.kind,
         occurred_at: now_millis.max(last.occurred_at),
         target_weight: weight,
+        share: 1.0,
         click: None,
         rating: None,
     };
@@ -196,6 +197,7 @@ mod tests {
             kind: EventKind::Click,
             occurred_at: 1000,
             target_weight: 1.0,
+            share: 1.0,
             click: Some(true),
             rating: None,
         }

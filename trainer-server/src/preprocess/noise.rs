@@ -10,23 +10,23 @@ use crate::influence::{Act, Reason};
 use crate::train::windows::Example;
 
 impl Preprocessor {
-    /// Whether anything is learned from the event.
+    /// How much of the event counts, 0 to 1.
     ///
     /// # Errors
-    /// Why nothing is.
+    /// Why nothing is learned from it.
     pub(super) fn judge(
         &mut self,
         user: UserIdx,
         example: &Example,
         stored: &StoredEvent,
-    ) -> Result<(), Reason> {
+    ) -> Result<f32, Reason> {
         if self.is_burst(user, example.occurred_at) || self.is_repeat(user, example) {
             return Err(Reason::Noise);
         }
         let could_teach =
             example.target_weight > 0.0 || example.click.is_some() || example.rating.is_some();
         if !could_teach {
-            return Ok(());
+            return Ok(1.0);
         }
         self.influence.judge(Act {
             user_idx: user.0,

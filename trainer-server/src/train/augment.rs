@@ -93,6 +93,7 @@ mod tests {
             kind: EventKind::Purchase,
             occurred_at: i64::from(item_idx) * 1000,
             target_weight: 1.0,
+            share: 1.0,
             click: None,
             rating: None,
         };

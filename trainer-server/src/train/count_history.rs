@@ -31,28 +31,31 @@ impl CountHistory {
         landmark_millis: i64,
     ) -> Self {
         let counted = examples.filter(|example| example.target_weight > 0.0);
-        let mut events: Vec<(u32, i64)> = counted
-            .map(|example| (example.item_idx, example.occurred_at))
+        let mut events: Vec<(u32, i64, f64)> = counted
+            .map(|example| {
+                let weight = f64::from(example.share);
+                (example.item_idx, example.occurred_at, weight)
+            })
             .collect();
-        events.sort_unstable();
+        events.sort_by_key(|(item_idx, at_millis, _)| (*item_idx, *at_millis));
         let mut history = Self {
             half_lives_secs: half_lives_secs.to_vec(),
             landmark_millis,
             starts: Vec::with_capacity(num_items + 1),
-            times: events.iter().map(|(_, at)| *at).collect(),
+            times: events.iter().map(|(_, at, _)| *at).collect(),
             log2_sums: Vec::with_capacity(events.len() * half_lives_secs.len()),
         };
         for item_idx in 0..=num_items as u32 {
             // fits: NUM_ITEMS_MAX is 2^20
             history
                 .starts
-                .push(events.partition_point(|(item, _)| *item < item_idx));
+                .push(events.partition_point(|(item, ..)| *item < item_idx));
         }
         for item in history.starts.windows(2) {
             let mut sums = vec![f64::NEG_INFINITY; half_lives_secs.len()];
-            for at_millis in &history.times[item[0]..item[1]] {
+            for (_, at_millis, weight) in &events[item[0]..item[1]] {
                 for (sum, half_life) in sums.iter_mut().zip(half_lives_secs) {
-                    *sum = prior::add_event(*sum, *at_millis, landmark_millis, *half_life);
+                    *sum = prior::add_event(*sum, *weight, *at_millis, landmark_millis, *half_life);
                     history.log2_sums.push(*sum as f32);
                 }
             }
@@ -136,17 +139,18 @@ mod tests {
 
     fn examples() -> Vec<Example> {
         let times = [
-            (0, 5_000),
-            (2, 6_000),
-            (0, 90_000),
-            (0, 90_000),
-            (1, 100_000),
+            (0, 5_000, 1.0),
+            (2, 6_000, 0.25),
+            (0, 90_000, 1.0),
+            (0, 90_000, 0.5),
+            (1, 100_000, 0.0),
         ];
-        let example = |(item_idx, occurred_at)| Example {
+        let example = |(item_idx, occurred_at, share)| Example {
             item_idx,
             kind: EventKind::Purchase,
             occurred_at,
             target_weight: 1.0,
+            share,
             click: None,
             rating: None,
         };
@@ -164,7 +168,7 @@ mod tests {
                 .iter()
                 .filter(|example| example.occurred_at < at_millis)
             {
-                live.add(example.item_idx, example.occurred_at);
+                live.add(example.item_idx, example.occurred_at, example.share);
             }
             let expected = prior::features(&live.log2_sums(), &HALF_LIVES_SECS, 5_000, at_millis);
             let actual = history.features(&[0, 1, 2], at_millis);

@@ -31,8 +31,11 @@ impl DecayedCounts {
             .resize(num_items * self.half_lives_secs.len(), None);
     }
 
-    /// One event of an item.
-    pub fn add(&mut self, item_idx: u32, at_millis: i64) {
+    /// One event of an item, which counts as `weight` of one.
+    pub fn add(&mut self, item_idx: u32, at_millis: i64, weight: f32) {
+        if weight <= 0.0 {
+            return; // an item without a count stays without
+        }
         let num_half_lives = self.half_lives_secs.len();
         let first = item_idx as usize * num_half_lives;
         for (offset, half_life) in self.half_lives_secs.iter().enumerate() {
@@ -40,6 +43,7 @@ impl DecayedCounts {
             let log2_sum = cell.unwrap_or(f64::NEG_INFINITY);
             *cell = Some(prior::add_event(
                 log2_sum,
+                f64::from(weight),
                 at_millis,
                 self.landmark_millis,
                 *half_life,

@@ -17,6 +17,8 @@ pub struct Example {
     pub occurred_at: i64,
     /// Weight of the item as a next-item target; 0 where it is none.
     pub target_weight: f32,
+    /// How much of it counts in the popularity of its item, 0 to 1; see `influence`.
+    pub share: f32,
     /// Click label, where the kind says one.
     pub click: Option<bool>,
     /// Rating, where given.
@@ -102,6 +104,7 @@ mod tests {
             kind: EventKind::Purchase,
             occurred_at: 0,
             target_weight: 1.0,
+            share: 1.0,
             click: None,
             rating: None,
         };

@@ -21,6 +21,16 @@ pub(super) fn check(influence: &InfluenceConfig) -> Result<(), ConfigError> {
         ("influence.half_life_secs", half_life, 1..=SECS_MAX),
         ("influence.burst_half_life_secs", burst, 1..=SECS_MAX),
         (
+            "influence.eager_half_life_secs",
+            influence.eager_half_life_secs,
+            1..=SECS_MAX,
+        ),
+        (
+            "influence.eager_floor",
+            u64::from(influence.eager_floor),
+            0..=1 << 32,
+        ),
+        (
             "influence.events_min",
             u64::from(influence.events_min),
             1..=1 << 32,
@@ -44,12 +54,14 @@ pub(super) fn check(influence: &InfluenceConfig) -> Result<(), ConfigError> {
         in_range(key, actual, range)?;
     }
     let factors = [
-        ("influence.mean_factor", influence.mean_factor),
-        ("influence.newcomer_factor", influence.newcomer_factor),
+        ("influence.mean_factor", influence.mean_factor, 1.0),
+        ("influence.newcomer_factor", influence.newcomer_factor, 1.0),
+        ("influence.share_factor", influence.share_factor, 1.0),
+        ("influence.eager_factor", influence.eager_factor, 0.0),
     ];
-    for (key, actual) in factors {
-        if !(1.0..=1e6).contains(&actual) {
-            return Err(out_of_range(key, &actual, "1 to 1000000"));
+    for (key, actual, min) in factors {
+        if !(min..=1e6).contains(&actual) {
+            return Err(out_of_range(key, &actual, &format!("{min} to 1000000")));
         }
     }
     Ok(())

@@ -44,6 +44,7 @@ fn toy() -> (ParameterSet, Vec<Window>, CountHistory) {
                 kind: EventKind::Purchase,
                 occurred_at: idx * 7_000,
                 target_weight: 1.0,
+                share: 1.0,
                 click: None,
                 rating: None,
             })

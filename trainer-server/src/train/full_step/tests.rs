@@ -33,6 +33,7 @@ fn toy() -> (ParameterSet, Vec<Window>, CountHistory) {
                 kind: EventKind::Purchase,
                 occurred_at: user * 1000 + idx * 7_000,
                 target_weight: 1.0,
+                share: 1.0,
                 click: None,
                 rating: None,
             })

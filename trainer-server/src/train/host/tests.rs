@@ -127,6 +127,7 @@ fn window(rng: &mut StdRng, len: usize, num_items: usize) -> Window {
             kind: EventKind::ALL[rng.random_range(0..EventKind::ALL.len())],
             occurred_at,
             target_weight: [0.0, 0.5, 1.0][rng.random_range(0..3)],
+            share: 1.0,
             click: [None, Some(false), Some(true)][rng.random_range(0..3)],
             rating: rng.random_bool(0.3).then(|| rng.random_range(1.0..5.0)),
         }
