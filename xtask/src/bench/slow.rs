@@ -92,7 +92,7 @@ async fn measure_with(program: &Path, dir: &Path) -> anyhow::Result<Value> {
     let num_opened = attack.num_opened();
     drop(attack);
     let after = honest::run(&address, MEASURED).await?;
-    let beside = before.p99_millis.max(after.p99_millis);
+    let beside = before.p99_millis.min(after.p99_millis);
     Ok(json!({
         "connections": NUM_CONNECTIONS,
         "connections_open_min": open_min,

@@ -19,7 +19,8 @@ const START_PERIOD: Duration = Duration::from_millis(1);
 /// Before one that was closed or refused comes back.
 const RETURN_AFTER: Duration = Duration::from_millis(100);
 
-const HEAD: &[u8] = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+const HEAD: &[u8] =
+    b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
 const LENGTH: &[u8] = b"Content-Length: 100000\r\n\r\n{\"events\": [";
 
 #[derive(Default)]

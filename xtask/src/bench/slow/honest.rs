@@ -60,7 +60,7 @@ impl Connection {
     async fn ask(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
         let num_bytes = body.len();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {num_bytes}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {num_bytes}\r\n\r\n{body}"
         );
         self.0.write_all(request.as_bytes()).await?;
         let mut status = String::new();
