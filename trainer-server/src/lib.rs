@@ -42,6 +42,7 @@ pub mod trainer;
 
 pub mod moderation;
 pub mod observe;
+pub mod prune;
 pub mod text_pack;
 
 pub mod access;

@@ -65,6 +65,7 @@ struct BertLayer {
     output: Linear,
     output_norm: LayerNorm,
     num_heads: usize,
+    head_size: usize,
 }
 
 /// Shape of a batch, since hidden states are kept flat.
@@ -79,7 +80,7 @@ impl BertConfig {
     /// Until they are loaded they are normal with the deviation of the original BERT.
     #[must_use]
     pub fn init(&self, device: &Device) -> BertModel {
-        let dim = self.hidden_size;
+        let (dim, attention_size) = (self.hidden_size, self.attention_size());
         let norm = || {
             LayerNormConfig::new(dim)
                 .with_epsilon(self.layer_norm_eps)
@@ -98,15 +99,16 @@ impl BertConfig {
             norm: norm(),
         };
         let layer = |_| BertLayer {
-            query: linear(dim, dim),
-            key: linear(dim, dim),
-            value: linear(dim, dim),
-            attention_output: linear(dim, dim),
+            query: linear(dim, attention_size),
+            key: linear(dim, attention_size),
+            value: linear(dim, attention_size),
+            attention_output: linear(attention_size, dim),
             attention_norm: norm(),
             intermediate: linear(dim, self.intermediate_size),
             output: linear(self.intermediate_size, dim),
             output_norm: norm(),
             num_heads: self.num_attention_heads,
+            head_size: self.head_size(),
         };
         BertModel {
             embeddings,
@@ -203,15 +205,16 @@ impl BertLayer {
         dropout: Option<&Dropout>,
     ) -> Tensor<2> {
         let BatchShape { num_texts, len } = shape;
-        let dim = hidden.dims()[1];
         let heads = |linear: &Linear| {
             let flat = linear.forward(hidden.clone());
-            flat.reshape([num_texts, len, self.num_heads, dim / self.num_heads])
+            flat.reshape([num_texts, len, self.num_heads, self.head_size])
                 .swap_dims(1, 2)
         };
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
         let mixed = attention(query, key, value, None, bias.cloned(), Default::default());
-        let mixed = mixed.swap_dims(1, 2).reshape([num_texts * len, dim]);
+        let mixed = mixed
+            .swap_dims(1, 2)
+            .reshape([num_texts * len, self.num_heads * self.head_size]);
         let output = drop_some(dropout, self.attention_output.forward(mixed));
         self.attention_norm.forward(hidden + output)
     }

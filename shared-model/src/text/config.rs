@@ -1,7 +1,7 @@
 //! Sizes of a BERT-family encoder, as Hugging Face writes them into `config.json`.
 //!
 //! Keys that do not change the result (dropout, initializer) are skipped; those that ask for
-//! another architecture are refused.
+//! another architecture are refused. One key is our own: `attention_head_size`, of networks whose heads were pruned.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +16,11 @@ pub struct BertConfig {
     pub hidden_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Attention heads per layer; divides `hidden_size`.
+    /// Attention heads per layer; divides `hidden_size` where `attention_head_size` is absent.
     pub num_attention_heads: usize,
+    /// Width of one head where it is not `hidden_size / num_attention_heads`, since heads were pruned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_head_size: Option<usize>,
     /// Width of the feed-forward layer.
     pub intermediate_size: usize,
     /// Number of position embeddings, the longest sequence.
@@ -53,6 +56,19 @@ impl BertConfig {
         })?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Width of one attention head.
+    #[must_use]
+    pub fn head_size(&self) -> usize {
+        let whole = self.hidden_size / self.num_attention_heads;
+        self.attention_head_size.unwrap_or(whole)
+    }
+
+    /// Width of all heads of a layer side by side: outputs of its queries, of its keys and of its values.
+    #[must_use]
+    pub fn attention_size(&self) -> usize {
+        self.num_attention_heads * self.head_size()
     }
 
     /// Checks every size, so that a config from outside cannot ask for absurd memory.
@@ -102,15 +118,7 @@ impl BertConfig {
                 });
             }
         }
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            let actual = self.num_attention_heads.to_string();
-            let expected = "a divisor of hidden_size";
-            return Err(TextError::ConfigField {
-                field: "num_attention_heads",
-                actual,
-                expected,
-            });
-        }
+        self.check_heads()?;
         let eps = self.layer_norm_eps;
         if !(eps > 0.0 && eps < 0.1) {
             let (actual, expected) = (eps.to_string(), "above 0 and below 0.1");
@@ -121,6 +129,32 @@ impl BertConfig {
             });
         }
         self.check_architecture()
+    }
+
+    /// Heads fill the hidden states, or are narrower together: no head is wider than it would be without pruning.
+    fn check_heads(&self) -> Result<(), TextError> {
+        let (field, actual, expected) = match self.attention_head_size {
+            None if self.hidden_size.is_multiple_of(self.num_attention_heads) => return Ok(()),
+            None => (
+                "num_attention_heads",
+                self.num_attention_heads,
+                "a divisor of hidden_size",
+            ),
+            Some(size) if (1..=self.hidden_size / self.num_attention_heads).contains(&size) => {
+                return Ok(());
+            }
+            Some(size) => (
+                "attention_head_size",
+                size,
+                "1 to hidden_size / num_attention_heads",
+            ),
+        };
+        let actual = actual.to_string();
+        Err(TextError::ConfigField {
+            field,
+            actual,
+            expected,
+        })
     }
 
     fn check_architecture(&self) -> Result<(), TextError> {
@@ -156,6 +190,7 @@ pub(super) mod tests {
             hidden_size: 8,
             num_hidden_layers: 2,
             num_attention_heads: 2,
+            attention_head_size: None,
             intermediate_size: 6,
             max_position_embeddings: 16,
             type_vocab_size: 2,
@@ -181,6 +216,41 @@ pub(super) mod tests {
                 ..
             })
         ));
+    }
+
+    /// [`tiny`] with three heads of width 2, of the four that its width has room for.
+    pub(in super::super) fn tiny_with_pruned_heads() -> BertConfig {
+        BertConfig {
+            num_attention_heads: 3,
+            attention_head_size: Some(2),
+            ..tiny()
+        }
+    }
+
+    #[test]
+    fn a_head_size_is_written_only_where_there_is_one() {
+        let json = |config: &BertConfig| serde_json::to_string(config).expect("plain values");
+        assert!(!json(&tiny()).contains("attention_head_size"));
+        let pruned = tiny_with_pruned_heads();
+        assert_eq!(BertConfig::from_json(json(&pruned).as_bytes()), Ok(pruned));
+        assert_eq!(tiny_with_pruned_heads().attention_size(), 6);
+        assert_eq!((tiny().head_size(), tiny().attention_size()), (4, 8));
+    }
+
+    #[test]
+    fn heads_wider_than_the_hidden_states_are_named() {
+        for size in [0, 3, 1 << 40] {
+            let config = BertConfig {
+                attention_head_size: Some(size),
+                ..tiny_with_pruned_heads()
+            };
+            let expected = TextError::ConfigField {
+                field: "attention_head_size",
+                actual: size.to_string(),
+                expected: "1 to hidden_size / num_attention_heads",
+            };
+            assert_eq!(config.check(), Err(expected));
+        }
     }
 
     #[test]

@@ -144,6 +144,7 @@ impl CrossEncoderConfig {
             hidden_size: 64,
             num_hidden_layers: 2,
             num_attention_heads: 4,
+            attention_head_size: None,
             intermediate_size: 128,
             max_position_embeddings: tokens_max.max(8),
             type_vocab_size: 2,

@@ -31,7 +31,7 @@ pub struct HostTextEncoder {
 
 #[derive(Debug, Clone)]
 struct Layer {
-    num_heads: usize,
+    head_size: usize,
     /// Queries, keys and values, side by side.
     projection: Linear,
     attention_output: Linear,
@@ -208,12 +208,17 @@ impl Layer {
         config: &BertConfig,
     ) -> Result<Self, TextError> {
         let (dim, inner_dim) = (config.hidden_size, config.intermediate_size);
+        let attention_size = config.attention_size();
         let name = |part: &str| format!("encoder.layer.{layer}.{part}");
         let parts = ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}")));
         Ok(Self {
-            num_heads: config.num_attention_heads,
-            projection: weights.linear(&parts, dim, dim)?,
-            attention_output: weights.linear(&[name("attention.output.dense")], dim, dim)?,
+            head_size: config.head_size(),
+            projection: weights.linear(&parts, dim, attention_size)?,
+            attention_output: weights.linear(
+                &[name("attention.output.dense")],
+                attention_size,
+                dim,
+            )?,
             attention_norm: weights.norm(&name("attention.output.LayerNorm"), config)?,
             intermediate: weights.linear(&[name("intermediate.dense")], dim, inner_dim)?,
             output: weights.linear(&[name("output.dense")], inner_dim, dim)?,
@@ -250,30 +255,30 @@ impl Layer {
     /// Every token looks at every one; a head at a time.
     ///
     /// # Shapes
-    /// `projected`: `[len, 3 · hidden_size]`, queries, keys, values → `[len, hidden_size]`.
+    /// `projected`: `[len, 3 · attention_size]`, queries, keys, values → `[len, attention_size]`.
     fn attention(&self, projected: &[f32]) -> Vec<f32> {
-        let dim = self.attention_norm.gamma.len();
-        let head_dim = dim / self.num_heads;
+        let (width, head_dim) = (self.projection.bias.len() / 3, self.head_size);
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let rows = || projected.chunks_exact(3 * dim);
+        let rows = || projected.chunks_exact(3 * width);
         let len = rows().len();
-        let mut mixed = vec![0.0; len * dim];
+        let mut mixed = vec![0.0; len * width];
         let (mut queries, mut values) = (Vec::new(), Vec::new());
-        for first in (0..dim).step_by(head_dim) {
+        for first in (0..width).step_by(head_dim) {
             queries.clear();
             values.clear();
             let mut keys = Panels::zeros(head_dim, len);
             for (position, row) in rows().enumerate() {
                 queries.extend(row[first..][..head_dim].iter().map(|x| x * scale));
-                keys.set_column(position, &row[dim + first..][..head_dim]);
-                values.extend_from_slice(&row[2 * dim + first..][..head_dim]);
+                keys.set_column(position, &row[width + first..][..head_dim]);
+                values.extend_from_slice(&row[2 * width + first..][..head_dim]);
             }
             let mut attention = keys.product(&queries, None);
             for row in attention.chunks_exact_mut(len) {
                 softmax(row);
             }
             let head = Panels::new(len, &[&values]).product(&attention, None);
-            for (row, mixed) in head.chunks_exact(head_dim).zip(mixed.chunks_exact_mut(dim)) {
+            let rows = head.chunks_exact(head_dim);
+            for (row, mixed) in rows.zip(mixed.chunks_exact_mut(width)) {
                 mixed[first..][..head_dim].copy_from_slice(row);
             }
         }

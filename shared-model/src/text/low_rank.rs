@@ -1,7 +1,7 @@
 //! Changes of low rank: a pretrained network learns by small factors beside its query and value matrices.
 //!
 //! ```text
-//! W' = W + SCALE·A·B      A [hidden_size, rank], B [rank, hidden_size]      (Hu et al. 2021, LoRA)
+//! W' = W + SCALE·A·B      A [hidden_size, rank], B [rank, attention_size]      (Hu et al. 2021, LoRA)
 //! ```
 //! `A` starts at random and `B` at zero, so that a new change changes nothing.
 //! The factors live in host memory, where they are optimized, hashed and saved; a network gets them lent,
@@ -203,13 +203,13 @@ fn check_rank(rank: usize) -> Result<(), TextError> {
 
 /// Names and shapes of all factors, in the order of the network.
 fn factor_shapes(config: &BertConfig, rank: usize) -> Vec<(String, Vec<usize>)> {
-    let dim = config.hidden_size;
+    let (dim, attention_size) = (config.hidden_size, config.attention_size());
     let mut shapes = Vec::new();
     for layer in 0..config.num_hidden_layers {
         for matrix in CHANGED {
             let path = format!("layers.{layer}.{matrix}");
             shapes.push((format!("{path}.a"), vec![dim, rank]));
-            shapes.push((format!("{path}.b"), vec![rank, dim]));
+            shapes.push((format!("{path}.b"), vec![rank, attention_size]));
         }
     }
     shapes

@@ -9,6 +9,8 @@
 //! may do something else in between; vectors as the upper halves of their f32 (bfloat16).
 //! Position embeddings hold that of token type 0 too, and as many positions as tokens are read of a text
 //! (`max_position_embeddings` of the header's config).
+//! The config of a network without some of its heads has `attention_head_size`, which readers that do not know it take
+//! for a network of other shapes, and refuse.
 //! The whole file is named by its hash; who reads it has checked that.
 //! Not here: how weights are rounded (the server's `text_pack`), the network (`host`).
 
@@ -99,6 +101,7 @@ pub const POSITIONS: &str = "embeddings.position_embeddings.weight";
 #[must_use]
 pub fn layout(config: &BertConfig) -> Vec<(String, TensorKind)> {
     let (dim, inner_dim) = (config.hidden_size, config.intermediate_size);
+    let attention_size = config.attention_size();
     let matrix = |num_rows, num_cols| TensorKind::Matrix { num_rows, num_cols };
     let mut tensors = vec![
         (WORDS.to_owned(), matrix(config.vocab_size, dim)),
@@ -113,10 +116,10 @@ pub fn layout(config: &BertConfig) -> Vec<(String, TensorKind)> {
     tensors.extend(norm("embeddings.LayerNorm".to_owned()));
     for layer in 0..config.num_hidden_layers {
         let linears = [
-            ("attention.self.query", dim, dim),
-            ("attention.self.key", dim, dim),
-            ("attention.self.value", dim, dim),
-            ("attention.output.dense", dim, dim),
+            ("attention.self.query", attention_size, dim),
+            ("attention.self.key", attention_size, dim),
+            ("attention.self.value", attention_size, dim),
+            ("attention.output.dense", dim, attention_size),
             ("intermediate.dense", inner_dim, dim),
             ("output.dense", dim, inner_dim),
         ];

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 use super::batch::{BatchLimits, TokenizedText};
 use super::config::BertConfig;
-use super::config::tests::tiny;
+use super::config::tests::{tiny, tiny_with_pruned_heads};
 use super::encoder::TextEncoder;
 use super::host::HostTextEncoder;
 use super::parameters::NamedTensor;
@@ -17,6 +17,7 @@ const PADDING_TOLERANCE: f32 = 1e-5;
 /// Every tensor of a BERT checkpoint of these sizes, as `(name, shape)`.
 fn checkpoint_shapes(config: &BertConfig) -> Vec<(String, Vec<usize>)> {
     let (dim, inner) = (config.hidden_size, config.intermediate_size);
+    let attention = config.attention_size();
     let mut shapes = vec![
         (
             "embeddings.word_embeddings.weight".to_owned(),
@@ -35,10 +36,10 @@ fn checkpoint_shapes(config: &BertConfig) -> Vec<(String, Vec<usize>)> {
     ];
     for layer in 0..config.num_hidden_layers {
         let linear = [
-            ("attention.self.query", dim, dim),
-            ("attention.self.key", dim, dim),
-            ("attention.self.value", dim, dim),
-            ("attention.output.dense", dim, dim),
+            ("attention.self.query", attention, dim),
+            ("attention.self.key", attention, dim),
+            ("attention.self.value", attention, dim),
+            ("attention.output.dense", dim, attention),
             ("intermediate.dense", inner, dim),
             ("output.dense", dim, inner),
         ];
@@ -261,12 +262,15 @@ fn encoders_can_be_shared_between_threads() {
 }
 
 /// Cosines of the host's embeddings with burn's.
-fn cosines(form: Form, texts: &[TokenizedText]) -> Vec<f32> {
-    let burn = build(checkpoint(&tiny())).expect("complete");
-    let host = HostTextEncoder::in_form(form, tiny(), checkpoint(&tiny())).expect("complete");
+fn cosines(form: Form, config: &BertConfig, texts: &[TokenizedText]) -> Vec<f32> {
+    let weights = || (config.clone(), checkpoint(config));
+    let (same, tensors) = weights();
+    let burn = TextEncoder::from_named(same, tensors, &Device::flex()).expect("complete");
+    let (same, tensors) = weights();
+    let host = HostTextEncoder::in_form(form, same, tensors).expect("complete");
     let (burn, host) = (burn.encode(texts), host.encode(texts));
     let (burn, host) = (burn.expect("encodes"), host.expect("encodes"));
-    let dim = tiny().hidden_size;
+    let dim = config.hidden_size;
     let pairs = burn.chunks_exact(dim).zip(host.chunks_exact(dim));
     pairs
         .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum())
@@ -280,10 +284,44 @@ fn the_host_embeds_as_burn_does_but_for_rounding() {
         text(&[4]),
         text(&[1, 5, 6, 7, 8, 9, 10, 11]),
     ];
-    for form in [Form::Pairs, Form::Fours] {
-        for cosine in cosines(form, &texts) {
-            assert!(cosine > 0.999, "{form:?}: {cosine}");
+    for config in [tiny(), tiny_with_pruned_heads()] {
+        for form in [Form::Pairs, Form::Fours] {
+            for cosine in cosines(form, &config, &texts) {
+                assert!(cosine > 0.999, "{config:?} {form:?}: {cosine}");
+            }
         }
+    }
+}
+
+#[test]
+fn a_head_that_gives_nothing_can_be_cut_away() {
+    let texts = [text(&[1, 2, 3]), text(&[4, 5])];
+    let pruned = BertConfig {
+        num_attention_heads: 1,
+        attention_head_size: Some(4),
+        ..tiny()
+    };
+    let (mut whole, mut cut) = (checkpoint(&tiny()), checkpoint(&pruned));
+    for (whole, cut) in whole.iter_mut().zip(&mut cut) {
+        let is_output = whole.name.ends_with("attention.output.dense.weight");
+        if is_output {
+            for row in whole.values.chunks_exact_mut(8) {
+                row[4..].fill(0.0);
+            }
+            let rows = whole.values.chunks_exact(8);
+            cut.values = rows.flat_map(|row| row[..4].to_vec()).collect();
+        } else {
+            cut.values = whole.values[..cut.values.len()].to_vec();
+        }
+    }
+    let whole = build(whole).expect("complete").encode(&texts);
+    let cut = TextEncoder::from_named(pruned, cut, &Device::flex()).expect("complete");
+    let (whole, cut) = (
+        whole.expect("encodes"),
+        cut.encode(&texts).expect("encodes"),
+    );
+    for (whole, cut) in whole.iter().zip(&cut) {
+        assert!((whole - cut).abs() < PADDING_TOLERANCE, "{whole} and {cut}");
     }
 }
 

@@ -10,7 +10,7 @@
 
 mod budget;
 pub mod keeper;
-mod moments;
+pub(crate) mod moments;
 pub mod queries;
 mod rounding;
 

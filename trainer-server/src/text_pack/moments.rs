@@ -1,4 +1,5 @@
 //! Second moments of what linear layers get, and how a rounding error of one weight is made up for by others.
+//! Pruning makes up for inputs that are left out by the same moments (`prune`).
 //!
 //! The squared error that rounding `W` to `Ŵ` causes in a layer's output is `tr((Ŵ − W)·H·(Ŵ − W)ᵀ)` with
 //! `H = Σ x·xᵀ` over its inputs. With `H = L·D·Lᵀ`, `L` lower triangular with ones on the diagonal, column `k` is best
@@ -31,7 +32,7 @@ pub(super) struct Compensation {
 
 /// `Σ x·xᵀ`, the lower triangle.
 #[derive(Debug, Clone)]
-pub(super) struct SecondMoments {
+pub(crate) struct SecondMoments {
     rows: Vec<Vec<f64>>,
 }
 
@@ -51,7 +52,7 @@ impl Moments {
                 let dim = rows.len() / num_tokens;
                 let sum = sums.entry((layer, input));
                 let sum = sum.or_insert_with(|| SecondMoments::new(dim));
-                rows.chunks_exact(dim).for_each(|row| sum.add(row));
+                sum.add(rows);
             })?;
         }
         let compensations = sums
@@ -95,19 +96,48 @@ impl Compensation {
 }
 
 impl SecondMoments {
-    pub(super) fn new(dim: usize) -> Self {
+    pub(crate) fn new(dim: usize) -> Self {
         Self {
             rows: (1..=dim).map(|len| vec![0.0; len]).collect(),
         }
     }
 
-    pub(super) fn add(&mut self, input: &[f32]) {
-        for (row, x) in self.rows.iter_mut().zip(input) {
-            let x = f64::from(*x);
-            for (sum, y) in row.iter_mut().zip(input) {
-                *sum += x * f64::from(*y);
+    /// # Shapes
+    /// `inputs`: `[num_inputs, dim]`, row-major.
+    pub(crate) fn add(&mut self, inputs: &[f32]) {
+        let dim = self.rows.len();
+        for (i, row) in self.rows.iter_mut().enumerate() {
+            for input in inputs.chunks_exact(dim) {
+                let x = f64::from(input[i]);
+                for (sum, y) in row.iter_mut().zip(input) {
+                    *sum += x * f64::from(*y);
+                }
             }
         }
+    }
+
+    /// Inverse of the sum, with `damping` times the mean of its diagonal added to that.
+    ///
+    /// # Shapes
+    /// → `[dim, dim]`, by rows.
+    pub(crate) fn inverse(self, damping: f64) -> Vec<Vec<f64>> {
+        let factor = self.factor(damping);
+        let dim = factor.len();
+        // Columns of C⁻¹ from the diagonal on; H⁻¹ = C⁻ᵀ·C⁻¹ is made of their products.
+        let column = |k: usize| {
+            let mut column = vec![1.0 / factor[k][k]];
+            for (i, row) in factor.iter().enumerate().skip(k + 1) {
+                column.push(-dot(&row[k..i], &column) / row[i]);
+            }
+            column
+        };
+        let columns: Vec<Vec<f64>> = (0..dim).map(column).collect();
+        let product = |i: usize, j: usize| {
+            let (first, last) = (i.min(j), i.max(j));
+            dot(&columns[first][last - first..], &columns[last])
+        };
+        let row = |i: usize| (0..dim).map(|j| product(i, j)).collect();
+        (0..dim).map(row).collect()
     }
 
     /// With rows and columns in another order.
@@ -129,28 +159,41 @@ impl SecondMoments {
     }
 
     /// Column `k` of `L` below the diagonal, for each `k`.
-    fn columns(mut self) -> Vec<Vec<f32>> {
-        let dim = self.rows.len();
-        let diagonal: f64 = self.rows.iter().filter_map(|row| row.last()).sum();
-        let damping = (DAMPING * diagonal / dim as f64).max(f64::MIN_POSITIVE); // sizes are far below 2^52
-        // Cholesky, row by row: H = C·Cᵀ.
-        for i in 0..dim {
-            let (done, rest) = self.rows.split_at_mut(i);
-            let row = &mut rest[0];
-            row[i] += damping;
-            for j in 0..i {
-                let known: f64 = dot(&row[..j], &done[j][..j]);
-                row[j] = (row[j] - known) / done[j][j];
-            }
-            let known: f64 = dot(&row[..i], &row[..i]);
-            row[i] = (row[i] - known).max(damping * f64::EPSILON).sqrt(); // positive but for rounding
-        }
+    fn columns(self) -> Vec<Vec<f32>> {
+        let factor = self.factor(DAMPING);
         let column = |k: usize| {
-            let pivot = self.rows[k][k];
-            let below = self.rows[k + 1..].iter();
+            let pivot = factor[k][k];
+            let below = factor[k + 1..].iter();
             below.map(|row| (row[k] / pivot) as f32).collect() // a factor needs no more
         };
-        (0..dim).map(column).collect()
+        (0..factor.len()).map(column).collect()
+    }
+
+    /// `C`, lower triangular, with `C·Cᵀ` the sum and `damping` times the mean of its diagonal added to that.
+    fn factor(mut self, damping: f64) -> Vec<Vec<f64>> {
+        let dim = self.rows.len();
+        let diagonal: f64 = self.rows.iter().filter_map(|row| row.last()).sum();
+        let damping = (damping * diagonal / dim as f64).max(f64::MIN_POSITIVE); // sizes are far below 2^52
+        for (i, row) in self.rows.iter_mut().enumerate() {
+            row[i] += damping;
+        }
+        cholesky(&mut self.rows, damping * f64::EPSILON);
+        self.rows
+    }
+}
+
+/// Replaces a positive definite matrix by `C`, lower triangular, with `C·Cᵀ` the matrix; what lies above the diagonal
+/// is not touched. Pivots below `least` are rounding errors.
+pub(crate) fn cholesky(rows: &mut [Vec<f64>], least: f64) {
+    for i in 0..rows.len() {
+        let (done, rest) = rows.split_at_mut(i);
+        let row = &mut rest[0];
+        for j in 0..i {
+            let known: f64 = dot(&row[..j], &done[j][..j]);
+            row[j] = (row[j] - known) / done[j][j];
+        }
+        let known: f64 = dot(&row[..i], &row[..i]);
+        row[i] = (row[i] - known).max(least).sqrt();
     }
 }
 
@@ -214,6 +257,28 @@ mod tests {
             for j in 0..i {
                 let actual: f64 = (0..=j).map(|k| l(i, k) * d[k] * l(j, k)).sum();
                 assert!((actual - expected(i, j)).abs() < 1e-3, "{i} {j}: {actual}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_inverse_times_the_sum_is_one() {
+        let inputs: Vec<f32> = (0..9 * 40).map(|idx| ((idx * 13) as f32).sin()).collect();
+        let mut sum = SecondMoments::new(9);
+        sum.add(&inputs);
+        let at = |i: usize, j: usize| {
+            let rows = inputs.chunks_exact(9);
+            let sum: f64 = rows.map(|x| f64::from(x[i]) * f64::from(x[j])).sum();
+            sum
+        };
+        let damping = 0.1 * (0..9).map(|k| at(k, k)).sum::<f64>() / 9.0;
+        let inverse = sum.inverse(0.1);
+        for (i, row) in inverse.iter().enumerate() {
+            for j in 0..9 {
+                let terms =
+                    (0..9).map(|k| row[k] * (at(k, j) + if k == j { damping } else { 0.0 }));
+                let expected = if i == j { 1.0 } else { 0.0 };
+                assert!((terms.sum::<f64>() - expected).abs() < 1e-9, "{i} {j}");
             }
         }
     }

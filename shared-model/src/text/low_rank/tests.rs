@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::text::TextEncoder;
 use crate::text::batch::TokenizedText;
-use crate::text::config::tests::tiny;
+use crate::text::config::tests::{tiny, tiny_with_pruned_heads};
 use crate::text::tests::checkpoint;
 
 const RANK: usize = 2;
@@ -18,8 +18,12 @@ const DIFFERENCE_STEP: f32 = 1e-2;
 const GRADIENT_TOLERANCE: f32 = 2e-3;
 
 fn encoder() -> TextEncoder {
+    encoder_of(tiny())
+}
+
+fn encoder_of(config: BertConfig) -> TextEncoder {
     let mut rng = StdRng::seed_from_u64(11);
-    let mut tensors = checkpoint(&tiny());
+    let mut tensors = checkpoint(&config);
     for tensor in &mut tensors {
         // Norms are about one: they must not take what the attention says away.
         let center = if tensor.name.ends_with("LayerNorm.weight") {
@@ -31,13 +35,17 @@ fn encoder() -> TextEncoder {
             *value = center + rng.random_range(-0.7..0.7);
         }
     }
-    TextEncoder::from_named(tiny(), tensors, &Device::flex()).expect("complete")
+    TextEncoder::from_named(config, tensors, &Device::flex()).expect("complete")
 }
 
 /// A change whose factors are all away from zero.
 fn change() -> LowRankChange {
+    change_of(&tiny())
+}
+
+fn change_of(config: &BertConfig) -> LowRankChange {
     let mut rng = StdRng::seed_from_u64(12);
-    let mut change = LowRankChange::new(&tiny(), RANK, || 0.0).expect("in bounds");
+    let mut change = LowRankChange::new(config, RANK, || 0.0).expect("in bounds");
     let values = (0..change.num_values()).map(|_| rng.random_range(-0.5..0.5));
     change.set_flat(&values.collect::<Vec<f32>>());
     change
@@ -100,7 +108,13 @@ fn gradients_of_the_factors_equal_differences_of_the_loss() {
 
 #[test]
 fn a_merged_change_embeds_as_the_factors_beside_the_weights() {
-    let (encoder, change) = (encoder(), change());
+    for config in [tiny(), tiny_with_pruned_heads()] {
+        let change = change_of(&config);
+        assert_merges(&encoder_of(config), change);
+    }
+}
+
+fn assert_merges(encoder: &TextEncoder, change: LowRankChange) {
     let beside = encoder.learning(&change).forward(&texts());
     let beside = beside.expect("known tokens").into_data();
     let beside = beside.try_into_vec::<f32>().expect("f32");

@@ -16,6 +16,15 @@ fn config() -> BertConfig {
     BertConfig::from_json(json).expect("a small config")
 }
 
+/// Two of the three heads, as they are left when one was cut away.
+fn config_with_pruned_heads() -> BertConfig {
+    BertConfig {
+        num_attention_heads: 2,
+        attention_head_size: Some(8),
+        ..config()
+    }
+}
+
 /// Numbers that look like weights, the same on every machine.
 fn values(name: &str, len: usize) -> Vec<f32> {
     let seed = crate::ids::BlobId::of(name.as_bytes()).0;
@@ -29,8 +38,8 @@ fn values(name: &str, len: usize) -> Vec<f32> {
     (0..len).map(|_| next() + next()).collect()
 }
 
-fn weights() -> BTreeMap<String, Vec<f32>> {
-    let tensors = layout(&config()).into_iter().map(|(name, kind)| {
+fn weights(config: &BertConfig) -> BTreeMap<String, Vec<f32>> {
+    let tensors = layout(config).into_iter().map(|(name, kind)| {
         let len = kind.shape().iter().product();
         let mut values = values(&name, len);
         if name.ends_with("LayerNorm.weight") {
@@ -45,8 +54,12 @@ fn weights() -> BTreeMap<String, Vec<f32>> {
 
 /// With codes as fine as they get.
 fn packed() -> PackedEncoder {
-    let kinds: BTreeMap<_, _> = layout(&config()).into_iter().collect();
-    let tensors = weights().into_iter().map(|(name, values)| {
+    packed_of(config())
+}
+
+fn packed_of(config: BertConfig) -> PackedEncoder {
+    let kinds: BTreeMap<_, _> = layout(&config).into_iter().collect();
+    let tensors = weights(&config).into_iter().map(|(name, values)| {
         let tensor = match kinds[&name] {
             TensorKind::Vector { .. } => PackedTensor::Vector(values),
             TensorKind::Matrix { num_rows, num_cols } => {
@@ -58,7 +71,7 @@ fn packed() -> PackedEncoder {
         (name, tensor)
     });
     PackedEncoder {
-        config: config(),
+        config,
         tokenizer_json: TOKENIZER.to_vec(),
         tensors: tensors.collect(),
     }
@@ -98,11 +111,17 @@ fn a_file_comes_back_as_it_was() {
 
 #[test]
 fn embeddings_are_those_of_the_network() {
-    let tensors = weights().into_iter().chain([(
+    for config in [config(), config_with_pruned_heads()] {
+        assert_embeds_as_the_network(config);
+    }
+}
+
+fn assert_embeds_as_the_network(config: BertConfig) {
+    let tensors = weights(&config).into_iter().chain([(
         "embeddings.token_type_embeddings.weight".to_owned(),
         vec![0.0; 2 * 24],
     )]);
-    let kinds: BTreeMap<_, _> = layout(&config()).into_iter().collect();
+    let kinds: BTreeMap<_, _> = layout(&config).into_iter().collect();
     let tensors = tensors.map(|(name, values)| {
         let shape = kinds.get(&name).map_or(vec![2, 24], |kind| kind.shape());
         NamedTensor {
@@ -111,11 +130,11 @@ fn embeddings_are_those_of_the_network() {
             values,
         }
     });
-    let reference = TextEncoder::from_named(config(), tensors.collect(), &Device::flex());
+    let reference = TextEncoder::from_named(config.clone(), tensors.collect(), &Device::flex());
     let reference = reference
         .expect("a network")
         .with_batch_limits(BatchLimits::EXACT);
-    let bytes = packed().to_bytes().expect("complete");
+    let bytes = packed_of(config).to_bytes().expect("complete");
     let (tokenizer, encoder) = PackedEncoder::from_bytes(bytes)
         .and_then(PackedEncoder::open)
         .expect("sound");
