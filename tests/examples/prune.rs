@@ -2,20 +2,31 @@
 //!
 //! `prune ENCODER_DIR DATASET_DIR [NAME …]` prints a line of JSON for every encoder, or for those whose names begin so.
 //! The encoder is pruned for the titles of the dataset, each way alone and all together, and every title is embedded by
-//! burn in f32. The figures are those of `harness::text_figures`. `spelled` rows cut the vocabulary to what half of the
+//! burn in f32. The figures are those of
+//! `baselines::text_fidelity`. `spelled` rows cut the vocabulary to what half of the
 //! titles use and compare the others, as far as words of theirs were cut.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
-use harness::text_figures::{TextFigures, cosines, embed, read_parts, tokens_of};
+use burn::tensor::Device;
 use serde_json::{Value, json};
 use shared_model::text::HostTextEncoder;
 use shared_model::text::packed::{TensorKind, layout};
+use trainer_server::baselines::text_fidelity::{TextQuestions, cosines};
 use trainer_server::dataset::Dataset;
 use trainer_server::prune;
 use trainer_server::text_pack::PackSource;
+
+const LEN_MAX: usize = 128;
+
+/// The titles of a dataset as they should be embedded, and what is asked about them.
+struct Titles {
+    texts: Vec<String>,
+    questions: TextQuestions,
+    expected: Vec<f32>,
+}
 
 /// What an encoder is cut to; nothing of what is not named.
 #[derive(Default)]
@@ -108,37 +119,43 @@ fn main() -> anyhow::Result<()> {
         |name: &str| names.is_empty() || names.iter().any(|asked| name.starts_with(asked));
     let dataset = Dataset::load(&dataset_dir, 1)?;
     let texts: Vec<String> = dataset.items.iter().map(|item| item.full_text()).collect();
-    let whole = read_parts(&encoder_dir)?;
-    let figures = TextFigures::new(&dataset, embed(&whole, &texts)?);
+    let whole = PackSource::read(&encoder_dir, LEN_MAX)?;
+    let titles = Titles {
+        questions: TextQuestions::of(&dataset),
+        expected: embed(&whole, &texts)?,
+        texts,
+    };
     if is_asked("whole") {
-        println!("{}", row("whole", &whole, &texts, &figures)?);
+        println!("{}", row("whole", &whole, &titles)?);
     }
     for recipe in recipes()
         .into_iter()
         .filter(|recipe| is_asked(&recipe.name()))
     {
         let started = Instant::now();
-        let pruned = recipe.apply(whole.clone(), &texts)?;
+        let pruned = recipe.apply(whole.clone(), &titles.texts)?;
         let seconds = started.elapsed().as_secs_f64();
-        let mut row = row(&recipe.name(), &pruned, &texts, &figures)?;
+        let mut row = row(&recipe.name(), &pruned, &titles)?;
         row["prune_seconds"] = json!(seconds);
         println!("{row}");
     }
     for num_more in [0, 2000, 8000] {
         if is_asked("spelled") {
-            println!("{}", spelled(&whole, &texts, &figures, num_more)?);
+            println!("{}", spelled(&whole, &titles, num_more)?);
         }
     }
     Ok(())
 }
 
-fn row(
-    name: &str,
-    parts: &PackSource,
-    texts: &[String],
-    figures: &TextFigures,
-) -> anyhow::Result<Value> {
-    let mut row = figures.of(name, &embed(parts, texts)?)?;
+fn embed(parts: &PackSource, texts: &[String]) -> anyhow::Result<Vec<f32>> {
+    Ok(parts.encoder(&Device::flex())?.embed(texts)?)
+}
+
+fn row(name: &str, parts: &PackSource, titles: &Titles) -> anyhow::Result<Value> {
+    let actual = embed(parts, &titles.texts)?;
+    let fidelity = titles.questions.fidelity(&titles.expected, &actual);
+    let mut row = serde_json::to_value(fidelity.context("other sizes")?)?;
+    row["name"] = json!(name);
     let num_weights = layout(&parts.config)
         .into_iter()
         .map(|(_, kind)| match kind {
@@ -148,7 +165,7 @@ fn row(
     row["num_weights"] = json!(num_weights.sum::<usize>());
     row["vocab_size"] = json!(parts.config.vocab_size);
     let network = HostTextEncoder::from_named(parts.config.clone(), parts.tensors.clone())?;
-    let tokens = tokens_of(parts, &texts[..texts.len().min(500)])?;
+    let tokens = parts.tokens(&titles.texts[..titles.texts.len().min(500)])?;
     let started = Instant::now();
     network.encode(&tokens)?;
     row["int8_millis_per_text"] =
@@ -157,28 +174,24 @@ fn row(
 }
 
 /// The vocabulary of every second text, and what it makes of the others.
-fn spelled(
-    whole: &PackSource,
-    texts: &[String],
-    figures: &TextFigures,
-    num_more: usize,
-) -> anyhow::Result<Value> {
+fn spelled(whole: &PackSource, titles: &Titles, num_more: usize) -> anyhow::Result<Value> {
+    let texts = &titles.texts;
     let known: Vec<String> = texts.iter().step_by(2).cloned().collect();
     let pruned = prune::vocabulary(whole.clone(), &known, num_more)?;
-    let lens = |parts| -> anyhow::Result<Vec<usize>> {
-        let tokens = tokens_of(parts, texts)?;
+    let lens = |parts: &PackSource| -> anyhow::Result<Vec<usize>> {
+        let tokens = parts.tokens(texts)?;
         Ok(tokens.iter().map(|text| text.token_ids.len()).collect())
     };
     let (before, after) = (lens(whole)?, lens(&pruned)?);
-    let cosines = cosines(
-        figures.expected(),
-        &embed(&pruned, texts)?,
-        whole.config.hidden_size,
-    );
+    let (dim, actual) = (whole.config.hidden_size, embed(&pruned, texts)?);
+    let cosine_of = |idx: usize| {
+        let row = idx * dim..(idx + 1) * dim;
+        cosines(&titles.expected[row.clone()], &actual[row], dim).map(|cosines| cosines.mean)
+    };
     let mut changed = Vec::new();
     let mut num_pieces = 0;
     for idx in (0..texts.len()).filter(|idx| before[*idx] != after[*idx]) {
-        changed.push(cosines[idx]);
+        changed.push(cosine_of(idx).context("other sizes")?);
         num_pieces += after[idx] - before[idx];
     }
     Ok(json!({

@@ -22,7 +22,6 @@ pub mod people;
 pub mod ranking;
 pub mod scene;
 pub mod signed;
-pub mod text_figures;
 pub mod tiny_encoder;
 
 pub mod workspace;

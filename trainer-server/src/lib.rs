@@ -40,10 +40,13 @@ pub mod explore;
 pub mod learner;
 pub mod trainer;
 
+pub mod distill;
 pub mod moderation;
 pub mod observe;
 pub mod prune;
 pub mod text_pack;
+
+pub mod ladder;
 
 pub mod access;
 pub mod audit;

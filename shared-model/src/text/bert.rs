@@ -20,7 +20,9 @@ use burn::tensor::activation::gelu;
 use burn::tensor::module::attention;
 use burn::tensor::{Device, Int, Tensor};
 
+use super::TextError;
 use super::config::BertConfig;
+use super::parameters::{NamedTensor, store};
 use crate::model::ranker::normalize_rows;
 
 /// Added to the attention score of padding; finite, so that softmax has no NaN on any backend.
@@ -125,7 +127,17 @@ impl BertModel {
     /// absent where nothing is padded. → `[num_texts, len, hidden_size]`.
     #[must_use]
     pub fn forward(&self, token_ids: Tensor<2, Int>, mask: Option<Tensor<2>>) -> Tensor<3> {
-        self.run(token_ids, None, mask, None)
+        self.run(self.embeddings.word.forward(token_ids), None, mask, None)
+    }
+
+    /// Hidden states of the last layer for single texts whose words the caller has looked up: a table of many words
+    /// that learns is then not differentiated as a whole. Nothing is padded.
+    ///
+    /// # Shapes
+    /// `words`: `[num_texts, len, hidden_size]`, rows of the word embeddings → same.
+    #[must_use]
+    pub fn forward_words(&self, words: Tensor<3>) -> Tensor<3> {
+        self.run(words, None, None, None)
     }
 
     /// Hidden states of the last layer for pairs of texts.
@@ -141,25 +153,33 @@ impl BertModel {
         mask: Option<Tensor<2>>,
         dropout: &Dropout,
     ) -> Tensor<3> {
-        self.run(token_ids, Some(token_types), mask, Some(dropout))
+        let words = self.embeddings.word.forward(token_ids);
+        self.run(words, Some(token_types), mask, Some(dropout))
+    }
+
+    /// Every weight, named and laid out as a weights file has them.
+    ///
+    /// # Errors
+    /// The device failed to give a weight back.
+    pub fn to_named(&self) -> Result<Vec<NamedTensor>, TextError> {
+        store(self)
     }
 
     fn run(
         &self,
-        token_ids: Tensor<2, Int>,
+        words: Tensor<3>,
         token_types: Option<Tensor<2, Int>>,
         mask: Option<Tensor<2>>,
         dropout: Option<&Dropout>,
     ) -> Tensor<3> {
-        let [num_texts, len] = token_ids.dims();
+        let [num_texts, len, dim] = words.dims();
         let shape = BatchShape { num_texts, len };
         let scores = mask.map(|mask| attention_bias(mask, shape));
-        let mut hidden = drop_some(dropout, self.embeddings.forward(token_ids, token_types));
+        let mut hidden = drop_some(dropout, self.embeddings.forward(words, token_types));
         for layer in &self.layers {
             hidden = layer.attend(hidden, shape, scores.as_ref(), dropout);
             hidden = layer.feed_forward(hidden, dropout);
         }
-        let dim = hidden.dims()[1];
         hidden.reshape([num_texts, len, dim])
     }
 }
@@ -173,11 +193,10 @@ fn drop_some(dropout: Option<&Dropout>, values: Tensor<2>) -> Tensor<2> {
 
 impl BertEmbeddings {
     /// # Shapes
-    /// `[num_texts, len]`, types likewise or none for type 0 → `[num_texts · len, hidden_size]`.
-    fn forward(&self, token_ids: Tensor<2, Int>, token_types: Option<Tensor<2, Int>>) -> Tensor<2> {
-        let [num_texts, len] = token_ids.dims();
-        let words = self.word.forward(token_ids);
-        let dim = words.dims()[2];
+    /// `words`: `[num_texts, len, hidden_size]`, types: `[num_texts, len]` or none for type 0
+    /// → `[num_texts · len, hidden_size]`.
+    fn forward(&self, words: Tensor<3>, token_types: Option<Tensor<2, Int>>) -> Tensor<2> {
+        let [num_texts, len, dim] = words.dims();
         let positions = self.position.weight.val().slice([0..len, 0..dim]);
         let places = match token_types {
             None => {

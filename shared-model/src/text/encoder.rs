@@ -9,7 +9,7 @@ use super::batch::{BatchLimits, TokenBatch, TokenizedText, plan_batches};
 use super::bert::{BertModel, mean_pool};
 use super::config::BertConfig;
 use super::low_rank::LowRankChange;
-use super::parameters::{NamedTensor, by_name, load, store};
+use super::parameters::{NamedTensor, by_name, load};
 use super::tokenizer::TextTokenizer;
 use super::{TextError, device_error};
 use crate::ids::BlobId;
@@ -87,7 +87,7 @@ impl TextEncoder {
     /// # Errors
     /// The device failed to give a weight back.
     pub fn to_named(&self) -> Result<Vec<NamedTensor>, TextError> {
-        store(&self.model)
+        self.model.to_named()
     }
 
     /// The weights as loaded with `change` beside them, which keeps gradients.
@@ -154,6 +154,38 @@ impl TextEncoder {
         Ok(rows.values)
     }
 
+    /// Hidden states of the last layer, whose mean [`Self::encode`] takes. Blocks.
+    ///
+    /// # Shapes
+    /// → of each text `[len, dim]`, row-major.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn hidden_states(&self, texts: &[TokenizedText]) -> Result<Vec<Vec<f32>>, TextError> {
+        check_tokens(texts, &self.config)?;
+        let mut states = vec![Vec::new(); texts.len()];
+        for batch in self.plan(texts) {
+            let (hidden, _) = hidden_states(&self.model, &batch, &self.device);
+            let hidden = hidden.try_into_data().map_err(device_error)?;
+            let hidden = hidden.try_into_vec::<f32>().map_err(device_error)?;
+            let rows = hidden.chunks_exact(batch.padded_len * self.dim());
+            for ((row, len), &text_idx) in rows.zip(&batch.lens).zip(&batch.text_idxs) {
+                let row = &row[..len * self.dim()];
+                if row.iter().any(|value| !value.is_finite()) {
+                    return Err(TextError::EmbeddingNotFinite { text_idx });
+                }
+                states[text_idx] = row.to_vec();
+            }
+        }
+        Ok(states)
+    }
+
+    /// The network with the change merged into it.
+    #[must_use]
+    pub fn network(&self) -> &BertModel {
+        &self.model
+    }
+
     /// [`Self::encode`] for devices that can only be read back asynchronously.
     ///
     /// # Errors
@@ -181,6 +213,16 @@ impl TextEncoder {
 /// # Shapes
 /// → `[batch.text_idxs.len(), dim]`.
 pub(super) fn forward(model: &BertModel, batch: &TokenBatch, device: &Device) -> Tensor<2> {
+    let (hidden, mask) = hidden_states(model, batch, device);
+    mean_pool(hidden, mask)
+}
+
+/// Hidden states of a batch, and its mask where it is padded.
+fn hidden_states(
+    model: &BertModel,
+    batch: &TokenBatch,
+    device: &Device,
+) -> (Tensor<3>, Option<Tensor<2>>) {
     let dims = [batch.text_idxs.len(), batch.padded_len];
     let token_ids = TensorData::new(batch.token_ids.clone(), dims);
     let token_ids = Tensor::<2, Int>::from_data(token_ids, device);
@@ -188,7 +230,7 @@ pub(super) fn forward(model: &BertModel, batch: &TokenBatch, device: &Device) ->
         .is_padded()
         .then(|| TensorData::new(batch.mask(), dims));
     let mask = mask.map(|mask| Tensor::<2>::from_data(mask, device));
-    mean_pool(model.forward(token_ids, mask.clone()), mask)
+    (model.forward(token_ids, mask.clone()), mask)
 }
 
 /// Checks every sequence against the network before a device sees it.

@@ -356,3 +356,23 @@ fn the_host_refuses_what_burn_refuses() {
         assert!(encoder.encode(&[TokenizedText { token_ids }]).is_err());
     }
 }
+
+#[test]
+fn the_mean_of_the_hidden_states_is_the_embedding() {
+    let encoder = build(checkpoint(&tiny())).expect("complete");
+    let texts =
+        [vec![1, 5, 2], vec![3, 4], vec![7, 8, 9]].map(|token_ids| TokenizedText { token_ids });
+    let embeddings = encoder.encode(&texts).expect("known tokens");
+    let states = encoder.hidden_states(&texts).expect("known tokens");
+    let dim = encoder.dim();
+    for ((text, states), embedding) in texts.iter().zip(&states).zip(embeddings.chunks_exact(dim)) {
+        assert_eq!(states.len(), text.token_ids.len() * dim);
+        let mean: Vec<f32> = (0..dim)
+            .map(|col| states.iter().skip(col).step_by(dim).sum())
+            .collect();
+        let norm = mean.iter().map(|value| value * value).sum::<f32>().sqrt();
+        for (value, expected) in mean.iter().zip(embedding) {
+            assert!((value / norm - expected).abs() < 1e-5);
+        }
+    }
+}

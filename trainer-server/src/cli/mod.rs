@@ -2,6 +2,7 @@
 
 pub mod ablate;
 pub mod backup;
+pub mod compress;
 pub mod cross_encoder;
 pub mod evaluate;
 pub mod experiment;
@@ -106,6 +107,8 @@ pub enum Command {
     Tune(tune::TuneArgs),
     /// Tune a CrossEncoder along a dataset and report what it is worth
     CrossEncoder(cross_encoder::CrossEncoderArgs),
+    /// Make the text encoder smaller in several ways and keep the best that fits
+    Compress(compress::CompressArgs),
     /// Fetch the pretrained text encoder
     Text(text::TextArgs),
     /// Print the OpenAPI document of a server's API
@@ -155,6 +158,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ablate(args) => ablate::run(args),
         Command::Tune(args) => tune::run(args),
         Command::CrossEncoder(args) => cross_encoder::run(args),
+        Command::Compress(args) => compress::run(&args),
         Command::Text(args) => text::run(args),
     }
 }

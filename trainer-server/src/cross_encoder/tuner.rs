@@ -7,19 +7,20 @@
 //! The norm of the whole gradient is bounded; biases and norms do not decay.
 //! Not here: which pairs (`scene`), and scores (`scorer`).
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::module::{ModuleVisitor, Param};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Device, Tensor};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use shared_model::text::cross_encoder::{
-    CrossEncoder, CrossEncoderConfig, CrossOutput, TrainedPart, check_pairs, undecayed,
+    CrossEncoder, CrossEncoderConfig, CrossOutput, TrainedPart, check_pairs,
 };
 use shared_model::text::pairs::{PairBatch, TokenizedPair};
 
 use super::{CrossEncoderError, Schedule};
+use crate::train::module_gradients::{adam_w, gradient_norm, read_values, scale_gradients};
 
 /// Batches that are cut from one stretch of sorted lengths: pairs of one batch are of about one length, and
 /// still come from everywhere.
@@ -100,7 +101,7 @@ impl Tuner {
     ) -> Self {
         Self {
             model: model.trained_in(options.part),
-            optimizer: optimizer(options.weight_decay),
+            optimizer: adam_w(options.weight_decay),
             device: device.clone().autodiff(),
             num_steps: 0,
             config,
@@ -172,7 +173,7 @@ impl Tuner {
             return Err(CrossEncoderError::NoLabels { num_pairs });
         };
         let step = self.num_steps;
-        let loss_value = read_one(loss.clone())?;
+        let loss_value = read_values(loss.clone())?[0];
         if !loss_value.is_finite() {
             let loss = loss_value;
             return Err(CrossEncoderError::LossNotFinite { loss, step });
@@ -249,17 +250,6 @@ impl Tuner {
     }
 }
 
-fn optimizer(weight_decay: f32) -> ModuleOptimizer {
-    let adam = |weight_decay| {
-        AdamWConfig::new()
-            .with_epsilon(1e-8)
-            .with_weight_decay(weight_decay)
-    };
-    adam(weight_decay)
-        .init()
-        .with_group(undecayed(), adam(0.0).build(), None)
-}
-
 /// Targets, and weights that sum to one; `None` where all weights are zero.
 fn weighted(pairs: &[(f32, f32)], device: &Device) -> Option<(Tensor<1>, Tensor<1>)> {
     let total: f32 = pairs.iter().map(|(_, weight)| weight).sum();
@@ -288,35 +278,6 @@ fn training_batches(lens: &[usize], batch_size: usize, rng: &mut impl Rng) -> Ve
     batches
 }
 
-/// Sums of squares of every gradient.
-struct Squares<'a> {
-    gradients: &'a GradientsParams,
-    sums: Vec<Tensor<1>>,
-}
-
-impl ModuleVisitor for Squares<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sums.push(gradient.powi_scalar(2).sum());
-        }
-    }
-}
-
-fn gradient_norm(
-    model: &CrossEncoder,
-    gradients: &GradientsParams,
-) -> Result<f32, CrossEncoderError> {
-    let mut squares = Squares {
-        gradients,
-        sums: Vec::new(),
-    };
-    model.visit(&mut squares);
-    if squares.sums.is_empty() {
-        return Ok(0.0);
-    }
-    read_one(Tensor::cat(squares.sums, 0).sum().sqrt())
-}
-
 /// Takes the gradients of what it visits from one set to another.
 struct Mover<'a> {
     from: &'a mut GradientsParams,
@@ -329,32 +290,4 @@ impl ModuleVisitor for Mover<'_> {
             self.to.register(param.id, gradient);
         }
     }
-}
-
-struct Scaler<'a> {
-    gradients: &'a mut GradientsParams,
-    by: f32,
-}
-
-impl ModuleVisitor for Scaler<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-            self.gradients.register(param.id, gradient * self.by);
-        }
-    }
-}
-
-fn scale_gradients(model: &CrossEncoder, gradients: &mut GradientsParams, by: f32) {
-    model.visit(&mut Scaler { gradients, by });
-}
-
-fn read_one(tensor: Tensor<1>) -> Result<f32, CrossEncoderError> {
-    let device_failed = |reason| shared_model::text::TextError::Device { reason };
-    let data = tensor
-        .try_into_data()
-        .map_err(|error| device_failed(format!("{error:?}")))?;
-    let values = data
-        .try_into_vec::<f32>()
-        .map_err(|error| device_failed(format!("{error:?}")))?;
-    Ok(values.first().copied().unwrap_or(f32::NAN)) // a loss that is not there is not finite
 }

@@ -262,8 +262,16 @@ pub fn write_json(path: &Path, document: &Value) -> Result<(), ReplayError> {
 /// # Errors
 /// The file cannot be written.
 pub fn write_text(path: &Path, text: &str) -> Result<(), ReplayError> {
+    write_bytes(path, text.as_bytes())
+}
+
+/// Writes a file, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), ReplayError> {
     let partial = path.with_extension("partial");
-    std::fs::write(&partial, text)
+    std::fs::write(&partial, bytes)
         .and_then(|()| std::fs::rename(&partial, path))
         .map_err(|source| ReplayError::Report {
             path: path.to_owned(),

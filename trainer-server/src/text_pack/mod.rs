@@ -13,6 +13,7 @@ pub mod keeper;
 pub(crate) mod moments;
 pub mod queries;
 mod rounding;
+mod source;
 
 use std::collections::BTreeMap;
 
@@ -23,26 +24,15 @@ use shared_model::text::{
     BertConfig, HostTextEncoder, NamedTensor, TextError, TextTokenizer, TokenizedText,
 };
 
-use budget::Steps;
+pub use source::PackSource;
+
+pub(crate) use budget::Steps;
 use moments::Moments;
 use rounding::RowSteps;
 
 /// Texts that are looked at for the inputs of linear layers: more made no difference that could be measured.
 const NUM_CALIBRATION_TEXTS: usize = 256;
 const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
-
-/// An encoder to be packed.
-#[derive(Debug, Clone)]
-pub struct PackSource {
-    /// Sizes of the network.
-    pub config: BertConfig,
-    /// `tokenizer.json` as it is.
-    pub tokenizer_json: Vec<u8>,
-    /// Weights, named and laid out as a weights file has them.
-    pub tensors: Vec<NamedTensor>,
-    /// Tokens read of a text.
-    pub len_max: usize,
-}
 
 /// Why no file could be made.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

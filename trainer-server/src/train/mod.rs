@@ -26,6 +26,7 @@ pub mod full_step;
 mod gradient_sum;
 mod host;
 mod losses;
+pub(crate) mod module_gradients;
 pub(crate) use losses::host_log_sum_exp;
 pub mod teacher;
 pub mod text_step;

@@ -1,0 +1,108 @@
+//! Reports of a ladder: a table, a chart of quality by bytes, and JSON.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::{Rung, Target, frontier};
+use crate::evaluate::svg::curves::{Curve, Point, curves};
+
+/// In Markdown, the chosen one in bold; `whole_ms` is the time of the encoder that is only packed.
+#[must_use]
+pub fn table(rungs: &[Rung], chosen: Option<usize>, whole_ms: f64) -> String {
+    let mut text = String::from(
+        "| encoder | bytes | of NDCG@10 in f32 | cosine, mean | times as fast | frontier | robustness |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (place, (rung, is_frontier)) in rungs.iter().zip(frontier(rungs)).enumerate() {
+        let bold = if chosen == Some(place) { "**" } else { "" };
+        let [low, high] = rung.relative_ndcg_interval.map(|end| 100.0 * end);
+        let on_frontier = if is_frontier { "yes" } else { "" };
+        let reasons = rung.robustness.reasons();
+        let verdict = match reasons.is_empty() {
+            true => "passes".to_owned(),
+            false => reasons.join("; "),
+        };
+        let _ = writeln!(
+            // a text takes everything
+            text,
+            "| {bold}{}{bold} | {} | {:.1} % [{low:.1}, {high:.1}] | {:.4} | {:.2} | {on_frontier} | {verdict} |",
+            rung.name,
+            rung.bytes,
+            100.0 * rung.relative_ndcg,
+            rung.cosine.mean,
+            whole_ms / rung.native_ms,
+        );
+    }
+    text
+}
+
+/// NDCG@10 in percent of the parent's by megabytes, one line per number of layers.
+#[must_use]
+pub fn chart(rungs: &[Rung]) -> String {
+    const NAMES: [&str; 7] = [
+        "all layers",
+        "1 layer",
+        "2 layers",
+        "3 layers",
+        "4 layers",
+        "5 layers",
+        "more layers",
+    ];
+    let line_of = |rung: &Rung| {
+        rung.recipe
+            .num_layers
+            .map_or(0, |num| num.min(NAMES.len() - 1))
+    };
+    let lines = NAMES.iter().enumerate().filter_map(|(place, name)| {
+        let of_line = rungs.iter().filter(|rung| line_of(rung) == place);
+        let mut points: Vec<Point> = of_line
+            .map(|rung| Point {
+                x: rung.bytes as f64 / 1e6, // far below 2^52
+                y: 100.0 * (rung.relative_ndcg - 1.0),
+                interval: Some(rung.relative_ndcg_interval.map(|end| 100.0 * (end - 1.0))),
+                label: rung.name.clone(),
+            })
+            .collect();
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        (!points.is_empty()).then_some(Curve {
+            name,
+            place,
+            points,
+        })
+    });
+    curves(
+        &lines.collect::<Vec<_>>(),
+        "megabytes as downloaded",
+        "NDCG@10 against the encoder in f32, %",
+    )
+}
+
+/// Everything.
+#[must_use]
+pub fn document(
+    dataset: &str,
+    parent_ndcg: f64,
+    rungs: &[Rung],
+    target: Target,
+    chosen: Option<usize>,
+) -> Value {
+    let rows = rungs
+        .iter()
+        .zip(frontier(rungs))
+        .map(|(rung, is_frontier)| {
+            let mut row =
+                serde_json::to_value(rung).expect("a struct of numbers and texts serializes");
+            row["is_on_frontier"] = json!(is_frontier);
+            row["passes"] = json!(rung.robustness.passes());
+            row["reasons"] = json!(rung.robustness.reasons());
+            row
+        });
+    json!({
+        "dataset": dataset,
+        "parent_ndcg_at_10": parent_ndcg,
+        "target": { "bytes": target.bytes, "time_share": target.time_share },
+        "rungs": rows.collect::<Vec<_>>(),
+        "chosen": chosen.map(|place| rungs[place].name.clone()),
+    })
+}

@@ -1,0 +1,142 @@
+//! The workshop: makes what recipes say of one encoder; what its parent says of texts is asked once for all of them.
+
+use burn::tensor::Device;
+
+use super::{LadderError, Recipe};
+use crate::distill::{DistillOptions, Distiller, Lessons};
+use crate::prune;
+use crate::text_pack::{PackSource, pack};
+
+/// An encoder, and the texts that it is to be good at.
+pub struct Workshop<'a> {
+    parent: &'a PackSource,
+    texts: &'a [String],
+    device: Device,
+    lessons: Option<Lessons>,
+}
+
+/// What a recipe made.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// In f32, for the next one to go on from.
+    pub parts: PackSource,
+    /// As pages download it.
+    pub packed: Vec<u8>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Layers, neurons, heads and tokens go.
+    Pruning,
+    /// The parent embeds texts, so many of so many.
+    Asking(usize, usize),
+    /// The smaller one learns, so many steps of so many.
+    Learning(usize, usize),
+    /// Weights are rounded.
+    Packing,
+}
+
+impl<'a> Workshop<'a> {
+    /// Nothing is computed before the first recipe.
+    #[must_use]
+    pub fn new(parent: &'a PackSource, texts: &'a [String], device: &Device) -> Self {
+        Self {
+            parent,
+            texts,
+            device: device.clone(),
+            lessons: None,
+        }
+    }
+
+    /// Follows a recipe. `on_stage` hears how far it is and ends it by `false`.
+    /// With `earlier`, which the same recipe made of an earlier parent, learning goes on from there.
+    ///
+    /// # Errors
+    /// The recipe asks for more than there is, the encoder is not sound, or it was ended.
+    pub fn make(
+        &mut self,
+        recipe: &Recipe,
+        earlier: Option<PackSource>,
+        mut on_stage: impl FnMut(Stage) -> bool,
+    ) -> Result<Made, LadderError> {
+        recipe.check(Some(&self.parent.config))?;
+        let mut go_on = |stage| match on_stage(stage) {
+            true => Ok(()),
+            false => Err(LadderError::Ended),
+        };
+        go_on(Stage::Pruning)?;
+        let mut parts = match earlier {
+            Some(earlier) => earlier,
+            None => self.pruned(recipe)?,
+        };
+        if recipe.distill_steps > 0 {
+            parts = self.taught(parts, recipe.distill_steps, &mut go_on)?;
+        }
+        go_on(Stage::Packing)?;
+        let packed = pack(parts.clone(), self.texts.iter(), recipe.bytes_max)?;
+        Ok(Made { parts, packed })
+    }
+
+    fn pruned(&self, recipe: &Recipe) -> Result<PackSource, LadderError> {
+        let mut parts = self.parent.clone();
+        if let Some(num_more) = recipe.num_more_tokens {
+            parts = prune::vocabulary(parts, self.texts, num_more)?;
+        }
+        if let Some(num) = recipe.num_layers {
+            let kept = prune::layers_that_matter(&parts, self.texts, num)?;
+            parts = prune::layers(parts, &kept)?;
+        }
+        if let Some(width) = recipe.num_neurons {
+            parts = prune::neurons(parts, self.texts, width)?;
+        }
+        if let Some(num) = recipe.num_heads {
+            parts = prune::heads(parts, self.texts, num)?;
+        }
+        Ok(parts)
+    }
+
+    fn taught(
+        &mut self,
+        parts: PackSource,
+        num_steps: usize,
+        go_on: &mut impl FnMut(Stage) -> Result<(), LadderError>,
+    ) -> Result<PackSource, LadderError> {
+        let options = DistillOptions {
+            num_steps,
+            ..DistillOptions::default()
+        };
+        let lessons = match self.lessons.take() {
+            Some(lessons) => lessons,
+            None => self.lessons(&options, go_on)?,
+        };
+        let mut distiller = Distiller::new(parts, &options, &self.device)?;
+        let mut ended = None;
+        distiller.learn(&lessons, |step| {
+            ended = go_on(Stage::Learning(step.step + 1, step.num_steps)).err();
+            ended.is_none()
+        })?;
+        self.lessons = Some(lessons);
+        match ended {
+            Some(ended) => Err(ended),
+            None => Ok(distiller.parts()?),
+        }
+    }
+
+    fn lessons(
+        &self,
+        options: &DistillOptions,
+        go_on: &mut impl FnMut(Stage) -> Result<(), LadderError>,
+    ) -> Result<Lessons, LadderError> {
+        let teacher = self.parent.encoder(&self.device)?;
+        let mut ended = None;
+        let lessons = Lessons::make(&teacher, self.texts, options, |done, of| {
+            ended = go_on(Stage::Asking(done, of)).err();
+            ended.is_none()
+        })?;
+        match ended {
+            Some(ended) => Err(ended),
+            None => Ok(lessons),
+        }
+    }
+}
