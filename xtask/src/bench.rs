@@ -1,6 +1,7 @@
 //! Benchmarks by name, each written as JSON beside the command, commit and machine that made it.
 
 mod api;
+mod compress;
 mod delta;
 mod edge;
 mod ingest;
@@ -37,6 +38,8 @@ pub(crate) enum Name {
     Ingest,
     /// The training step beside the same model in PyTorch, which is installed under target.
     Train,
+    /// Smaller text encoders: quality and robustness on real streams, bytes, and speed in a page of Chromium; for an hour.
+    Compress,
     /// What attackers do to lists and quality, with and without `[influence]`, on real streams; for half an hour.
     Poison,
     /// Honest traffic beside 10,000 silent and slow connections; Linux.
@@ -63,6 +66,7 @@ pub(crate) fn run(
         Name::Edge => edge::measure(workspace)?,
         Name::Ingest => ingest::measure(workspace)?,
         Name::Train => train::measure(workspace)?,
+        Name::Compress => compress::measure(workspace)?,
         Name::Poison => poison::measure(workspace)?,
         Name::Slow => slow::measure(workspace)?,
         Name::Api => api::measure(workspace)?,

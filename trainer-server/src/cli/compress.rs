@@ -38,9 +38,9 @@ pub struct CompressArgs {
     /// Folder of the encoder [default: the pretrained one in the cache]
     #[arg(long, value_name = "DIR")]
     pub encoder_dir: Option<PathBuf>,
-    /// Bytes of the file that pages download, at most
-    #[arg(long, value_name = "BYTES", default_value_t = 4_000_000)]
-    pub target_bytes: usize,
+    /// Bytes of the file that pages download, at most; may be repeated, outputs are of the first
+    #[arg(long, value_name = "BYTES", default_value = "4000000")]
+    pub target_bytes: Vec<usize>,
     /// Time to encode a text over that of the encoder that is only packed, at most; 0.33 for three times as fast
     #[arg(long, value_name = "SHARE")]
     pub target_time: Option<f64>,
@@ -56,6 +56,9 @@ pub struct CompressArgs {
     /// Where the chosen encoder is written as pages download it
     #[arg(long, value_name = "FILE")]
     pub encoder_out: Option<PathBuf>,
+    /// Folder that all encoders are written into, named by their place in the figures
+    #[arg(long, value_name = "DIR")]
+    pub encoders_dir: Option<PathBuf>,
     /// Where all figures are written
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -125,35 +128,50 @@ pub fn run(args: &CompressArgs) -> anyhow::Result<()> {
         }
         (Some(rung), _) => rung.native_ms,
     };
-    let target = Target {
-        bytes: args.target_bytes,
-        time_share: args.target_time,
-    };
-    let chosen = choose(&rungs, target, whole_ms);
-    print!("{}", table(&rungs, chosen, whole_ms));
+    let chosen: Vec<(Target, Option<usize>)> = args
+        .target_bytes
+        .iter()
+        .map(|bytes| {
+            let target = Target {
+                bytes: *bytes,
+                time_share: args.target_time,
+            };
+            (target, choose(&rungs, target, whole_ms))
+        })
+        .collect();
+    let places: Vec<usize> = chosen.iter().filter_map(|(_, place)| *place).collect();
+    print!("{}", table(&rungs, &places, whole_ms));
     if let Some(path) = &args.json {
         let parent_ndcg = scene.ndcg_at_10(&answers);
-        write_json(
-            path,
-            &document(&dataset.name, parent_ndcg, &rungs, target, chosen),
-        )?;
+        write_json(path, &document(&dataset.name, parent_ndcg, &rungs, &chosen))?;
     }
     if let Some(path) = &args.svg {
         write_text(path, &standalone(&chart(&rungs), STYLE))?;
     }
-    let Some(chosen) = chosen else {
-        bail!(
-            "none of {} encoders fits and passes the robustness gate; nothing was chosen",
-            rungs.len()
-        );
+    if let Some(dir) = &args.encoders_dir {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        for (place, bytes) in files.iter().enumerate() {
+            write_bytes(&dir.join(format!("{place}.ftxt")), bytes)?;
+        }
+    }
+    for (target, place) in &chosen {
+        match place {
+            Some(place) => println!("at most {} bytes: {}", target.bytes, rungs[*place].name),
+            None => println!(
+                "at most {} bytes: none fits and passes the robustness gate",
+                target.bytes
+            ),
+        }
+    }
+    let Some((_, Some(first))) = chosen.first() else {
+        bail!("nothing was chosen, so no recipe and no encoder was written");
     };
     if let Some(path) = &args.recipe_out {
-        write_json(path, &serde_json::to_value(&rungs[chosen].recipe)?)?;
+        write_json(path, &serde_json::to_value(&rungs[*first].recipe)?)?;
     }
     if let Some(path) = &args.encoder_out {
-        write_bytes(path, &files[chosen])?;
+        write_bytes(path, &files[*first])?;
     }
-    println!("chosen: {}", rungs[chosen].name);
     Ok(())
 }
 
@@ -168,7 +186,7 @@ fn encoder_dir(args: &CompressArgs) -> PathBuf {
 
 fn recipes(args: &CompressArgs, parent: &PackSource) -> anyhow::Result<Vec<Recipe>> {
     if args.recipe.is_empty() {
-        let built_in = candidates(&parent.config, args.target_bytes, args.distill_steps);
+        let built_in = candidates(&parent.config, &args.target_bytes, args.distill_steps);
         for recipe in &built_in {
             recipe.check(Some(&parent.config))?;
         }

@@ -119,15 +119,19 @@ impl Recipe {
         format!("{} in {megabytes:.1} MB", parts.join(", "))
     }
 
+    /// The same without the size of its file: what is made before anything is rounded.
+    #[must_use]
+    pub fn before_packing(&self) -> Self {
+        Self {
+            bytes_max: 0,
+            ..self.clone()
+        }
+    }
+
     /// Whether it leaves the network as it is and only packs it.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        let bytes_max = self.bytes_max;
-        *self
-            == Self {
-                bytes_max,
-                ..Self::default()
-            }
+        self.before_packing() == Self::default()
     }
 }
 
@@ -142,20 +146,17 @@ fn out_of_bounds(field: &'static str, actual: usize, min: usize, max: usize) -> 
     }
 }
 
-/// Recipes worth trying for a network of these sizes and a file of at most `target_bytes`, the gentlest first.
+/// Recipes worth trying for a network of these sizes, each for every size of its file, the gentlest first.
 ///
 /// Tokens go before layers, since a page spells most words of a large vocabulary never; half of the layers before two
 /// thirds; neurons and heads only where layers have gone, since they save less time for their loss.
 #[must_use]
-pub fn candidates(config: &BertConfig, target_bytes: usize, distill_steps: usize) -> Vec<Recipe> {
+pub fn candidates(config: &BertConfig, targets: &[usize], distill_steps: usize) -> Vec<Recipe> {
     let part = |of: usize, num: usize, den: usize| Some((of * num / den).max(1));
     let layers = |num, den| part(config.num_hidden_layers, num, den);
     let neurons = |num, den| part(config.intermediate_size, num, den);
     let heads = |num, den| part(config.num_attention_heads, num, den);
-    let whole = Recipe {
-        bytes_max: target_bytes,
-        ..Recipe::default()
-    };
+    let whole = Recipe::default();
     let words = |num_more| Recipe {
         num_more_tokens: Some(num_more),
         ..whole.clone()
@@ -164,7 +165,7 @@ pub fn candidates(config: &BertConfig, target_bytes: usize, distill_steps: usize
         distill_steps,
         ..words(4_000)
     };
-    vec![
+    let networks = vec![
         whole.clone(),
         words(12_000),
         words(4_000),
@@ -191,5 +192,12 @@ pub fn candidates(config: &BertConfig, target_bytes: usize, distill_steps: usize
             num_heads: heads(2, 3),
             ..distilled
         },
-    ]
+    ];
+    let of_sizes = |network: Recipe| {
+        targets.iter().map(move |bytes_max| Recipe {
+            bytes_max: *bytes_max,
+            ..network.clone()
+        })
+    };
+    networks.into_iter().flat_map(of_sizes).collect()
 }

@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use super::{Rung, Target, frontier};
 use crate::evaluate::svg::curves::{Curve, Point, curves};
 
-/// In Markdown, the chosen one in bold; `whole_ms` is the time of the encoder that is only packed.
+/// In Markdown, what was chosen in bold; `whole_ms` is the time of the encoder that is only packed.
 #[must_use]
-pub fn table(rungs: &[Rung], chosen: Option<usize>, whole_ms: f64) -> String {
+pub fn table(rungs: &[Rung], chosen: &[usize], whole_ms: f64) -> String {
     let mut text = String::from(
         "| encoder | bytes | of NDCG@10 in f32 | cosine, mean | times as fast | frontier | robustness |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (place, (rung, is_frontier)) in rungs.iter().zip(frontier(rungs)).enumerate() {
-        let bold = if chosen == Some(place) { "**" } else { "" };
+        let bold = if chosen.contains(&place) { "**" } else { "" };
         let [low, high] = rung.relative_ndcg_interval.map(|end| 100.0 * end);
         let on_frontier = if is_frontier { "yes" } else { "" };
         let reasons = rung.robustness.reasons();
@@ -78,14 +78,13 @@ pub fn chart(rungs: &[Rung]) -> String {
     )
 }
 
-/// Everything.
+/// Everything; `chosen` has the place of a rung by target.
 #[must_use]
 pub fn document(
     dataset: &str,
     parent_ndcg: f64,
     rungs: &[Rung],
-    target: Target,
-    chosen: Option<usize>,
+    chosen: &[(Target, Option<usize>)],
 ) -> Value {
     let rows = rungs
         .iter()
@@ -98,11 +97,14 @@ pub fn document(
             row["reasons"] = json!(rung.robustness.reasons());
             row
         });
+    let chosen = chosen.iter().map(|(target, place)| {
+        let name = place.map(|place| &rungs[place].name);
+        json!({ "bytes": target.bytes, "time_share": target.time_share, "chosen": name })
+    });
     json!({
         "dataset": dataset,
         "parent_ndcg_at_10": parent_ndcg,
-        "target": { "bytes": target.bytes, "time_share": target.time_share },
         "rungs": rows.collect::<Vec<_>>(),
-        "chosen": chosen.map(|place| rungs[place].name.clone()),
+        "targets": chosen.collect::<Vec<_>>(),
     })
 }

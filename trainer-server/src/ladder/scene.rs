@@ -116,15 +116,23 @@ impl<'a> Scene<'a> {
             let tokens = texts.iter().map(|text| tokenizer.tokenize(text));
             encode(&tokens.collect::<Result<Vec<_>, _>>()?)
         };
-        let rows = embed(&self.titles)?;
-        let ranked = self.questions.ranked(&rows);
-        let ranked = ranked.ok_or_else(|| LadderError::NothingToCompare {
-            reason: "the titles have no embeddings".to_owned(),
-        })?;
         let mut spoiled = BTreeMap::new();
         for (noise, texts) in &self.spoiled {
             spoiled.insert(*noise, embed(texts)?);
         }
+        self.of_rows(embed(&self.titles)?, spoiled)
+    }
+
+    /// Answers by embeddings.
+    pub(super) fn of_rows(
+        &self,
+        rows: Vec<f32>,
+        spoiled: BTreeMap<Noise, Vec<f32>>,
+    ) -> Result<Answers, LadderError> {
+        let ranked = self.questions.ranked(&rows);
+        let ranked = ranked.ok_or_else(|| LadderError::NothingToCompare {
+            reason: "the titles have no embeddings".to_owned(),
+        })?;
         Ok(Answers {
             rows,
             ranked,

@@ -13,6 +13,8 @@ pub struct Workshop<'a> {
     texts: &'a [String],
     device: Device,
     lessons: Option<Lessons>,
+    /// What the last recipe made before packing.
+    last: Option<(Recipe, PackSource)>,
 }
 
 /// What a recipe made.
@@ -46,10 +48,11 @@ impl<'a> Workshop<'a> {
             texts,
             device: device.clone(),
             lessons: None,
+            last: None,
         }
     }
 
-    /// Follows a recipe. `on_stage` hears how far it is and ends it by `false`.
+    /// Follows a recipe; one that differs from the one before in the size of its file alone is only packed. `on_stage` hears how far it is and ends it by `false`.
     /// With `earlier`, which the same recipe made of an earlier parent, learning goes on from there.
     ///
     /// # Errors
@@ -65,14 +68,23 @@ impl<'a> Workshop<'a> {
             true => Ok(()),
             false => Err(LadderError::Ended),
         };
-        go_on(Stage::Pruning)?;
-        let mut parts = match earlier {
-            Some(earlier) => earlier,
-            None => self.pruned(recipe)?,
+        let parts = match &self.last {
+            Some((last, parts)) if earlier.is_none() && *last == recipe.before_packing() => {
+                parts.clone()
+            }
+            Some(_) | None => {
+                go_on(Stage::Pruning)?;
+                let parts = match earlier {
+                    Some(earlier) => earlier,
+                    None => self.pruned(recipe)?,
+                };
+                match recipe.distill_steps {
+                    0 => parts,
+                    num_steps => self.taught(parts, num_steps, &mut go_on)?,
+                }
+            }
         };
-        if recipe.distill_steps > 0 {
-            parts = self.taught(parts, recipe.distill_steps, &mut go_on)?;
-        }
+        self.last = Some((recipe.before_packing(), parts.clone()));
         go_on(Stage::Packing)?;
         let packed = pack(parts.clone(), self.texts.iter(), recipe.bytes_max)?;
         Ok(Made { parts, packed })

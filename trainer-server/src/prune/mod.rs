@@ -91,4 +91,4 @@ fn tokens_of(parts: &PackSource, texts: &[String]) -> Result<Vec<TokenizedText>,
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -62,7 +62,7 @@ fn config() -> BertConfig {
 }
 
 /// Weights around zero, norms around one, the same in every run.
-fn parts() -> PackSource {
+pub(crate) fn parts() -> PackSource {
     let mut state = 11_u64;
     let mut draw = || {
         state = state

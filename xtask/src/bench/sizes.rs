@@ -180,7 +180,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn brotli_bytes(mut bytes: &[u8]) -> anyhow::Result<usize> {
+pub(super) fn brotli_bytes(mut bytes: &[u8]) -> anyhow::Result<usize> {
     let mut compressed = Vec::new();
     let params = brotli::enc::BrotliEncoderParams {
         quality: BROTLI_QUALITY,
