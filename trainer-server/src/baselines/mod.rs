@@ -15,6 +15,7 @@ pub mod timelines;
 
 pub mod item_knn;
 pub mod popularity;
+pub mod text_fidelity;
 pub mod text_only;
 
 use item_knn::ItemKnn;
