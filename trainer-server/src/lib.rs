@@ -40,6 +40,7 @@ pub mod explore;
 pub mod learner;
 pub mod trainer;
 
+pub mod distill;
 pub mod moderation;
 pub mod observe;
 pub mod text_pack;

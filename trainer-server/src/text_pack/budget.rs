@@ -26,11 +26,16 @@ const COARSER: f32 = 1.03;
 
 /// Steps as a share of each matrix's deviation.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Steps {
+pub(crate) struct Steps {
     share: f32,
 }
 
 impl Steps {
+    /// The same share of every matrix's deviation.
+    pub(crate) fn of_share(share: f32) -> Self {
+        Self { share }
+    }
+
     /// The finest steps that are expected to fit.
     pub(super) fn for_budget(weights: &Weights, tokenizer_bytes: usize, bytes_max: usize) -> Self {
         let fixed_bytes = DEFLATED_SHARE * tokenizer_bytes as f64; // far below 2^52
@@ -60,7 +65,7 @@ impl Steps {
     }
 
     /// The step of a matrix with one step.
-    pub(super) fn of_matrix(self, name: &str, values: &[f32]) -> f32 {
+    pub(crate) fn of_matrix(self, name: &str, values: &[f32]) -> f32 {
         let share = if name == POSITIONS {
             self.share.min(POSITIONS_MAX)
         } else {
@@ -70,7 +75,7 @@ impl Steps {
     }
 
     /// The steps of used and of unused words.
-    pub(super) fn of_words(self, values: &[f32]) -> [f32; 2] {
+    pub(crate) fn of_words(self, values: &[f32]) -> [f32; 2] {
         let fine = self.share * deviation(values);
         [fine, UNUSED_WORDS * fine]
     }

@@ -23,7 +23,7 @@ use shared_model::text::{
     BertConfig, HostTextEncoder, NamedTensor, TextError, TextTokenizer, TokenizedText,
 };
 
-use budget::Steps;
+pub(crate) use budget::Steps;
 use moments::Moments;
 use rounding::RowSteps;
 
