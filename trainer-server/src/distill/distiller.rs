@@ -69,6 +69,14 @@ pub struct StepReport {
 /// Gradients of the words of a batch, by token.
 type WordGradients = BTreeMap<u32, Vec<f32>>;
 
+/// What a batch says of all weights.
+struct StudentGradients {
+    of_network: GradientsParams,
+    of_words: WordGradients,
+    /// Of both together, not bounded.
+    norm: f32,
+}
+
 impl Distiller {
     /// A student from its parts: pruned ones, or those that an earlier distillation gave.
     ///
@@ -235,13 +243,13 @@ impl Distiller {
             let loss = values[0];
             return Err(DistillError::LossNotFinite { loss, step });
         }
-        let gradient_norm = self.update(
-            &network,
-            loss.backward(),
-            &words,
-            batch,
-            (step, learning_rate),
-        )?;
+        let gradients = self.gradients(&network, loss.backward(), &words, batch)?;
+        let gradient_norm = gradients.norm;
+        if !gradient_norm.is_finite() {
+            let norm = gradient_norm;
+            return Err(DistillError::GradientNotFinite { norm, step });
+        }
+        self.apply(&network, gradients, learning_rate);
         Ok(StepReport {
             step,
             num_steps,
@@ -272,44 +280,51 @@ impl Distiller {
         Tensor::from_data(TensorData::new(words, shape), &self.device).require_grad()
     }
 
-    /// Moves all weights by their bounded gradients; gives the norm before it was bounded.
-    fn update(
-        &mut self,
+    /// Gradients of all weights, as `network` and `words` have them.
+    fn gradients(
+        &self,
         network: &BertModel,
         mut gradients: Gradients,
         words: &Tensor<3>,
         batch: &TokenBatch,
-        (step, learning_rate): (usize, f64),
-    ) -> Result<f32, DistillError> {
-        let of_words = words
-            .grad_remove(&mut gradients)
-            .expect("words reach the loss");
-        let of_words = self.by_word(read_values(of_words)?, batch);
-        let mut gradients = GradientsParams::from_grads(gradients, network);
-        let of_network = gradient_norm(network, &gradients)?;
+    ) -> Result<StudentGradients, DistillError> {
+        let of_words = words.grad_remove(&mut gradients);
+        let of_words = read_values(of_words.expect("words reach every loss"))?;
+        let of_words = self.by_word(&of_words, batch);
+        let of_network = GradientsParams::from_grads(gradients, network);
+        let norm = gradient_norm(network, &of_network)?;
         let squares = of_words.values().flatten().map(|value| value * value);
-        let norm = (of_network * of_network + squares.sum::<f32>()).sqrt();
-        if !norm.is_finite() {
-            return Err(DistillError::GradientNotFinite { norm, step });
-        }
-        let by = (self.options.gradient_norm_max / norm.max(f32::MIN_POSITIVE)).min(1.0);
+        Ok(StudentGradients {
+            norm: (norm * norm + squares.sum::<f32>()).sqrt(),
+            of_network,
+            of_words,
+        })
+    }
+
+    /// Moves all weights by their gradients, the norm of which is bounded first.
+    fn apply(&mut self, network: &BertModel, gradients: StudentGradients, learning_rate: f64) {
+        let StudentGradients {
+            mut of_network,
+            of_words,
+            norm,
+        } = gradients;
+        let by = (self.options.gradient_norm_max / norm).min(1.0); // a norm of 0 gives 1
         if by < 1.0 {
-            scale_gradients(network, &mut gradients, by);
+            scale_gradients(network, &mut of_network, by);
         }
         let before = self.network.clone(); // shares the weights
-        self.network = self.optimizer.step(learning_rate, before, gradients);
+        self.network = self.optimizer.step(learning_rate, before, of_network);
+        let (words, rate) = (&mut self.words, learning_rate as f32); // at most 1
         for (token_id, mut gradient) in of_words {
             gradient.iter_mut().for_each(|value| *value *= by);
             let row_idx = token_id as usize; // fits: usize has at least 32 bits here
-            let rate = learning_rate as f32; // at most 1
             self.word_optimizer
-                .step_row(&mut self.words, row_idx, &gradient, rate, 0.0);
+                .step_row(words, row_idx, &gradient, rate, 0.0);
         }
-        Ok(norm)
     }
 
     /// Sums the gradients of a batch's tokens by word.
-    fn by_word(&self, gradients: Vec<f32>, batch: &TokenBatch) -> WordGradients {
+    fn by_word(&self, gradients: &[f32], batch: &TokenBatch) -> WordGradients {
         let mut by_word = WordGradients::new();
         let dim = self.config.hidden_size;
         for (gradient, token_id) in gradients.chunks_exact(dim).zip(&batch.token_ids) {
