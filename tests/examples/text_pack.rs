@@ -10,9 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use burn::tensor::Device;
 use serde_json::{Value, json};
-use shared_model::text::{
-    BatchLimits, BertConfig, HostTextEncoder, PackedEncoder, TextEncoder, TextTokenizer,
-};
+use shared_model::text::{HostTextEncoder, PackedEncoder};
 use trainer_server::baselines::text_fidelity::TextQuestions;
 use trainer_server::dataset::Dataset;
 use trainer_server::text_pack::{PackSource, pack};

@@ -4,10 +4,12 @@
 
 use burn::tensor::Device;
 use serde::Serialize;
+use shared_model::metrics::ndcg_at_k;
 
+use super::ranked::{Ranked, TOP_LEN};
 use super::text_only::TextOnly;
 use super::timelines::{Query, Timelines};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, DatasetEvent};
 
 /// Nearest titles that are compared, and places that count.
 const NUM_NEIGHBOURS: usize = 10;
@@ -50,7 +52,7 @@ impl TextQuestions {
     /// Queries of the last fifth whose item is new to the user.
     #[must_use]
     pub fn of(dataset: &Dataset) -> Self {
-        let first = dataset.split_at(0.8);
+        let first = first_asked(dataset);
         let mut timelines = Timelines::new(dataset.users.len());
         let mut queries = Vec::new();
         for (idx, event) in dataset.events.iter().enumerate() {
@@ -67,22 +69,37 @@ impl TextQuestions {
         }
     }
 
+    /// The events before what is asked.
+    #[must_use]
+    pub fn past<'a>(&self, dataset: &'a Dataset) -> &'a [DatasetEvent] {
+        &dataset.events[..first_asked(dataset)]
+    }
+
+    /// What is asked, in the order of the stream.
+    #[must_use]
+    pub fn queries(&self) -> &[Query] {
+        &self.queries
+    }
+
+    /// Answers by these embeddings of all items; `None` where there are none or the sizes disagree.
+    ///
+    /// # Shapes
+    /// `embeddings`: `[num_items, dim]`, row-major. → `[queries]`.
+    #[must_use]
+    pub fn ranked(&self, embeddings: &[f32]) -> Option<Vec<Ranked>> {
+        let text_only = TextOnly::new(embeddings, self.num_items, &Device::flex())?;
+        let chunks = self.queries.chunks(NUM_QUERIES_AT_ONCE);
+        let ranked = chunks.flat_map(|queries| text_only.ranked(queries, &self.timelines));
+        Some(ranked.collect())
+    }
+
     /// NDCG@10 by these embeddings of all items; `None` where there are none or the sizes disagree.
     ///
     /// # Shapes
     /// `embeddings`: `[num_items, dim]`, row-major.
     #[must_use]
     pub fn ndcg_at_10(&self, embeddings: &[f32]) -> Option<f64> {
-        let text_only = TextOnly::new(embeddings, self.num_items, &Device::flex())?;
-        let mut gain = 0.0;
-        for queries in self.queries.chunks(NUM_QUERIES_AT_ONCE) {
-            for ranked in text_only.ranked(queries, &self.timelines) {
-                if let Some(rank) = ranked.rank.filter(|rank| (1..=10).contains(rank)) {
-                    gain += (f64::from(rank) + 1.0).log2().recip();
-                }
-            }
-        }
-        Some(gain / self.queries.len().max(1) as f64) // far below 2^52
+        self.ranked(embeddings).map(|ranked| mean_gain(&ranked))
     }
 
     /// What `actual` is beside `expected`; `None` where there are none or the sizes disagree.
@@ -99,6 +116,21 @@ impl TextQuestions {
             num_queries: self.queries.len(),
         })
     }
+}
+
+/// Mean discounted gain of the first ten places; 0 where nothing was asked.
+#[must_use]
+pub fn mean_gain(ranked: &[Ranked]) -> f64 {
+    let gains = ranked.iter().map(|ranked| {
+        let position = ranked.rank.map(|rank| rank as usize - 1); // ranks count from 1
+        ndcg_at_k(position, TOP_LEN)
+    });
+    gains.sum::<f64>() / ranked.len().max(1) as f64 // far below 2^52
+}
+
+/// Where the last fifth begins.
+fn first_asked(dataset: &Dataset) -> usize {
+    dataset.split_at(0.8)
 }
 
 /// Cosines of rows with each other; `None` where there are none or the sizes disagree.

@@ -7,7 +7,7 @@
 //! vocabulary  tokens that texts use, characters to spell all others, and common ones  (vocabulary)
 //! ```
 //! Every function takes the parts of a sound encoder and gives those of a smaller one; texts say what it is to be good
-//! at. What pruning costs before anything is trained again is measured in `docs/pruning.md`.
+//! at. What pruning costs before anything is trained again: `docs/pruning.md`.
 //! Not here: training after it, rounding (`text_pack`), and the network (`shared_model::text`).
 
 mod layers;

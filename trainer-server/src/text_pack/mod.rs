@@ -24,6 +24,8 @@ use shared_model::text::{
     BertConfig, HostTextEncoder, NamedTensor, TextError, TextTokenizer, TokenizedText,
 };
 
+pub use source::PackSource;
+
 pub(crate) use budget::Steps;
 use moments::Moments;
 use rounding::RowSteps;
