@@ -1,6 +1,7 @@
 //! Headless Chromium with pages that run the built npm package, driven through `chromedriver`.
 //!
-//! WebGPU runs on a software adapter, which proves that it is right and says nothing about its speed.
+//! WebGPU runs on a software adapter, which proves that it is right and says nothing about its speed; with
+//! `FRESHET_BROWSER_GPU=1` it runs on the graphics card, over Vulkan.
 //! The script side is `edge-wasm/npm/test/page.js`.
 
 mod devtools;
@@ -34,8 +35,10 @@ const BROWSERS: [&str; 4] = [
     "google-chrome",
     "google-chrome-stable",
 ];
-/// As root in a container, without talking to anyone, with WebGPU in software and no throttling of hidden tabs.
-const ARGUMENTS: [&str; 13] = [
+/// Set to `1`: WebGPU on the graphics card.
+const GPU_VARIABLE: &str = "FRESHET_BROWSER_GPU";
+/// As root in a container, without talking to anyone, with WebGPU and no throttling of hidden tabs.
+const ARGUMENTS: [&str; 12] = [
     "--headless=new",
     "--no-sandbox",
     "--disable-dev-shm-usage",
@@ -48,7 +51,15 @@ const ARGUMENTS: [&str; 13] = [
     "--disable-renderer-backgrounding",
     "--disable-backgrounding-occluded-windows",
     "--enable-unsafe-webgpu",
-    "--use-webgpu-adapter=swiftshader",
+];
+/// WebGPU in software.
+const SOFTWARE_ARGUMENTS: [&str; 1] = ["--use-webgpu-adapter=swiftshader"];
+/// WebGPU on the card, where there is no screen.
+const GPU_ARGUMENTS: [&str; 4] = [
+    "--ignore-gpu-blocklist",
+    "--use-angle=vulkan",
+    "--enable-features=Vulkan",
+    "--disable-vulkan-surface",
 ];
 
 /// One browser at a time: several on two cores would only wait for each other.
@@ -199,7 +210,14 @@ async fn port_of(lines: &mut Lines<BufReader<impl AsyncRead + Unpin>>) -> anyhow
 }
 
 async fn connect(program: &Path, profile: &Path, port: u16) -> anyhow::Result<Client> {
+    let has_gpu = std::env::var_os(GPU_VARIABLE).is_some_and(|value| value == "1");
+    let adapter: &[&str] = if has_gpu {
+        &GPU_ARGUMENTS
+    } else {
+        &SOFTWARE_ARGUMENTS
+    };
     let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).to_vec();
+    arguments.extend(adapter.iter().map(|argument| (*argument).to_owned()));
     arguments.push(format!("--user-data-dir={}", profile.display()));
     let options = json!({ "binary": program, "args": arguments });
     let mut capabilities = serde_json::Map::new();

@@ -18,6 +18,7 @@ pub mod network;
 pub mod proxy;
 pub mod site;
 
+pub mod drawn;
 pub mod people;
 pub mod ranking;
 pub mod scene;

@@ -1,4 +1,4 @@
-//! Where training runs: the configured device, chosen once at start.
+//! Where training runs: the configured devices of texts and Ranker, chosen once at start.
 
 use burn::tensor::Device;
 
@@ -34,6 +34,17 @@ pub fn choose(choice: DeviceChoice) -> Result<ChosenDevice, DeviceError> {
         DeviceChoice::Wgpu => open_wgpu(),
         DeviceChoice::Auto if has_gpu() => open_wgpu().or_else(|_| Ok(flex())), // auto promises no GPU
         DeviceChoice::Auto => Ok(flex()),
+    }
+}
+
+/// Where the Ranker learns and scores, texts being embedded on `texts`.
+/// `auto` keeps it on the CPU beside a card too: at the sizes of the default configuration the full step by hand is
+/// faster there, while texts gain by the card (`docs/benchmarks/gpu.md`).
+#[must_use]
+pub fn of_ranker(choice: DeviceChoice, texts: &ChosenDevice) -> ChosenDevice {
+    match choice {
+        DeviceChoice::Auto => flex(),
+        DeviceChoice::Flex | DeviceChoice::Wgpu => texts.clone(),
     }
 }
 
@@ -78,4 +89,20 @@ fn has_gpu() -> bool {
 #[cfg(not(feature = "wgpu"))]
 fn has_gpu() -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_auto_keeps_the_ranker_on_the_cpu_beside_a_card() {
+        let card = ChosenDevice {
+            device: Device::flex(),
+            name: "wgpu",
+        };
+        let name = |choice| of_ranker(choice, &card).name;
+        assert_eq!(name(DeviceChoice::Auto), "flex");
+        assert_eq!(name(DeviceChoice::Wgpu), "wgpu");
+    }
 }

@@ -6,7 +6,6 @@
 
 mod encoding;
 mod ranking;
-mod state;
 
 use std::path::{Path, PathBuf};
 

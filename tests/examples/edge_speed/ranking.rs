@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 use harness::browser::BrowserPage;
+use harness::drawn::{self, NOW_MILLIS};
 use harness::signed::{manifest, plan, signed_text};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -28,8 +29,6 @@ use shared_model::model::neighbours::NUM_RECENT_ITEMS;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::model::prior::age_in_half_lives;
 use shared_model::model::sequence::{Sequence, SequenceBatch, Token};
-
-use crate::state::{self, NOW_MILLIS};
 
 const NUM_ITEMS: usize = 10_000;
 const NUM_EVENTS: usize = 50;
@@ -51,7 +50,7 @@ const SCRIPT: &str = include_str!("ranking.js");
 /// # Errors
 /// The file cannot be written.
 pub(crate) fn prepare(dir: &Path) -> anyhow::Result<()> {
-    let state = state::draw(NUM_ITEMS);
+    let state = drawn::draw(NUM_ITEMS);
     let parameters = ParameterSet::from_state(&state);
     let shapes = parameters.shapes();
     let mut bytes: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
@@ -100,10 +99,10 @@ pub(crate) fn prepare(dir: &Path) -> anyhow::Result<()> {
 /// A side fails, or the two do not rank alike.
 pub(crate) async fn measure(page: &BrowserPage) -> anyhow::Result<Value> {
     let key = SigningKey::from_bytes(&[9; 32]);
-    let base = state::draw(NUM_ITEMS);
+    let base = drawn::draw(NUM_ITEMS);
     let first = manifest(&base, None, NOW_MILLIS).await?;
     let mut updates = Vec::new();
-    for target in [state::moved(&base, FAST_ROWS), state::released(&base)] {
+    for target in [drawn::moved(&base, FAST_ROWS), drawn::released(&base)] {
         let delta = encode_delta(&base, Version(1), &target, Version(2))?;
         let second = manifest(&target, Some(&delta), NOW_MILLIS).await?;
         updates.push(json!({

@@ -187,7 +187,7 @@ impl ModelConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceChoice {
-    /// The CPU unless a real GPU is found.
+    /// Texts on a real GPU where one is found, the Ranker on the CPU.
     Auto,
     /// The CPU.
     Flex,

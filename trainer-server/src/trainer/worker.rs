@@ -99,7 +99,9 @@ impl Worker {
         stop: Arc<AtomicBool>,
         orders: Receiver<Waiting>,
     ) -> Result<Self, TrainerError> {
-        let chosen = device::choose(parts.config.train.device)?;
+        let choice = parts.config.train.device;
+        let of_texts = device::choose(choice)?;
+        let of_ranker = device::of_ranker(choice, &of_texts);
         let latest = parts.publisher.latest();
         let newest = latest.as_ref().map(|latest| latest.manifest.version);
         let mut rollout = RolloutState::open(&parts.config.server.data_dir)?;
@@ -108,19 +110,20 @@ impl Worker {
             Ok(rollout.settle(newest.unwrap_or_default())?)
         })?;
         let published = latest.map(|latest| latest.manifest.encoder_generation);
-        let encoder = texts::open_encoder(&parts.config, &chosen, published)?;
+        let encoder = texts::open_encoder(&parts.config, &of_texts, published)?;
         let encoder_name = texts::encoder_name(&encoder);
         serving.update(|status| {
-            chosen.name.clone_into(&mut status.device);
+            of_ranker.name.clone_into(&mut status.device);
             encoder_name.clone_into(&mut status.text_encoder);
         });
         tracing::info!(
-            device = chosen.name,
+            device = of_ranker.name,
+            text_device = of_texts.name,
             text_encoder = encoder_name,
             "the trainer starts"
         );
-        let teacher = cross_encoder::teacher::from_config(&parts.config, &chosen.device)?;
-        let learner = Learner::new(Arc::clone(&parts.config), chosen.device, encoder);
+        let teacher = cross_encoder::teacher::from_config(&parts.config, &of_texts.device)?;
+        let learner = Learner::new(Arc::clone(&parts.config), of_ranker.device, encoder);
         let learner = learner.taught_by(teacher);
         let now = Instant::now();
         let publish = &parts.config.publish;

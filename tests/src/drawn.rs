@@ -1,4 +1,4 @@
-//! A version as the server makes it by default, with codes drawn by chance: speed does not depend on what they mean.
+//! A version as the server makes it, with codes drawn by chance: speed does not depend on what they mean.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -11,7 +11,7 @@ use shared_model::spec::ModelSpec;
 use trainer_server::config::Config;
 
 /// The moment of ranking.
-pub(crate) const NOW_MILLIS: i64 = 1_790_000_000_000;
+pub const NOW_MILLIS: i64 = 1_790_000_000_000;
 const LANDMARK_AGE_MILLIS: i64 = 10 * 86_400_000;
 const SEED: u64 = 20_261_126;
 /// Exponent of 8-bit rows: codes around 40 are weights around 0.1.
@@ -25,14 +25,22 @@ const ONE_16: i16 = 1 << 12;
 const NEVER_SHARE: f64 = 0.2;
 
 /// The spec of the default configuration with MiniLM's texts.
-pub(crate) fn spec() -> ModelSpec {
+#[must_use]
+pub fn spec() -> ModelSpec {
     Config::default().model.spec(384)
 }
 
-/// `num_items` items, all available.
-pub(crate) fn draw(num_items: usize) -> CodeState {
+/// `num_items` items of [`spec`], all available.
+#[must_use]
+pub fn draw(num_items: usize) -> CodeState {
+    draw_of(spec(), num_items)
+}
+
+/// The same of another spec; one with neighbours takes as many items as neighbours can name.
+#[must_use]
+pub fn draw_of(spec: ModelSpec, num_items: usize) -> CodeState {
     let rng = &mut StdRng::seed_from_u64(SEED);
-    let mut state = CodeState::empty(spec());
+    let mut state = CodeState::empty(spec);
     state.landmark_millis = NOW_MILLIS - LANDMARK_AGE_MILLIS;
     state.append_items((0..num_items).map(|item_idx| ItemEntry {
         item_id: ItemId::new(format!("item-{item_idx}")).expect("short"),
@@ -65,7 +73,8 @@ pub(crate) fn draw(num_items: usize) -> CodeState {
 }
 
 /// `state` with `num_rows` id rows moved, as a fast version moves them.
-pub(crate) fn moved(state: &CodeState, num_rows: usize) -> CodeState {
+#[must_use]
+pub fn moved(state: &CodeState, num_rows: usize) -> CodeState {
     let rng = &mut StdRng::seed_from_u64(SEED + 1);
     let mut target = state.clone();
     let num_items = target.items.len();
@@ -80,7 +89,8 @@ pub(crate) fn moved(state: &CodeState, num_rows: usize) -> CodeState {
 }
 
 /// `state` with a slow weight moved, so that nothing of the last version can be kept.
-pub(crate) fn released(state: &CodeState) -> CodeState {
+#[must_use]
+pub fn released(state: &CodeState) -> CodeState {
     let mut target = state.clone();
     let weights = target.tensor_mut("layers.0.query").expect("in every spec");
     let code = &mut weights.row_mut(0)[0];
