@@ -68,26 +68,30 @@ impl<'a> Workshop<'a> {
             true => Ok(()),
             false => Err(LadderError::Ended),
         };
-        let parts = match &self.last {
-            Some((last, parts)) if earlier.is_none() && *last == recipe.before_packing() => {
-                parts.clone()
-            }
-            Some(_) | None => {
-                go_on(Stage::Pruning)?;
-                let parts = match earlier {
-                    Some(earlier) => earlier,
-                    None => self.pruned(recipe)?,
-                };
-                match recipe.distill_steps {
-                    0 => parts,
-                    num_steps => self.taught(parts, num_steps, &mut go_on)?,
-                }
-            }
+        let parts = match earlier {
+            Some(earlier) => self.taught(earlier, recipe, &mut go_on)?,
+            None => self.from_parent(recipe, &mut go_on)?,
         };
-        self.last = Some((recipe.before_packing(), parts.clone()));
         go_on(Stage::Packing)?;
         let packed = pack(parts.clone(), self.texts.iter(), recipe.bytes_max)?;
         Ok(Made { parts, packed })
+    }
+
+    fn from_parent(
+        &mut self,
+        recipe: &Recipe,
+        go_on: &mut impl FnMut(Stage) -> Result<(), LadderError>,
+    ) -> Result<PackSource, LadderError> {
+        if let Some((last, parts)) = &self.last
+            && *last == recipe.before_packing()
+        {
+            return Ok(parts.clone());
+        }
+        go_on(Stage::Pruning)?;
+        let parts = self.pruned(recipe)?;
+        let parts = self.taught(parts, recipe, go_on)?;
+        self.last = Some((recipe.before_packing(), parts.clone()));
+        Ok(parts)
     }
 
     fn pruned(&self, recipe: &Recipe) -> Result<PackSource, LadderError> {
@@ -111,9 +115,13 @@ impl<'a> Workshop<'a> {
     fn taught(
         &mut self,
         parts: PackSource,
-        num_steps: usize,
+        recipe: &Recipe,
         go_on: &mut impl FnMut(Stage) -> Result<(), LadderError>,
     ) -> Result<PackSource, LadderError> {
+        let num_steps = recipe.distill_steps;
+        if num_steps == 0 {
+            return Ok(parts);
+        }
         let options = DistillOptions {
             num_steps,
             ..DistillOptions::default()

@@ -27,8 +27,8 @@ use shared_model::text::{TextError, TextTokenizer, TokenizedText};
 
 use crate::text_pack::PackSource;
 
-/// Texts that are looked at: some thousand tokens, several times as many as there are weights to fit per output.
-const NUM_TEXTS: usize = 768;
+/// Texts that are looked at: two thousand tokens, more than there are weights to fit per output.
+const NUM_TEXTS: usize = 256;
 
 /// Why nothing was pruned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
