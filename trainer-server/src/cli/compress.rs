@@ -90,12 +90,11 @@ pub fn run(args: &CompressArgs) -> anyhow::Result<()> {
     let mut workshop = Workshop::new(&parent, scene.titles(), &device);
     let (mut rungs, mut files) = (Vec::new(), Vec::new());
     for (place, recipe) in recipes.iter().enumerate() {
-        let bar = progress(&format!(
-            "{}/{} {}",
-            place + 1,
-            recipes.len(),
-            recipe.name()
-        ));
+        let title = format!("{}/{} {}", place + 1, recipes.len(), recipe.name());
+        let bar = progress(&title);
+        if bar.is_hidden() {
+            eprintln!("{title}");
+        }
         let made = workshop.make(recipe, None, |stage| {
             show(&bar, stage);
             true
@@ -108,7 +107,7 @@ pub fn run(args: &CompressArgs) -> anyhow::Result<()> {
                 continue;
             }
         };
-        let rung = Rung::measured(&scene, &answers, recipe, &made)?;
+        let rung = Rung::measured(&scene, &answers, recipe, &made, &device)?;
         eprintln!(
             "{}: {:.1} % of NDCG@10, {} bytes",
             rung.name,

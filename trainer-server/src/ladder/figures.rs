@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use burn::tensor::Device;
 use serde::Serialize;
 use shared_model::text::packed::{TensorKind, layout};
 use shared_model::text::{BertConfig, TokenizedText};
@@ -60,8 +61,9 @@ impl Rung {
         parent: &Answers,
         recipe: &Recipe,
         made: &Made,
+        device: &Device,
     ) -> Result<Self, LadderError> {
-        let child = scene.of_packed(&made.packed)?;
+        let child = scene.of_packed(&made.packed, device)?;
         let compared = Compared::new(scene, parent, &child)?;
         let dim = made.parts.config.hidden_size;
         Ok(Self {

@@ -4,7 +4,8 @@
 //! texts. What goes is found one layer at a time, each time with those gone that went before, since layers stand in for
 //! each other (greedy, as ShortGPT, Men et al. 2024, and Sajjad et al. 2023 compare by their outputs).
 
-use shared_model::text::{HostTextEncoder, TokenizedText};
+use burn::tensor::Device;
+use shared_model::text::TokenizedText;
 
 use super::weights::Weights;
 use super::{PruneError, check_kept, tokens_of};
@@ -89,10 +90,8 @@ fn embeddings(
     kept: &[usize],
     tokens: &[TokenizedText],
 ) -> Result<Vec<f32>, PruneError> {
-    let PackSource {
-        config, tensors, ..
-    } = layers(parts.clone(), kept)?;
-    Ok(HostTextEncoder::from_named(config, tensors)?.encode(tokens)?)
+    let encoder = layers(parts.clone(), kept)?.encoder(&Device::flex())?;
+    Ok(encoder.encoder().encode(tokens)?)
 }
 
 /// Sum over all rows, which are of length 1.

@@ -32,7 +32,8 @@ use rounding::RowSteps;
 
 /// Texts that are looked at for the inputs of linear layers: more made no difference that could be measured.
 const NUM_CALIBRATION_TEXTS: usize = 256;
-const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
+/// Name of the token type embeddings, which a packed file adds to the positions.
+pub const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
 
 /// Why no file could be made.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
