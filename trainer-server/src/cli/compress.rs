@@ -91,15 +91,12 @@ pub fn run(args: &CompressArgs) -> anyhow::Result<()> {
     let (mut rungs, mut files) = (Vec::new(), Vec::new());
     for (place, recipe) in recipes.iter().enumerate() {
         let title = format!("{}/{} {}", place + 1, recipes.len(), recipe.name());
-        let bar = progress(&title);
-        if bar.is_hidden() {
-            eprintln!("{title}");
-        }
+        let mut shown = Shown::new(title);
         let made = workshop.make(recipe, None, |stage| {
-            show(&bar, stage);
+            shown.stage(stage);
             true
         });
-        bar.finish_and_clear();
+        shown.bar.finish_and_clear();
         let made = match made {
             Ok(made) => made,
             Err(error) => {
@@ -211,23 +208,40 @@ fn read_recipe(path: &Path, parent: &PackSource) -> anyhow::Result<Recipe> {
     Ok(recipe)
 }
 
-fn progress(name: &str) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{spinner} {prefix}: {msg} [{bar:30}] {pos}/{len} ({eta})")
-            .expect("a template that was tried");
-    let bar = ProgressBar::new(1).with_style(style);
-    bar.set_prefix(name.to_owned());
-    bar
+/// A bar on a terminal, else a line per stage and tenth.
+struct Shown {
+    bar: ProgressBar,
+    told: Option<(&'static str, usize)>,
 }
 
-fn show(bar: &ProgressBar, stage: Stage) {
-    let (what, done, of) = match stage {
-        Stage::Pruning => ("pruning", 0, 1),
-        Stage::Asking(done, of) => ("asking the encoder", done, of),
-        Stage::Learning(done, of) => ("learning", done, of),
-        Stage::Packing => ("packing", 0, 1),
-    };
-    bar.set_message(what);
-    bar.set_length(of as u64); // usize fits u64
-    bar.set_position(done as u64); // likewise
+impl Shown {
+    fn new(title: String) -> Self {
+        let style = ProgressStyle::with_template(
+            "{spinner} {prefix}: {msg} [{bar:30}] {pos}/{len} ({eta})",
+        )
+        .expect("a template that was tried");
+        let bar = ProgressBar::new(1).with_style(style);
+        if bar.is_hidden() {
+            eprintln!("{title}");
+        }
+        bar.set_prefix(title);
+        Self { bar, told: None }
+    }
+
+    fn stage(&mut self, stage: Stage) {
+        let (what, done, of) = match stage {
+            Stage::Pruning => ("pruning", 0, 1),
+            Stage::Asking(done, of) => ("asking the encoder", done, of),
+            Stage::Learning(done, of) => ("learning", done, of),
+            Stage::Packing => ("packing", 0, 1),
+        };
+        self.bar.set_message(what);
+        self.bar.set_length(of as u64); // usize fits u64
+        self.bar.set_position(done as u64); // likewise
+        let tenth = 10 * done / of.max(1);
+        if self.bar.is_hidden() && self.told != Some((what, tenth)) {
+            eprintln!("  {what}, {} %", 10 * tenth);
+            self.told = Some((what, tenth));
+        }
+    }
 }
