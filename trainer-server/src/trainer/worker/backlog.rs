@@ -84,11 +84,15 @@ impl Backlog {
 
     /// Whether a refit is to start.
     pub(super) fn is_due(&self, share: f32) -> bool {
-        share > 0.0 && self.num_waiting - self.num_tried > self.num_tolerated(share)
+        share > 0.0 && self.num_waiting > self.num_without_refit(share)
     }
 
-    /// Most events that wait without a refit.
-    pub(super) fn num_tolerated(&self, share: f32) -> u64 {
+    /// Most events that wait without a refit being started.
+    pub(super) fn num_without_refit(&self, share: f32) -> u64 {
+        self.num_tried + self.num_tolerated(share)
+    }
+
+    fn num_tolerated(&self, share: f32) -> u64 {
         let num_learned = self.num_events - self.num_waiting;
         (f64::from(share) * num_learned as f64) as u64 // exact below 2^53; a share is bounded
     }

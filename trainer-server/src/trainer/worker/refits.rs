@@ -57,10 +57,8 @@ impl Worker {
         if self.backlog.is_due(share) {
             return format!("{num_waiting} events wait for a refit, which is due");
         }
-        let num_tolerated = self.backlog.num_tolerated(share);
-        format!(
-            "{num_waiting} events wait; a refit is due once {num_tolerated} more are passed over than the last one went over"
-        )
+        let num_without_refit = self.backlog.num_without_refit(share);
+        format!("{num_waiting} events wait; a refit is due once more than {num_without_refit} do")
     }
 
     /// Tells HTTP how many events wait.
