@@ -40,14 +40,17 @@ mod restore;
 mod step_config;
 mod text_tuning;
 mod trial;
+mod uncounted;
 mod warm;
 mod watch;
 
 use asked::{Asked, popularity_hit_rate, prequential};
 use gating::{EarlierEvents, Questions};
 use text_tuning::TextTuning;
+use uncounted::Uncounted;
 use watch::Watch;
 
+pub use refit::RefitExtent;
 pub use release::ReleaseTraining;
 pub use restore::{RestoreError, with_items_of, with_weights_of};
 pub use text_tuning::TextTuningReport;
@@ -120,6 +123,8 @@ pub struct Learner {
     parameters: ParameterSet,
     counts: DecayedCounts,
     neighbours: NeighbourCounts,
+    /// Not in `neighbours` yet.
+    uncounted: Uncounted,
     optimizer: FastOptimizer,
     dirty: DirtyRows,
     /// What will be left of `dirty` once the last candidate is live.
@@ -155,6 +160,7 @@ impl Learner {
             parameters,
             counts,
             neighbours: NeighbourCounts::default(),
+            uncounted: Uncounted::default(),
             optimizer,
             dirty: DirtyRows::default(),
             dirty_after: DirtyRows::default(),
@@ -234,7 +240,7 @@ impl Learner {
         preprocessor: &mut Preprocessor,
         records: &[LogRecord],
     ) -> Result<Batch, LearnError> {
-        let batch = self.ingest_skipped(preprocessor, records)?;
+        let batch = self.ingest_but_neighbours(preprocessor, records)?;
         if self.counts_neighbours() {
             for (user, example) in &batch.examples {
                 if example.target_weight > 0.0 {
@@ -245,11 +251,21 @@ impl Learner {
         Ok(batch)
     }
 
-    /// As [`Self::ingest`], without the counts of neighbours, which cost ten times the rest: under overload.
+    /// As [`Self::ingest`], with the counts of neighbours left for [`Self::count_passed_over`]: under overload.
     ///
     /// # Errors
     /// As [`Self::ingest`].
     pub fn ingest_skipped(
+        &mut self,
+        preprocessor: &mut Preprocessor,
+        records: &[LogRecord],
+    ) -> Result<Batch, LearnError> {
+        let batch = self.ingest_but_neighbours(preprocessor, records)?;
+        self.uncounted.add(&batch);
+        Ok(batch)
+    }
+
+    fn ingest_but_neighbours(
         &mut self,
         preprocessor: &mut Preprocessor,
         records: &[LogRecord],
@@ -266,6 +282,7 @@ impl Learner {
         for user in &batch.erased_users {
             self.neighbours.forget(user.0);
         }
+        self.uncounted.forget(&batch.erased_users);
         for (_, example) in &batch.examples {
             if example.target_weight > 0.0 {
                 let weight = example.share;

@@ -313,6 +313,13 @@ impl RolloutState {
         rollbacks.find(|one| one.covers(offset)).copied()
     }
 
+    /// Whether a rollback went back behind a version.
+    #[must_use]
+    pub fn undid(&self, version: Version) -> bool {
+        let mut rollbacks = self.kept.rollbacks.iter();
+        rollbacks.any(|one| one.restored < version && version < one.version)
+    }
+
     /// Records without the events that were set aside.
     #[must_use]
     pub fn without_set_aside(&self, read: Vec<(LogOffset, LogRecord)>) -> Vec<LogRecord> {

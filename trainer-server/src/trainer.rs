@@ -4,8 +4,8 @@
 //! next release. It talks to the log and the publisher only; HTTP reads what it shares behind `Arc`s.
 //!
 //! Overload (live clock only): when more waits than [`BACKLOG_ROUNDS_MAX`] rounds can take, the newest
-//! events are learned first; the older ones still enter histories and item counts, and the counts of neighbours at the next
-//! start; their offsets are written to `skipped.jsonl` for a later refit.
+//! events are learned first; the older ones still enter histories and item counts, and the counts of neighbours in idle
+//! slices; their offsets are written to `skipped.jsonl`, and a refit learns them once they are many (`worker::backlog`).
 //!
 //! A write that fails, as on a full disk, is no end: the trainer pauses and tries again (`worker::pause`).
 
@@ -15,7 +15,7 @@ mod worker;
 
 pub(crate) use serving::MODELS_MAX;
 pub(crate) use worker::encoder_of;
-pub(crate) use worker::skipped::covers as has_skipped;
+pub(crate) use worker::skipped::passed_over;
 
 use std::io;
 use std::path::PathBuf;
@@ -109,8 +109,8 @@ pub enum TrainerError {
     /// A rollback was published, but the log could not be read again; a restart goes on from it.
     #[error("the log could not be read again after a rollback, start again: {0}")]
     HalfRead(Box<TrainerError>),
-    /// The list of skipped offsets could not be written.
-    #[error("cannot record skipped offsets: {source}, {path}")]
+    /// The list of skipped offsets could not be read or written.
+    #[error("the list of skipped offsets cannot be used: {source}, {path}")]
     Skipped {
         /// Why.
         source: std::io::Error,

@@ -86,6 +86,17 @@ fn described(status: &Value, now_millis: i64) -> String {
         });
         text += &format!(", hit rate at 10 {hit_rate:.4}{popularity}");
     }
+    let (done, total) = (
+        number(&trainer["refit_steps"]),
+        number(&trainer["refit_steps_total"]),
+    );
+    if total > 0 {
+        text += &format!(", refit: step {done} of {total}");
+    }
+    let num_waiting = number(&trainer["events_to_refit"]);
+    if num_waiting > 0 {
+        text += &format!(", {num_waiting} events passed over that no refit has learned yet");
+    }
     text += &format!(
         "\nsince start: {} events accepted, {} repeats, refused: {}\nstore: {:.1} of {:.1} MB\n",
         number(&ingest["accepted"]),

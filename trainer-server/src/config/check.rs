@@ -455,6 +455,10 @@ impl Config {
         let factors = [
             ("train.adversarial_epsilon", self.train.adversarial_epsilon),
             ("release.projection_rate", self.release.projection_rate),
+            (
+                "release.refit_skipped_share",
+                self.release.refit_skipped_share,
+            ),
             ("release.sequence_rate", self.release.sequence_rate),
             ("release.heads_rate", self.release.heads_rate),
             ("release.l2_sp", self.release.l2_sp),

@@ -313,6 +313,7 @@ pub struct ReleaseConfig {
     pub teacher_dir: Option<PathBuf>,
     pub averaging: f32,
     pub refit_every_releases: u32,
+    pub refit_skipped_share: f32,
     pub refit_passes: u32,
     pub refit_windows_max: usize,
     pub refit_rate: f32,

@@ -13,7 +13,7 @@ use super::query::Path;
 use super::{AppState, Problem};
 use crate::event_log::LogRecord;
 use crate::ledger::PublishedRow;
-use crate::rollout::{Rollback, RolloutState};
+use crate::rollout::RolloutState;
 use crate::trainer;
 
 /// What became of an event that was accepted.
@@ -24,7 +24,7 @@ enum EventState {
     Waiting,
     /// The newest version has taken it in. Whether it taught anything by `[influence]` is not kept.
     Learned,
-    /// Under overload it entered histories and counts alone; a refit may still learn from it.
+    /// Under overload it entered histories and counts alone; a refit learns from it once such events are many.
     Counted,
     /// A rollback took back what was learned from it.
     SetAside,
@@ -112,11 +112,13 @@ fn look_up(state: &AppState, event_id: EventId, offset: LogOffset) -> anyhow::Re
     let newest = state.publisher.latest();
     let newest = newest.as_ref().map(|published| &published.manifest);
     let learned_through = newest.map_or(LogOffset(0), |manifest| manifest.learned_through);
-    let rollback = RolloutState::open(&state.config.server.data_dir)?.set_aside_by(offset);
-    let event_state = state_at(state, offset, learned_through, rollback)?;
-    let first = match event_state {
-        EventState::Learned | EventState::SetAside => state.ledger.first_to_learn(offset),
-        EventState::Waiting | EventState::Counted | EventState::Erased => None,
+    let rollout = RolloutState::open(&state.config.server.data_dir)?;
+    let rollback = rollout.set_aside_by(offset);
+    let (event_state, refit) = state_at(state, offset, learned_through, &rollout)?;
+    let first = match (event_state, refit) {
+        (EventState::Learned, Some(refit)) => state.ledger.of(refit),
+        (EventState::Learned | EventState::SetAside, _) => state.ledger.first_to_learn(offset),
+        (EventState::Waiting | EventState::Counted | EventState::Erased, _) => None,
     };
     Ok(EventUse {
         event_id,
@@ -128,27 +130,28 @@ fn look_up(state: &AppState, event_id: EventId, offset: LogOffset) -> anyhow::Re
     })
 }
 
+/// With the refit that learned it, where it had been passed over before.
 fn state_at(
     state: &AppState,
     offset: LogOffset,
     learned_through: LogOffset,
-    rollback: Option<Rollback>,
-) -> anyhow::Result<EventState> {
+    rollout: &RolloutState,
+) -> anyhow::Result<(EventState, Option<Version>)> {
     let read = state.log.read(offset, 1)?;
     let is_event = |(_, record): &(LogOffset, LogRecord)| matches!(record, LogRecord::Event(_));
     if !read.first().is_some_and(is_event) {
-        return Ok(EventState::Erased);
+        return Ok((EventState::Erased, None));
     }
-    if rollback.is_some() {
-        return Ok(EventState::SetAside);
+    if rollout.set_aside_by(offset).is_some() {
+        return Ok((EventState::SetAside, None));
     }
     if learned_through <= offset {
-        return Ok(EventState::Waiting);
+        return Ok((EventState::Waiting, None));
     }
     let data_dir = &state.config.server.data_dir;
-    Ok(if trainer::has_skipped(data_dir, offset)? {
-        EventState::Counted
-    } else {
-        EventState::Learned
+    Ok(match trainer::passed_over(data_dir, offset, rollout)? {
+        Some(None) => (EventState::Counted, None),
+        Some(refit) => (EventState::Learned, refit),
+        None => (EventState::Learned, None),
     })
 }

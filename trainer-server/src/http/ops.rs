@@ -146,6 +146,12 @@ async fn metrics(State(state): State<AppState>) -> Response {
     let skipped = "Events passed over under overload: counted, not learned one by one";
     let num_skipped = trainer["events_skipped"].as_u64().unwrap_or(0); // a stand-in tells none
     text.counter("events_skipped_total", skipped, num_skipped);
+    let waiting = "Events passed over that no refit has learned yet";
+    let num_waiting = trainer["events_to_refit"].as_u64().unwrap_or(0);
+    text.gauge("events_to_refit", waiting, num_waiting);
+    let refit = "Whether a refit is in training or on trial";
+    let num_steps = trainer["refit_steps_total"].as_u64().unwrap_or(0);
+    text.gauge("refit_running", refit, u64::from(num_steps > 0));
     text.head(
         "events_set_aside_total",
         "Events that teach nothing, by why",

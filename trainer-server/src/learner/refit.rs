@@ -18,6 +18,17 @@ use crate::train::full_step::full_step;
 use crate::train::schedule::share;
 use crate::train::windows::{Window, cut};
 
+/// What a refit is to make of the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefitExtent {
+    /// Weights that have learned most of the log go over it again: `release.refit_passes`, averaged by
+    /// `release.refit_blend` where no trial says otherwise.
+    Renewal,
+    /// Weights that have not learned most of it are fitted as before a first version: `train.warm_epochs`, and nothing
+    /// of them is kept where no trial says otherwise.
+    WarmFit,
+}
+
 /// The part of a release in the making that only a refit has.
 #[derive(Debug, Clone)]
 pub(super) struct Refit {
@@ -28,28 +39,39 @@ pub(super) struct Refit {
     next: usize,
     passes_left: u32,
     pub(super) num_steps_total: u32,
+    /// Share of the weights as they are that it keeps where no trial says otherwise.
+    pub(super) blend: f32,
 }
 
 impl Refit {
-    pub(super) fn new(learner: &mut Learner, preprocessor: &Preprocessor) -> Self {
+    pub(super) fn new(
+        learner: &mut Learner,
+        preprocessor: &Preprocessor,
+        extent: RefitExtent,
+    ) -> Self {
         let history_len = learner.parameters.spec.history_len as usize;
         let timelines = preprocessor.timelines().iter();
         let mut windows: Vec<Window> = timelines
             .flat_map(|timeline| cut(timeline, history_len))
             .collect();
-        let release = &learner.config.release;
+        let (train, release) = (&learner.config.train, &learner.config.release);
+        let (num_passes, blend) = match extent {
+            RefitExtent::Renewal => (release.refit_passes, release.refit_blend),
+            RefitExtent::WarmFit => (train.warm_epochs, 0.0),
+        };
         if windows.len() > release.refit_windows_max {
             windows.shuffle(&mut learner.rng);
             windows.truncate(release.refit_windows_max);
         }
-        let batch_size = learner.config.train.warm_batch_size;
+        let batch_size = train.warm_batch_size;
         let steps_per_pass = windows.len().div_ceil(batch_size) as u32; // fits: windows are bounded
         Self {
             start: learner.parameters.clone(),
             next: windows.len(),
             windows,
-            passes_left: release.refit_passes,
-            num_steps_total: steps_per_pass.saturating_mul(release.refit_passes),
+            passes_left: num_passes,
+            num_steps_total: steps_per_pass.saturating_mul(num_passes),
+            blend,
         }
     }
 
@@ -138,6 +160,7 @@ mod tests {
             next: 0,
             passes_left: 0,
             num_steps_total: 0,
+            blend,
         };
         // Refit moved 1 → 5; meanwhile fast steps moved 1 → 2, and an item came with 2.
         let mut trained = set(5.0, 2);

@@ -15,7 +15,7 @@ use shared_model::spec::TensorGroup;
 
 use super::gating::Source;
 use super::pseudo::PseudoLabels;
-use super::refit::Refit;
+use super::refit::{Refit, RefitExtent};
 use super::trial::Trial;
 use super::{LastBatch, Learner, step_config};
 use crate::betting::MeanDifference;
@@ -78,6 +78,12 @@ impl ReleaseTraining {
         self.num_steps
     }
 
+    /// Steps in all.
+    #[must_use]
+    pub fn num_steps_total(&self) -> u32 {
+        self.num_steps_total
+    }
+
     /// Whether all steps are taken.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -132,33 +138,13 @@ impl Learner {
     #[must_use]
     pub fn start_release(&mut self, preprocessor: &Preprocessor) -> ReleaseTraining {
         self.num_releases += 1;
+        let every = self.config.release.refit_every_releases;
+        if every > 0 && self.num_releases.is_multiple_of(every) {
+            return self.start_refit(preprocessor, RefitExtent::Renewal);
+        }
         let history = self.count_history(preprocessor);
         let objective = self.objective(preprocessor, &history);
         let pseudo_labels = self.pseudo_labels(preprocessor);
-        let every = self.config.release.refit_every_releases;
-        let trial_events = self.config.release.trial_events;
-        let trial = |blends: &[f32]| (trial_events > 0).then(|| Trial::new(blends, trial_events));
-        if every > 0 && self.num_releases.is_multiple_of(every) {
-            let refit = Refit::new(self, preprocessor);
-            let (parameters, carries_texts) = self.shadow();
-            return ReleaseTraining {
-                parameters,
-                carries_texts,
-                optimizer: FullOptimizer::new(&self.parameters),
-                teacher: None,
-                average: None,
-                history,
-                objective,
-                pseudo_labels,
-                num_steps: 0,
-                num_steps_total: refit.num_steps_total,
-                refit: Some(refit),
-                share_kept: 0.0,
-                trial: trial(&[self.config.release.refit_blend, 0.0]),
-                figures: None,
-                rise: None,
-            };
-        }
         let (parameters, carries_texts) = self.shadow();
         let release = &self.config.release;
         let strategy = step_config::strategy(&self.config);
@@ -177,8 +163,39 @@ impl Learner {
             num_steps_total: release.steps,
             refit: None,
             share_kept: 0.0,
-            trial: trial(&[0.0]).filter(|_| moves || carries_texts),
+            trial: self.trial(&[0.0]).filter(|_| moves || carries_texts),
             carries_texts,
+            figures: None,
+            rise: None,
+        }
+    }
+
+    /// Starts training everything over the whole log.
+    #[must_use]
+    pub fn start_refit(
+        &mut self,
+        preprocessor: &Preprocessor,
+        extent: RefitExtent,
+    ) -> ReleaseTraining {
+        let history = self.count_history(preprocessor);
+        let objective = self.objective(preprocessor, &history);
+        let pseudo_labels = self.pseudo_labels(preprocessor);
+        let refit = Refit::new(self, preprocessor, extent);
+        let (parameters, carries_texts) = self.shadow();
+        ReleaseTraining {
+            parameters,
+            carries_texts,
+            optimizer: FullOptimizer::new(&self.parameters),
+            teacher: None,
+            average: None,
+            history,
+            objective,
+            pseudo_labels,
+            num_steps: 0,
+            num_steps_total: refit.num_steps_total,
+            refit: Some(refit),
+            share_kept: 0.0,
+            trial: self.trial(&[self.config.release.refit_blend, 0.0]),
             figures: None,
             rise: None,
         }
@@ -313,7 +330,7 @@ impl Learner {
         }
         training.take_average();
         let untried = match &training.refit {
-            Some(_) => self.config.release.refit_blend,
+            Some(refit) => refit.blend,
             None => 0.0,
         };
         let chosen = training.trial.as_ref().and_then(Trial::chosen);

@@ -16,6 +16,7 @@ use shared_model::spec::{ModelSpec, TensorGroup};
 
 use super::gating::EarlierEvents;
 use super::text_tuning::TextTuning;
+use super::uncounted::Uncounted;
 use super::{LastBatch, Learner, padding_of};
 use crate::checkpoint::Checkpoint;
 use crate::compress::DirtyRows;
@@ -118,6 +119,7 @@ impl Learner {
         self.counts = DecayedCounts::new(spec.half_lives_secs.clone(), 0);
         self.parameters = init_parameters(spec, 0, self.config.train.seed);
         self.neighbours = NeighbourCounts::default();
+        self.uncounted = Uncounted::default();
         self.optimizer = FastOptimizer::default();
         self.text_tuning = TextTuning::new(&self.config, &self.encoder);
         self.dirty = DirtyRows::default();

@@ -110,6 +110,12 @@ impl Trial {
 }
 
 impl Learner {
+    /// A trial of candidates that keep these shares, where the configuration wants one.
+    pub(super) fn trial(&self, blends: &[f32]) -> Option<Trial> {
+        let num_events = self.config.release.trial_events;
+        (num_events > 0).then(|| Trial::new(blends, num_events))
+    }
+
     /// A candidate with all weights as they were trained, not as they are published: what compression is measured
     /// against.
     #[must_use]

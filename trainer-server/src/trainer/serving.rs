@@ -53,6 +53,11 @@ pub(super) struct TrainerStatus {
     pub(super) learned_through: u64,
     pub(super) events_trained: u64,
     pub(super) events_skipped: u64,
+    /// Of those passed over since the server has its data folder: what no refit has learned yet.
+    pub(super) events_to_refit: u64,
+    /// Of the refit in training or on trial; 0 of 0 where there is none.
+    pub(super) refit_steps: u64,
+    pub(super) refit_steps_total: u64,
     /// They teach nothing.
     pub(super) events_set_aside: u64,
     /// The same by why.

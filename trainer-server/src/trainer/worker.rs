@@ -1,11 +1,13 @@
 //! The rounds of the trainer thread.
 
+mod backlog;
 mod beginning;
 mod canary;
 mod checkpoints;
 mod orders;
 mod pause;
 mod publishing;
+mod refits;
 mod releases;
 pub(super) mod skipped;
 mod texts;
@@ -23,7 +25,9 @@ use shared_model::edge::engine::ReadyVersion;
 use shared_model::ids::{LogOffset, Version};
 use shared_model::manifest::VersionKind;
 
+use self::backlog::Backlog;
 use self::canary::{Canary, Leaving};
+use self::skipped::{Line, Span};
 use super::serving::Serving;
 use super::{BACKLOG_ROUNDS_MAX, TrainerError, TrainerParts};
 use crate::canary::reports::Reports;
@@ -71,6 +75,8 @@ pub(super) struct Worker {
     last_checkpoint: Instant,
     /// Target events taken in since the last release.
     events_since_release: u64,
+    /// Events that no refit has learned yet.
+    backlog: Backlog,
     /// From operators.
     orders: Receiver<Waiting>,
     rollout: RolloutState,
@@ -145,6 +151,7 @@ impl Worker {
             allowance,
             last_checkpoint: now,
             events_since_release: 0,
+            backlog: Backlog::default(),
             orders,
             rollout,
             ledger: parts.ledger,
@@ -208,7 +215,10 @@ impl Worker {
         let granted = self.allowance.grant(now_millis(), bytes_budget);
         if let Some(bytes_budget) = granted.filter(|_| has_events && is_due) {
             self.round(bytes_budget)?;
-        } else if !self.release_slice()? && !self.text_slice()? {
+        } else if !self.learner.count_passed_over()
+            && !self.release_slice()?
+            && !self.text_slice()?
+        {
             let left = interval.saturating_sub(self.last_publish.elapsed());
             if has_events && granted.is_none() {
                 std::thread::sleep(IDLE_WAIT);
@@ -258,6 +268,7 @@ impl Worker {
         ingest: Ingest,
     ) -> Result<Batch, TrainerError> {
         self.position = LogOffset(self.position.0 + read.len() as u64);
+        self.backlog.count(&read, &self.rollout);
         let records = self.rollout.without_set_aside(read);
         let mut preprocessor = self
             .serving
@@ -356,15 +367,17 @@ impl Worker {
             return Ok(());
         }
         let (from, through) = (self.position, LogOffset(self.log.end().0 - round_len));
-        skipped::note(&self.config.server.data_dir, from, through)?;
+        let span = Span { from, through };
+        skipped::note(&self.config.server.data_dir, Line::PassedOver(span))?;
+        self.backlog.pass_over(span);
         for batch in self.pass_to(through, Learner::ingest_skipped)? {
             self.serving.set_aside(&batch.set_aside);
         }
-        tracing::warn!(
-            "overloaded: log offsets {from} to {through} are not learned before the next refit"
-        );
+        let outlook = self.outlook();
+        tracing::warn!("overloaded: log offsets {from} to {through} are passed over; {outlook}");
         self.serving
             .update(|status| status.events_skipped += through.0 - from.0);
+        self.share_backlog();
         Ok(())
     }
 
@@ -377,25 +390,30 @@ impl Worker {
         let by_time = self.last_release.elapsed() >= Duration::from_secs(config.interval_secs);
         let by_events = self.events_since_release >= config.interval_events;
         let is_due = (by_time || by_events) && self.events_since_release > 0;
-        if self.release.is_none() && !is_due && !self.is_release_ordered {
+        let is_refit_due = self.backlog.is_due(config.refit_skipped_share);
+        if self.release.is_none() && !is_due && !is_refit_due && !self.is_release_ordered {
             return Ok(false);
         }
+        let trial_secs_max = Duration::from_secs(config.trial_secs_max);
         let serving = Arc::clone(&self.serving);
         let preprocessor = serving
             .preprocessor
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let release = self
-            .release
-            .get_or_insert_with(|| self.learner.start_release(&preprocessor));
+        if self.release.is_none() {
+            self.start_release(&preprocessor);
+        }
+        let Some(release) = &mut self.release else {
+            return Ok(false); // one was started
+        };
         if !release.is_complete() {
             if let Err(error) = self.learner.release_step(release, &preprocessor) {
                 tracing::warn!(%error, "a step of the release was skipped");
             }
             self.trial_start = Instant::now();
+            self.share_refit();
             return Ok(true);
         }
-        let trial_secs_max = Duration::from_secs(config.trial_secs_max);
         if !release.is_tried() && self.trial_start.elapsed() < trial_secs_max {
             return Ok(false); // the next events are to judge it
         }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use shared_model::ids::LogOffset;
 use shared_model::manifest::VersionKind;
 
 use super::{IDLE_WAIT, Worker};
@@ -22,7 +23,11 @@ impl Worker {
         };
         self.serving.phase("restoring");
         let manifest = &latest.manifest;
+        if self.position == LogOffset(0) {
+            self.backlog = self.open_backlog()?; // not again where reading is tried again
+        }
         self.catch_up(manifest.learned_through)?;
+        self.share_backlog();
         if self.is_stopped() {
             return Ok(()); // nothing is live, so nothing will be written either
         }

@@ -180,6 +180,8 @@ impl Worker {
     /// A release in training is of weights that are gone.
     fn drop_release(&mut self) {
         self.release = None;
+        self.backlog.drop_refit();
+        self.share_refit();
         self.is_release_ordered = false;
         self.release_by = None;
         self.events_since_release = 0;
@@ -271,6 +273,7 @@ impl Worker {
         self.serving.phase("restoring");
         let mut preprocessor = Preprocessor::new(&self.config);
         self.learner.forget();
+        self.backlog = self.open_backlog()?;
         let mut at = LogOffset(0);
         while at < self.position {
             let wanted = (self.position.0 - at.0).min(CATCH_UP_RECORDS as u64) as usize; // fits by the min
@@ -279,9 +282,11 @@ impl Worker {
                 break;
             }
             at = LogOffset(at.0 + read.len() as u64);
+            self.backlog.count(&read, &self.rollout);
             let records = self.rollout.without_set_aside(read);
             self.learner.ingest(&mut preprocessor, &records)?;
         }
+        self.share_backlog();
         self.learner.restore(Arc::clone(&latest.state), None)?;
         let serving = &self.serving;
         *serving

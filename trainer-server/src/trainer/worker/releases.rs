@@ -39,6 +39,7 @@ impl Worker {
             self.is_release_ordered,
         );
         let ordered_by = self.release_by.take();
+        self.share_refit();
         self.last_release = Instant::now();
         self.events_since_release = 0;
         self.is_release_ordered = false;
@@ -110,6 +111,9 @@ impl Worker {
             return Err(error);
         }
         self.learner.release_went_live(release);
+        if release.is_refit() {
+            self.note_refit();
+        }
         self.forget_old_texts(generation);
         tracing::info!(
             is_refit = release.is_refit(),
