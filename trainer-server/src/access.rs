@@ -93,6 +93,15 @@ pub enum AccessError {
     Random(String),
 }
 
+/// What to do about an answer of that status on the command line; empty where it is not about keys.
+#[must_use]
+pub fn advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "; give it with --token or FRESHET_TOKEN",
+        _ => "",
+    }
+}
+
 /// The keys of a server, as hashes.
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
