@@ -14,12 +14,16 @@ export class ApiError extends Error {
 /** @type {Promise<void> | undefined} */
 let asking;
 
-/** Asks for the token in a dialog, once for all requests that want it. */
-function askForToken() {
+/**
+ * Asks for the token in a dialog, once for all requests that want it.
+ * @param {string} [refusal] What the server said of the token that was given before.
+ */
+function askForToken(refusal) {
   asking ??= new Promise((resolve) => {
     const dialog = document.createElement('dialog');
     dialog.innerHTML = `<form method="dialog"><h2>Admin token</h2>
       <p class="note">The server asks for a key: <code>access.admin_token</code> of its settings. It is kept until this tab is closed.</p>
+      <p class="bad" role="alert" hidden></p>
       <div class="row"><input type="password" autocomplete="off" required aria-label="Admin token"><button class="main">Go on</button></div></form>`;
     dialog.addEventListener('close', () => {
       sessionStorage.setItem(TOKEN_KEY, dialog.querySelector('input').value);
@@ -27,6 +31,7 @@ function askForToken() {
       asking = undefined;
       resolve();
     });
+    if (refusal) Object.assign(dialog.querySelector('.bad'), { textContent: refusal, hidden: false });
     document.body.append(dialog);
     dialog.showModal();
   });
@@ -47,11 +52,12 @@ export async function request(path, options = {}) {
   const answer = await fetch(path, { ...options, headers, body }).catch((error) => {
     throw new ApiError(`the server was not reached: ${error.message}`, 0);
   });
-  if (answer.status === 401) {
-    await askForToken();
+  const value = await answer.json().catch(() => null);
+  if (answer.status === 401 || (answer.status === 403 && token)) {
+    // Another request may have asked meanwhile.
+    if (sessionStorage.getItem(TOKEN_KEY) === token) await askForToken(token ? value?.detail : undefined);
     return request(path, options);
   }
-  const value = await answer.json().catch(() => null);
   if (!answer.ok) {
     const places = (value?.errors ?? []).map((place) => `${place.pointer}: ${place.detail}`);
     throw new ApiError([value?.detail ?? answer.statusText, ...places].join('; '), answer.status);

@@ -1,5 +1,8 @@
 // Small builders of elements and of the words for numbers and times. Texts are set, never parsed as HTML.
 
+/** Between a number and its unit, where no line ends. */
+const GAP = '\u00a0';
+
 /**
  * @param {string} name Of the element, with `.class` where it has one.
  * @param {Record<string, any>} [properties] `on…` are listeners; the rest attributes.
@@ -43,14 +46,14 @@ export const bar = (name, share, value) => make('div.bar', {}, make('span', {}, 
 export const number = (value, digits = 0) => (value === null || value === undefined ? '–' : value.toLocaleString('en', { minimumFractionDigits: digits, maximumFractionDigits: digits }));
 
 /** @param {number | null | undefined} share */
-export const percent = (share, digits = 1) => (share === null || share === undefined ? '–' : `${number(100 * share, digits)} %`);
+export const percent = (share, digits = 1) => (share === null || share === undefined ? '–' : `${number(100 * share, digits)}${GAP}%`);
 
 /** @param {number | null | undefined} bytes */
 export function bytes(bytes) {
   if (bytes === null || bytes === undefined) return '–';
   const units = ['B', 'KB', 'MB', 'GB'];
   const unit = Math.min(units.length - 1, bytes < 1 ? 0 : Math.floor(Math.log10(bytes) / 3));
-  return `${number(bytes / 1000 ** unit, unit === 0 ? 0 : 1)} ${units[unit]}`;
+  return `${number(bytes / 1000 ** unit, unit === 0 ? 0 : 1)}${GAP}${units[unit]}`;
 }
 
 /** @param {number | null | undefined} millis Since 1970. */
@@ -59,8 +62,8 @@ export const moment = (millis) => (millis === null || millis === undefined ? '�
 /** @param {number | null | undefined} millis A stretch of time. */
 export function duration(millis) {
   if (millis === null || millis === undefined) return '–';
-  if (millis < 1000) return `${Math.round(millis)} ms`;
+  if (millis < 1000) return `${Math.round(millis)}${GAP}ms`;
   const secs = millis / 1000;
-  if (secs < 120) return `${number(secs, 1)} s`;
-  return secs < 7200 ? `${number(secs / 60)} min` : `${number(secs / 3600, 1)} h`;
+  if (secs < 120) return `${number(secs, 1)}${GAP}s`;
+  return secs < 7200 ? `${number(secs / 60)}${GAP}min` : `${number(secs / 3600, 1)}${GAP}h`;
 }

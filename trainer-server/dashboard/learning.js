@@ -60,5 +60,15 @@ export async function learning(page) {
 /** The drift watch: the newest version against an anchor. */
 function watched({ watch }) {
   if (!watch) return [make('p.note', {}, 'There is no earlier version to compare with yet.')];
-  return [table([['Figure'], ['Value', true]], Object.entries(watch).map(([name, value]) => [name.replaceAll('_', ' '), typeof value === 'number' ? number(value, Number.isInteger(value) ? 0 : 4) : String(value)]))];
+  return [
+    table(
+      [['Figure'], ['Value', true]],
+      [
+        ['events that both were asked about', number(watch.num_events)],
+        ['mean of what it adds to the log loss, in nats', number(watch.mean, 4)],
+        ['the least that may be', number(watch.lower, 4)],
+      ],
+    ),
+    make(watch.is_worse ? 'p.bad' : 'p.note', {}, watch.is_worse ? 'It is worse.' : 'It is not known to be worse.'),
+  ];
 }

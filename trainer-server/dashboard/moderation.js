@@ -117,6 +117,7 @@ export async function moderation(page) {
     past.replaceChildren(card('History', orNothing(listed.history.slice(0, HISTORY_SHOWN), ended, 'No rule has ended.')));
   }
 
+  page.classList.add('stack');
   page.append(
     make('p.intro', {}, 'Rules over every list, on the server and in open pages within seconds. A proposal holds once somebody has approved it.'),
     make('div.row', {}, by),

@@ -40,6 +40,12 @@ export async function quality(page) {
       const total = sample.accepted + sample.duplicates + sample.rejected;
       return total ? sample[name] / total : null;
     });
+    // Events are set aside when the trainer reads them, which may be long after they were received.
+    const setAsideShare = samples.map((sample, place) => {
+      const behindBefore = samples[place - 1]?.lag ?? sample.lag;
+      const read = Math.max(sample.set_aside, behindBefore + sample.accepted - sample.lag);
+      return read ? sample.set_aside / read : null;
+    });
     shown.replaceChildren(
       tiles([
         ['Received', number(all), 'since start'],
@@ -54,7 +60,7 @@ export async function quality(page) {
         {},
         card('Refused, by reason', ...(numRejected ? rejected.filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1]).map(([code, count]) => bar(`${code}: ${REASONS[code] ?? ''}`, count / numRejected, number(count))) : [make('p.note', {}, 'Nothing was refused since start.')])),
         card('Set aside, by reason', ...setAside(trainer)),
-        card('Shares over the last day', lines({ label: 'Shares', at, format: (value) => percent(value), series: [{ name: 'refused', values: share('rejected') }, { name: 'repeats', values: share('duplicates') }, { name: 'set aside', values: share('set_aside') }] })),
+        card('Shares over the last day', lines({ label: 'Shares', at, format: (value) => percent(value), series: [{ name: 'refused', values: share('rejected') }, { name: 'repeats', values: share('duplicates') }, { name: 'set aside, of what was read', values: setAsideShare }] })),
         card('Drift', ...drift(trainer)),
       ),
     );

@@ -299,6 +299,7 @@ fn windows(
                 kind: EventKind::Click,
                 occurred_at: 60_000 * place as i64, // some dozens
                 target_weight: 1.0,
+                share: 1.0,
                 click: None,
                 rating: None,
             })

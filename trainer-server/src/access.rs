@@ -74,11 +74,11 @@ pub enum AccessError {
     },
     /// Too short, too long, or with other characters.
     #[error(
-        "`access.{setting}` has {actual} characters, expected {KEY_LEN_MIN} to {KEY_LEN_MAX} letters, digits or `-._~`"
+        "{place} has {actual} characters, expected {KEY_LEN_MIN} to {KEY_LEN_MAX} letters, digits or `-._~`"
     )]
     Unusable {
-        /// The key.
-        setting: &'static str,
+        /// Setting or file that holds the key.
+        place: String,
         /// Its length.
         actual: usize,
     },
@@ -91,6 +91,15 @@ pub enum AccessError {
     /// The system gave no random bytes.
     #[error("no key can be made: {0}")]
     Random(String),
+}
+
+/// What to do about an answer of that status on the command line; empty where it is not about keys.
+#[must_use]
+pub fn advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "; give it with --token or FRESHET_TOKEN",
+        _ => "",
+    }
 }
 
 /// The keys of a server, as hashes.
@@ -163,20 +172,22 @@ impl Keys {
         }
         let mut said = format!(
             "{setting} is {address}, which others can reach, but no key is set for: {}\n\n\
-             Keep these, made just now, as variables:\n\n",
+             Keep these, made just now, as variables, for example in the file of `docker run --env-file` or of systemd's \
+             EnvironmentFile (in a shell, put `export ` before each):\n\n",
             missing.join(", ")
         );
-        let mut lines = String::new();
+        let (mut lines, mut files) = (String::new(), Vec::new());
         for name in missing {
             let key = fresh_key()?;
-            said.push_str(&format!(
-                "export FRESHET__ACCESS__{}={key}\n",
-                name.to_uppercase()
-            ));
+            let variable = name.to_uppercase();
+            said.push_str(&format!("FRESHET__ACCESS__{variable}={key}\n"));
             lines.push_str(&format!("{name} = \"{key}\"\n"));
+            files.push(format!("access.{name}_file"));
         }
         said.push_str(&format!(
-            "\nor in the file of --config:\n\n[access]\n{lines}"
+            "\nor in the file of --config:\n\n[access]\n{lines}\n\
+             or each in a file of its own, named by {}",
+            files.join(", ")
         ));
         Err(AccessError::Exposed(said))
     }
@@ -185,16 +196,19 @@ impl Keys {
 fn read(role: Role, config: &AccessConfig) -> Result<Option<blake3::Hash>, AccessError> {
     let setting = role.setting();
     let (secret, file) = role.configured(config);
-    let key = match (secret.reveal(), file) {
+    let (key, place) = match (secret.reveal(), file) {
         ("", None) => return Ok(None),
-        (key, None) => key.to_owned(),
-        ("", Some(path)) => read_file(setting, path)?,
+        (key, None) => (key.to_owned(), format!("`access.{setting}`")),
+        ("", Some(path)) => {
+            let place = format!("the file of `access.{setting}_file`, {},", path.display());
+            (read_file(setting, path)?, place)
+        }
         (_, Some(_)) => return Err(AccessError::Both(setting)),
     };
     let is_key_char = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
     if !(KEY_LEN_MIN..=KEY_LEN_MAX).contains(&key.len()) || !key.chars().all(is_key_char) {
         let actual = key.chars().count();
-        return Err(AccessError::Unusable { setting, actual });
+        return Err(AccessError::Unusable { place, actual });
     }
     Ok(Some(blake3::hash(key.as_bytes())))
 }
@@ -264,6 +278,10 @@ mod tests {
             said.contains("read_key_file") && said.contains("/no/such/key"),
             "{said}"
         );
+        std::fs::write(file.path(), "\n").expect("written");
+        let empty = keys(&[("access.read_key_file", &path)]).expect_err("empty");
+        let start = format!("the file of `access.read_key_file`, {path}, has 0 characters");
+        assert!(empty.to_string().starts_with(&start), "{empty}");
     }
 
     #[test]
@@ -291,7 +309,7 @@ mod tests {
         let open = [("server.bind", "0.0.0.0:7878"), ("access.read_key", READ)];
         let said = keys(&open).expect_err("two are missing").to_string();
         let proposed = |name: &str| {
-            let start = format!("export FRESHET__ACCESS__{name}=");
+            let start = format!("FRESHET__ACCESS__{name}=");
             said.lines().find_map(|line| line.strip_prefix(&start))
         };
         assert_eq!(proposed("READ_KEY"), None);

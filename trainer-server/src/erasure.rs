@@ -39,6 +39,9 @@ pub struct Erased {
     pub erased_at: i64,
     /// Where the log has the order: no event of the user before it is left.
     pub log_offset: LogOffset,
+    /// Events that were taken out of the log; 0 for a user who was not known. Those of other users whose erasure was
+    /// ordered in the same moment, or had failed before, are among them.
+    pub num_events: u64,
 }
 
 /// Erases a user. Blocks until the log is rewritten.
@@ -56,7 +59,7 @@ pub fn erase(
         erased_at: now_millis,
     };
     let log_offset = order(log, data_dir, erasure)?;
-    log.rewrite(None)?;
+    let rewritten = log.rewrite(None)?;
     let UserErasure {
         user_hash,
         erased_at,
@@ -65,6 +68,7 @@ pub fn erase(
         user_hash,
         erased_at,
         log_offset,
+        num_events: rewritten.num_erased,
     })
 }
 

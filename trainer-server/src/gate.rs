@@ -86,7 +86,7 @@ pub enum GateError {
         rise_max: f32,
     },
     /// An item that nobody asked for is in most lists at once.
-    #[error("item {} enters {} of the lists with one version, and {} of the events took it", entrant.item_idx, entrant.entered, entrant.asked)]
+    #[error("item {} enters {:.1} % of the lists with one version, and {:.1} % of the events took it", entrant.item_idx, 100.0 * entrant.entered, 100.0 * entrant.asked)]
     Intruder {
         /// The item.
         entrant: Entrant,

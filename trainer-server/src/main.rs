@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use trainer_server::cli::{Cli, run};
+use trainer_server::cli::{Cli, end_with_reader_of_output, in_words, run};
 
 fn main() -> ExitCode {
+    end_with_reader_of_output();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_words(&error));
             ExitCode::FAILURE
         }
     }

@@ -3,6 +3,8 @@
 //! Spans are made where the work is (`http::trace`, the trainer); this decides where they go. A trace that cannot be
 //! delivered is lost and nothing waits for it. Not here: metrics (`http::ops`) and who ordered what (`audit`).
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
@@ -60,10 +62,13 @@ impl Drop for Telemetry {
     }
 }
 
-/// Lines that cannot be written, as into a file on a full disk, are lost, and nothing else is.
+/// Lines that cannot be written, as into a file on a full disk, are lost, and nothing else is. Coloured on a terminal
+/// alone, and not where `NO_COLOR` is set (no-color.org).
 fn lines(format: LineFormat) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let wants_color = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
+        .with_ansi(wants_color && std::io::stderr().is_terminal())
         .log_internal_errors(false); // it would print them to where it could not write, and panic
     match format {
         LineFormat::Text => lines.boxed(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use chrono::DateTime;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -245,9 +246,7 @@ fn open_log(data_dir: &Path, config: &EventLogConfig) -> anyhow::Result<EventLog
     if !data_dir.join(LOG_FILE_NAME).exists() {
         bail!("there is no log in {dir}");
     }
-    EventLog::open(data_dir, config).with_context(|| {
-        format!("cannot open the log in {dir}, which is taken while a server runs on it")
-    })
+    EventLog::open(data_dir, config).with_context(|| format!("cannot open the log in {dir}"))
 }
 
 /// Checks a backup or a data folder.
@@ -273,7 +272,11 @@ pub fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
         verify_data_dir(path, &config)
     };
     bar.finish_and_clear();
-    tell(&verified?, args.json)
+    let verified = verified?;
+    if !args.json {
+        println!("{} is sound", path.display());
+    }
+    tell(&verified, args.json)
 }
 
 /// Restores a backup.
@@ -353,11 +356,21 @@ fn tell(done: &impl Serialize, as_json: bool) -> anyhow::Result<()> {
     for (name, value) in done.as_object().into_iter().flatten() {
         let value = match value {
             Value::String(text) => text.clone(),
+            other if name.ends_with("_at") => moment(other),
             other => other.to_string(),
         };
         println!("{:<16} {value}", name.replace('_', " "));
     }
     Ok(())
+}
+
+/// Day and time in UTC of milliseconds since 1970.
+fn moment(millis: &Value) -> String {
+    let moment = millis.as_i64().and_then(DateTime::from_timestamp_millis);
+    moment.map_or_else(
+        || millis.to_string(),
+        |moment| moment.format("%F %T UTC").to_string(),
+    )
 }
 
 fn bytes_bar(name: &'static str) -> anyhow::Result<ProgressBar> {

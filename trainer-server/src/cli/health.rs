@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Args)]
 pub struct HealthArgs {
     /// The server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7878")]
+    #[arg(long, value_name = "URL", value_parser = super::http_url, default_value = "http://127.0.0.1:7878")]
     pub server: String,
     /// Ask whether it is ready for traffic (/readyz), not only whether it answers (/healthz)
     #[arg(long)]

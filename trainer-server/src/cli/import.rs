@@ -76,7 +76,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Server to post to; without it, the data directory is written to directly
-    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    #[arg(long, value_name = "URL", value_parser = super::http_url, conflicts_with = "data_dir")]
     pub server: Option<String>,
     /// Its key.
     #[command(flatten)]
@@ -329,15 +329,19 @@ fn print_report(file: &str, report: &Report, is_dry_run: bool) {
     println!();
     for (code, count) in &report.refused {
         println!("  {count} × {code}");
-        let named = report.named.iter().filter(|named| named.code == *code);
-        let mut num_named = 0;
-        for refusal in named {
+        let mut named: Vec<_> = report
+            .named
+            .iter()
+            .filter(|named| named.code == *code)
+            .collect();
+        named.sort_by_key(|refusal| refusal.line); // what a server refuses is heard of later
+        for refusal in &named {
             println!(
                 "    line {}: {}: {}",
                 refusal.line, refusal.code, refusal.detail
             );
-            num_named += 1;
         }
+        let num_named = named.len() as u64; // widening
         if *count > num_named {
             println!("    … and {} more", count - num_named);
         }

@@ -42,6 +42,9 @@ Post feedback:
 Settings come from defaults, then --config FILE, then FRESHET__SECTION__KEY variables, then flags;
 `freshet serve --print-config` shows what results. Everything is kept in one folder (--data-dir).";
 
+/// As a shell says of a process that SIGPIPE ended.
+const EXIT_OF_BROKEN_PIPE: i32 = 128 + 13;
+
 /// A recommender that keeps learning on a server and ranks on the visitor's own device
 #[derive(Debug, Parser)]
 #[command(name = "freshet", version, after_help = AFTER_HELP)]
@@ -130,8 +133,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status(args) => status::status(&args),
         Command::Versions(args) => status::versions(&args),
         Command::Completions { shell } => {
-            let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "freshet", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "freshet", &mut script);
+            print!("{}", String::from_utf8(script)?);
             Ok(())
         }
         Command::Openapi(args) => openapi::run(&args),
@@ -160,6 +164,45 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CrossEncoder(args) => cross_encoder::run(args),
         Command::Compress(args) => compress::run(&args),
         Command::Text(args) => text::run(args),
+    }
+}
+
+/// What went wrong and why, for a person; a cause that the words before it tell is left out.
+#[must_use]
+pub fn in_words(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
+}
+
+/// Ends the process in silence where nobody reads its output any more, as after `freshet versions | head`.
+///
+/// Not by the signal of the system, which would end it as well where a server closes a connection.
+pub fn end_with_reader_of_output() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload_as_str().unwrap_or_default();
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(EXIT_OF_BROKEN_PIPE);
+        }
+        tell(panic);
+    }));
+}
+
+/// The value of a flag that names a server.
+fn http_url(text: &str) -> Result<String, String> {
+    let is_http = ["http://", "https://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    match is_http {
+        true => Ok(text.to_owned()),
+        false => Err(format!("expected http:// or https:// before `{text}`")),
     }
 }
 
@@ -210,5 +253,27 @@ impl ConfigArgs {
             flags,
         })
         .context("the configuration is not usable")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let missing = std::io::Error::other("no such file");
+        let error = anyhow::Error::new(missing)
+            .context("cannot read: no such file: a.tsv")
+            .context("the import failed");
+        let expected = "the import failed: cannot read: no such file: a.tsv";
+        assert_eq!(in_words(&error), expected);
+    }
+
+    #[test]
+    fn a_server_is_named_with_its_scheme() {
+        assert!(http_url("http://127.0.0.1:7878").is_ok());
+        let said = http_url("127.0.0.1:7878").expect_err("no scheme");
+        assert_eq!(said, "expected http:// or https:// before `127.0.0.1:7878`");
     }
 }

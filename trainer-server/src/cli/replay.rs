@@ -16,7 +16,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub report: PathBuf,
     /// Feed a server that runs already, instead of starting one
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub server: Option<String>,
     /// Model to follow on that server
     #[arg(long, default_value = "main")]

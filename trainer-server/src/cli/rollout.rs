@@ -9,7 +9,11 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use shared_model::ids::Version;
 
+use crate::access;
 use crate::rollout::{Obeyed, Order};
+
+/// Variable that a server takes its admin token from; in a container it is there for commands, too.
+const TOKEN_OF_SERVER: &str = "FRESHET__ACCESS__ADMIN_TOKEN";
 
 /// Where the server takes orders.
 #[derive(Debug, Clone, Args)]
@@ -17,7 +21,9 @@ pub struct AdminArgs {
     /// The server's `server.admin_bind`
     #[arg(
         long,
+        alias = "server",
         value_name = "URL",
+        value_parser = super::http_url,
         env = "FRESHET_ADMIN",
         default_value = "http://127.0.0.1:7879"
     )]
@@ -33,7 +39,8 @@ pub struct AdminArgs {
 /// The key of whoever asks a server.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TokenArg {
-    /// Key that the server asks for, `access.admin_token`; safer as the variable, which no process list shows
+    /// Key that the server asks for, `access.admin_token`; safer as the variable, which no process list shows. Without
+    /// either, FRESHET__ACCESS__ADMIN_TOKEN counts, which a server on this machine may be started with
     #[arg(
         long = "token",
         value_name = "KEY",
@@ -50,9 +57,11 @@ impl TokenArg {
     /// The key cannot stand in a header.
     pub fn client(&self) -> anyhow::Result<reqwest::Client> {
         let mut headers = HeaderMap::new();
-        if let Some(token) = &self.token {
+        let of_server = std::env::var(TOKEN_OF_SERVER).ok(); // no text: no key of ours
+        let token = self.token.as_ref().or(of_server.as_ref());
+        if let Some(token) = token.filter(|token| !token.is_empty()) {
             let bearer = HeaderValue::try_from(format!("Bearer {token}"));
-            let mut bearer = bearer.context("--token has characters that no key has")?;
+            let mut bearer = bearer.context("the token has characters that no key has")?;
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
@@ -226,10 +235,12 @@ async fn reason(response: reqwest::Response) -> anyhow::Result<String> {
         .await
         .with_context(|| format!("the answer {status} is no JSON"));
     let body = body?;
-    Ok(body["detail"]
-        .as_str()
-        .unwrap_or(status.as_str())
-        .to_owned())
+    let detail = body["detail"].as_str().unwrap_or(status.as_str());
+    let advice = match detail.starts_with("there is nothing at") {
+        true => "; --admin names server.admin_bind, and this may be server.bind",
+        false => access::advice(status.as_u16()),
+    };
+    Ok(format!("{detail}{advice}"))
 }
 
 /// Text as it may stand in a query (RFC 3986, section 2.1).

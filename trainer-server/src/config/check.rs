@@ -7,66 +7,12 @@ mod limits;
 mod rollout;
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 
 use shared_model::manifest::{INLINE_DELTA_BYTES_MAX, PLAN_STEPS_MAX};
 use shared_model::text::low_rank::RANK_MAX;
 
-use super::{Config, StrategyChoice, TextEncoderChoice};
+use super::{Config, ConfigError, StrategyChoice, TextEncoderChoice};
 use crate::preprocess::TIMELINE_LEN_MAX;
-
-/// Why a configuration was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file could not be read.
-    #[error("cannot read the configuration file: {source}: {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Not TOML; the line itself is not told, it may hold a key.
-    #[error("{origin} is not valid TOML: line {line}: {reason}")]
-    Syntax {
-        /// File, variable or flag.
-        origin: String,
-        /// From 1.
-        line: usize,
-        /// Why.
-        reason: String,
-    },
-    /// A key that does not exist.
-    #[error("unknown key `{key}` in {origin}{}", hint(nearest.as_deref()))]
-    UnknownKey {
-        /// The key with its sections.
-        key: String,
-        /// File, variable or flag.
-        origin: String,
-        /// The most similar known key.
-        nearest: Option<String>,
-    },
-    /// A value of the wrong type.
-    #[error("{0}")]
-    Type(toml::de::Error),
-    /// A value out of its range.
-    #[error("`{key}` is {actual}, expected {expected}")]
-    Range {
-        /// The key with its section.
-        key: &'static str,
-        /// Its value.
-        actual: String,
-        /// What is allowed.
-        expected: String,
-    },
-}
-
-fn hint(nearest: Option<&str>) -> String {
-    match nearest {
-        Some(key) => format!("; did you mean `{key}`?"),
-        None => String::new(),
-    }
-}
 
 /// Ids must be remembered for at least this long.
 const ID_MEMORY_SECS_MIN: u64 = 7 * 86_400;

@@ -115,9 +115,32 @@ fn set(table: &mut Table, key: &str, text: &str, origin: &str) -> Result<(), Con
     } else if is_text {
         parse_value(text, &format!("`{key}` in {origin}"))? // not shown: it may be a secret
     } else {
-        parse_value(text, &format!("`{key} = {text}` in {origin}"))?
+        let read = parse_value(text, key).ok(); // whatever is no TOML is no value of any type
+        let read = read.filter(|value| is_alike(slot, value));
+        read.ok_or_else(|| ConfigError::Value {
+            key: key.to_owned(),
+            actual: text.to_owned(),
+            origin: origin.to_owned(),
+            expected: expected(slot),
+        })?
     };
     Ok(())
+}
+
+/// Whether a value may take the place of a default; numbers are told apart by the types of the configuration.
+fn is_alike(default: &Value, value: &Value) -> bool {
+    let is_number = |value: &Value| value.is_integer() || value.is_float();
+    default.same_type(value) || (is_number(default) && is_number(value))
+}
+
+fn expected(default: &Value) -> &'static str {
+    match default {
+        Value::Integer(_) | Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Array(_) => "a list such as [\"a\", \"b\"]",
+        Value::Table(_) => "SECTION.KEY=VALUE, as this is a section",
+        Value::String(_) | Value::Datetime(_) => "a text",
+    }
 }
 
 /// A value as in TOML.
@@ -276,6 +299,36 @@ mod tests {
             .expect_err("type")
             .to_string();
         assert!(error.contains("seed"), "{error}");
+        for (key, value, expected) in [
+            (
+                "train.seed",
+                "abc",
+                "`train.seed` is `abc` in the flags, expected a number",
+            ),
+            (
+                "train.seed",
+                "-1",
+                "`train.seed`: invalid value: integer `-1`, expected a whole number of at least 0",
+            ),
+            (
+                "server.bind",
+                "foo",
+                "`server.bind`: `foo`, invalid socket address syntax",
+            ),
+            (
+                "server.admin_bind",
+                "foo",
+                "`server.admin_bind`: `foo`, invalid socket address syntax",
+            ),
+            (
+                "server.cors_origins",
+                "3",
+                "`server.cors_origins` is `3` in the flags, expected a list such as [\"a\", \"b\"]",
+            ),
+        ] {
+            let error = flag(key, value).expect_err("no such value").to_string();
+            assert_eq!(error, expected);
+        }
         let error = flag("train.dropout", "nan").expect_err("range").to_string();
         assert!(error.contains("train.dropout"), "{error}");
         let error = flag("model.num_heads", "3").expect_err("range").to_string();

@@ -5,6 +5,7 @@
 
 mod access;
 mod check;
+mod error;
 mod influence;
 pub mod load;
 mod preset;
@@ -14,12 +15,13 @@ mod telemetry;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, DeserializeOwned, IntoDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared_model::event::EventKind;
 use shared_model::spec::ModelSpec;
 
 pub use access::{AccessConfig, LimitsConfig, Network, Secret};
-pub use check::ConfigError;
+pub use error::ConfigError;
 pub use influence::{InfluenceConfig, WithoutToken};
 pub use preset::Preset;
 pub use telemetry::{LineFormat, TelemetryConfig};
@@ -73,6 +75,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerConfig {
+    #[serde(deserialize_with = "text")]
     pub bind: SocketAddr,
     #[serde(with = "optional")]
     pub admin_bind: Option<SocketAddr>,
@@ -499,7 +502,7 @@ impl KindWeights {
 
 /// Optional keys are always in the file; an empty text stands for `None`.
 mod optional {
-    use serde::de::{DeserializeOwned, IntoDeserializer};
+    use serde::de::DeserializeOwned;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<T: Serialize, S: Serializer>(
@@ -519,6 +522,16 @@ mod optional {
         if text.is_empty() {
             return Ok(None);
         }
-        T::deserialize(text.into_deserializer()).map(Some)
+        super::from_text(text).map(Some)
     }
+}
+
+fn text<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    from_text(String::deserialize(deserializer)?)
+}
+
+/// What a text stands for; one that stands for nothing is told.
+fn from_text<T: DeserializeOwned, E: de::Error>(text: String) -> Result<T, E> {
+    let read = T::deserialize(text.as_str().into_deserializer());
+    read.map_err(|error: E| E::custom(format!("`{text}`, {error}")))
 }

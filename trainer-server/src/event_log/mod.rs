@@ -136,6 +136,9 @@ pub enum EventLogError {
         /// What the system said.
         detail: String,
     },
+    /// Another process has it open.
+    #[error("another freshet process uses this folder; stop it or choose another --data-dir")]
+    InUse,
     /// The store failed a moment ago and is opened again.
     #[error("the log's store is being opened again after a failure")]
     Reopening,
@@ -169,6 +172,7 @@ impl EventLogError {
             | Self::Malformed { .. }
             | Self::Format { .. }
             | Self::Directory { .. }
+            | Self::InUse
             | Self::Reopening => false,
         }
     }

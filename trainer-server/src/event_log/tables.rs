@@ -17,8 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition,
-    TableError, WriteTransaction,
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table,
+    TableDefinition, TableError, WriteTransaction,
 };
 use shared_model::event::Item;
 use shared_model::ids::{EventId, LogOffset};
@@ -111,7 +111,10 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, EventLog
     let database = Database::builder()
         .set_cache_size(cache_bytes)
         .create(path)
-        .map_err(storage)?;
+        .map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => EventLogError::InUse,
+            other => storage(other),
+        })?;
     let format = create_tables(&database).map_err(EventLogError::from)?;
     if format != FORMAT {
         return Err(EventLogError::Format {

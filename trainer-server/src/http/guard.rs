@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, Uri, header};
+use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -25,19 +25,23 @@ const FORWARDED_MAX: usize = 16;
 pub(super) struct Peer(pub(super) IpAddr);
 
 /// What a route wants; `None` is open to all. A key that is not set is not asked for.
-pub(super) fn needed(address: Address, method: &Method, route: &str) -> Option<Role> {
+pub(super) fn needed(address: Address, route: &str) -> Option<Role> {
     if is_open(address, route) {
         return None; // these are read alone: whatever else is asked is answered 405
     }
     if address == Address::Admin {
         return Some(Role::Admin);
     }
-    match (method.as_str(), route) {
-        ("POST", "/v1/events" | "/v1/visits" | "/v1/models/{model}/reports") => Some(Role::Ingest),
-        ("POST", "/v1/recommend" | "/v1/score" | "/v1/search" | "/v1/explain")
-        | ("GET" | "HEAD", "/v1/events/{event_id}" | "/v1/explore" | "/v1/status") => {
-            Some(Role::Read)
-        }
+    // Each of these has one method; whatever else is asked is answered 405 to whoever may use it.
+    match route {
+        "/v1/events" | "/v1/visits" | "/v1/models/{model}/reports" => Some(Role::Ingest),
+        "/v1/recommend"
+        | "/v1/score"
+        | "/v1/search"
+        | "/v1/explain"
+        | "/v1/events/{event_id}"
+        | "/v1/explore"
+        | "/v1/status" => Some(Role::Read),
         _ => Some(Role::Admin),
     }
 }
@@ -82,7 +86,7 @@ async fn guarded(
     next: Next,
 ) -> Response {
     // Files of `server.static_dir`, or nothing, are no route.
-    let need = route_of(&request).and_then(|route| needed(address, request.method(), route));
+    let need = route_of(&request).and_then(|route| needed(address, route));
     let refusals = Arc::clone(&state.refusals);
     let response = guard(state, need, request, next).await;
     refusals.see(response.status());
@@ -114,8 +118,9 @@ async fn guard(
             return Problem::too_many(exceeded).into_response();
         }
     }
-    let checked =
-        check(&state, need, caller.role).and_then(|()| check_name(&state, need, request.headers()));
+    let has_key = request.headers().contains_key(header::AUTHORIZATION);
+    let checked = check(&state, need, caller.role, has_key)
+        .and_then(|()| check_name(&state, need, request.headers()));
     if let Err(problem) = checked {
         let route = route_of(&request).unwrap_or_default();
         let row = AuditRow {
@@ -156,7 +161,12 @@ pub(super) async fn note<T>(
     state.audit.add(row).await;
 }
 
-fn check(state: &AppState, need: Option<Role>, shown: Option<Role>) -> Result<(), Problem> {
+fn check(
+    state: &AppState,
+    need: Option<Role>,
+    shown: Option<Role>,
+    has_key: bool,
+) -> Result<(), Problem> {
     let Some(need) = need.filter(|need| state.keys.asks_for(*need)) else {
         return Ok(());
     };
@@ -164,6 +174,10 @@ fn check(state: &AppState, need: Option<Role>, shown: Option<Role>) -> Result<()
         Some(role) if role == need || role == Role::Admin => Ok(()),
         Some(_) => Err(Problem::forbidden(format!(
             "the key is known, but this wants the {}",
+            need.setting()
+        ))),
+        None if has_key => Err(Problem::unauthorized(format!(
+            "the key that was sent is unknown; this wants the {}",
             need.setting()
         ))),
         None => Err(Problem::unauthorized(format!(

@@ -235,6 +235,7 @@ impl From<EventLogError> for Problem {
             | EventLogError::Reopening
             | EventLogError::Format { .. }
             | EventLogError::Directory { .. }
+            | EventLogError::InUse
             | EventLogError::Storage(_) => {
                 tracing::error!(%error, "the log refused a request");
                 Self::unavailable("the event log cannot be written right now")

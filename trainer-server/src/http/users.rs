@@ -78,7 +78,7 @@ pub(super) fn routes(api: &mut Api) {
         .named("eraseUser", "Erase a user")
         .about("The trainer forgets the user at once; answers once the log is rewritten without the user's events: seconds for a million records. Events that are sent later are taken in again.")
         .path::<UserId>("user_id", words, "u-2")
-        .json::<Erased>("No event of the user before `log_offset` is left on the disk. The same for a user who was not known.")
+        .json::<Erased>("No event of the user before `log_offset` is left on the disk. For a user who was not known, `num_events` is 0.")
         .problems(&[400, 500, 503, 507]);
 }
 

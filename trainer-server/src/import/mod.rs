@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::access;
 use crate::event_log::EventLogError;
 pub(crate) use moment::from_text as moment_from_text;
 use raw::RawFileError;
@@ -109,12 +110,12 @@ pub enum ImportError {
     #[error("the server did not answer: {0}")]
     Transport(#[from] reqwest::Error),
     /// The server refused a whole batch.
-    #[error("the server answered {status}: {body}")]
+    #[error("the server answered {status}: {detail}{}", access::advice(*status))]
     Refused {
         /// HTTP status.
         status: u16,
-        /// Its answer.
-        body: String,
+        /// What it said.
+        detail: String,
     },
 }
 
@@ -260,6 +261,12 @@ impl Part {
                 hint,
             })
         };
+        // A column that is named and not there would be left out in silence.
+        for (field, column) in &self.renames {
+            if self.shape != Shape::JsonLines && !has(field) {
+                return missing(column, format!("--map {field}={column} names it"));
+            }
+        }
         for names in required(self.content) {
             if names.iter().any(|name| has(name)) {
                 continue;
@@ -271,12 +278,6 @@ impl Part {
             if self.shape != Shape::JsonLines {
                 let hint = format!("--map {}=COLUMN says which it is", names[0]);
                 return missing(names[0], hint);
-            }
-        }
-        // A column that is named and not there would be left out in silence.
-        for (field, column) in &self.renames {
-            if self.shape != Shape::JsonLines && !has(field) {
-                return missing(column, format!("--map {field}={column} names it"));
             }
         }
         Ok(())

@@ -76,16 +76,26 @@ struct Answer {
 struct AnsweredRejection {
     index: usize,
     code: String,
+    /// Into the body: `/events/3/user_id`.
+    pointer: String,
     detail: String,
 }
 
 impl AnsweredRejection {
     fn refusal(self, line: usize) -> Refusal {
+        let field = self.pointer.splitn(4, '/').nth(3).unwrap_or_default();
         Refusal {
             line,
+            detail: detail_at(field, self.detail),
             code: self.code,
-            detail: self.detail,
         }
+    }
+}
+
+fn detail_at(field: &str, detail: String) -> String {
+    match field {
+        "" => detail,
+        field => format!("{field}: {detail}"),
     }
 }
 
@@ -247,14 +257,10 @@ impl LogSink {
 
 fn refusal(line: usize, fault: Fault) -> Refusal {
     let field = fault.pointer.trim_start_matches('/');
-    let detail = match field {
-        "" => fault.detail,
-        field => format!("{field}: {}", fault.detail),
-    };
     Refusal {
         line,
         code: fault.code.as_str().to_owned(),
-        detail,
+        detail: detail_at(field, fault.detail),
     }
 }
 
@@ -327,9 +333,10 @@ impl ServerSink {
             let is_overload = status.as_u16() == 503 || status.as_u16() == 429;
             if !is_overload || num_tries == NUM_TRIES {
                 let body = response.text().await?;
+                let problem: Value = serde_json::from_str(&body).unwrap_or_default(); // a proxy's words are none
                 return Err(ImportError::Refused {
                     status: status.as_u16(),
-                    body,
+                    detail: problem["detail"].as_str().unwrap_or(&body).to_owned(),
                 });
             }
             let secs = retry_after_secs(&response);

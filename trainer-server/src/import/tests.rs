@@ -101,6 +101,15 @@ fn a_mapping_that_names_nothing_is_an_error_that_says_what_there_is() {
         error.contains("no column `star`, there are user_id"),
         "{error}"
     );
+    let error = refusal_of(
+        Content::Events,
+        "customer,item_id,timestamp\n",
+        &mapping("user_id", "customr"),
+    );
+    assert!(
+        error.starts_with("no column `customr`, there are customer"),
+        "{error}"
+    );
     let error = refusal_of(Content::Events, header, &mapping("grade", "stars"));
     assert!(
         error.starts_with("no field `grade`; events have event_id"),

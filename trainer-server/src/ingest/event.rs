@@ -41,10 +41,6 @@ impl EventRules<'_> {
         let fault = |code, name: &str, detail: String| {
             Err(Fault::new(code, format!("{pointer}/{name}"), detail))
         };
-        if !(self.is_known)(&event.item_id) {
-            let detail = format!("no item `{}` in the catalogue", event.item_id);
-            return fault(RejectCode::UnknownItem, "item_id", detail);
-        }
         if event.occurred_at < 0 {
             let detail = format!("{} lies before 1970", event.occurred_at);
             return fault(RejectCode::Malformed, "occurred_at", detail);
@@ -84,10 +80,16 @@ impl EventRules<'_> {
         match event.propensity {
             Some(propensity) if !(propensity > 0.0 && propensity <= 1.0) => {
                 let detail = format!("{propensity} is not above 0 and at most 1");
-                fault(RejectCode::InvalidPropensity, "propensity", detail)
+                return fault(RejectCode::InvalidPropensity, "propensity", detail);
             }
-            _ => Ok(event),
+            _ => {}
         }
+        // Last, so that a dry run of an import, whose items may be coming, hears of all else.
+        if !(self.is_known)(&event.item_id) {
+            let detail = format!("no item `{}` in the catalogue", event.item_id);
+            return fault(RejectCode::UnknownItem, "item_id", detail);
+        }
+        Ok(event)
     }
 }
 

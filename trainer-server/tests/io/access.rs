@@ -156,6 +156,24 @@ async fn in_a_url_the_ingest_key_alone_counts_and_for_posts_alone() {
 }
 
 #[tokio::test]
+async fn another_method_is_answered_405_to_whoever_may_use_the_route() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let server = start(dir.path()).await;
+    for (method, path, key, allowed) in [
+        ("get", "/v1/recommend", READ, "POST"),
+        ("get", "/v1/events", INGEST, "POST"),
+        ("post", "/v1/status", READ, "GET,HEAD"),
+    ] {
+        let url = format!("{}{path}", server.url);
+        let other = ask(&server, method, url.clone(), None, Value::Null).await;
+        assert_eq!(other.status(), 401, "{method} {path}");
+        let answer = ask(&server, method, url, Some(key), Value::Null).await;
+        assert_eq!(answer.status(), 405, "{method} {path}");
+        assert_eq!(answer.headers()["allow"], allowed, "{method} {path}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_set_is_not_asked_for() {
     let dir = tempfile::tempdir().expect("temp dir");
     let server = TestServer::start(dir.path(), &KEYS[2..]).await;
@@ -182,6 +200,7 @@ async fn a_refusal_says_what_is_wanted_and_never_a_key() {
         let problem: Value = response.json().await.expect("a problem document");
         let said = problem["detail"].as_str().expect("a text");
         assert!(said.contains("read_key"), "{said}");
+        assert_eq!(said.contains("is unknown"), key == Some(wrong), "{said}");
         assert!(!said.contains(wrong) && !said.contains(INGEST), "{said}");
     }
     let rows = audit(dir.path());

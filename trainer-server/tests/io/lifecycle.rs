@@ -182,8 +182,8 @@ async fn an_erased_user_is_in_no_byte_of_the_folder_and_all_others_stay() {
     let end = server.log.end();
     let (status, erased) = admin(&server, reqwest::Method::DELETE, &path).await;
     assert_eq!(
-        (status, &erased["log_offset"]),
-        (200, &json!(end.0)),
+        (status, &erased["log_offset"], &erased["num_events"]),
+        (200, &json!(end.0), &json!(200)),
         "{erased}"
     );
     let found = files_with(dir.path(), &canary).expect("readable");

@@ -243,7 +243,7 @@ fn what_is_wrong_is_said_in_one_line_on_the_command_line() {
     );
     let open = run(&["serve", "--data-dir", &data_dir, "--bind", "0.0.0.0:0"]);
     assert!(
-        open.contains("export FRESHET__ACCESS__ADMIN_TOKEN=") && open.contains("[access]"),
+        open.contains("\nFRESHET__ACCESS__ADMIN_TOKEN=") && open.contains("[access]"),
         "{open}"
     );
     let missing = run(&[

@@ -33,6 +33,10 @@ pub(super) async fn on_hangup(args: ServeArgs, state: AppState) {
 }
 
 fn take_over(args: &ServeArgs, running: &Config, state: &AppState) -> Option<Config> {
+    if args.config.config.is_none() {
+        tracing::warn!("there is no file to read again: --config names one");
+        return None;
+    }
     let read = match args.load_config() {
         Ok(read) => read,
         Err(error) => {

@@ -80,7 +80,7 @@ impl Api {
     }
 
     fn describe(&mut self, method: Method, path: &'static str) -> Operation<'_> {
-        let needed = guard::needed(self.address, &method, path);
+        let needed = guard::needed(self.address, path);
         let name = method.as_str().to_lowercase();
         let methods = self.paths.entry(path).or_default();
         let about = methods.entry(name).or_insert_with(|| json!({}));
