@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use harness::api::Api;
 use harness::native_page::NativePage;
-use harness::people::World;
+use harness::people::{Person, World};
+use harness::ranking::place_of;
 use harness::server::{Server, Setup};
 use harness::wait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use reqwest::Method;
 use shared_model::event::Event;
 use shared_model::ids::{EventId, LogOffset};
 use shared_model::manifest::Manifest;
@@ -158,5 +160,68 @@ async fn after_kills_at_random_moments_no_acked_event_is_lost_or_trained_twice_a
         stored.values().all(|count| *count == 1),
         "an event without receipt is stored once or not at all"
     );
+    Ok(())
+}
+
+/// Clicks out of a hundred that are among the first ten.
+async fn hits(server: &Server, world: &mut World, people: &[Person]) -> anyhow::Result<usize> {
+    let mut num_hits = 0;
+    for person in people.iter().cycle().take(100) {
+        let wanted = world.wanted(person);
+        let now = START_MILLIS + HOUR_MILLIS;
+        let ranking = server.api.recommend(&person.history, 10, now).await?;
+        num_hits += usize::from(place_of(&ranking.items, &wanted) < 10);
+    }
+    Ok(num_hits)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_that_was_passed_over_is_learned_by_a_refit_even_after_a_kill() -> anyhow::Result<()>
+{
+    let mut world = World::new(SEED);
+    let mut people = world.people(30);
+    let past = world.past(&mut people, 8, HOUR_MILLIS, START_MILLIS);
+    let setup = Setup::default()
+        .with_log(&world.items, &past)
+        .set("train.fast_events_max", "8")
+        .set("train.fast_interval_millis", "500")
+        .set("train.warm_epochs", "6")
+        .set("release.trial_secs_max", "3");
+    let mut server = Server::start(setup).await?;
+    server.has_learned_all().await?;
+    world.change_fashion();
+    for person in &mut people {
+        world.change_taste(person);
+    }
+    let flood = world.past(&mut people, 60, 60_000, START_MILLIS + HOUR_MILLIS);
+    for batch in flood.chunks(900) {
+        server.api.post_events(batch).await?;
+    }
+    let passed_over = async || {
+        let status = server.api.status().await?;
+        let is_over = status.trainer["events_to_refit"].as_u64() > Some(1_000);
+        Ok(is_over.then_some(status))
+    };
+    wait::until("the flood is passed over", PATIENCE, passed_over).await?;
+    let before = hits(&server, &mut world, &people).await?;
+
+    server.kill9().await?;
+    server.restart().await?;
+    let refitted = async || {
+        let status = server.api.status().await?;
+        let waiting = &status.trainer["events_to_refit"];
+        let is_done = status.trainer["releases"] == 1 && *waiting == 0;
+        Ok(is_done.then_some(status))
+    };
+    let status = wait::until("a refit is live", PATIENCE, refitted).await?;
+
+    let after = hits(&server, &mut world, &people).await?;
+    println!("{before} hits before the refit, {after} after it");
+    assert!(after > before + 10, "{before} before, {after} after");
+    assert_eq!(status.trainer["refit_steps_total"], 0, "none is training");
+    let path = format!("/v1/events/{}", flood[900].event_id.as_str());
+    let fate = server.api.send(Method::GET, &path, "").await?.body;
+    assert_eq!(fate["state"], "learned", "{fate}");
+    assert_eq!(fate["first_version"]["kind"], "release", "{fate}");
     Ok(())
 }
