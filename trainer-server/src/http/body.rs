@@ -66,8 +66,40 @@ impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<AppState>
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         check_called(request.headers(), "application/json")?;
         let bytes = read(request, state, BYTES_MAX).await?;
-        let value = serde_json::from_slice(&bytes).map_err(not_json)?;
-        Ok(Self(value))
+        without_null(&bytes).map(Self).map_err(not_json)
+    }
+}
+
+/// Reads a value in which a field that is null is as good as left out.
+fn without_null<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let mut value: Value = serde_json::from_slice(bytes)?;
+    match drop_null(&mut value) {
+        true => serde_json::from_value(value).map_err(|_| error), // it says where
+        false => Err(error),
+    }
+}
+
+/// Whether any field was null.
+fn drop_null(value: &mut Value) -> bool {
+    match value {
+        Value::Object(fields) => {
+            let num_fields = fields.len();
+            fields.retain(|_, field| !field.is_null());
+            let dropped = fields.len() < num_fields;
+            fields
+                .values_mut()
+                .map(drop_null)
+                .fold(dropped, |any, one| any | one)
+        }
+        Value::Array(values) => values
+            .iter_mut()
+            .map(drop_null)
+            .fold(false, |any, one| any | one),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
@@ -163,4 +195,40 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let detail = format!("expected application/json or text/plain, found {essence}");
     Err(Problem::unsupported_media_type(detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        name: String,
+        #[serde(default)]
+        secs: u64,
+        #[serde(default)]
+        parts: Vec<Option<u8>>,
+    }
+
+    #[test]
+    fn a_field_that_is_null_is_left_out_and_errors_say_where_all_the_same() {
+        let read =
+            |text: &str| without_null::<Order>(text.as_bytes()).map_err(|error| error.to_string());
+        let order = Order {
+            name: "a".to_owned(),
+            secs: 0,
+            parts: vec![None],
+        };
+        assert_eq!(
+            read(r#"{"name":"a","secs":null,"parts":[null]}"#),
+            Ok(order)
+        );
+        let error = read(r#"{"name":null}"#).expect_err("it must be there");
+        assert!(error.contains("line 1 column"), "{error}");
+        assert!(read(r#"{"name":"a","name":"b"}"#).is_err_and(|error| error.contains("duplicate")));
+        assert!(read("{").is_err());
+    }
 }

@@ -57,7 +57,7 @@ fn bounds(format: &str) -> Vec<(&'static str, Value)> {
     }
 }
 
-/// In what is read, a field that need not be there may be null, but for one with a value of its own for that case.
+/// In what is read, a field that need not be there may be null.
 pub(super) fn allow_null(shapes: &mut Map<String, Value>) {
     for shape in shapes.values_mut() {
         let required = shape["required"].as_array().cloned().unwrap_or_default(); // none is none
@@ -66,8 +66,7 @@ pub(super) fn allow_null(shapes: &mut Map<String, Value>) {
         };
         for (name, field) in fields {
             let kind = field["type"].clone();
-            let has_value = field.get("default").is_some();
-            if kind.is_string() && !has_value && !required.contains(&json!(name)) {
+            if kind.is_string() && !required.contains(&json!(name)) {
                 field["type"] = json!([kind, "null"]);
             }
         }
