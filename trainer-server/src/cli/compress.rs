@@ -50,7 +50,7 @@ pub struct CompressArgs {
     /// Try this recipe instead of the built-in ones; may be repeated
     #[arg(long, value_name = "FILE")]
     pub recipe: Vec<PathBuf>,
-    /// Where the chosen recipe is written, for `publish.text_recipe`
+    /// Where the chosen recipe is written, for `--recipe`
     #[arg(long, value_name = "FILE")]
     pub recipe_out: Option<PathBuf>,
     /// Where the chosen encoder is written as pages download it
