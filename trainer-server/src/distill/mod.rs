@@ -25,7 +25,6 @@ pub use distiller::{Distiller, StepReport};
 pub use lessons::Lessons;
 pub use losses::LossWeights;
 pub use rounding::Rounding;
-pub use views::query_of;
 
 use crate::text_pack::PackSource;
 

@@ -44,7 +44,7 @@ pub(super) fn with_views(texts: &[&String], num_views: usize, seed: u64) -> Vec<
 
 /// `num_words` words of `text` by chance, in their order; fewer where it has fewer.
 #[must_use]
-pub fn query_of(text: &str, num_words: usize, rng: &mut StdRng) -> String {
+pub(super) fn query_of(text: &str, num_words: usize, rng: &mut StdRng) -> String {
     let words = words_of(text);
     let mut chosen = index::sample(rng, words.len(), num_words.min(words.len())).into_vec();
     chosen.sort_unstable();

@@ -104,7 +104,7 @@ impl Outcome {
     }
 }
 
-/// Builds the test programs of all crates.
+/// Builds the test programs of all crates. Examples are not among them: `cargo xtask ci` builds those with its lints.
 ///
 /// # Errors
 /// One cannot be built; the compiler's words are on the terminal.
@@ -112,6 +112,7 @@ pub(super) fn build(workspace: &Workspace) -> anyhow::Result<Vec<Program>> {
     let mut command = cargo();
     command
         .args(["test", "--workspace", "--no-run"])
+        .args(["--lib", "--bins", "--tests"])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(workspace.root());
     let output = command
