@@ -120,7 +120,7 @@ async fn every_page_shows_what_the_server_knows_and_orders_are_obeyed() -> anyho
 
     go(&page, "quality").await?;
     let quality = seen(&page, "quality", "shares", |seen| {
-        seen["tiles"]["Accepted"] == "100.0 %"
+        seen["tiles"]["Accepted"] == "100.0\u{a0}%"
     });
     assert_eq!(quality.await?["tiles"]["Received"], "40");
 
@@ -144,7 +144,7 @@ async fn every_page_shows_what_the_server_knows_and_orders_are_obeyed() -> anyho
     seen(&page, "bias", "coverage", |seen| {
         seen["tiles"]["Catalogue coverage"]
             .as_str()
-            .is_some_and(|text| text != "0.0 %")
+            .is_some_and(|text| text != "0.0\u{a0}%")
             && len(&seen["rows"]) > 5
     })
     .await?;
