@@ -72,7 +72,7 @@ fn in_words(error: &toml::de::Error) -> String {
     let told = error.to_string();
     let told = told.trim();
     let (reason, place) = told.rsplit_once("\nin ").unwrap_or((told, ""));
-    let mut reason = reason.to_owned();
+    let mut reason = reason.trim_end().to_owned();
     for (types, words) in [
         (
             &["u64", "u32", "u16", "u8", "usize"][..],

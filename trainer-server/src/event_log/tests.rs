@@ -189,7 +189,7 @@ fn a_second_writer_of_the_same_directory_is_refused() {
     let _log = open(&dir);
     assert!(matches!(
         EventLog::open(dir.path(), &config()),
-        Err(EventLogError::Storage(_))
+        Err(EventLogError::InUse)
     ));
 }
 
