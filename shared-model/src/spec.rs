@@ -44,6 +44,9 @@ pub struct ModelSpec {
     /// Width of a code of the text rows, 4 or 8.
     #[serde(default = "eight_bits", skip_serializing_if = "is_eight_bits")]
     pub text_code_bits: u8,
+    /// Width of a code of the matrices that all items share, 4 or 8.
+    #[serde(default = "eight_bits", skip_serializing_if = "is_eight_bits")]
+    pub matrix_code_bits: u8,
 }
 
 /// Keeps the JSON of a spec without a part, and so its hash, as it was before there was such a part.
@@ -155,6 +158,7 @@ impl Default for ModelSpec {
             has_taste_weight: false,
             id_code_bits: eight_bits(),
             text_code_bits: eight_bits(),
+            matrix_code_bits: eight_bits(),
         }
     }
 }
@@ -179,6 +183,7 @@ impl ModelSpec {
         for (field, actual) in [
             ("id_code_bits", self.id_code_bits),
             ("text_code_bits", self.text_code_bits),
+            ("matrix_code_bits", self.matrix_code_bits),
         ] {
             if ![4, 8].contains(&actual) {
                 return Err(SpecError {
@@ -268,23 +273,29 @@ impl ModelSpec {
             TensorGroup::Content,
         );
 
-        shapes.slow("text.projection", text_dim, dim, 8);
-        shapes.slow("feature.projection", self.feature_dim as usize, dim, 8);
-        shapes.slow("start", 1, dim, 8);
-        shapes.slow("kind.embedding", EventKind::ALL.len(), dim, 8);
-        shapes.slow("gap.embedding", NUM_GAP_BUCKETS, dim, 8);
-        shapes.slow("position.embedding", self.history_len as usize + 1, dim, 8);
+        let bits = self.matrix_code_bits;
+        shapes.slow("text.projection", text_dim, dim, bits);
+        shapes.slow("feature.projection", self.feature_dim as usize, dim, bits);
+        shapes.slow("start", 1, dim, bits);
+        shapes.slow("kind.embedding", EventKind::ALL.len(), dim, bits);
+        shapes.slow("gap.embedding", NUM_GAP_BUCKETS, dim, bits);
+        shapes.slow(
+            "position.embedding",
+            self.history_len as usize + 1,
+            dim,
+            bits,
+        );
         for layer in 0..self.num_layers {
             shapes.slow(&format!("layers.{layer}.norm_1"), 2, dim, 16);
-            shapes.slow(&format!("layers.{layer}.query"), dim, dim, 8);
-            shapes.slow(&format!("layers.{layer}.key"), dim, dim, 8);
-            shapes.slow(&format!("layers.{layer}.value"), dim, dim, 8);
-            shapes.slow(&format!("layers.{layer}.output"), dim, dim, 8);
+            shapes.slow(&format!("layers.{layer}.query"), dim, dim, bits);
+            shapes.slow(&format!("layers.{layer}.key"), dim, dim, bits);
+            shapes.slow(&format!("layers.{layer}.value"), dim, dim, bits);
+            shapes.slow(&format!("layers.{layer}.output"), dim, dim, bits);
             shapes.slow(&format!("layers.{layer}.attention_bias"), 4, dim, 16);
             shapes.slow(&format!("layers.{layer}.norm_2"), 2, dim, 16);
-            shapes.slow(&format!("layers.{layer}.ff_in"), dim, ff_dim, 8);
+            shapes.slow(&format!("layers.{layer}.ff_in"), dim, ff_dim, bits);
             shapes.slow(&format!("layers.{layer}.ff_in_bias"), 1, ff_dim, 16);
-            shapes.slow(&format!("layers.{layer}.ff_out"), ff_dim, dim, 8);
+            shapes.slow(&format!("layers.{layer}.ff_out"), ff_dim, dim, bits);
             shapes.slow(&format!("layers.{layer}.ff_out_bias"), 1, dim, 16);
         }
         shapes.slow("final_norm", 2, dim, 16);
@@ -293,9 +304,9 @@ impl ModelSpec {
         let adapter_dim = self.adapter_dim as usize;
         let num_adapters = if adapter_dim == 0 { 0 } else { self.num_layers };
         for layer in 0..num_adapters {
-            shapes.slow(&format!("adapters.{layer}.down"), dim, adapter_dim, 8);
+            shapes.slow(&format!("adapters.{layer}.down"), dim, adapter_dim, bits);
             shapes.slow(&format!("adapters.{layer}.down_bias"), 1, adapter_dim, 16);
-            shapes.slow(&format!("adapters.{layer}.up"), adapter_dim, dim, 8);
+            shapes.slow(&format!("adapters.{layer}.up"), adapter_dim, dim, bits);
         }
         shapes.list
     }

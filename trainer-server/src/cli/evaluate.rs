@@ -14,6 +14,7 @@ use crate::evaluate::tensorboard;
 use crate::replay::{self, ReplayError, ReplayOptions, check_can_write, write_json, write_text};
 use crate::study::sweep::Sweep;
 use crate::study::trial::Stretch;
+use crate::study::widths::WidthSweep;
 
 /// How events are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -31,6 +32,8 @@ pub enum Protocol {
 pub enum SweepOf {
     /// What a fast version carries: quality against bytes, without a server
     Bytes,
+    /// Bits of published codes: quality against bytes of a first model, and drift over a hundred versions
+    Widths,
 }
 
 /// Flags of `freshet evaluate`.
@@ -91,8 +94,8 @@ pub struct EvaluateArgs {
 /// # Errors
 /// Bad flags, or what went wrong on the way.
 pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
-    if let Some(SweepOf::Bytes) = args.sweep {
-        return sweep_bytes(args);
+    if let Some(of) = args.sweep {
+        return sweep(args, of);
     }
     anyhow::ensure!(
         (1..=10_000).contains(&args.chunk),
@@ -141,8 +144,8 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `--sweep bytes`.
-fn sweep_bytes(args: EvaluateArgs) -> anyhow::Result<()> {
+/// `--sweep`.
+fn sweep(args: EvaluateArgs, of: SweepOf) -> anyhow::Result<()> {
     let others = [
         ("--html", args.html.is_some()),
         ("--tensorboard", args.tensorboard.is_some()),
@@ -154,7 +157,7 @@ fn sweep_bytes(args: EvaluateArgs) -> anyhow::Result<()> {
     for (flag, is_given) in others {
         anyhow::ensure!(
             !is_given,
-            "{flag} does not go with --sweep bytes, which has --set and --svg"
+            "{flag} does not go with --sweep, which has --set and --svg"
         );
     }
     for path in [Some(&args.json), args.svg.as_ref()].into_iter().flatten() {
@@ -168,12 +171,21 @@ fn sweep_bytes(args: EvaluateArgs) -> anyhow::Result<()> {
         events_max: args.events_max,
     };
     let study = study.open(Stretch::Test)?;
-    let sweep = Sweep::run(&study, args.seed)?;
-    print!("{}", sweep.table());
-    write_json(&args.json, &sweep.document(&study))?;
+    let (table, document, chart) = match of {
+        SweepOf::Bytes => {
+            let sweep = Sweep::run(&study, args.seed)?;
+            (sweep.table(), sweep.document(&study), sweep.chart())
+        }
+        SweepOf::Widths => {
+            let sweep = WidthSweep::run(&study, args.seed)?;
+            (sweep.table(), sweep.document(&study), sweep.chart())
+        }
+    };
+    print!("{table}");
+    write_json(&args.json, &document)?;
     println!("{:<34} {}", "figures", args.json.display());
     if let Some(path) = &args.svg {
-        write_text(path, &standalone(&sweep.chart(), STYLE))?;
+        write_text(path, &standalone(&chart, STYLE))?;
         println!("{:<34} {}", "chart", path.display());
     }
     Ok(())

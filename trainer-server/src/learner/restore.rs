@@ -210,7 +210,9 @@ fn differences(configured: &ModelSpec, published: &ModelSpec) -> Vec<String> {
     for key in keys {
         let (name, left_out) = match key.as_str() {
             "has_taste_weight" => ("taste_weight", Value::from(false)),
-            "id_code_bits" | "text_code_bits" => (key.as_str(), Value::from(8)),
+            "id_code_bits" | "text_code_bits" | "matrix_code_bits" => {
+                (key.as_str(), Value::from(8))
+            }
             _ => (key.as_str(), Value::from(0)),
         };
         let (configured, published) = (

@@ -3,6 +3,7 @@
 //! ```text
 //! settings ─► trial (warm fit, shared where it can be ─► stream: rank, then learn) ─┬─► ablation: differences with intervals
 //!                                                                                   ├─► sweep: quality against bytes
+//!                                                                                   ├─► widths: quality against the bits of codes, and drift
 //!                                                                                   └─► tune: the next settings to try
 //! ```
 //! Everything lies in one folder, so that a study goes on where it was stopped.
@@ -14,6 +15,7 @@ pub mod stream;
 pub mod sweep;
 pub mod trial;
 pub mod tune;
+pub mod widths;
 
 use std::path::PathBuf;
 

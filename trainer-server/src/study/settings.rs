@@ -49,6 +49,7 @@ pub fn warm_part(config: &Config) -> Config {
     let model = ModelConfig {
         id_code_bits: defaults.model.id_code_bits,
         text_code_bits: defaults.model.text_code_bits,
+        matrix_code_bits: defaults.model.matrix_code_bits,
         ..config.model.clone()
     };
     Config {
@@ -89,6 +90,7 @@ mod tests {
             ("train.fast_learning_rate", "0.5"),
             ("publish.dead_zone", "1.0"),
             ("model.id_code_bits", "4"),
+            ("model.matrix_code_bits", "4"),
         ]);
         assert_eq!(
             warm_part(&config(&Settings::new(), &same).expect("valid")),

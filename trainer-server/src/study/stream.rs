@@ -38,6 +38,9 @@ pub enum Published {
     Codes,
     /// As they were trained, every changed row in each version: what compression is measured against.
     Float32,
+    /// As integer codes that owe nothing to the version before, each at its tightest exponents: what versions that
+    /// change little by little may drift from.
+    Recompressed,
 }
 
 /// How a stream is published.
@@ -190,10 +193,13 @@ pub fn go_live(
     bytes_budget: usize,
 ) -> Result<Option<usize>, StudyError> {
     let base = learner.live().map(|live| Arc::clone(&live.state));
-    let state = learner.candidate_within(bytes_budget);
+    let state = match published {
+        Published::Codes | Published::Float32 => learner.candidate_within(bytes_budget),
+        Published::Recompressed => learner.candidate_anew(),
+    };
     let ready = learner.ready(&state);
     let (ready, bytes) = match published {
-        Published::Codes => {
+        Published::Codes | Published::Recompressed => {
             let bytes = base.map(|base| delta_len(&base, &state)).transpose()?;
             (ready, bytes)
         }
@@ -275,7 +281,7 @@ fn release(
             streamed.shares_kept.push(training.share_kept());
             learner.went_live(Arc::new(state), ready);
             learner.release_went_live(&training);
-            if published == Published::Float32 {
+            if published != Published::Codes {
                 go_live(learner, published, usize::MAX)?;
             }
         }

@@ -16,9 +16,9 @@ use super::trial::Study;
 use crate::evaluate::svg::curves::{Curve, Point, curves};
 
 /// Budget that nothing reaches.
-const UNLIMITED: &str = "1073741824";
-const BUDGET: &str = "publish.delta_bytes_budget";
-const DEAD_ZONE: &str = "publish.dead_zone";
+pub(super) const UNLIMITED: &str = "1073741824";
+pub(super) const BUDGET: &str = "publish.delta_bytes_budget";
+pub(super) const DEAD_ZONE: &str = "publish.dead_zone";
 
 /// One kind of settings, tried at several sizes.
 struct Axis {
@@ -98,7 +98,7 @@ pub fn variants() -> Vec<Variant> {
     variants
 }
 
-fn settings(pairs: &[(&str, &str)]) -> Settings {
+pub(super) fn settings(pairs: &[(&str, &str)]) -> Settings {
     let pairs = pairs.iter();
     pairs
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -171,14 +171,8 @@ impl Sweep {
         )
     }
 
-    /// HR@10 and NDCG@10 of a point relative to the reference, in per cent.
     fn change(&self, row: &Row) -> Option<[Change; 2]> {
-        let [hr, ndcg, _] = self.rows.first()?.figures;
-        let difference = row.difference?;
-        Some([
-            Change::of(difference.hr_at_10, difference.hr_at_10_interval, hr?),
-            Change::of(difference.ndcg_at_10, difference.ndcg_at_10_interval, ndcg?),
-        ])
+        Change::of_row(row, self.rows.first()?)
     }
 
     /// The table in Markdown.
@@ -215,13 +209,24 @@ impl Sweep {
 }
 
 /// A difference as a share of the reference, in per cent.
-struct Change {
-    value: f64,
-    interval: [f64; 2],
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Change {
+    pub(super) value: f64,
+    pub(super) interval: [f64; 2],
 }
 
 impl Change {
-    fn of(value: f64, [low, high]: [f64; 2], reference: f64) -> Self {
+    /// HR@10 and NDCG@10 of a row whose difference is to `reference`.
+    pub(super) fn of_row(row: &Row, reference: &Row) -> Option<[Self; 2]> {
+        let [hr, ndcg, _] = reference.figures;
+        let difference = row.difference?;
+        Some([
+            Self::of(difference.hr_at_10, difference.hr_at_10_interval, hr?),
+            Self::of(difference.ndcg_at_10, difference.ndcg_at_10_interval, ndcg?),
+        ])
+    }
+
+    pub(super) fn of(value: f64, [low, high]: [f64; 2], reference: f64) -> Self {
         let scale = 100.0 / reference;
         Self {
             value: value * scale,

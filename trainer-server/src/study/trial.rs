@@ -253,7 +253,15 @@ impl Study {
     /// The questions of the stretch, without answers.
     #[must_use]
     pub fn outcomes(&self) -> Outcomes {
-        let (dataset, range) = (&self.dataset, self.range());
+        self.outcomes_of(0..self.range().len())
+    }
+
+    /// The questions of a part of the stretch, counted from its start.
+    #[must_use]
+    pub fn outcomes_of(&self, part: Range<usize>) -> Outcomes {
+        let dataset = &self.dataset;
+        let first = self.range().start;
+        let range = first + part.start..first + part.end;
         let mut timelines = Timelines::new(dataset.users.len());
         for event in &dataset.events[..range.start] {
             timelines.push(event);
