@@ -32,7 +32,7 @@ Examples:
   freshet compress --dataset data/shop --target-bytes 8000000 --target-time 0.33 --json frontier.json --svg frontier.svg
   freshet compress --dataset data/shop --recipe recipe.json --encoder-out encoder.ftxt")]
 pub struct CompressArgs {
-    /// Folder with events.tsv and items.tsv: titles are learned from, the last fifth of the stream is ranked
+    /// Folder with events.tsv and items.tsv: the last fifth of the stream is ranked, all titles but those of items that are new in it are learned from
     #[arg(long, value_name = "DIR")]
     pub dataset: PathBuf,
     /// Folder of the encoder [default: the pretrained one in the cache]
@@ -45,7 +45,7 @@ pub struct CompressArgs {
     #[arg(long, value_name = "SHARE")]
     pub target_time: Option<f64>,
     /// Updates by which candidates learn from the encoder
-    #[arg(long, value_name = "STEPS", default_value_t = 1500)]
+    #[arg(long, value_name = "STEPS", default_value_t = 600)]
     pub distill_steps: usize,
     /// Try this recipe instead of the built-in ones; may be repeated
     #[arg(long, value_name = "FILE")]
@@ -87,7 +87,7 @@ pub fn run(args: &CompressArgs) -> anyhow::Result<()> {
     let scene = Scene::new(&dataset)?;
     let device = Device::flex();
     let answers = scene.of_parts(&parent, &device)?;
-    let mut workshop = Workshop::new(&parent, scene.titles(), &device);
+    let mut workshop = Workshop::new(&parent, scene.known_titles(), &device);
     let (mut rungs, mut files) = (Vec::new(), Vec::new());
     for (place, recipe) in recipes.iter().enumerate() {
         let title = format!("{}/{} {}", place + 1, recipes.len(), recipe.name());

@@ -5,10 +5,15 @@ use shared_model::text::BertConfig;
 use shared_model::text::packed::PACKED_BYTES_MAX;
 
 use super::LadderError;
+use crate::text_pack::PackOptions;
 
 /// Largest file of a recipe that is read, in bytes.
 pub const RECIPE_BYTES_MAX: usize = 4096;
 
+/// The nearest code.
+const ZERO_PERCENT: u8 = 50;
+/// Beyond a whole step the nearest codes of what is left are 1 and more.
+const ZERO_PERCENT_MAX: usize = 100;
 /// A million updates take days.
 const DISTILL_STEPS_MAX: usize = 1_000_000;
 /// More than any vocabulary.
@@ -33,8 +38,24 @@ pub struct Recipe {
     /// Updates by which it learns from its parent; 0 for none.
     #[serde(default)]
     pub distill_steps: usize,
+    /// Updates by which what the recipe made of one encoder goes on for the next; a quarter of `distill_steps` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_steps: Option<usize>,
+    /// Whether steps of matrices go by what rounding each does to embeddings, instead of the same share for all.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mixed_steps: bool,
+    /// Percent of a step below which a weight becomes 0 in the file; 50, the nearest code, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zero_percent: Option<u8>,
+    /// Whether the last third of the updates is learned with weights rounded as they will be (quantization-aware).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub learn_rounded: bool,
     /// Bytes of the packed file, tokenizer included.
     pub bytes_max: usize,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Recipe {
@@ -86,14 +107,37 @@ impl Recipe {
                 MORE_TOKENS_MAX,
             ),
             ("distill_steps", self.distill_steps, 0, DISTILL_STEPS_MAX),
+            (
+                "follow_steps",
+                self.follow_steps.unwrap_or(0),
+                0,
+                DISTILL_STEPS_MAX,
+            ),
             ("bytes_max", self.bytes_max, 1, PACKED_BYTES_MAX),
         ];
-        for (field, actual, min, max) in bounded {
+        let percent = usize::from(self.zero_percent.unwrap_or(ZERO_PERCENT));
+        let zero_percent = (
+            "zero_percent",
+            percent,
+            usize::from(ZERO_PERCENT),
+            ZERO_PERCENT_MAX,
+        );
+        for (field, actual, min, max) in bounded.into_iter().chain([zero_percent]) {
             if !(min..=max).contains(&actual) {
                 return Err(out_of_bounds(field, actual, min, max));
             }
         }
         Ok(())
+    }
+
+    /// How what it makes is rounded.
+    #[must_use]
+    pub fn packing(&self) -> PackOptions {
+        PackOptions {
+            mixed_steps: self.mixed_steps,
+            zero_percent: self.zero_percent.unwrap_or(ZERO_PERCENT),
+            ..PackOptions::within(self.bytes_max)
+        }
     }
 
     /// Short, for tables: what is kept of each, the steps, and megabytes.
@@ -115,17 +159,57 @@ impl Recipe {
         if self.distill_steps > 0 {
             parts.push("distilled".to_owned());
         }
+        if self.learn_rounded {
+            parts.push("rounded while it learns".to_owned());
+        }
+        if self.mixed_steps {
+            parts.push("mixed steps".to_owned());
+        }
+        if let Some(percent) = self.zero_percent {
+            parts.push(format!("zero below {percent} % of a step"));
+        }
         let megabytes = self.bytes_max as f64 / 1e6; // far below 2^52
         format!("{} in {megabytes:.1} MB", parts.join(", "))
     }
 
-    /// The same without the size of its file: what is made before anything is rounded.
+    /// The same without what its file depends on alone: what is made before anything is rounded.
     #[must_use]
     pub fn before_packing(&self) -> Self {
         Self {
-            bytes_max: 0,
+            // Learning with rounded weights knows the size of the file.
+            bytes_max: if self.learn_rounded {
+                self.bytes_max
+            } else {
+                0
+            },
+            mixed_steps: false,
+            zero_percent: None,
             ..self.clone()
         }
+    }
+
+    /// Updates of a student: of a new one, or of one that goes on.
+    #[must_use]
+    pub fn num_steps(&self, goes_on: bool) -> usize {
+        match goes_on {
+            true => self.follow_steps.unwrap_or(self.distill_steps / 4),
+            false => self.distill_steps,
+        }
+    }
+
+    /// Whether a network has the sizes that it makes of `parent`, so that it may go on from it.
+    #[must_use]
+    pub fn has_made(&self, made: &BertConfig, parent: &BertConfig) -> bool {
+        let kept = |kept: Option<usize>, of: usize| kept.unwrap_or(of);
+        let has_words = match self.num_more_tokens {
+            Some(_) => made.vocab_size <= parent.vocab_size,
+            None => made.vocab_size == parent.vocab_size,
+        };
+        made.hidden_size == parent.hidden_size
+            && made.num_hidden_layers == kept(self.num_layers, parent.num_hidden_layers)
+            && made.intermediate_size == kept(self.num_neurons, parent.intermediate_size)
+            && made.num_attention_heads == kept(self.num_heads, parent.num_attention_heads)
+            && has_words
     }
 
     /// Whether it leaves the network as it is and only packs it.
@@ -146,58 +230,44 @@ fn out_of_bounds(field: &'static str, actual: usize, min: usize, max: usize) -> 
     }
 }
 
-/// Recipes worth trying for a network of these sizes, each for every size of its file, the gentlest first.
+/// Recipes worth trying for a network of these sizes, the gentlest first.
 ///
 /// Tokens go before layers, since a page spells most words of a large vocabulary never; half of the layers before two
-/// thirds; neurons and heads only where layers have gone, since they save less time for their loss.
+/// thirds; neurons and heads only where layers have gone, since they save less time for their loss. Networks with all
+/// layers are tried for every size of the file, smaller ones for the smallest: they lose little by rounding.
 #[must_use]
 pub fn candidates(config: &BertConfig, targets: &[usize], distill_steps: usize) -> Vec<Recipe> {
     let part = |of: usize, num: usize, den: usize| Some((of * num / den).max(1));
     let layers = |num, den| part(config.num_hidden_layers, num, den);
     let neurons = |num, den| part(config.intermediate_size, num, den);
     let heads = |num, den| part(config.num_attention_heads, num, den);
-    let whole = Recipe::default();
-    let words = |num_more| Recipe {
-        num_more_tokens: Some(num_more),
-        ..whole.clone()
+    let words = Recipe {
+        num_more_tokens: Some(4_000),
+        ..Recipe::default()
     };
-    let distilled = Recipe {
-        distill_steps,
-        ..words(4_000)
+    let of_size = |recipe: &Recipe, bytes_max: usize| Recipe {
+        bytes_max,
+        ..recipe.clone()
     };
-    let networks = vec![
-        whole.clone(),
-        words(12_000),
-        words(4_000),
-        Recipe {
-            num_layers: layers(2, 3),
-            ..distilled.clone()
-        },
-        Recipe {
-            num_layers: layers(1, 2),
-            ..distilled.clone()
-        },
-        Recipe {
-            num_layers: layers(1, 2),
-            num_neurons: neurons(1, 2),
-            ..distilled.clone()
-        },
-        Recipe {
-            num_layers: layers(1, 3),
-            ..distilled.clone()
-        },
-        Recipe {
-            num_layers: layers(1, 3),
-            num_neurons: neurons(1, 2),
-            num_heads: heads(2, 3),
-            ..distilled
-        },
+    let whole_and_words = [Recipe::default(), words.clone()];
+    let mut recipes: Vec<Recipe> = whole_and_words
+        .iter()
+        .flat_map(|recipe| targets.iter().map(|bytes_max| of_size(recipe, *bytes_max)))
+        .collect();
+    let sizes = [
+        (layers(2, 3), None, None),
+        (layers(1, 2), None, None),
+        (layers(1, 2), neurons(1, 2), None),
+        (layers(1, 3), neurons(2, 3), None),
+        (layers(1, 3), neurons(1, 3), heads(2, 3)),
     ];
-    let of_sizes = |network: Recipe| {
-        targets.iter().map(move |bytes_max| Recipe {
-            bytes_max: *bytes_max,
-            ..network.clone()
-        })
-    };
-    networks.into_iter().flat_map(of_sizes).collect()
+    let smallest = targets.iter().min().copied().unwrap_or_default();
+    recipes.extend(sizes.map(|(num_layers, num_neurons, num_heads)| Recipe {
+        num_layers,
+        num_neurons,
+        num_heads,
+        distill_steps,
+        ..of_size(&words, smallest)
+    }));
+    recipes
 }

@@ -6,17 +6,14 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use shared_model::text::packed::{PackedTensor, layout};
-use shared_model::text::{
-    HostTextEncoder, NamedTensor, PackedEncoder, TextError, TextTokenizer, TokenizedText,
-};
+use shared_model::text::{HostTextEncoder, PackedEncoder, TextError, TextTokenizer, TokenizedText};
 
 use super::{LadderError, Noise};
 use crate::baselines::ranked::{Ranked, TOP_LEN};
 use crate::baselines::text_fidelity::{TextQuestions, mean_gain};
 use crate::baselines::timelines::Query;
 use crate::dataset::{Dataset, DatasetEvent};
-use crate::text_pack::{PackSource, TOKEN_TYPES};
+use crate::text_pack::PackSource;
 
 /// Titles that are spoiled, evenly spread.
 const NUM_SPOILED: usize = 400;
@@ -28,6 +25,8 @@ pub struct Scene<'a> {
     questions: TextQuestions,
     pub(super) num_items: usize,
     pub(super) titles: Vec<String>,
+    /// Titles but those of items that nobody took before the last fifth and somebody in it.
+    known_titles: Vec<String>,
     /// Items whose titles are spoiled.
     pub(super) spoiled_items: Vec<usize>,
     spoiled: BTreeMap<Noise, Vec<String>>,
@@ -61,6 +60,7 @@ impl<'a> Scene<'a> {
             return Err(nothing(reason.to_owned()));
         }
         let titles: Vec<String> = dataset.items.iter().map(|item| item.full_text()).collect();
+        let known_titles = known_titles(&titles, questions.past(dataset), questions.queries());
         let stride = num_items.div_ceil(NUM_SPOILED);
         let spoiled_items: Vec<usize> = (0..num_items).step_by(stride).collect();
         let clean: Vec<String> = spoiled_items
@@ -75,6 +75,7 @@ impl<'a> Scene<'a> {
             questions,
             num_items,
             titles,
+            known_titles,
             spoiled_items,
         })
     }
@@ -83,6 +84,13 @@ impl<'a> Scene<'a> {
     #[must_use]
     pub fn titles(&self) -> &[String] {
         &self.titles
+    }
+
+    /// Texts that an encoder may learn from if what it says of new items is to be measured: not those of items that were
+    /// taken in the last fifth for the first time.
+    #[must_use]
+    pub fn known_titles(&self) -> &[String] {
+        &self.known_titles
     }
 
     /// What is asked of the stream.
@@ -108,7 +116,7 @@ impl<'a> Scene<'a> {
     /// It is not sound.
     pub fn of_packed(&self, packed: &[u8], device: &Device) -> Result<Answers, LadderError> {
         let packed = PackedEncoder::from_bytes(packed.to_vec())?;
-        self.of_parts(&unpacked(packed), device)
+        self.of_parts(&PackSource::of_packed(packed), device)
     }
 
     fn answers(
@@ -164,40 +172,16 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// The parts of a packed file, weights as its codes say. Positions hold token type 0 there.
-fn unpacked(packed: PackedEncoder) -> PackSource {
-    let PackedEncoder {
-        config,
-        tokenizer_json,
-        tensors,
-    } = packed;
-    let shapes: BTreeMap<String, Vec<usize>> = layout(&config)
-        .into_iter()
-        .map(|(name, kind)| (name, kind.shape()))
-        .collect();
-    let mut named: Vec<NamedTensor> = tensors
-        .into_iter()
-        .map(|(name, tensor)| NamedTensor {
-            shape: shapes.get(&name).cloned().unwrap_or_default(), // whoever reads a file holds it to the layout
-            values: match tensor {
-                PackedTensor::Matrix(matrix) => matrix.values(),
-                PackedTensor::Vector(values) => values,
-            },
-            name,
-        })
-        .collect();
-    let shape = vec![config.type_vocab_size, config.hidden_size];
-    named.push(NamedTensor {
-        name: TOKEN_TYPES.to_owned(),
-        values: vec![0.0; shape.iter().product()],
-        shape,
-    });
-    PackSource {
-        len_max: config.max_position_embeddings,
-        config,
-        tokenizer_json,
-        tensors: named,
+fn known_titles(titles: &[String], past: &[DatasetEvent], asked: &[Query]) -> Vec<String> {
+    let mut is_new = vec![false; titles.len()];
+    for query in asked {
+        is_new[query.item_idx as usize] = true;
     }
+    for event in past {
+        is_new[event.item_idx as usize] = false;
+    }
+    let known = titles.iter().zip(is_new).filter(|(_, is_new)| !is_new);
+    known.map(|(title, _)| title.clone()).collect()
 }
 
 /// Tokenizer and network of a packed file.

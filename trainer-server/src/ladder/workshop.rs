@@ -3,9 +3,12 @@
 use burn::tensor::Device;
 
 use super::{LadderError, Recipe};
-use crate::distill::{DistillOptions, Distiller, Lessons};
+use crate::distill::{DistillOptions, Distiller, Lessons, Rounding};
 use crate::prune;
-use crate::text_pack::{PackSource, pack};
+use crate::text_pack::{PackSource, pack_with, step_share};
+
+/// Of the updates, the last ones: rounding that comes too early holds weights where they are.
+const ROUNDED_SHARE: f32 = 1.0 / 3.0;
 
 /// An encoder, and the texts that it is to be good at.
 pub struct Workshop<'a> {
@@ -69,11 +72,11 @@ impl<'a> Workshop<'a> {
             false => Err(LadderError::Ended),
         };
         let parts = match earlier {
-            Some(earlier) => self.taught(earlier, recipe, &mut go_on)?,
+            Some(earlier) => self.taught(earlier, recipe, true, &mut go_on)?,
             None => self.from_parent(recipe, &mut go_on)?,
         };
         go_on(Stage::Packing)?;
-        let packed = pack(parts.clone(), self.texts.iter(), recipe.bytes_max)?;
+        let packed = pack_with(parts.clone(), self.texts.iter(), recipe.packing())?;
         Ok(Made { parts, packed })
     }
 
@@ -89,7 +92,7 @@ impl<'a> Workshop<'a> {
         }
         go_on(Stage::Pruning)?;
         let parts = self.pruned(recipe)?;
-        let parts = self.taught(parts, recipe, go_on)?;
+        let parts = self.taught(parts, recipe, false, go_on)?;
         self.last = Some((recipe.before_packing(), parts.clone()));
         Ok(parts)
     }
@@ -116,14 +119,23 @@ impl<'a> Workshop<'a> {
         &mut self,
         parts: PackSource,
         recipe: &Recipe,
+        goes_on: bool,
         go_on: &mut impl FnMut(Stage) -> Result<(), LadderError>,
     ) -> Result<PackSource, LadderError> {
-        let num_steps = recipe.distill_steps;
+        let num_steps = recipe.num_steps(goes_on);
         if num_steps == 0 {
             return Ok(parts);
         }
+        let rounding = match recipe.learn_rounded {
+            true => Some(Rounding {
+                step_share: step_share(&parts, self.texts.iter(), recipe.bytes_max)?,
+                last_share: ROUNDED_SHARE,
+            }),
+            false => None,
+        };
         let options = DistillOptions {
             num_steps,
+            rounding,
             ..DistillOptions::default()
         };
         let lessons = match self.lessons.take() {

@@ -1,12 +1,15 @@
 //! How coarse the steps are for a file of a given size.
 //!
 //! Every matrix has a step that is the same share of its deviation: at equal steps the codes of trained weights cost
-//! the fewest bits for their error. Words that the catalogue does not use get steps that are coarser still.
+//! the fewest bits for their error. Or a multiple of that share, where it is known what rounding a matrix does to
+//! embeddings (`sensitivity`). Words that the catalogue does not use get steps that are coarser still.
 //! What codes will cost is told by their entropy, which the range coder reaches within a percent.
 
-use shared_model::text::packed::{CODE_MAX, POSITIONS, TensorKind, WORDS, code_at};
+use shared_model::text::packed::{CODE_MAX, POSITIONS, TensorKind, WORDS};
 
 use super::Weights;
+use super::rounding::{NEAREST, code_of};
+use super::sensitivity::Factors;
 
 /// Steps of unused words beside those of used ones: a query may still hold such a word, an item has none.
 const UNUSED_WORDS: f32 = 3.0;
@@ -25,27 +28,52 @@ const DEFLATED_SHARE: f64 = 0.4;
 const COARSER: f32 = 1.03;
 
 /// Steps as a share of each matrix's deviation.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Steps {
     share: f32,
+    factors: Factors,
+    /// Share of a step below which a weight becomes 0.
+    pub(super) zero: f32,
 }
 
 impl Steps {
     /// The same share of every matrix's deviation.
     pub(crate) fn of_share(share: f32) -> Self {
-        Self { share }
+        Self {
+            share,
+            factors: Factors::default(),
+            zero: NEAREST,
+        }
     }
 
-    /// The finest steps that are expected to fit.
-    pub(super) fn for_budget(weights: &Weights, tokenizer_bytes: usize, bytes_max: usize) -> Self {
+    /// By these factors beside each other, and with more zeros.
+    pub(super) fn with(self, factors: Factors, zero: f32) -> Self {
+        Self {
+            factors,
+            zero,
+            ..self
+        }
+    }
+
+    /// The finest steps of this kind that are expected to fit.
+    pub(super) fn for_budget(
+        &self,
+        weights: &Weights,
+        tokenizer_bytes: usize,
+        bytes_max: usize,
+    ) -> Self {
         let fixed_bytes = DEFLATED_SHARE * tokenizer_bytes as f64; // far below 2^52
+        let of_share = |share: f32| Self {
+            share,
+            ..self.clone()
+        };
         let fits = |share: f32| {
-            let steps = Self { share };
+            let steps = of_share(share);
             fixed_bytes + ENTROPY_EXCESS * weights.estimated_bytes(&steps) <= bytes_max as f64
         };
         let (mut fine, mut coarse) = (SHARE_MIN, SHARE_MAX);
         if fits(fine) {
-            return Self { share: fine };
+            return of_share(fine);
         }
         for _ in 0..NUM_BISECTIONS {
             let middle = (fine * coarse).sqrt();
@@ -55,28 +83,38 @@ impl Steps {
                 fine = middle;
             }
         }
-        Self { share: coarse }
+        of_share(coarse)
     }
 
     /// A little coarser; nothing where that would leave nothing.
-    pub(super) fn coarser(self) -> Option<Self> {
-        let share = self.share * COARSER;
-        (share <= SHARE_MAX).then_some(Self { share })
+    pub(super) fn coarser(mut self) -> Option<Self> {
+        self.share *= COARSER;
+        (self.share <= SHARE_MAX).then_some(self)
+    }
+
+    /// The common share.
+    pub(super) fn share(&self) -> f32 {
+        self.share
+    }
+
+    /// Share of the deviation of the weights of one matrix.
+    fn share_of(&self, name: &str) -> f32 {
+        (self.share * self.factors.of(name)).max(SHARE_MIN)
     }
 
     /// The step of a matrix with one step.
-    pub(crate) fn of_matrix(self, name: &str, values: &[f32]) -> f32 {
+    pub(crate) fn of_matrix(&self, name: &str, values: &[f32]) -> f32 {
         let share = if name == POSITIONS {
             self.share.min(POSITIONS_MAX)
         } else {
-            self.share
+            self.share_of(name)
         };
         share * deviation(values)
     }
 
     /// The steps of used and of unused words.
-    pub(crate) fn of_words(self, values: &[f32]) -> [f32; 2] {
-        let fine = self.share * deviation(values);
+    pub(crate) fn of_words(&self, values: &[f32]) -> [f32; 2] {
+        let fine = self.share_of(WORDS) * deviation(values);
         [fine, UNUSED_WORDS * fine]
     }
 }
@@ -96,10 +134,11 @@ impl Weights {
                             .flat_map(|(row, _)| row)
                     };
                     let [fine, coarse] = steps.of_words(values);
-                    entropy_bytes(of(true), fine) + entropy_bytes(of(false), coarse)
+                    entropy_bytes(of(true), fine, steps.zero)
+                        + entropy_bytes(of(false), coarse, steps.zero)
                 }
                 TensorKind::Matrix { .. } => {
-                    entropy_bytes(values.iter(), steps.of_matrix(name, values))
+                    entropy_bytes(values.iter(), steps.of_matrix(name, values), steps.zero)
                 }
             }
         });
@@ -107,10 +146,10 @@ impl Weights {
     }
 }
 
-fn entropy_bytes<'a>(values: impl Iterator<Item = &'a f32>, step: f32) -> f64 {
+fn entropy_bytes<'a>(values: impl Iterator<Item = &'a f32>, step: f32, zero: f32) -> f64 {
     let mut counts = [0_u64; 2 * CODE_MAX as usize + 1];
     for value in values {
-        let code = i16::from(code_at(*value, step)) + i16::from(CODE_MAX);
+        let code = i16::from(code_of(*value, step, zero)) + i16::from(CODE_MAX);
         counts[usize::try_from(code).expect("codes are within ±CODE_MAX")] += 1;
     }
     let total = counts.iter().sum::<u64>() as f64; // far below 2^52
@@ -124,7 +163,7 @@ fn entropy_bytes<'a>(values: impl Iterator<Item = &'a f32>, step: f32) -> f64 {
 }
 
 /// Root mean square; 1 for zeros, whose codes are 0 at any step.
-fn deviation(values: &[f32]) -> f32 {
+pub(super) fn deviation(values: &[f32]) -> f32 {
     let squares: f64 = values.iter().map(|value| f64::from(value * value)).sum();
     let deviation = (squares / values.len() as f64).sqrt() as f32; // of f32 values
     if deviation > 0.0 { deviation } else { 1.0 }
@@ -137,7 +176,7 @@ mod tests {
     #[test]
     fn even_codes_cost_their_logarithm() {
         let values: Vec<f32> = (0..800).map(|idx| (idx % 8) as f32).collect();
-        assert!((entropy_bytes(values.iter(), 1.0) - 300.0).abs() < 1e-9);
-        assert_eq!(entropy_bytes([0.0; 5].iter(), 1.0), 0.0);
+        assert!((entropy_bytes(values.iter(), 1.0, NEAREST) - 300.0).abs() < 1e-9);
+        assert_eq!(entropy_bytes([0.0; 5].iter(), 1.0, NEAREST), 0.0);
     }
 }

@@ -4,15 +4,14 @@
 //! texts of the catalogue ─► inputs of every linear layer ─► rounding that makes up for itself ─► packed file
 //!                              (moments)                        (rounding)              (shared_model::text::packed)
 //! ```
-//! `budget` finds the steps at which the file has the size that is asked for; `keeper` makes the file of every
-//! generation that pages rank with, keeps it over a restart and hands it out.
-//! Not here: the format of the file and the network that reads it (`shared_model::text`).
+//! `budget` finds the steps at which the file has the size that is asked for.
+//! Not here: the format of the file and the network that reads it (`shared_model::text`), and which file pages get
+//! (`page_encoder`).
 
 mod budget;
-pub mod keeper;
 pub(crate) mod moments;
-pub mod queries;
 mod rounding;
+mod sensitivity;
 mod source;
 
 use std::collections::BTreeMap;
@@ -29,6 +28,7 @@ pub use source::PackSource;
 pub(crate) use budget::Steps;
 use moments::Moments;
 use rounding::RowSteps;
+use sensitivity::Factors;
 
 /// Texts that are looked at for the inputs of linear layers: more made no difference that could be measured.
 const NUM_CALIBRATION_TEXTS: usize = 256;
@@ -42,15 +42,43 @@ pub enum PackError {
     #[error(transparent)]
     Text(#[from] TextError),
     /// Not even the coarsest steps make it so small.
-    #[error(
-        "`publish.text_bytes_max` is {bytes_max}, but this text encoder takes at least {least}"
-    )]
+    #[error("this text encoder takes at least {least} bytes, at most {bytes_max} are allowed")]
     TooSmall {
         /// What was asked for.
         bytes_max: usize,
         /// What it takes.
         least: usize,
     },
+}
+
+/// How an encoder is rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackOptions {
+    /// Bytes of the file, tokenizer included, at most.
+    pub bytes_max: usize,
+    /// Whether steps go by what rounding each matrix alone does to embeddings of texts, which takes a pass over 48 texts
+    /// per matrix; else each is the same share of its matrix's deviation.
+    pub mixed_steps: bool,
+    /// Percent of a step below which a weight becomes 0, at least 50: more zeros cost fewer bits, and the steps are
+    /// finer for it.
+    pub zero_percent: u8,
+}
+
+impl PackOptions {
+    /// Even steps and the nearest codes, in so many bytes.
+    #[must_use]
+    pub fn within(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            mixed_steps: false,
+            zero_percent: 50,
+        }
+    }
+
+    /// As a share of a step.
+    fn zero_share(self) -> f32 {
+        f32::from(self.zero_percent) / 100.0
+    }
 }
 
 /// A packed file of at most `bytes_max` bytes, rounded for texts like these.
@@ -62,6 +90,19 @@ pub fn pack<T: AsRef<str>>(
     texts: impl ExactSizeIterator<Item = T>,
     bytes_max: usize,
 ) -> Result<Vec<u8>, PackError> {
+    pack_with(source, texts, PackOptions::within(bytes_max))
+}
+
+/// Likewise, rounded as `options` say.
+///
+/// # Errors
+/// The encoder is not sound, or cannot be so small.
+pub fn pack_with<T: AsRef<str>>(
+    source: PackSource,
+    texts: impl ExactSizeIterator<Item = T>,
+    options: PackOptions,
+) -> Result<Vec<u8>, PackError> {
+    let bytes_max = options.bytes_max;
     let PackSource {
         mut config,
         tokenizer_json,
@@ -71,13 +112,18 @@ pub fn pack<T: AsRef<str>>(
     packed::check_num_codes(&config)?;
     let tokenizer = TextTokenizer::from_bytes(&tokenizer_json, len_max)?;
     let Calibration { texts, is_used } = Calibration::of(&tokenizer, texts, config.vocab_size)?;
+    let factors = match options.mixed_steps {
+        true => Factors::measured(&config, &tensors, &texts, &is_used)?,
+        false => Factors::default(),
+    };
     let moments = {
         let network = HostTextEncoder::from_named(config.clone(), tensors.clone())?;
         Moments::of(&network, &texts)?
     };
     config.max_position_embeddings = config.max_position_embeddings.min(len_max);
     let weights = Weights::new(&config, tensors, is_used)?;
-    let mut steps = Steps::for_budget(&weights, tokenizer_json.len(), bytes_max);
+    let kind = Steps::of_share(0.0).with(factors, options.zero_share());
+    let mut steps = kind.for_budget(&weights, tokenizer_json.len(), bytes_max);
     loop {
         let packed = PackedEncoder {
             config: config.clone(),
@@ -93,6 +139,25 @@ pub fn pack<T: AsRef<str>>(
             least: bytes.len(),
         })?;
     }
+}
+
+/// The share of every matrix's deviation that its step has in a file of this size, for texts like these.
+///
+/// # Errors
+/// The encoder is not sound.
+pub fn step_share<T: AsRef<str>>(
+    source: &PackSource,
+    texts: impl ExactSizeIterator<Item = T>,
+    bytes_max: usize,
+) -> Result<f32, PackError> {
+    let tokenizer = TextTokenizer::from_bytes(&source.tokenizer_json, source.len_max)?;
+    let calibration = Calibration::of(&tokenizer, texts, source.config.vocab_size)?;
+    let mut config = source.config.clone();
+    config.max_position_embeddings = config.max_position_embeddings.min(source.len_max);
+    let weights = Weights::new(&config, source.tensors.clone(), calibration.is_used)?;
+    let num_bytes = source.tokenizer_json.len();
+    let steps = Steps::of_share(0.0).for_budget(&weights, num_bytes, bytes_max);
+    Ok(steps.share())
 }
 
 /// The weights to be rounded, as the file lays them out.
@@ -151,7 +216,7 @@ impl Weights {
                 }
                 TensorKind::Matrix { num_cols, .. } => {
                     let step = steps.of_matrix(name, values);
-                    let steps = RowSteps::of_matrix(values, num_cols, step);
+                    let steps = RowSteps::of_matrix(values, num_cols, step).with_zero(steps.zero);
                     PackedTensor::Matrix(match moments.compensation(name) {
                         Some(compensation) => {
                             rounding::with_compensation(values, steps, compensation)
@@ -168,7 +233,8 @@ impl Weights {
     /// Words of the catalogue have fine steps, all others coarse ones.
     fn words(&self, num_cols: usize, steps: &Steps) -> CodedMatrix {
         let values = &self.values[WORDS];
-        let steps = RowSteps::of_words(values, num_cols, steps.of_words(values), &self.is_used);
+        let words = RowSteps::of_words(values, num_cols, steps.of_words(values), &self.is_used);
+        let steps = words.with_zero(steps.zero);
         rounding::nearest(values, num_cols, steps)
     }
 }

@@ -8,12 +8,17 @@ use super::moments::Compensation;
 /// a hundred deviations, and cut off they take the network's sense along.
 const OUTLIER_STEPS: [f32; 3] = [2.0, 6.0, 24.0];
 
+/// Share of a step below which a weight is nearest to 0.
+pub(super) const NEAREST: f32 = 0.5;
+
 /// A step per row of a matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RowSteps {
     steps: Vec<f32>,
     /// Which of them each row has.
     row_steps: Vec<u8>,
+    /// Share of a step below which a weight becomes 0.
+    zero: f32,
 }
 
 impl RowSteps {
@@ -29,6 +34,7 @@ impl RowSteps {
         Self {
             row_steps: rows.map(|row| first_that_holds(row, &steps, 0)).collect(),
             steps,
+            zero: NEAREST,
         }
     }
 
@@ -46,7 +52,13 @@ impl RowSteps {
         Self {
             row_steps: rows.map(row_step).collect(),
             steps,
+            zero: NEAREST,
         }
+    }
+
+    /// With more zeros than the nearest codes are.
+    pub(super) fn with_zero(self, zero: f32) -> Self {
+        Self { zero, ..self }
     }
 
     fn of_row(&self, row_idx: usize) -> f32 {
@@ -62,9 +74,28 @@ fn first_that_holds(row: &[f32], steps: &[f32], first: usize) -> u8 {
     found.map_or(steps.len() - 1, |position| first + position) as u8 // a few steps
 }
 
-/// Every weight to the nearest code.
+/// The nearest code, or 0 for a weight below `zero` steps: magnitude pruning that the range coder is paid for.
+pub(super) fn code_of(value: f32, step: f32, zero: f32) -> i8 {
+    if value.abs() < zero * step {
+        0
+    } else {
+        code_at(value, step)
+    }
+}
+
+/// Every weight to its code.
 pub(super) fn nearest(values: &[f32], num_cols: usize, steps: RowSteps) -> CodedMatrix {
-    CodedMatrix::nearest(values, num_cols, steps.steps, steps.row_steps)
+    let rows = values.chunks_exact(num_cols).enumerate();
+    let codes = rows.flat_map(|(row_idx, row)| {
+        let (step, zero) = (steps.of_row(row_idx), steps.zero);
+        row.iter().map(move |value| code_of(*value, step, zero))
+    });
+    CodedMatrix {
+        num_cols,
+        codes: codes.collect(),
+        steps: steps.steps,
+        row_steps: steps.row_steps,
+    }
 }
 
 /// Input after input, each weight moved by what rounding those before it has left.
@@ -86,7 +117,8 @@ pub(super) fn with_compensation(
         let step = steps.of_row(row_idx);
         for place in (0..num_inputs).rev() {
             let input = compensation.input_at(place);
-            let code = code_at(weights[input] + compensation.at(place, &errors), step);
+            let wanted = weights[input] + compensation.at(place, &errors);
+            let code = code_of(wanted, step, steps.zero);
             errors[place] = weights[input] - step * f32::from(code);
             codes[input] = code;
         }

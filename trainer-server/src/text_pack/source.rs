@@ -1,13 +1,17 @@
 //! The parts of an encoder: what it is made of, wherever they came from.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
+use shared_model::text::packed::{PackedTensor, layout};
 use shared_model::text::parameters::is_unused;
 use shared_model::text::{
-    BertConfig, BertTextEncoder, NamedTensor, TextEncoder, TextError, TextTokenizer, TokenizedText,
+    BertConfig, BertTextEncoder, NamedTensor, PackedEncoder, TextEncoder, TextError, TextTokenizer,
+    TokenizedText,
 };
 
+use super::TOKEN_TYPES;
 use crate::text_source::{TextSourceError, read_encoder_files};
 
 /// An encoder to be packed, or made smaller first.
@@ -40,6 +44,43 @@ impl PackSource {
             tensors: files.tensors,
             len_max,
         })
+    }
+
+    /// The parts of a packed file, weights as its codes say. Positions hold token type 0 there.
+    #[must_use]
+    pub fn of_packed(packed: PackedEncoder) -> Self {
+        let PackedEncoder {
+            config,
+            tokenizer_json,
+            tensors,
+        } = packed;
+        let shapes: BTreeMap<String, Vec<usize>> = layout(&config)
+            .into_iter()
+            .map(|(name, kind)| (name, kind.shape()))
+            .collect();
+        let mut named: Vec<NamedTensor> = tensors
+            .into_iter()
+            .map(|(name, tensor)| NamedTensor {
+                shape: shapes.get(&name).cloned().unwrap_or_default(), // whoever reads a file holds it to the layout
+                values: match tensor {
+                    PackedTensor::Matrix(matrix) => matrix.values(),
+                    PackedTensor::Vector(values) => values,
+                },
+                name,
+            })
+            .collect();
+        let shape = vec![config.type_vocab_size, config.hidden_size];
+        named.push(NamedTensor {
+            name: TOKEN_TYPES.to_owned(),
+            values: vec![0.0; shape.iter().product()],
+            shape,
+        });
+        Self {
+            len_max: config.max_position_embeddings,
+            config,
+            tokenizer_json,
+            tensors: named,
+        }
     }
 
     /// Texts as the network takes them.

@@ -146,7 +146,7 @@ fn rounding_that_makes_up_for_itself_is_nearer_than_rounding_alone() {
     let mut config = source.config;
     config.max_position_embeddings = 32;
     let weights = Weights::new(&config, source.tensors, is_used).expect("complete");
-    let steps = Steps::for_budget(&weights, source.tokenizer_json.len(), 40_000);
+    let steps = Steps::of_share(0.0).for_budget(&weights, source.tokenizer_json.len(), 40_000);
     let cosine = |moments: &Moments| {
         let packed = PackedEncoder {
             config: config.clone(),
