@@ -31,6 +31,7 @@ use crate::train::init::init_parameters;
 use crate::train::neighbour_counts::NeighbourCounts;
 
 mod asked;
+mod ensemble;
 mod forgetting;
 mod gating;
 mod pseudo;
@@ -45,6 +46,7 @@ mod warm;
 mod watch;
 
 use asked::{Asked, popularity_hit_rate, prequential};
+use ensemble::EarlierVersions;
 use gating::{EarlierEvents, Questions};
 use text_tuning::TextTuning;
 use uncounted::Uncounted;
@@ -118,6 +120,8 @@ pub struct Learner {
     encoder: CachedTextEncoder,
     /// Teaches releases, where the configuration names one.
     cross_scorer: Option<CrossScorer>,
+    /// Teach releases together with the live one.
+    earlier_versions: EarlierVersions,
     /// Present where the encoder learns.
     text_tuning: Option<TextTuning>,
     parameters: ParameterSet,
@@ -157,6 +161,7 @@ impl Learner {
             device,
             encoder,
             cross_scorer: None,
+            earlier_versions: EarlierVersions::default(),
             parameters,
             counts,
             neighbours: NeighbourCounts::default(),
@@ -362,10 +367,7 @@ impl Learner {
         };
         self.dirty_after = self.dirty.clone();
         let Some(live) = &self.live else {
-            self.dirty_after = DirtyRows::default();
-            let mut state = compress::first_state(&self.parameters, self.counted(), &self.items);
-            state.encoder_generation = self.encoder_generation();
-            return state;
+            return self.candidate_anew();
         };
         let (parameters, counts, items) = (&self.parameters, &self.counts, &self.items);
         compress::fast_state(
@@ -376,6 +378,15 @@ impl Learner {
             &mut self.dirty_after,
             &config,
         )
+    }
+
+    /// Codes of everything that owe nothing to the live version.
+    #[must_use]
+    pub fn candidate_anew(&mut self) -> CodeState {
+        self.dirty_after = DirtyRows::default();
+        let mut state = compress::first_state(&self.parameters, self.counted(), &self.items);
+        state.encoder_generation = self.encoder_generation();
+        state
     }
 
     /// Whether the spec lists neighbours and the catalogue is small enough for their codes.

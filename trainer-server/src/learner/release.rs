@@ -21,7 +21,6 @@ use super::{LastBatch, Learner, step_config};
 use crate::betting::MeanDifference;
 use crate::compress;
 use crate::config::ReplayChoice;
-use crate::cross_encoder::teacher::CrossTeacher;
 use crate::gate::{GateError, GateFigures};
 use crate::preprocess::Preprocessor;
 use crate::train::TrainError;
@@ -163,7 +162,9 @@ impl Learner {
             num_steps_total: release.steps,
             refit: None,
             share_kept: 0.0,
-            trial: self.trial(&[0.0]).filter(|_| moves || carries_texts),
+            trial: self
+                .trial(&[release.soup_share, 0.0])
+                .filter(|_| moves || carries_texts),
             carries_texts,
             figures: None,
             rise: None,
@@ -199,16 +200,6 @@ impl Learner {
             figures: None,
             rise: None,
         }
-    }
-
-    /// The CrossEncoder, with the texts of now, where there is one; else the version that is being left.
-    fn teacher(&self, preprocessor: &Preprocessor) -> Teacher {
-        let Some(scorer) = &self.cross_scorer else {
-            return Teacher::Version(Arc::new(self.parameters.clone()));
-        };
-        let items = preprocessor.items().iter();
-        let texts = items.map(|item| item.text.clone()).collect();
-        Teacher::Texts(Arc::new(CrossTeacher::new(scorer.clone(), texts)))
     }
 
     /// A copy of the weights to train, with the rows of a new generation where these are complete.
@@ -284,8 +275,10 @@ impl Learner {
         if training.carries_texts {
             self.lay_fresh_texts(&mut training.parameters);
         }
-        if let Some(Teacher::Version(teacher)) = &mut training.teacher {
-            copy_items(&self.parameters, Arc::make_mut(teacher));
+        if let Some(Teacher::Versions(versions)) = &mut training.teacher {
+            for version in versions {
+                copy_items(&self.parameters, Arc::make_mut(version));
+            }
         }
         training.optimizer.grow(self.parameters.num_items);
         let done = training.num_steps as usize; // u32 fits
@@ -331,7 +324,7 @@ impl Learner {
         training.take_average();
         let untried = match &training.refit {
             Some(refit) => refit.blend,
-            None => 0.0,
+            None => self.config.release.soup_share,
         };
         let chosen = training.trial.as_ref().and_then(Trial::chosen);
         if let Some(trial) = &training.trial {
@@ -400,6 +393,7 @@ impl Learner {
     pub fn release_went_live(&mut self, training: &ReleaseTraining) {
         self.last = LastBatch::default(); // what the version before said of it is no measure for the next
         let shapes = self.parameters.shapes();
+        self.remember_for_ensemble();
         if training.carries_texts {
             self.take_over_texts();
         }

@@ -241,7 +241,7 @@ pub(super) fn differentiate_on_device(
     let leaves = Leaves::new(parameters, batch, config.id_dropout, device);
     let lesson = match config.distillation.as_ref().map(|taught| &taught.teacher) {
         Some(Teacher::Texts(teacher)) => Lesson::of(&**teacher, batch, step)?,
-        Some(Teacher::Version(_)) | None => None,
+        Some(Teacher::Versions(_)) | None => None,
     };
     let loss = batch_loss(&leaves, batch, config, lesson.as_ref(), device);
     let value = read(loss.clone().reshape([1]), step)?[0];

@@ -4,6 +4,8 @@
 //! the logQ correction `+ ln(num_items / num_negatives)` on the negatives (Bengio & Senécal 2008).
 //! Click: binary cross-entropy, one random negative per positive. Rating: squared error.
 
+use std::sync::Arc;
+
 use burn::tensor::activation::{softmax, softplus};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use shared_model::model::parameters::ParameterSet;
@@ -113,9 +115,9 @@ pub(super) fn batch_loss(
     );
     if let Some(distillation) = &config.distillation {
         let taught = match (&distillation.teacher, lesson) {
-            (Teacher::Version(teacher), _) => {
-                let teacher = teacher_logits(teacher, batch, device);
-                Some(distillation_loss(batch, logits, teacher, device))
+            (Teacher::Versions(versions), _) => {
+                let shares = mean_shares(versions, batch, device);
+                shares.map(|shares| distillation_loss(batch, logits, shares, device))
             }
             (Teacher::Texts(_), Some(lesson)) => Some(lesson_loss(lesson, logits, device)),
             (Teacher::Texts(_), None) => None,
@@ -280,22 +282,29 @@ fn next_item_loss(
     (losses * weights).sum() / num_next
 }
 
-/// What the teacher says of the candidates, without dropout.
-fn teacher_logits(teacher: &ParameterSet, batch: &Batch, device: &Device) -> Tensor<2> {
-    let leaves = Leaves::new(teacher, batch, 0.0, device);
-    let users = target_users(&leaves, batch, Dropout::NONE, device);
-    next_item_logits(&leaves, batch, &users, device).detach()
+/// What these versions say of the candidates, without dropout: the mean of their probabilities; nothing of none.
+fn mean_shares(
+    versions: &[Arc<ParameterSet>],
+    batch: &Batch,
+    device: &Device,
+) -> Option<Tensor<2>> {
+    let shares = versions.iter().map(|version| {
+        let leaves = Leaves::new(version, batch, 0.0, device);
+        let users = target_users(&leaves, batch, Dropout::NONE, device);
+        softmax(next_item_logits(&leaves, batch, &users, device).detach(), 1)
+    });
+    let sum = shares.reduce(|sum, shares| sum + shares)?;
+    Some(sum / versions.len() as f32) // a few
 }
 
-/// Mean over next-item targets of the cross-entropy against the teacher's softmax over the candidates.
+/// Mean over next-item targets of the cross-entropy against a teacher's probabilities of the candidates.
 fn distillation_loss(
     batch: &Batch,
     logits: Tensor<2>,
-    teacher: Tensor<2>,
+    shares: Tensor<2>,
     device: &Device,
 ) -> Tensor<1> {
     let (weights, num_next) = target_weights(batch, device);
-    let shares = softmax(teacher, 1);
     let losses = log_sum_exp(logits.clone()) - (shares * logits).sum_dim(1);
     (losses * weights).sum() / num_next
 }

@@ -32,8 +32,9 @@ pub trait TextTeacher: Debug + Send + Sync {
 /// Who teaches.
 #[derive(Debug, Clone)]
 pub enum Teacher {
-    /// Weights of the last good version, with the items of the student.
-    Version(Arc<ParameterSet>),
+    /// Weights of good versions, with the items of the student: the mean of their probabilities, an ensemble where there
+    /// are several.
+    Versions(Vec<Arc<ParameterSet>>),
     /// Somebody who reads texts.
     Texts(Arc<dyn TextTeacher>),
 }
@@ -41,9 +42,9 @@ pub enum Teacher {
 impl PartialEq for Teacher {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Version(own), Self::Version(other)) => own == other,
+            (Self::Versions(own), Self::Versions(other)) => own == other,
             (Self::Texts(own), Self::Texts(other)) => Arc::ptr_eq(own, other),
-            (Self::Version(_), Self::Texts(_)) | (Self::Texts(_), Self::Version(_)) => false,
+            (Self::Versions(_), Self::Texts(_)) | (Self::Texts(_), Self::Versions(_)) => false,
         }
     }
 }

@@ -148,12 +148,49 @@ fn the_loss_at_moved_rows_is_higher() {
 }
 
 #[test]
+fn an_ensemble_of_a_version_with_itself_teaches_what_the_version_does() {
+    let (teacher, windows, history) = toy();
+    let device = Device::flex().autodiff();
+    let taught_by = |versions: Vec<Arc<ParameterSet>>| {
+        let config = FullStepConfig {
+            distillation: Some(Distillation {
+                teacher: Teacher::Versions(versions),
+                weight: 3.0,
+            }),
+            ..FullStepConfig::still()
+        };
+        let mut student = teacher.clone();
+        student.tensor_mut("item.bias")[0] += 0.5;
+        let mut rng = StdRng::seed_from_u64(4);
+        gradients(&student, &windows, &history, &config, &device, &mut rng)
+            .expect("a toy")
+            .expect("targets")
+            .0
+    };
+    let alone = Arc::new(teacher.clone());
+    let mut other = teacher.clone();
+    other.tensor_mut("item.bias")[1] += 4.0;
+    let other = Arc::new(other);
+    let one = taught_by(vec![Arc::clone(&alone)]);
+    let twice = taught_by(vec![Arc::clone(&alone), Arc::clone(&alone)]);
+    assert!((one - twice).abs() < 1e-5, "{one} and {twice}");
+    // The cross-entropy is linear in the teacher's probabilities, so an ensemble is worth the mean of its members.
+    let both = taught_by(vec![Arc::clone(&alone), Arc::clone(&other)]);
+    let mean = 0.5 * (one + taught_by(vec![other]));
+    assert!((both - mean).abs() < 1e-4, "{both} and {mean}");
+    assert!(
+        (both - one).abs() > 1e-2,
+        "{both} says nothing of the other one"
+    );
+}
+
+#[test]
 fn a_taught_student_stays_nearer_to_its_teacher() {
     let (teacher, windows, history) = toy();
     let distance = |weight: f32| {
         let config = FullStepConfig {
             distillation: Some(Distillation {
-                teacher: Teacher::Version(Arc::new(teacher.clone())),
+                teacher: Teacher::Versions(vec![Arc::new(teacher.clone())]),
                 weight,
             }),
             ..moving()
