@@ -1,8 +1,8 @@
-//! The compression ladder on every stream that `FRESHET_DATA` holds: `freshet compress`, and how fast what it makes is in
-//! a page.
+//! The compression ladder on every stream that `FRESHET_DATA` holds: `freshet compress`, how fast what it makes is in a
+//! page, and the Ranker in codes of all widths (`freshet evaluate --sweep widths`).
 //!
-//! Quality, robustness and the choice are those of the command; milliseconds are those of the example `encoder_speed`
-//! of the tests crate, all encoders in one page of Chromium, taking turns.
+//! Quality and robustness are those of the commands; milliseconds are those of the example `encoder_speed` of the tests
+//! crate, all encoders in one page of Chromium, taking turns; the choice is by those.
 
 use std::fs;
 use std::path::Path;
@@ -24,6 +24,8 @@ const PAGE: &str = "<!doctype html><title>encoders</title>\n";
 const TARGETS: [usize; 2] = [8_000_000, 4_000_000];
 /// Three times as fast as the encoder that is only packed.
 const TIME_SHARE: f64 = 1.0 / 3.0;
+/// Events of the last fifth that the Ranker is tried on: 156 versions.
+const RANKER_EVENTS_MAX: &str = "20000";
 
 /// All streams.
 ///
@@ -54,7 +56,8 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
     fs::write(dir.join("page.html"), PAGE)?;
     let mut numbers = serde_json::Map::new();
     for stream in streams {
-        let found = ladder(workspace, &stream, &dir)?;
+        let mut found = ladder(workspace, &stream, &dir)?;
+        found["ranker"] = ranker(workspace, &stream, &dir)?;
         numbers.insert(stream.name, found);
     }
     Ok(Value::Object(numbers))
@@ -74,7 +77,6 @@ fn ladder(workspace: &Workspace, stream: &Stream, dir: &Path) -> anyhow::Result<
         for target in TARGETS {
             command.arg("--target-bytes").arg(target.to_string());
         }
-        command.arg("--target-time").arg(TIME_SHARE.to_string());
         command.arg("--encoders-dir").arg(&encoders);
         command.arg("--json").arg(&json_path);
         command.arg("--svg").arg(&svg_path);
@@ -101,12 +103,49 @@ fn ladder(workspace: &Workspace, stream: &Stream, dir: &Path) -> anyhow::Result<
         candidate["ready_ms"] = row["ready_ms"].clone();
         candidates.push(candidate);
     }
+    let targets = TARGETS.map(|bytes| {
+        let chosen = chosen(&candidates, bytes);
+        json!({ "bytes": bytes, "time_share": TIME_SHARE, "chosen": chosen })
+    });
     Ok(json!({
         "candidates": candidates,
-        "targets": found["targets"],
+        "targets": targets,
         "parent_ndcg_at_10": found["parent_ndcg_at_10"],
         "module": speeds["module"],
     }))
+}
+
+/// Name of the best one that is small and fast enough in the page and passes the gate. The first candidate is the
+/// encoder that is only packed.
+fn chosen(candidates: &[Value], bytes_max: usize) -> Option<&str> {
+    let number = |candidate: &Value, name: &str| candidate[name].as_f64().unwrap_or(f64::INFINITY);
+    let ms_max = TIME_SHARE * number(candidates.first()?, "ms");
+    let fits = |candidate: &&Value| {
+        number(candidate, "bytes") <= bytes_max as f64 // exact below 2^53
+            && number(candidate, "ms") <= ms_max
+            && candidate["passes"] == true
+    };
+    let fitting = candidates.iter().filter(fits);
+    let by_quality =
+        |a: &&Value, b: &&Value| number(a, "relative_ndcg").total_cmp(&number(b, "relative_ndcg"));
+    fitting.max_by(by_quality)?["name"].as_str()
+}
+
+/// The Ranker in codes of all widths, beside every weight as f32, and its drift over a hundred versions.
+fn ranker(workspace: &Workspace, stream: &Stream, dir: &Path) -> anyhow::Result<Value> {
+    let json_path = dir.join(format!("{}-widths.json", stream.name));
+    step("the Ranker in codes of all widths", || {
+        let mut command = Command::new(workspace.target_dir().join("debug/freshet"));
+        command.args(["evaluate", "--sweep", "widths", "--dataset"]);
+        command
+            .arg(&stream.dir)
+            .args(["--events-max", RANKER_EVENTS_MAX]);
+        command.arg("--json").arg(&json_path);
+        command.arg("--svg").arg(json_path.with_extension("svg"));
+        run_to_end(&mut command)
+    })?;
+    let text = fs::read_to_string(&json_path).context("the figures of freshet evaluate")?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 fn speeds(workspace: &Workspace, dir: &Path, files: &[String]) -> anyhow::Result<Value> {
@@ -117,4 +156,26 @@ fn speeds(workspace: &Workspace, dir: &Path, files: &[String]) -> anyhow::Result
         .context("cannot start the example encoder_speed")?;
     ensure!(output.status.success(), "encoder_speed: {}", output.status);
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_that_is_small_fast_and_sound_is_chosen() {
+        let candidate = |name: &str, bytes: usize, ms: f64, relative_ndcg: f64, passes: bool| json!({ "name": name, "bytes": bytes, "ms": ms, "relative_ndcg": relative_ndcg, "passes": passes });
+        let all = [
+            candidate("whole", 8, 9.0, 1.0, true),
+            candidate("slow", 3, 4.0, 0.99, true),
+            candidate("fast", 3, 2.9, 0.97, true),
+            candidate("worse", 3, 2.0, 0.96, true),
+            candidate("refused", 3, 2.0, 0.98, false),
+            candidate("large", 5, 2.0, 0.98, true),
+        ];
+        assert_eq!(chosen(&all, 4), Some("fast"));
+        assert_eq!(chosen(&all, 5), Some("large"));
+        assert_eq!(chosen(&all, 2), None);
+        assert_eq!(chosen(&[], 2), None);
+    }
 }
