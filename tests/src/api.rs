@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use ed25519_dalek::VerifyingKey;
 use reqwest::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +17,8 @@ use shared_model::edge::engine::Ranking;
 use shared_model::event::{Event, HistoryEvent, Item};
 use shared_model::ids::{BlobId, LogOffset, Version};
 use shared_model::manifest::{
-    KeyList, Manifest, PlanStepKind, UpdatePlan, parse_public_key, verify,
+    BlobRef, KeyList, Manifest, PlanStepKind, TextEncoderKind, TextEncoderNote, UpdatePlan,
+    parse_public_key, verify,
 };
 use trainer_server::page_client::ServerAddress;
 use trainer_server::replay::api::Receipt;
@@ -173,12 +175,7 @@ impl Api {
     /// # Errors
     /// No answer, nothing is published, or what is published does not decode to what its manifest names.
     pub async fn newest_version(&self) -> anyhow::Result<(Manifest, CodeState)> {
-        let keys: KeyList = self.get_json(&self.model_path("keys")).await?;
-        let trusted = keys
-            .keys
-            .iter()
-            .map(|key| parse_public_key(&key.public_key));
-        let trusted = trusted.collect::<Result<Vec<_>, _>>()?;
+        let trusted = self.trusted().await?;
         let plan = self.plan(None).await?;
         let manifest = verify(plan.manifest.as_bytes(), &trusted)?;
         let mut state = None;
@@ -199,6 +196,34 @@ impl Api {
             manifest.version
         );
         Ok((manifest, state))
+    }
+
+    /// The file that pages get to embed texts with, as a page hears of it; nothing while it is being made.
+    ///
+    /// # Errors
+    /// There is none, the note is not signed as it should be, or it names no file.
+    pub async fn text_encoder(&self, generation: u32) -> anyhow::Result<Option<BlobRef>> {
+        let path = self.model_path(&format!("text-encoder?generation={generation}"));
+        let note = self.send(Method::GET, &path, "").await?;
+        if note.status == 503 {
+            return Ok(None);
+        }
+        ensure!(note.status == 200, "{}: {}", note.status, note.body);
+        let trusted = self.trusted().await?;
+        let (model, note) = (&self.address.model, note.body.to_string());
+        let (note, _) = TextEncoderNote::verify(note.as_bytes(), &trusted, model, generation)?;
+        match note.text_encoder {
+            TextEncoderKind::Packed(blob) => Ok(Some(blob)),
+            TextEncoderKind::Small => anyhow::bail!("not a packed encoder: {note:?}"),
+        }
+    }
+
+    /// Keys that versions may be signed with.
+    async fn trusted(&self) -> anyhow::Result<Vec<VerifyingKey>> {
+        let keys: KeyList = self.get_json(&self.model_path("keys")).await?;
+        let keys = keys.keys.iter();
+        let trusted = keys.map(|key| parse_public_key(&key.public_key));
+        Ok(trusted.collect::<Result<Vec<_>, _>>()?)
     }
 
     fn model_path(&self, rest: &str) -> String {

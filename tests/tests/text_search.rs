@@ -20,7 +20,6 @@ use shared_model::edge::engine::{
     FoundItem, NewItemsRequest, RankOptions, RankRequest, ReadyVersion, SearchRequest,
 };
 use shared_model::event::{HistoryEvent, Item};
-use shared_model::manifest::{BlobRef, TextEncoderKind, TextEncoderNote, parse_key_list};
 use shared_model::text::packed::layout;
 use shared_model::text::{BertConfig, HostTextEncoder, NamedTensor, PackedEncoder, TextTokenizer};
 use trainer_server::text_pack::{PackSource, pack};
@@ -50,27 +49,13 @@ fn close(expected: f32, actual: &Value) -> anyhow::Result<()> {
     check_close(TOLERANCE, f64::from(expected), actual)
 }
 
-/// The file that the server gives pages to embed texts with, as a page hears of it; nothing while it is being packed.
-async fn noted(scene: &Scene, generation: u32) -> anyhow::Result<Option<BlobRef>> {
-    let api = &scene.server.api;
-    let path = format!("/v1/models/main/text-encoder?generation={generation}");
-    let note = api.send(Method::GET, &path, "").await?;
-    if note.status == 503 {
-        return Ok(None);
-    }
-    ensure!(note.status == 200, "{}: {}", note.status, note.body);
-    let keys = api.send(Method::GET, "/v1/models/main/keys", "").await?;
-    let trusted = parse_key_list(keys.body.to_string().as_bytes())?;
-    let note = note.body.to_string();
-    let (note, _) = TextEncoderNote::verify(note.as_bytes(), &trusted, "main", generation)?;
-    let TextEncoderKind::Packed(blob) = note.text_encoder else {
-        anyhow::bail!("not a packed encoder: {note:?}");
-    };
-    Ok(Some(blob))
-}
-
 async fn packed_by(scene: &Scene, generation: u32) -> anyhow::Result<PackedEncoder> {
-    let blob = noted(scene, generation).await?.context("it is packed")?;
+    let blob = scene
+        .server
+        .api
+        .text_encoder(generation)
+        .await?
+        .context("it is packed")?;
     let bytes = scene.server.api.blob(blob.id).await?;
     Ok(PackedEncoder::from_bytes(bytes)?)
 }
@@ -272,7 +257,7 @@ async fn the_encoder_is_packed_again_for_a_catalogue_twice_as_large() -> anyhow:
     let mut scene = Scene::start(43, &settings).await?;
     let (manifest, _) = scene.server.api.newest_version().await?;
     let generation = manifest.encoder_generation;
-    let is_packed = async || noted(&scene, generation).await;
+    let is_packed = async || scene.server.api.text_encoder(generation).await;
     let first = wait::until("an encoder is packed", PACK_PATIENCE, is_packed).await?;
 
     // Numbers that no title had, so that their words become finer.
@@ -282,7 +267,7 @@ async fn the_encoder_is_packed_again_for_a_catalogue_twice_as_large() -> anyhow:
         .collect::<Result<_, _>>()?;
     scene.server.api.put_items(&late).await?;
     let is_another = async || {
-        let blob = noted(&scene, generation).await?;
+        let blob = scene.server.api.text_encoder(generation).await?;
         Ok(blob.filter(|blob| *blob != first))
     };
     let second = wait::until("another is packed", PACK_PATIENCE, is_another).await?;
@@ -290,7 +275,7 @@ async fn the_encoder_is_packed_again_for_a_catalogue_twice_as_large() -> anyhow:
 
     scene.server.kill9().await?;
     scene.server.restart().await?;
-    let is_packed = async || noted(&scene, generation).await;
+    let is_packed = async || scene.server.api.text_encoder(generation).await;
     let kept = wait::until("the file is found", PACK_PATIENCE, is_packed).await?;
     assert_eq!(kept, second);
     Ok(())

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+mod priority;
 pub mod telemetry;
 
 pub mod backup;
@@ -47,6 +48,7 @@ pub mod prune;
 pub mod text_pack;
 
 pub mod ladder;
+pub mod page_encoder;
 
 pub mod access;
 pub mod audit;

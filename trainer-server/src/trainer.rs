@@ -9,7 +9,6 @@
 //!
 //! A write that fails, as on a full disk, is no end: the trainer pauses and tries again (`worker::pause`).
 
-mod priority;
 mod serving;
 mod worker;
 
@@ -161,7 +160,7 @@ pub fn start(parts: TrainerParts) -> Result<TrainerHandle, TrainerError> {
     let (operator, orders) = Operator::channel();
     let train = parts.config.train.clone();
     let run = move || {
-        priority::stand_back(train.niceness);
+        crate::priority::stand_back(train.niceness);
         let worked = || {
             let (serving, stop) = (Arc::clone(&thread_serving), Arc::clone(&thread_stop));
             Worker::open(parts, serving, stop, orders)?.run()

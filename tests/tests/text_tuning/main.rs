@@ -4,8 +4,10 @@
 //! and files that are damaged (`checkpoint::text`).
 //!
 //! * `over_http`: a server process and a page.
+//! * `recipe`: the smaller encoder of pages follows.
 
 mod over_http;
+mod recipe;
 
 use std::path::Path;
 use std::sync::Arc;

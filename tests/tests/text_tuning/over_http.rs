@@ -10,10 +10,10 @@ use harness::server::{Server, Setup};
 use harness::tiny_encoder::write_tiny_encoder;
 use shared_model::codec::state::CodeState;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Posts what people do until a release with another encoder generation than `base` is out.
-async fn until_generation(
+pub(crate) async fn until_generation(
     server: &Server,
     world: &mut World,
     base: u32,

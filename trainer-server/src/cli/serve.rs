@@ -28,15 +28,18 @@ use crate::erasure;
 use crate::event_log::{EventLog, EventLogConfig};
 use crate::experiment::store::Experiments;
 use crate::http::{self, AppParts, AppState};
+use crate::ladder::Recipe;
 use crate::ledger::movement::Movement;
 use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
 use crate::moderation::{self, Moderation};
 use crate::observe::{self, Observer};
+use crate::page_encoder::keeper::{self, KeeperParts};
+use crate::page_encoder::packs::TextPacks;
+use crate::page_encoder::recipe_of;
 use crate::publish::{PublishError, Publisher, StoreLimits};
 use crate::reserve::Reserve;
 use crate::rollout::RolloutState;
 use crate::telemetry::Telemetry;
-use crate::text_pack::keeper::{self, KeeperParts, TextPacks};
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
 use crate::visits::VisitTokens;
@@ -112,6 +115,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     TextSource::of(&config)
         .check_folder()
         .context("model.text_encoder_dir cannot be used")?;
+    let text_recipe = recipe_of(&config).context("publish.text_recipe cannot be used")?;
     // Taken first: a port in use should be heard of before a model is built.
     let listeners = Listeners::bind(&config)?;
     let data_dir = &config.server.data_dir;
@@ -195,7 +199,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         .thread_name("http")
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(args, listeners, state, reserve, stop));
+    let served = runtime.block_on(serve(args, listeners, state, (reserve, text_recipe), stop));
     runtime.shutdown_timeout(Duration::from_millis(200));
     stop_trainer(trainer);
     log.shutdown();
@@ -271,7 +275,7 @@ async fn serve(
     args: ServeArgs,
     listeners: Listeners,
     state: AppState,
-    reserve: Arc<Reserve>,
+    (reserve, text_recipe): (Arc<Reserve>, Option<Recipe>),
     stop: watch::Sender<bool>,
 ) -> anyhow::Result<()> {
     let address = listeners.public.local_addr()?;
@@ -320,6 +324,8 @@ async fn serve(
     let keeper = KeeperParts {
         packs: state.text_packs.clone(),
         config: Arc::clone(&state.config),
+        recipe: text_recipe,
+        log: state.log.clone(),
         catalogue: state.catalogue.clone(),
         publisher: state.publisher.clone(),
         reserve,

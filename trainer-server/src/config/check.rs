@@ -37,6 +37,12 @@ impl Config {
             let expected = "above 0 while release.teacher_dir names a teacher";
             return Err(out_of_range("release.distillation", &0.0, expected));
         }
+        let num_versions = self.release.ensemble_versions;
+        in_range("release.ensemble_versions", num_versions.into(), 1..=8)?;
+        if num_versions > 1 && self.release.distillation == 0.0 {
+            let expected = "above 0 while release.ensemble_versions is more than 1";
+            return Err(out_of_range("release.distillation", &0.0, expected));
+        }
         self.check_text_tuning()?;
         labels::check(&self.labels)?;
         self.check_objective()?;
@@ -392,6 +398,7 @@ impl Config {
             ("train.text_drop", self.train.text_drop),
             ("release.averaging", self.release.averaging),
             ("release.refit_blend", self.release.refit_blend),
+            ("release.soup_share", self.release.soup_share),
         ];
         for (key, actual) in proper_shares {
             if !(0.0..1.0).contains(&actual) {
@@ -491,6 +498,7 @@ fn model_key(field: &'static str) -> &'static str {
         "half_lives_secs" => "model.half_lives_secs",
         "id_code_bits" => "model.id_code_bits",
         "text_code_bits" => "model.text_code_bits",
+        "matrix_code_bits" => "model.matrix_code_bits",
         other => other,
     }
 }

@@ -159,6 +159,7 @@ pub struct ModelConfig {
     pub adapter_dim: u32,
     pub id_code_bits: u8,
     pub text_code_bits: u8,
+    pub matrix_code_bits: u8,
     pub text_encoder: TextEncoderChoice,
     #[serde(with = "optional")]
     pub text_encoder_dir: Option<PathBuf>,
@@ -182,6 +183,7 @@ impl ModelConfig {
             has_taste_weight: self.taste_weight,
             id_code_bits: self.id_code_bits,
             text_code_bits: self.text_code_bits,
+            matrix_code_bits: self.matrix_code_bits,
         }
     }
 }
@@ -312,6 +314,7 @@ pub struct ReleaseConfig {
     pub l2_sp: f32,
     pub ewc: f32,
     pub distillation: f32,
+    pub ensemble_versions: u32,
     #[serde(with = "optional")]
     pub teacher_dir: Option<PathBuf>,
     pub averaging: f32,
@@ -321,6 +324,7 @@ pub struct ReleaseConfig {
     pub refit_windows_max: usize,
     pub refit_rate: f32,
     pub refit_blend: f32,
+    pub soup_share: f32,
     pub trial_events: u64,
     pub trial_secs_max: u64,
     pub pseudo_weight: f32,
@@ -362,6 +366,8 @@ pub struct PublishConfig {
     pub composed_bytes_max: u64,
     pub handed_out_grace_secs: u64,
     pub text_bytes_max: usize,
+    #[serde(with = "optional")]
+    pub text_recipe: Option<PathBuf>,
 }
 
 /// `[gate]`.

@@ -27,7 +27,7 @@ use super::document::{Api, Operation};
 use super::query::{Path, Query};
 use super::{AppState, Problem};
 use crate::ingest::BodyError;
-use crate::text_pack::keeper::wanted_generation;
+use crate::page_encoder::keeper::wanted_generation;
 
 const MODEL_WORDS: &str = "Name of the model, `main` unless configured.";
 

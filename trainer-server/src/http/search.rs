@@ -24,8 +24,8 @@ use super::recommend::{
 use super::{AppState, Problem};
 use crate::ingest::{Fault, Fields, RejectCode};
 use crate::moderation::Effect;
-use crate::text_pack::keeper::wanted_generation;
-use crate::text_pack::queries::QueryError;
+use crate::page_encoder::keeper::wanted_generation;
+use crate::page_encoder::queries::QueryError;
 
 /// Longest query, in characters, as in the page.
 const QUERY_LEN_MAX: usize = 10_000;

@@ -15,6 +15,7 @@ use shared_model::manifest::{Channel, VersionKind};
 
 use super::AppState;
 use super::document::Api;
+use crate::page_encoder::packs::RecipeOutcome;
 use crate::publish::{PublishCounters, StoreUse};
 
 /// Offsets, version, device and counters of the loop, the counters since the start of the server.
@@ -51,6 +52,8 @@ struct Status {
     canary: CanaryStatus,
     /// What published versions take.
     store: StoreUse,
+    /// What came of `publish.text_recipe` for the newest generation since the start; null where nothing has.
+    text_recipe: Option<RecipeOutcome>,
     /// Counters and figures of the trainer, as `docs/operations.md` and `docs/learning.md` name them.
     #[schemars(with = "Map<String, Value>")]
     trainer: Value,
@@ -121,6 +124,7 @@ async fn status(State(state): State<AppState>) -> Json<Status> {
             faults: state.reports.by_code(),
         },
         store: state.publisher.store_use(),
+        text_recipe: state.text_packs.outcome(),
         trainer,
     })
 }

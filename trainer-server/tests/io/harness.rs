@@ -31,8 +31,8 @@ use trainer_server::influence::Standing;
 use trainer_server::ledger::Ledger;
 use trainer_server::moderation::{Moderation, Preview};
 use trainer_server::observe::Observer;
+use trainer_server::page_encoder::packs::TextPacks;
 use trainer_server::publish::{NewVersion, Publisher};
-use trainer_server::text_pack::keeper::TextPacks;
 use trainer_server::visits::VisitTokens;
 
 /// What the server's clock shows.

@@ -7,7 +7,7 @@ use shared_model::ids::BlobId;
 use shared_model::manifest::{
     BlobRef, FORMAT_VERSION, TextEncoderKind, TextEncoderNote, VersionKind, parse_key_list,
 };
-use trainer_server::text_pack::keeper::TextPack;
+use trainer_server::page_encoder::packs::TextPack;
 
 use crate::harness::{NOW_MILLIS, TestServer, new_version};
 

@@ -6,7 +6,7 @@ use shared_model::ids::BlobId;
 use shared_model::text::host::HostTextEncoder;
 use shared_model::text::{PackedEncoder, SmallTextEncoder, TextError, TextTokenizer};
 
-use super::keeper::{TextPack, TextPacks};
+use super::packs::{TextPack, TextPacks};
 
 /// Why a query was not embedded.
 #[derive(Debug, thiserror::Error)]

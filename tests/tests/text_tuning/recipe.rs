@@ -1,0 +1,126 @@
+//! `publish.text_recipe` over HTTP: pages have the whole encoder first, then the smaller one, for every generation; and
+//! the whole one for good where the gate refuses the smaller.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use harness::people::World;
+use harness::scene::{HOUR_MILLIS, START_MILLIS};
+use harness::server::{Server, Setup};
+use harness::tiny_encoder::write_tiny_encoder;
+use harness::wait;
+use reqwest::Method;
+use serde_json::Value;
+use shared_model::text::PackedEncoder;
+
+use crate::over_http::{PATIENCE, until_generation};
+
+/// A server whose text encoder learns, and which makes pages' encoders by `recipe`.
+async fn server(dir: &Path, world: &mut World, recipe: &str) -> anyhow::Result<Server> {
+    write_tiny_encoder(dir)?;
+    let recipe_path = dir.join("recipe.json");
+    fs::write(&recipe_path, recipe)?;
+    let mut people = world.people(30);
+    let past = world.past(&mut people, 8, HOUR_MILLIS, START_MILLIS);
+    let setup = Setup::default()
+        .with_log(&world.items, &past)
+        .set("clock.mode", "event_time")
+        .set("model.text_encoder", "pretrained")
+        .set(
+            "model.text_encoder_dir",
+            dir.to_str().context("a plain path")?,
+        )
+        .set(
+            "publish.text_recipe",
+            recipe_path.to_str().context("a plain path")?,
+        )
+        .set("release.steps", "2")
+        .set("release.interval_events", "40")
+        .set("release.trial_events", "0")
+        .set("text_tuning.steps", "3")
+        .set("text_tuning.learning_rate", "0.01")
+        .set("text_tuning.move_min", "0.00001");
+    Server::start(setup).await
+}
+
+/// What the status says of the recipe, once it is about this generation.
+async fn followed(server: &Server, generation: u32) -> anyhow::Result<Value> {
+    wait::until("the recipe was followed", PATIENCE, async || {
+        let status = server.api.send(Method::GET, "/v1/status", "").await?;
+        let told = status.body["text_recipe"].clone();
+        Ok((told["generation"] == generation).then_some(told))
+    })
+    .await
+    .with_context(|| server.log_text())
+}
+
+/// The encoder that a page is given for this generation.
+async fn given(server: &Server, generation: u32) -> anyhow::Result<PackedEncoder> {
+    let blob = wait::until("there is an encoder", PATIENCE, async || {
+        server.api.text_encoder(generation).await
+    })
+    .await?;
+    Ok(PackedEncoder::from_bytes(server.api.blob(blob.id).await?)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_generation_follows_the_recipe_and_goes_on_from_the_one_before() -> anyhow::Result<()>
+{
+    let dir = tempfile::tempdir()?;
+    let mut world = World::new(8);
+    // Neurons of a tiny encoder are not worth their bytes: three quarters do nearly what all do.
+    let recipe = r#"{"num_neurons":48,"distill_steps":200,"follow_steps":8,"bytes_max":200000}"#;
+    let server = server(dir.path(), &mut world, recipe).await?;
+    server.has_learned_all().await?;
+    let (_, state) = server.api.newest_version().await?;
+    let loaded = state.encoder_generation;
+    let told = followed(&server, loaded).await?;
+    ensure!(told["refused"] == serde_json::json!([]), "{told}");
+    let smaller = wait::until("pages have the smaller one", PATIENCE, async || {
+        let given = given(&server, loaded).await?;
+        Ok((given.config.intermediate_size == 48).then_some(given))
+    })
+    .await?;
+    assert_eq!(smaller.config.num_hidden_layers, 2);
+
+    let state = until_generation(&server, &mut world, loaded).await?;
+    let told = followed(&server, state.encoder_generation).await?;
+    let log = server.log_text();
+    ensure!(
+        log.contains("goes_on=true") || log.contains("\"goes_on\":true"),
+        "{told}\n{log}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_keep_the_whole_encoder_where_the_gate_refuses_the_smaller_one() -> anyhow::Result<()>
+{
+    let dir = tempfile::tempdir()?;
+    let mut world = World::new(8);
+    let recipe =
+        r#"{"num_layers":1,"num_neurons":1,"num_heads":1,"num_more_tokens":0,"bytes_max":200000}"#;
+    let mut server = server(dir.path(), &mut world, recipe).await?;
+    server.has_learned_all().await?;
+    let (_, state) = server.api.newest_version().await?;
+    let told = followed(&server, state.encoder_generation).await?;
+    let refused = told["refused"].as_array().context("reasons")?;
+    ensure!(!refused.is_empty(), "{told}");
+    let whole = given(&server, state.encoder_generation).await?;
+    assert_eq!(whole.config.num_hidden_layers, 2);
+    assert!(
+        server
+            .log_text()
+            .contains("pages keep the whole text encoder")
+    );
+
+    // The file of before is found, and nothing is tried again.
+    server.kill9().await?;
+    server.restart().await?;
+    let again = given(&server, state.encoder_generation).await?;
+    assert_eq!(again.to_bytes()?, whole.to_bytes()?);
+    let status = server.api.send(Method::GET, "/v1/status", "").await?;
+    assert_eq!(status.body["text_recipe"], Value::Null);
+    Ok(())
+}

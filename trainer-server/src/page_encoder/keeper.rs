@@ -1,0 +1,329 @@
+//! Makes what pages embed texts with: in the background, kept over a restart.
+//!
+//! ```text
+//! newest versions ─► their generations ─► file in the data folder, or made now ─► packs
+//! ```
+//! A page asks for its generation when it first embeds a text. Until the file is made, which takes some ten seconds of
+//! one core, it is told to ask again. Losing a file costs that time and nothing else.
+//! Where a recipe is to be followed, which takes minutes, pages have the whole encoder until it has been; and for as long
+//! as the gate refuses what it makes.
+//! A file is fitted to the texts of its day, so another is made once there are twice as many items; whoever was told of
+//! the one before can still fetch it. A failure is tried again after a pause.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use burn::tensor::Device;
+use shared_model::ids::BlobId;
+use shared_model::manifest::Channel;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::KeeperError;
+use super::file::{Found, file_name};
+use super::follow::follow;
+use super::packs::{TextPack, TextPacks};
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::event_log::EventLog;
+use crate::ladder::{LadderError, Recipe};
+use crate::priority::stand_back;
+use crate::publish::Publisher;
+use crate::reserve::Reserve;
+use crate::text_pack::{PackError, PackSource, pack};
+use crate::text_source::{TextSource, read_tokenizer};
+use crate::trainer::encoder_of;
+
+/// How soon a new generation is noticed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// After a failure; doubled with each in a row.
+const PAUSE_MIN: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+/// What packs are made of, and where they go.
+#[derive(Clone)]
+pub struct KeeperParts {
+    /// For the routes.
+    pub packs: TextPacks,
+    /// Settings.
+    pub config: Arc<Config>,
+    /// What `publish.text_recipe` says.
+    pub recipe: Option<Recipe>,
+    /// Events that the gate compares on.
+    pub log: EventLog,
+    /// Texts that files are fitted to.
+    pub catalogue: Catalogue,
+    /// Says which generation pages rank with.
+    pub publisher: Publisher,
+    /// Room that a file must leave to the log.
+    pub reserve: Arc<Reserve>,
+}
+
+/// When a generation is looked at again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Again {
+    /// The small encoder has no file that could be another.
+    Never,
+    /// Pages have something that will do until this is made.
+    Now,
+    /// Once there are as many items.
+    Grown { num_items: usize },
+    /// After a failure.
+    Later { at: Instant, pause: Duration },
+}
+
+impl Again {
+    /// Pause after a failure, where `last` says what was waited for before.
+    fn pause_after(last: Option<Self>) -> Duration {
+        match last {
+            Some(Self::Later { pause, .. }) => (2 * pause).min(PAUSE_MAX),
+            Some(Self::Never | Self::Now | Self::Grown { .. }) | None => PAUSE_MIN,
+        }
+    }
+
+    fn is_due(self, num_items: usize, now: Instant) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Now => true,
+            Self::Grown { num_items: wanted } => num_items >= wanted,
+            Self::Later { at, .. } => now >= at,
+        }
+    }
+}
+
+/// The generation that packs are made for: that of the newest version. A cohort has no other, since a release with texts
+/// of its own goes to everyone.
+#[must_use]
+pub fn wanted_generation(publisher: &Publisher) -> Option<u32> {
+    let newest = publisher.newest(Channel::Stable)?;
+    Some(newest.manifest.encoder_generation)
+}
+
+/// Makes what is missing, until the server stops.
+pub async fn keep(parts: KeeperParts, mut stopping: watch::Receiver<bool>) {
+    if parts.config.publish.text_bytes_max == 0 {
+        return;
+    }
+    let mut interval = tokio::time::interval(LOOK_INTERVAL);
+    let mut looked: Option<(u32, Again)> = None;
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            _ = stopping.changed() => return,
+        }
+        let Some(generation) = wanted_generation(&parts.publisher) else {
+            continue;
+        };
+        let last = looked.filter(|(of, _)| *of == generation);
+        let last = last.map(|(_, again)| again);
+        let num_items = parts.catalogue.num_ids();
+        if last.is_some_and(|again| !again.is_due(num_items, Instant::now())) {
+            continue;
+        }
+        let making = parts.clone().start(generation, num_items, stopping.clone());
+        let made = tokio::select! {
+            made = making => made.unwrap_or(Err(KeeperError::Thread)),
+            _ = stopping.changed() => return, // what is not written yet is made at the next start
+        };
+        let again = parts.take(generation, made, last);
+        looked = Some((generation, again));
+    }
+}
+
+impl KeeperParts {
+    /// Hands out what was made and says when to look again.
+    fn take(
+        &self,
+        generation: u32,
+        made: Result<(TextPack, Again), KeeperError>,
+        last: Option<Again>,
+    ) -> Again {
+        match made {
+            Ok((pack, again)) => {
+                self.packs.put(generation, pack);
+                again
+            }
+            Err(error) => {
+                let has_too_few = matches!(
+                    error,
+                    KeeperError::Ladder(LadderError::NothingToCompare { .. })
+                );
+                let pause = if has_too_few {
+                    PAUSE_MAX
+                } else {
+                    Again::pause_after(last)
+                };
+                let retry_secs = pause.as_secs();
+                if self.packs.of(generation).is_some() {
+                    tracing::warn!(%error, retry_secs, "pages keep the text encoder that they have");
+                } else {
+                    tracing::error!(%error, retry_secs, "pages cannot embed texts: the encoder cannot be packed");
+                    self.packs.put(generation, TextPack::Failed);
+                }
+                let at = Instant::now() + pause;
+                Again::Later { at, pause }
+            }
+        }
+    }
+
+    /// Makes the pack of a generation on a thread of its own, which stands back as the trainer does.
+    fn start(
+        self,
+        generation: u32,
+        num_items: usize,
+        stopping: watch::Receiver<bool>,
+    ) -> oneshot::Receiver<Result<(TextPack, Again), KeeperError>> {
+        let (sender, receiver) = oneshot::channel();
+        let making = move || {
+            stand_back(self.config.train.niceness);
+            let made = self.make(generation, num_items, &stopping);
+            sender.send(made).ok(); // nobody waits any more where the server stops
+        };
+        let thread = thread::Builder::new().name("text-encoder".to_owned());
+        if let Err(error) = thread.spawn(making) {
+            tracing::error!(%error, "no thread for the text encoder"); // the sender is gone, which is heard
+        }
+        receiver
+    }
+
+    /// The pack of a generation: as it was found, or made now.
+    fn make(
+        &self,
+        generation: u32,
+        num_items: usize,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<(TextPack, Again), KeeperError> {
+        let whole = Recipe {
+            bytes_max: self.config.publish.text_bytes_max,
+            ..Recipe::default()
+        };
+        let recipe = self.recipe.as_ref().unwrap_or(&whole);
+        let data_dir = &self.config.server.data_dir;
+        let name = file_name(generation, recipe);
+        let has_packed = matches!(self.packs.of(generation), Some(TextPack::Packed(..)));
+        if let Some(found) = Found::read(&data_dir.join(&name)) {
+            let again = grown(found.num_items);
+            let found = TextPack::Packed(found.id, found.bytes);
+            if !again.is_due(num_items, Instant::now()) {
+                return Ok((found, again));
+            }
+            if !has_packed {
+                return Ok((found, Again::Now)); // better than nothing until another is made
+            }
+        }
+        let Some(source) = source_of(&self.config, generation)? else {
+            return Ok((TextPack::Small, Again::Never));
+        };
+        if self.recipe.is_some() && !has_packed {
+            let bytes = self.whole(source, whole.bytes_max)?;
+            let pack = TextPack::Packed(BlobId::of(&bytes), bytes.into());
+            return Ok((pack, Again::Now));
+        }
+        let bytes = match &self.recipe {
+            None => self.whole(source, whole.bytes_max)?,
+            Some(recipe) => self.by_recipe(recipe, source, generation, stopping)?,
+        };
+        let made = Found {
+            id: BlobId::of(&bytes),
+            num_items,
+            bytes: bytes.into(),
+        };
+        made.keep(data_dir, &name, &self.reserve);
+        Ok((TextPack::Packed(made.id, made.bytes), grown(num_items)))
+    }
+
+    /// All of an encoder.
+    fn whole(&self, source: PackSource, bytes_max: usize) -> Result<Vec<u8>, KeeperError> {
+        let started = Instant::now();
+        let items = self.catalogue.items();
+        let texts = items.iter().map(|item| item.full_text());
+        let bytes = pack(source, texts, bytes_max)?;
+        tracing::info!(
+            bytes = bytes.len(),
+            num_items = items.len(),
+            seconds = started.elapsed().as_secs_f32(),
+            "the text encoder was packed for pages"
+        );
+        Ok(bytes)
+    }
+
+    /// What the recipe makes of it; all of it where the gate refuses that.
+    fn by_recipe(
+        &self,
+        recipe: &Recipe,
+        source: PackSource,
+        generation: u32,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Vec<u8>, KeeperError> {
+        let (outcome, passed) = follow(self, recipe, &source, generation, stopping)?;
+        let bytes = match passed {
+            Some(bytes) => bytes,
+            None => {
+                let reasons = outcome.refused.join("; ");
+                tracing::warn!(
+                    "pages keep the whole text encoder, the recipe loses too much: {reasons}"
+                );
+                self.whole(source, self.config.publish.text_bytes_max)?
+            }
+        };
+        self.packs.note(outcome);
+        Ok(bytes)
+    }
+}
+
+/// A file for a catalogue is good until there are twice as many items.
+fn grown(num_items: usize) -> Again {
+    Again::Grown {
+        num_items: num_items.max(1).saturating_mul(2),
+    }
+}
+
+/// The encoder as of a generation; nothing where it is the small one.
+fn source_of(config: &Config, generation: u32) -> Result<Option<PackSource>, KeeperError> {
+    // Without the row cache: the trainer has it open.
+    let encoder = encoder_of(config, &Device::flex(), Some(generation), None)?;
+    let actual = encoder.generation();
+    if actual != generation {
+        return Err(KeeperError::OtherGeneration { generation, actual });
+    }
+    let Some(bert) = encoder.as_bert() else {
+        return Ok(None);
+    };
+    let Some(tokenizer_json) = read_tokenizer(&TextSource::of(config))? else {
+        return Ok(None);
+    };
+    Ok(Some(PackSource {
+        config: bert.encoder().config().clone(),
+        tokenizer_json,
+        tensors: bert.encoder().to_named().map_err(PackError::from)?,
+        len_max: bert.tokenizer().len_max(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_is_made_for_twice_the_items_and_after_growing_pauses() {
+        let now = Instant::now();
+        assert!(!Again::Never.is_due(usize::MAX, now));
+        for (num_items, due_at) in [(0, 2), (1, 2), (100, 200), (usize::MAX, usize::MAX)] {
+            assert!(!grown(num_items).is_due(due_at - 1, now));
+            assert!(grown(num_items).is_due(due_at, now));
+        }
+        let mut last = Some(grown(1));
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            let pause = Again::pause_after(last);
+            let at = now + pause;
+            let later = Again::Later { at, pause };
+            assert!(!later.is_due(1, at - Duration::from_millis(1)) && later.is_due(1, at));
+            pauses.push(pause.as_secs());
+            last = Some(later);
+        }
+        assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        assert_eq!(Again::pause_after(None), PAUSE_MIN);
+    }
+}

@@ -1,0 +1,177 @@
+//! What pages can be given, by generation, and what came of the recipe.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::body::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shared_model::ids::BlobId;
+use shared_model::manifest::{BlobRef, TextEncoderKind};
+
+/// That of the newest version, that of the one before, and one that another has replaced.
+const NUM_KEPT: usize = 3;
+
+/// What there is, by generation; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct TextPacks {
+    shared: Arc<RwLock<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    packs: Vec<(u32, TextPack)>,
+    outcome: Option<RecipeOutcome>,
+}
+
+/// The encoder of one generation.
+#[derive(Debug, Clone)]
+pub enum TextPack {
+    /// The small one, which has no file.
+    Small,
+    /// A packed file.
+    Packed(BlobId, Bytes),
+    /// It could not be made so far; pages have none.
+    Failed,
+}
+
+/// What came of following the recipe for a generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RecipeOutcome {
+    /// Generation of the text encoder.
+    pub generation: u32,
+    /// The recipe, for people.
+    pub recipe: String,
+    /// Bytes of what it made.
+    pub bytes: usize,
+    /// NDCG@10 of ranking by text alone, over that of the whole encoder in f32.
+    pub relative_ndcg: f64,
+    /// Its 95 % interval over users.
+    pub relative_ndcg_interval: [f64; 2],
+    /// Why pages have the whole encoder instead; empty where they have the smaller one.
+    pub refused: Vec<String>,
+}
+
+impl TextPack {
+    /// What is signed of it; nothing where there is none.
+    #[must_use]
+    pub fn kind(&self) -> Option<TextEncoderKind> {
+        match self {
+            Self::Small => Some(TextEncoderKind::Small),
+            Self::Packed(id, bytes) => Some(TextEncoderKind::Packed(BlobRef {
+                id: *id,
+                bytes: bytes.len() as u64, // widening
+            })),
+            Self::Failed => None,
+        }
+    }
+}
+
+impl TextPacks {
+    /// What there is of a generation so far.
+    #[must_use]
+    pub fn of(&self, generation: u32) -> Option<TextPack> {
+        self.read(|shared| {
+            let found = shared.packs.iter().rev().find(|(of, _)| *of == generation);
+            found.map(|(_, pack)| pack.clone())
+        })
+    }
+
+    /// A file by its hash.
+    #[must_use]
+    pub fn file(&self, wanted: BlobId) -> Option<Bytes> {
+        self.read(|shared| {
+            shared.packs.iter().find_map(|(_, pack)| match pack {
+                TextPack::Packed(id, bytes) => (*id == wanted).then(|| bytes.clone()),
+                TextPack::Small | TextPack::Failed => None,
+            })
+        })
+    }
+
+    /// The newest file of another generation.
+    pub(super) fn file_before(&self, generation: u32) -> Option<Bytes> {
+        self.read(|shared| {
+            let others = shared.packs.iter().rev();
+            let mut others = others.filter(|(of, _)| *of != generation);
+            others.find_map(|(_, pack)| match pack {
+                TextPack::Packed(_, bytes) => Some(bytes.clone()),
+                TextPack::Small | TextPack::Failed => None,
+            })
+        })
+    }
+
+    /// Adds what there is of a generation now; the oldest one too many goes.
+    pub fn put(&self, generation: u32, pack: TextPack) {
+        self.write(|shared| {
+            let packs = &mut shared.packs;
+            packs.retain(|(of, known)| *of != generation || matches!(known, TextPack::Packed(..)));
+            packs.push((generation, pack));
+            if packs.len() > NUM_KEPT {
+                packs.remove(0);
+            }
+        });
+    }
+
+    /// What came of the recipe for the newest generation that it was followed for.
+    #[must_use]
+    pub fn outcome(&self) -> Option<RecipeOutcome> {
+        self.read(|shared| shared.outcome.clone())
+    }
+
+    pub(super) fn note(&self, outcome: RecipeOutcome) {
+        self.write(|shared| shared.outcome = Some(outcome));
+    }
+
+    fn read<T>(&self, of: impl FnOnce(&Shared) -> T) -> T {
+        of(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Shared)) {
+        change(&mut self.shared.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(text: &'static [u8]) -> TextPack {
+        TextPack::Packed(BlobId::of(text), Bytes::from_static(text))
+    }
+
+    #[test]
+    fn generations_are_found_and_the_oldest_go() {
+        let packs = TextPacks::default();
+        let id = BlobId::of(b"one");
+        packs.put(1, packed(b"one"));
+        assert_eq!(packs.file(id), Some(Bytes::from_static(b"one")));
+        let kind = packs.of(1).and_then(|pack| pack.kind());
+        assert_eq!(
+            kind,
+            Some(TextEncoderKind::Packed(BlobRef { id, bytes: 3 }))
+        );
+        assert_eq!(packs.file_before(1), None);
+        assert_eq!(packs.file_before(2), Some(Bytes::from_static(b"one")));
+        for generation in 2..=4 {
+            packs.put(generation, TextPack::Small);
+        }
+        assert!(packs.of(1).is_none() && packs.file(id).is_none());
+        assert!(packs.of(2).is_some());
+    }
+
+    #[test]
+    fn what_replaces_a_pack_is_handed_out_and_the_file_before_can_still_be_fetched() {
+        let packs = TextPacks::default();
+        packs.put(1, TextPack::Failed);
+        packs.put(1, packed(b"one"));
+        packs.put(1, packed(b"two"));
+        assert_eq!(
+            packs.of(1).and_then(|pack| pack.kind()),
+            packed(b"two").kind()
+        );
+        for text in [&b"one"[..], b"two"] {
+            assert!(packs.file(BlobId::of(text)).is_some());
+        }
+        packs.put(2, TextPack::Failed);
+        assert!(packs.of(1).is_some(), "a failure took no place");
+    }
+}
