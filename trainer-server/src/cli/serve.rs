@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use super::ConfigArgs;
-use crate::access::Keys;
+use crate::access::{AccessError, Keys, LiveKeys};
 use crate::audit::AuditLog;
 use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
@@ -35,7 +35,7 @@ use crate::observe::{self, Observer};
 use crate::publish::{PublishError, Publisher, StoreLimits};
 use crate::reserve::Reserve;
 use crate::rollout::RolloutState;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{LineFilter, Telemetry};
 use crate::text_pack::keeper::{self, KeeperParts, TextPacks};
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
@@ -102,8 +102,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         print!("{}", toml::to_string(&*config)?);
         return Ok(());
     }
-    let keys = Keys::from_config(&config).context("the server does not start with these keys")?;
-    let _telemetry = Telemetry::start(&config.telemetry)?;
+    let keys = Keys::from_config(&config).map_err(refusal)?;
+    let telemetry = Telemetry::start(&config.telemetry)?;
     tracing::info!(config = %serde_json::to_string(&*config)?, "effective configuration");
     allow_connections(config.server.connections_max);
     // What would only stop the trainer later is heard of now.
@@ -173,7 +173,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let state = AppState::new(AppParts {
         config: Arc::clone(&config),
-        keys,
+        keys: LiveKeys::new(keys),
         audit,
         log: log.clone(),
         catalogue,
@@ -195,12 +195,32 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         .thread_name("http")
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(args, listeners, state, reserve, stop));
+    let reread = Reread {
+        args,
+        filter: telemetry.filter(),
+    };
+    let served = runtime.block_on(serve(reread, listeners, state, reserve, stop));
     runtime.shutdown_timeout(Duration::from_millis(200));
     stop_trainer(trainer);
     log.shutdown();
     tracing::info!("stopped");
     served
+}
+
+/// What reading the configuration again needs.
+struct Reread {
+    args: ServeArgs,
+    filter: LineFilter,
+}
+
+/// Why there is no start, with fresh keys where some are missing.
+fn refusal(error: AccessError) -> anyhow::Error {
+    let said = "the server does not start with these keys";
+    match error.proposal() {
+        Ok(Some(proposal)) => anyhow::anyhow!("{said}: {error}\n\n{proposal}"),
+        Ok(None) => anyhow::Error::new(error).context(said),
+        Err(random) => anyhow::Error::new(random).context(said),
+    }
 }
 
 /// A canary that a stop or a crash cut off has nobody left who watches it, so its pages come back before they ask.
@@ -268,7 +288,7 @@ fn allow_connections(connections_max: usize) {
 
 /// Serves until a signal comes, then drains for a bounded time.
 async fn serve(
-    args: ServeArgs,
+    reread: Reread,
     listeners: Listeners,
     state: AppState,
     reserve: Arc<Reserve>,
@@ -332,7 +352,7 @@ async fn serve(
         stop.send_replace(true);
     });
     #[cfg(unix)]
-    parts.spawn(reload::on_hangup(args, state.clone()));
+    parts.spawn(reload::on_hangup(reread, state.clone()));
     http::server::serve(public, router, &state).await;
     while parts.join_next().await.is_some() {}
     signal.await?;

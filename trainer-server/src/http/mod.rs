@@ -52,7 +52,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::access::Keys;
+use crate::access::LiveKeys;
 use crate::audit::AuditLog;
 use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
@@ -100,7 +100,7 @@ pub struct AppParts {
     /// Settings.
     pub config: Arc<Config>,
     /// Who may do what.
-    pub keys: Keys,
+    pub keys: LiveKeys,
     /// Who did what.
     pub audit: AuditLog,
     /// The log.

@@ -13,7 +13,7 @@ use shared_model::model::explain::{AverageParts, ScoreParts};
 use shared_model::spec::ModelSpec;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use trainer_server::access::Keys;
+use trainer_server::access::{Keys, LiveKeys};
 use trainer_server::audit::AuditLog;
 use trainer_server::canary::reports::Reports;
 use trainer_server::catalogue::Catalogue;
@@ -196,7 +196,7 @@ impl TestServer {
             Moderation::open(dir, rules, catalogue.clone(), NOW_MILLIS).expect("rules");
         let (stop, stopping) = watch::channel(false);
         let state = AppState::new(AppParts {
-            keys: Keys::from_config(&config).expect("usable keys"),
+            keys: LiveKeys::new(Keys::from_config(&config).expect("usable keys")),
             audit: AuditLog::open(dir).expect("opens"),
             config: Arc::clone(&config),
             log: log.clone(),
