@@ -277,7 +277,7 @@ impl Keys {
     }
 
     fn check_different(&self) -> Result<(), AccessError> {
-        let mut seen = Vec::new();
+        let mut seen: Vec<(&str, blake3::Hash)> = Vec::new();
         for role in Role::ALL {
             let KeyPair { current, previous } = self.held[role as usize];
             for (setting, hash) in [
@@ -286,7 +286,7 @@ impl Keys {
             ] {
                 let Some(hash) = hash else { continue };
                 if let Some((other, _)) = seen.iter().find(|(_, other)| *other == hash) {
-                    return Err(AccessError::Same(other, setting));
+                    return Err(AccessError::Same(*other, setting));
                 }
                 seen.push((setting, hash));
             }

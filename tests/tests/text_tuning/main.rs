@@ -214,6 +214,7 @@ impl Shop {
                     event,
                     received_at: START_MILLIS,
                     is_vouched: false,
+                    arm_phase: None,
                 })
             })
         };
@@ -243,6 +244,7 @@ impl Shop {
                 event,
                 received_at: START_MILLIS,
                 is_vouched: false,
+                arm_phase: None,
             })
         };
         let records: Vec<LogRecord> = next.into_iter().map(record).collect();

@@ -32,6 +32,7 @@ use crate::ledger::movement::Movement;
 use crate::ledger::{Ledger, LedgerRow, Origin, Provenance, PublishedRow};
 use crate::moderation::{self, Moderation};
 use crate::observe::{self, Observer};
+use crate::pseudonyms::Pseudonyms;
 use crate::publish::{PublishError, Publisher, StoreLimits};
 use crate::reserve::Reserve;
 use crate::rollout::RolloutState;
@@ -123,6 +124,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let log_config = EventLogConfig::from(&*config);
     let log = EventLog::open_with(data_dir, &log_config, Some(Arc::clone(&reserve)))
         .with_context(|| format!("cannot open the event log in {}", data_dir.display()))?;
+    let pseudonyms = Pseudonyms::open(data_dir, config.log.pseudonymous_ids, &log)?;
     let catalogue = Catalogue::from_log(&log)?;
     let limits = StoreLimits {
         disk_bytes_max: config.store.disk_bytes_max,
@@ -186,6 +188,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         moderation,
         text_packs,
         visits,
+        pseudonyms,
         operator: Some(trainer.operator()),
         clock: now_millis,
         stopping,

@@ -20,7 +20,6 @@ use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::event_log::{AppendOutcome, EventLogError, LogRecord, Pending, StoredEvent};
 use crate::ingest::{self, EventRules, Fields, Rejection};
-use crate::visits::VisitTokens;
 
 /// A batch of feedback. Each event is judged by itself, so this is taken apart by hand.
 #[derive(JsonSchema)]
@@ -159,7 +158,7 @@ fn read(state: &AppState, caller: Caller, body: &BatchBody) -> Result<Sorted, Pr
         rejected: Vec::new(),
         num_invalid_tokens: 0,
     };
-    sorted.sort(list, &rules, &state.visits);
+    sorted.sort(state, list, &rules);
     Ok(sorted)
 }
 
@@ -207,25 +206,24 @@ pub(super) async fn outcomes(pending: Option<Pending>) -> Result<Vec<AppendOutco
 impl Sorted {
     fn sort(
         &mut self,
+        state: &AppState,
         list: Vec<Result<Value, ingest::Fault>>,
         rules: &EventRules<'_>,
-        visits: &VisitTokens,
     ) {
         let received_at = rules.now_millis;
+        let end = LogOffset(u64::MAX); // where it will be is not known yet, and all phases have begun
         for (index, element) in list.into_iter().enumerate() {
             let pointer = self.batch.pointer(index);
             let num_invalid = &mut self.num_invalid_tokens;
             let stored = element.and_then(|value| {
                 let event = ingest::event_from_json(&value, &pointer)?;
                 let token = Fields::new(&value, &pointer)?.text("token")?;
-                let vouches = |token| visits.vouches(token, &event.user_id, received_at);
+                let vouches = |token| state.visits.vouches(token, &event.user_id, received_at);
                 let is_vouched = token.is_some_and(vouches);
                 *num_invalid += u64::from(token.is_some() && !is_vouched);
-                Ok(StoredEvent {
-                    event: rules.check(event, &pointer)?,
-                    received_at,
-                    is_vouched,
-                })
+                let event = rules.check(event, &pointer)?;
+                let (door, experiments) = (&state.pseudonyms, &state.experiments);
+                Ok(door.stored(event, received_at, is_vouched, experiments, end))
             });
             match stored {
                 Ok(stored) => self.records.push(LogRecord::Event(stored)),

@@ -62,6 +62,7 @@ use crate::experiment::store::Experiments;
 use crate::ledger::Ledger;
 use crate::moderation::Moderation;
 use crate::observe::{Observer, Totals};
+use crate::pseudonyms::Pseudonyms;
 use crate::publish::Publisher;
 use crate::rollout::Operator;
 use crate::text_pack::keeper::TextPacks;
@@ -125,6 +126,8 @@ pub struct AppParts {
     pub text_packs: TextPacks,
     /// Say which user ids were handed out here.
     pub visits: VisitTokens,
+    /// What users are called here: every `user_id` of a request goes through it.
+    pub pseudonyms: Pseudonyms,
     /// Who takes orders about versions, where there is a trainer.
     pub operator: Option<Operator>,
     /// Milliseconds since 1970-01-01 UTC.
