@@ -34,7 +34,8 @@ pub struct BackupArgs {
     /// Read the folder of --data-dir itself, which no server uses, instead of asking a server
     #[arg(long)]
     pub offline: bool,
-    /// Put the secret keys in, too: whoever has the backup can then sign versions. Goes with --offline
+    /// Put the secret keys in, too: whoever has the backup can then sign versions and tell whose pseudonyms it holds. Goes
+    /// with --offline
     #[arg(long, requires = "offline")]
     pub with_keys: bool,
     /// Settings.

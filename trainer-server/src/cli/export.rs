@@ -23,13 +23,13 @@ pub struct ExportArgs {
     /// Where to write the catalogue as it is
     #[arg(long, value_name = "FILE")]
     pub items: Option<PathBuf>,
-    /// Of both files
+    /// Format of both files
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "jsonl")]
     pub format: Format,
     /// Events that occurred then or later: a moment like 2024-05-01T12:00:00Z, or a day
     #[arg(long, value_name = "MOMENT", value_parser = moment, requires = "events")]
     pub since: Option<i64>,
-    /// Events that occurred before
+    /// Events that occurred before such a moment
     #[arg(long, value_name = "MOMENT", value_parser = moment, requires = "events")]
     pub until: Option<i64>,
     /// Events of this user alone

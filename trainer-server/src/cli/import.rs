@@ -39,7 +39,7 @@ pub struct ImportArgs {
     /// Files of --from, or folders with them
     #[arg(value_name = "PATH", requires = "from")]
     pub paths: Vec<PathBuf>,
-    /// Whose files they are
+    /// System that wrote the files
     #[arg(
         long,
         value_enum,

@@ -199,6 +199,12 @@ pub fn end_with_reader_of_output() {
     }));
 }
 
+/// Why nothing came back, without the layers in between: `Connection refused`.
+fn last_cause(error: reqwest::Error) -> anyhow::Error {
+    let error = anyhow::Error::new(error);
+    anyhow::anyhow!("{}", error.root_cause())
+}
+
 /// The value of a flag that names a server.
 fn http_url(text: &str) -> Result<String, String> {
     let is_http = ["http://", "https://"]
