@@ -45,6 +45,11 @@ export interface ConnectOptions {
   /** Pseudonymous id of the visitor, at most 128 bytes of UTF-8. Default: a random one, made on first use. */
   userId?: string;
   /**
+   * Puts a visit token beside every event, the server's word that it handed out the user id. For servers whose
+   * `influence.without_token` asks for them; feedback never waits longer than a moment for one. Default `false`.
+   */
+  visitTokens?: boolean;
+  /**
    * Ranks with a small model of this visitor beside the server's: learned on this device from the kept history, anew for
    * every version and event, and never sent. It moves items of the history only. Default `false`.
    */

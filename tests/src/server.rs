@@ -355,6 +355,7 @@ async fn fill_log(data_dir: &Path, items: &[Item], events: &[Event]) -> anyhow::
         received_at: event.occurred_at,
         event: event.clone(),
         is_vouched: false,
+        arm_phase: None,
     };
     let records: Vec<_> = items
         .chain(events.iter().map(|event| LogRecord::Event(stored(event))))

@@ -55,6 +55,7 @@ fn log() -> (Vec<LogRecord>, Vec<LogRecord>) {
             event,
             received_at: START_MILLIS,
             is_vouched: false,
+            arm_phase: None,
         })
     };
     past.extend(

@@ -36,6 +36,7 @@ fn records(events: &[Seen], prefix: &str) -> anyhow::Result<Vec<LogRecord>> {
             event: serde_json::from_value(event)?,
             received_at: START_MILLIS,
             is_vouched: false,
+            arm_phase: None,
         }))
     };
     events.iter().enumerate().map(record).collect()

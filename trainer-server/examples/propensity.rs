@@ -135,6 +135,7 @@ impl World {
             event,
             received_at,
             is_vouched: false,
+            arm_phase: None,
         }));
         Ok(())
     }

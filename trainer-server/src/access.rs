@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +13,7 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use serde::Serialize;
 
-use crate::config::{AccessConfig, Config, Secret};
+use crate::config::{AccessConfig, Config};
 
 /// Shortest key, in characters.
 pub const KEY_LEN_MIN: usize = 16;
@@ -47,13 +48,46 @@ impl Role {
         }
     }
 
-    fn configured(self, config: &AccessConfig) -> (&Secret, Option<&Path>) {
+    /// The setting that holds the key before it.
+    fn previous_setting(self) -> &'static str {
         match self {
-            Self::Ingest => (&config.ingest_key, config.ingest_key_file.as_deref()),
-            Self::Read => (&config.read_key, config.read_key_file.as_deref()),
-            Self::Admin => (&config.admin_token, config.admin_token_file.as_deref()),
+            Self::Ingest => "ingest_key_previous",
+            Self::Read => "read_key_previous",
+            Self::Admin => "admin_token_previous",
         }
     }
+
+    fn configured(self, config: &AccessConfig) -> Configured<'_> {
+        let (key, previous, file) = match self {
+            Self::Ingest => (
+                &config.ingest_key,
+                &config.ingest_key_previous,
+                &config.ingest_key_file,
+            ),
+            Self::Read => (
+                &config.read_key,
+                &config.read_key_previous,
+                &config.read_key_file,
+            ),
+            Self::Admin => (
+                &config.admin_token,
+                &config.admin_token_previous,
+                &config.admin_token_file,
+            ),
+        };
+        Configured {
+            key: key.reveal(),
+            previous: previous.reveal(),
+            file: file.as_deref(),
+        }
+    }
+}
+
+/// What is set of a role; empty texts where there is nothing.
+struct Configured<'a> {
+    key: &'a str,
+    previous: &'a str,
+    file: Option<&'a Path>,
 }
 
 /// Why the server does not start with these keys.
@@ -82,15 +116,77 @@ pub enum AccessError {
         /// Its length.
         actual: usize,
     },
-    /// One key for two roles.
+    /// One key in two places.
     #[error("`access.{0}` and `access.{1}` are the same, expected different keys")]
     Same(&'static str, &'static str),
+    /// A key before one that is not there.
+    #[error("`access.{0}_previous` is set without `access.{0}`, expected both or neither")]
+    PreviousAlone(&'static str),
+    /// A file of more than the key and the one before it.
+    #[error(
+        "the file of `access.{setting}_file` has {actual} lines, expected the key, and below it at most the one before: {}",
+        path.display()
+    )]
+    Lines {
+        /// The key.
+        setting: &'static str,
+        /// Its file.
+        path: PathBuf,
+        /// Its lines.
+        actual: usize,
+    },
     /// Everyone could do what only operators should.
-    #[error("{0}")]
-    Exposed(String),
+    #[error(
+        "{setting} is {address}, which others can reach, but no key is set for: {}",
+        names(missing)
+    )]
+    Exposed {
+        /// The setting of the address.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Whose keys it needs and has not.
+        missing: Vec<Role>,
+    },
+    /// A key that is asked for would be asked for no longer.
+    #[error("no key is set any more for: {}; taking a key away takes a restart", names(.0))]
+    TakenAway(Vec<Role>),
     /// The system gave no random bytes.
     #[error("no key can be made: {0}")]
     Random(String),
+}
+
+impl AccessError {
+    /// Keys made just now for those that are missing, in words; nothing where another thing is wrong. For the terminal of
+    /// whoever starts the server, not for its log.
+    ///
+    /// # Errors
+    /// The system gave no random bytes.
+    pub fn proposal(&self) -> Result<Option<String>, Self> {
+        let Self::Exposed { missing, .. } = self else {
+            return Ok(None);
+        };
+        let (mut variables, mut lines, mut files) = (String::new(), String::new(), Vec::new());
+        for role in missing {
+            let (name, key) = (role.setting(), fresh_key()?);
+            let variable = name.to_uppercase();
+            variables.push_str(&format!("FRESHET__ACCESS__{variable}={key}\n"));
+            lines.push_str(&format!("{name} = \"{key}\"\n"));
+            files.push(format!("access.{name}_file"));
+        }
+        Ok(Some(format!(
+            "Keep these, made just now, as variables, for example in the file of `docker run --env-file` or of systemd's \
+             EnvironmentFile (in a shell, put `export ` before each):\n\n{variables}\n\
+             or in the file of --config:\n\n[access]\n{lines}\n\
+             or each in a file of its own, named by {}",
+            files.join(", ")
+        )))
+    }
+}
+
+fn names(roles: &[Role]) -> String {
+    let names: Vec<&str> = roles.iter().map(|role| role.setting()).collect();
+    names.join(", ")
 }
 
 /// What to do about an answer of that status on the command line; empty where it is not about keys.
@@ -106,7 +202,14 @@ pub fn advice(status: u16) -> &'static str {
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
     /// In the order of [`Role::ALL`].
-    hashes: [Option<blake3::Hash>; Role::ALL.len()],
+    held: [KeyPair; Role::ALL.len()],
+}
+
+/// The key of a role, and the one before it while that is still taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct KeyPair {
+    current: Option<blake3::Hash>,
+    previous: Option<blake3::Hash>,
 }
 
 impl Keys {
@@ -117,14 +220,9 @@ impl Keys {
     pub fn from_config(config: &Config) -> Result<Self, AccessError> {
         let mut keys = Self::default();
         for role in Role::ALL {
-            let hash = read(role, &config.access)?;
-            for other in Role::ALL {
-                if hash.is_some() && keys.hashes[other as usize] == hash {
-                    return Err(AccessError::Same(other.setting(), role.setting()));
-                }
-            }
-            keys.hashes[role as usize] = hash; // declaration order is the order of `ALL`
+            keys.held[role as usize] = read(role, &config.access)?; // declaration order is the order of `ALL`
         }
+        keys.check_different()?;
         let server = &config.server;
         keys.check_exposure("server.bind", Some(server.bind), &Role::ALL)?;
         keys.check_exposure("server.admin_bind", server.admin_bind, &[Role::Admin])?;
@@ -134,7 +232,7 @@ impl Keys {
     /// Whether a key is asked for.
     #[must_use]
     pub fn asks_for(&self, role: Role) -> bool {
-        self.hashes[role as usize].is_some()
+        self.held[role as usize].current.is_some()
     }
 
     /// Whose key it is; takes as long whatever is shown.
@@ -143,77 +241,186 @@ impl Keys {
         if shown.len() > KEY_LEN_MAX {
             return None;
         }
-        let shown = blake3::hash(shown.as_bytes());
+        let shown = Some(blake3::hash(shown.as_bytes()));
         let mut found = None;
         for role in Role::ALL {
-            if self.hashes[role as usize] == Some(shown) {
+            let KeyPair { current, previous } = self.held[role as usize];
+            // Hashes are compared in constant time, and both are.
+            if (current == shown) | (previous == shown) {
                 found = Some(role);
             }
         }
         found
     }
 
+    /// What is different in `other`, in words without keys; empty where nothing is.
+    #[must_use]
+    pub fn changes_to(&self, other: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        for role in Role::ALL {
+            let [ours, theirs] = [self, other].map(|keys| keys.held[role as usize]);
+            let pairs = [
+                (role.setting(), ours.current, theirs.current),
+                (role.previous_setting(), ours.previous, theirs.previous),
+            ];
+            for (setting, before, after) in pairs {
+                let what = match (before, after) {
+                    (None, Some(_)) => "set",
+                    (Some(_), None) => "taken away",
+                    (before, after) if before != after => "replaced",
+                    (_, _) => continue,
+                };
+                changes.push(format!("{setting} {what}"));
+            }
+        }
+        changes
+    }
+
+    fn check_different(&self) -> Result<(), AccessError> {
+        let mut seen: Vec<(&str, blake3::Hash)> = Vec::new();
+        for role in Role::ALL {
+            let KeyPair { current, previous } = self.held[role as usize];
+            for (setting, hash) in [
+                (role.setting(), current),
+                (role.previous_setting(), previous),
+            ] {
+                let Some(hash) = hash else { continue };
+                if let Some((other, _)) = seen.iter().find(|(_, other)| *other == hash) {
+                    return Err(AccessError::Same(*other, setting));
+                }
+                seen.push((setting, hash));
+            }
+        }
+        Ok(())
+    }
+
     fn check_exposure(
         &self,
-        setting: &str,
+        setting: &'static str,
         address: Option<SocketAddr>,
         needed: &[Role],
     ) -> Result<(), AccessError> {
         let Some(address) = address.filter(|address| !address.ip().is_loopback()) else {
             return Ok(());
         };
-        let missing: Vec<&str> = needed
-            .iter()
-            .filter(|role| !self.asks_for(**role))
-            .map(|role| role.setting())
-            .collect();
+        let missing = needed.iter().copied().filter(|role| !self.asks_for(*role));
+        let missing: Vec<Role> = missing.collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let mut said = format!(
-            "{setting} is {address}, which others can reach, but no key is set for: {}\n\n\
-             Keep these, made just now, as variables, for example in the file of `docker run --env-file` or of systemd's \
-             EnvironmentFile (in a shell, put `export ` before each):\n\n",
-            missing.join(", ")
-        );
-        let (mut lines, mut files) = (String::new(), Vec::new());
-        for name in missing {
-            let key = fresh_key()?;
-            let variable = name.to_uppercase();
-            said.push_str(&format!("FRESHET__ACCESS__{variable}={key}\n"));
-            lines.push_str(&format!("{name} = \"{key}\"\n"));
-            files.push(format!("access.{name}_file"));
-        }
-        said.push_str(&format!(
-            "\nor in the file of --config:\n\n[access]\n{lines}\n\
-             or each in a file of its own, named by {}",
-            files.join(", ")
-        ));
-        Err(AccessError::Exposed(said))
+        Err(AccessError::Exposed {
+            setting,
+            address,
+            missing,
+        })
     }
 }
 
-fn read(role: Role, config: &AccessConfig) -> Result<Option<blake3::Hash>, AccessError> {
-    let setting = role.setting();
-    let (secret, file) = role.configured(config);
-    let (key, place) = match (secret.reveal(), file) {
-        ("", None) => return Ok(None),
-        (key, None) => (key.to_owned(), format!("`access.{setting}`")),
-        ("", Some(path)) => {
-            let place = format!("the file of `access.{setting}_file`, {},", path.display());
-            (read_file(setting, path)?, place)
+/// The keys that hold now, replaced whole: a request sees one set of them. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct LiveKeys(Arc<RwLock<Arc<Keys>>>);
+
+impl LiveKeys {
+    /// Begins with these.
+    #[must_use]
+    pub fn new(keys: Keys) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(keys))))
+    }
+
+    /// Those that hold now.
+    #[must_use]
+    pub fn now(&self) -> Arc<Keys> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)) // whole at any time
+    }
+
+    /// The keys that `config` names in the place of these, for [`Self::replace`]. A key that is asked for cannot be taken
+    /// away: behind a proxy on this machine every address is loopback, and a file that lost its keys would open it.
+    ///
+    /// # Errors
+    /// See [`AccessError`].
+    pub fn successor(&self, config: &Config) -> Result<Keys, AccessError> {
+        let keys = Keys::from_config(config)?;
+        let ours = self.now();
+        let is_lost = |role: &Role| ours.asks_for(*role) && !keys.asks_for(*role);
+        let lost: Vec<Role> = Role::ALL.into_iter().filter(is_lost).collect();
+        if lost.is_empty() {
+            Ok(keys)
+        } else {
+            Err(AccessError::TakenAway(lost))
         }
-        (_, Some(_)) => return Err(AccessError::Both(setting)),
+    }
+
+    /// From the next request on these hold.
+    pub fn replace(&self, keys: Keys) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+}
+
+fn read(role: Role, config: &AccessConfig) -> Result<KeyPair, AccessError> {
+    let setting = role.setting();
+    let Configured {
+        key,
+        previous,
+        file,
+    } = role.configured(config);
+    if file.is_some() && !key.is_empty() {
+        return Err(AccessError::Both(setting));
+    }
+    let Some(path) = file else {
+        if key.is_empty() && !previous.is_empty() {
+            return Err(AccessError::PreviousAlone(setting));
+        }
+        return Ok(KeyPair {
+            current: hash_unless_empty(key, &format!("`access.{setting}`"))?,
+            previous: hash_unless_empty(previous, &format!("`access.{setting}_previous`"))?,
+        });
     };
+    let text = read_file(setting, path)?;
+    let mut lines = text.split('\n');
+    let (key, second) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
+    if lines.next().is_some() {
+        return Err(AccessError::Lines {
+            setting,
+            path: path.to_owned(),
+            actual: text.split('\n').count(),
+        });
+    }
+    if !second.is_empty() && !previous.is_empty() {
+        return Err(AccessError::Both(role.previous_setting()));
+    }
+    let place = format!("the file of `access.{setting}_file`, {},", path.display());
+    let previous = if second.is_empty() { previous } else { second };
+    let previous_place = if second.is_empty() {
+        format!("`access.{setting}_previous`")
+    } else {
+        format!("line 2 of {place}")
+    };
+    Ok(KeyPair {
+        current: Some(hash(key.trim_end_matches('\r'), &place)?),
+        previous: hash_unless_empty(previous, &previous_place)?,
+    })
+}
+
+fn hash_unless_empty(key: &str, place: &str) -> Result<Option<blake3::Hash>, AccessError> {
+    if key.is_empty() {
+        return Ok(None);
+    }
+    hash(key, place).map(Some)
+}
+
+fn hash(key: &str, place: &str) -> Result<blake3::Hash, AccessError> {
     let is_key_char = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
     if !(KEY_LEN_MIN..=KEY_LEN_MAX).contains(&key.len()) || !key.chars().all(is_key_char) {
-        let actual = key.chars().count();
+        let (place, actual) = (place.to_owned(), key.chars().count());
         return Err(AccessError::Unusable { place, actual });
     }
-    Ok(Some(blake3::hash(key.as_bytes())))
+    Ok(blake3::hash(key.as_bytes()))
 }
 
-/// The first line of a file; it may end with a line break.
+/// The text of a file without the line breaks at its end.
 fn read_file(setting: &'static str, path: &Path) -> Result<String, AccessError> {
     let text = std::fs::read_to_string(path).map_err(|source| AccessError::Unreadable {
         setting,
@@ -232,105 +439,4 @@ fn fresh_key() -> Result<String, AccessError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::load::{Sources, load};
-
-    const INGEST: &str = "ingest-0123456789";
-    const READ: &str = "read-0123456789ab";
-
-    fn keys(flags: &[(&str, &str)]) -> Result<Keys, AccessError> {
-        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-        let config = load(&Sources {
-            flags: flags.iter().map(owned).collect(),
-            ..Sources::default()
-        });
-        Keys::from_config(&config.expect("valid settings"))
-    }
-
-    #[test]
-    fn a_key_gives_its_role_and_anything_else_none() {
-        let keys = keys(&[("access.ingest_key", INGEST), ("access.read_key", READ)]).expect("fine");
-        assert_eq!(keys.role_of(INGEST), Some(Role::Ingest));
-        assert_eq!(keys.role_of(READ), Some(Role::Read));
-        let long = INGEST.repeat(100);
-        for shown in ["", "ingest-012345678", "ingest-0123456789a", &*long, "é"] {
-            assert_eq!(keys.role_of(shown), None, "{shown}");
-        }
-        assert!(keys.asks_for(Role::Read) && !keys.asks_for(Role::Admin));
-    }
-
-    #[test]
-    fn a_key_from_a_file_may_end_with_a_line_break() {
-        let file = tempfile::NamedTempFile::new().expect("temp file");
-        std::fs::write(file.path(), format!("{READ}\n")).expect("written");
-        let path = file.path().display().to_string();
-        let from_file = keys(&[("access.read_key_file", &path)]).expect("fine");
-        assert_eq!(from_file.role_of(READ), Some(Role::Read));
-        let both = keys(&[("access.read_key_file", &path), ("access.read_key", READ)]);
-        assert!(
-            matches!(both, Err(AccessError::Both("read_key"))),
-            "{both:?}"
-        );
-        let missing = keys(&[("access.read_key_file", "/no/such/key")]);
-        let said = missing.expect_err("no file").to_string();
-        assert!(
-            said.contains("read_key_file") && said.contains("/no/such/key"),
-            "{said}"
-        );
-        std::fs::write(file.path(), "\n").expect("written");
-        let empty = keys(&[("access.read_key_file", &path)]).expect_err("empty");
-        let start = format!("the file of `access.read_key_file`, {path}, has 0 characters");
-        assert!(empty.to_string().starts_with(&start), "{empty}");
-    }
-
-    #[test]
-    fn weak_and_equal_keys_are_refused_without_being_told() {
-        for weak in ["fifteen-letters", "has a space in it ", "umlaut-äöü-umlaut"] {
-            let said = keys(&[("access.admin_token", weak)])
-                .expect_err("weak")
-                .to_string();
-            assert!(
-                said.contains("access.admin_token") && !said.contains(weak),
-                "{said}"
-            );
-        }
-        let same = keys(&[("access.ingest_key", READ), ("access.read_key", READ)]);
-        let said = same.expect_err("the same").to_string();
-        assert!(
-            said.contains("ingest_key") && said.contains("read_key"),
-            "{said}"
-        );
-    }
-
-    #[test]
-    fn an_address_that_others_reach_wants_keys_and_the_refusal_brings_some() {
-        assert!(keys(&[("server.bind", "[::1]:7878")]).is_ok());
-        let open = [("server.bind", "0.0.0.0:7878"), ("access.read_key", READ)];
-        let said = keys(&open).expect_err("two are missing").to_string();
-        let proposed = |name: &str| {
-            let start = format!("FRESHET__ACCESS__{name}=");
-            said.lines().find_map(|line| line.strip_prefix(&start))
-        };
-        assert_eq!(proposed("READ_KEY"), None);
-        let ingest = proposed("INGEST_KEY").expect("a key");
-        let admin = proposed("ADMIN_TOKEN").expect("a key");
-        assert!(
-            said.contains(&format!("ingest_key = \"{ingest}\"")),
-            "{said}"
-        );
-        let given = [
-            ("access.ingest_key", ingest),
-            ("access.admin_token", admin),
-            open[0],
-            open[1],
-        ];
-        assert!(keys(&given).is_ok(), "what was proposed is taken");
-        let admin_alone = keys(&[("server.admin_bind", "0.0.0.0:7879")]).expect_err("no token");
-        let said = admin_alone.to_string();
-        assert!(
-            said.contains("server.admin_bind") && !said.contains("INGEST_KEY"),
-            "{said}"
-        );
-    }
-}
+mod tests;

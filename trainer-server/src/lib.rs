@@ -15,6 +15,7 @@ pub mod event_log;
 pub mod export;
 pub mod import;
 pub mod ingest;
+pub mod pseudonyms;
 pub mod reserve;
 
 pub mod cross_encoder;

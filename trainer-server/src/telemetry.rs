@@ -12,7 +12,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::{LineFormat, TelemetryConfig};
 
@@ -23,6 +23,34 @@ const TRACED: &str = "trainer_server=info,freshet=info";
 #[must_use]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
+    filter: LineFilter,
+}
+
+/// Says which lines are logged; cheap to clone.
+#[derive(Clone)]
+pub struct LineFilter {
+    handle: reload::Handle<EnvFilter, Registry>,
+    /// `RUST_LOG` decides, whatever is configured.
+    is_of_environment: bool,
+}
+
+impl LineFilter {
+    /// Logs by this filter from the next line on, which was checked to be one. `RUST_LOG` still comes before it.
+    pub fn change(&self, filter: &str) {
+        if self.is_of_environment {
+            return tracing::warn!("telemetry.filter says nothing: RUST_LOG comes before it");
+        }
+        let changed = EnvFilter::try_new(filter)
+            .map_err(|error| error.to_string())
+            .and_then(|filter| {
+                self.handle
+                    .reload(filter)
+                    .map_err(|error| error.to_string())
+            });
+        if let Err(error) = changed {
+            tracing::error!("log levels stay as they are: {error}");
+        }
+    }
 }
 
 impl Telemetry {
@@ -31,9 +59,15 @@ impl Telemetry {
     /// # Errors
     /// The collector's address cannot be used, or a log was started before.
     pub fn start(config: &TelemetryConfig) -> anyhow::Result<Self> {
-        let filter = EnvFilter::try_from_default_env()
-            .or_else(|_| EnvFilter::try_new(&config.filter)) // none in the environment, or a bad one
-            .context("telemetry.filter cannot be used")?;
+        let of_environment = EnvFilter::try_from_default_env().ok(); // none, or a bad one
+        let is_of_environment = of_environment.is_some();
+        let filter = match of_environment {
+            Some(filter) => filter,
+            None => {
+                EnvFilter::try_new(&config.filter).context("telemetry.filter cannot be used")?
+            }
+        };
+        let (filter, handle) = reload::Layer::new(filter);
         let traces = match &config.otlp_endpoint {
             Some(endpoint) => Some(traces_to(endpoint, config.trace_share)?),
             None => None,
@@ -50,7 +84,17 @@ impl Telemetry {
             .with(traced)
             .try_init()
             .context("the log of this process cannot start")?;
-        Ok(Self { traces })
+        let filter = LineFilter {
+            handle,
+            is_of_environment,
+        };
+        Ok(Self { traces, filter })
+    }
+
+    /// Says which lines are logged.
+    #[must_use]
+    pub fn filter(&self) -> LineFilter {
+        self.filter.clone()
     }
 }
 

@@ -18,6 +18,7 @@ const FAILURES_MAX = 5;
 export class Delivery {
   #url;
   #outbox;
+  #visits;
   #onResults;
   #backoff = new Backoff();
   #abort = new AbortController();
@@ -35,11 +36,13 @@ export class Delivery {
    * @param {object} options
    * @param {string} options.url that takes events
    * @param {import('./outbox.js').Outbox} options.outbox
+   * @param {import('./visits.js').Visits} [options.visits] where events go with visit tokens
    * @param {(results: Result[]) => void} options.onResults for entries that have left the outbox
    */
-  constructor({ url, outbox, onResults }) {
+  constructor({ url, outbox, visits, onResults }) {
     this.#url = url;
     this.#outbox = outbox;
+    this.#visits = visits;
     this.#onResults = onResults;
   }
 
@@ -85,6 +88,8 @@ export class Delivery {
     try {
       while (!this.#isPaused && this.#outbox.length > 0) {
         const { signal } = this.#abort;
+        if (this.#visits) await this.#visits.prepare(userIdsOf(this.#nextBatch()), signal);
+        if (signal.aborted || this.#isPaused || this.#outbox.length === 0) continue; // it went while tokens were asked for
         const retryMillis = await this.#sendBatch(signal);
         this.#isToldToWait = retryMillis > 0;
         if (retryMillis === undefined) this.#backoff.reset();
@@ -98,8 +103,7 @@ export class Delivery {
 
   /** @returns {Promise<number | undefined>} milliseconds to wait at least before the next; nothing to go on at once */
   async #sendBatch(signal) {
-    const { entries } = this.#outbox;
-    const batch = entries.slice(0, batchLength(entries, this.#batchEventsMax));
+    const batch = this.#nextBatch();
     const { response, answer } = await this.#post(batch, signal);
     if (!response) return 0; // unreachable
     if (response.ok && Number.isInteger(answer?.offset)) {
@@ -114,6 +118,11 @@ export class Delivery {
     return retryAfterMillis(response.headers, Date.now());
   }
 
+  #nextBatch() {
+    const { entries } = this.#outbox;
+    return entries.slice(0, batchLength(entries, this.#batchEventsMax, this.#visits?.tokens));
+  }
+
   async #post(batch, signal) {
     const request = new AbortController();
     const end = () => request.abort();
@@ -122,7 +131,7 @@ export class Delivery {
     try {
       // `text/plain` needs no preflight from another origin; `keepalive` lets it outlive the page.
       const headers = { 'content-type': 'text/plain;charset=UTF-8' };
-      const options = { method: 'POST', headers, body: bodyOf(batch), keepalive: true, signal: request.signal };
+      const options = { method: 'POST', headers, body: bodyOf(batch, this.#visits?.tokens), keepalive: true, signal: request.signal };
       const response = await fetch(this.#url, options);
       const answer = await response.json().catch(() => undefined); // a proxy may answer with a page of its own
       return { response, answer };
@@ -134,8 +143,9 @@ export class Delivery {
     }
   }
 
-  #acknowledge(batch, { offset, rejected = [] }) {
+  #acknowledge(batch, { offset, rejected = [], invalid_tokens: numInvalid = 0 }) {
     this.#numAcknowledged += 1;
+    this.#visits?.heard(userIdsOf(batch), numInvalid);
     this.#batchEventsMax = Math.min(BATCH_EVENTS_MAX, this.#batchEventsMax * 2);
     const reasons = new Map(rejected.map((rejection) => [rejection.index, rejection]));
     const receiptOf = (index) => {
@@ -174,3 +184,5 @@ export class Delivery {
     if (left.length > 0) this.#onResults(left);
   }
 }
+
+const userIdsOf = (batch) => batch.map(({ event }) => event.user_id);

@@ -7,6 +7,7 @@ import { BATCH_EVENTS_MAX, EVENT_BYTES_MAX, QUEUE_EVENTS_MAX, batchLength, bodyO
 import { openChannel } from './channel.js';
 import { randomId } from './consent.js';
 import { withKey } from './key.js';
+import { VisitTokens } from './visit-tokens.js';
 
 const encoder = new TextEncoder();
 
@@ -14,6 +15,10 @@ export class FeedbackQueue {
   #url;
   /** Where events are posted: with the key of the server, if it has one. */
   #postUrl;
+  #visitUrl;
+  #tokens;
+  /** Whether tokens go beside events. */
+  #hasTokens;
   #prefix;
   #emit;
   #onWithdrawn;
@@ -33,13 +38,17 @@ export class FeedbackQueue {
    * @param {object} options
    * @param {string} options.url of the server
    * @param {string} [options.key] of the server, for events
+   * @param {boolean} [options.visitTokens] whether visit tokens go beside events
    * @param {import('./store.js').Store} options.store
    * @param {(name: string, detail: object) => void} options.emit
    * @param {() => void} options.onWithdrawn another tab of this origin withdrew consent
    */
-  constructor({ url, key, store, emit, onWithdrawn }) {
+  constructor({ url, key, visitTokens = false, store, emit, onWithdrawn }) {
     this.#url = `${url}/v1/events`;
     this.#postUrl = withKey(this.#url, key);
+    this.#visitUrl = withKey(`${url}/v1/visits`, key);
+    this.#tokens = new VisitTokens(url);
+    this.#hasTokens = visitTokens;
     this.#prefix = `${this.#url} `;
     this.#store = store;
     this.#emit = emit;
@@ -104,6 +113,7 @@ export class FeedbackQueue {
   async clear() {
     this.#isTakingPart = false;
     this.#sender?.clear();
+    this.#tokens.forget();
     this.#settleAll('withheld');
     await this.#store.clearEvents(this.#prefix);
   }
@@ -132,10 +142,11 @@ export class FeedbackQueue {
   #beacon() {
     if (typeof globalThis.navigator?.sendBeacon !== 'function') return;
     const entries = this.#sender?.entries ?? [...this.#own.values()];
+    const tokens = this.#hasTokens ? this.#tokens : undefined;
     let rest = entries.filter(({ key }) => !this.#beaconed.has(key));
     while (rest.length > 0) {
-      const batch = rest.slice(0, batchLength(rest, BATCH_EVENTS_MAX));
-      const body = new Blob([bodyOf(batch)], { type: 'text/plain' });
+      const batch = rest.slice(0, batchLength(rest, BATCH_EVENTS_MAX, tokens));
+      const body = new Blob([bodyOf(batch, tokens)], { type: 'text/plain' });
       if (!isTaken(this.#postUrl, body)) return;
       for (const { key } of batch) this.#beaconed.add(key);
       rest = rest.slice(batch.length);
@@ -167,6 +178,8 @@ export class FeedbackQueue {
       this.#sender ??= new Sender({
         url: this.#url,
         postUrl: this.#postUrl,
+        visitUrl: this.#visitUrl,
+        tokens: this.#hasTokens ? this.#tokens : undefined,
         prefix: this.#prefix,
         store: this.#store,
         own: this.#own,

@@ -24,12 +24,15 @@ export function checkedOptions(options, entry) {
   if (absolute === undefined) throw invalid('url', 'the address of a Freshet server', url);
   if (!isBetween(timeoutMillis, 0, Number.POSITIVE_INFINITY)) throw invalid('timeoutMillis', 'a number from 0', timeoutMillis);
   checkTrusted(options);
-  const { worker = true, cache = true, waitForModel = true, personal = false, consent = 'auto', userId } = options;
+  const { worker = true, cache = true, waitForModel = true, personal = false, consent = 'auto' } = options;
+  const { userId, visitTokens = false } = options;
   checkFlag('personal', personal);
+  checkFlag('visitTokens', visitTokens);
   if (options.key !== undefined && !isIngestKey(options.key)) throw invalid('key', 'an ingest key', typeof options.key);
   if (userId !== undefined && !isId(userId)) throw invalid('userId', ID, userId);
   const assets = absoluteFolder(options.assets, base);
-  return { ...options, url: absolute, model, backend, worker, assets, cache, waitForModel, personal, consent, timeoutMillis };
+  const filled = { url: absolute, model, backend, worker, assets, cache, waitForModel, personal, visitTokens, consent, timeoutMillis };
+  return { ...options, ...filled };
 }
 
 /** @param {string} field @param {unknown} value */

@@ -8,6 +8,7 @@ import { QUEUE_EVENTS_MAX, channelName } from './batches.js';
 import { Delivery } from './delivery.js';
 import { Outbox } from './outbox.js';
 import { Tabs } from './tabs.js';
+import { Visits } from './visits.js';
 
 /** Gathers the events of one gesture into one request without being felt. */
 const GATHER_MILLIS = 25;
@@ -40,19 +41,23 @@ export class Sender {
    * @param {object} options
    * @param {string} options.url that takes events, which tells queues of different servers apart
    * @param {string} options.postUrl the same with the server's key, if it has one
+   * @param {string} options.visitUrl of that server, which gives visit tokens, likewise
+   * @param {import('./visit-tokens.js').VisitTokens} [options.tokens] where events go with them
    * @param {string} options.prefix of the keys of this queue's records
    * @param {import('./store.js').Store} options.store
    * @param {Map<string, import('./batches.js').Entry>} options.own entries that this tab made
    * @param {(results: import('./delivery.js').Result[]) => void} options.onResults for own entries and those of dead tabs
    * @param {() => void} options.onWithdrawn another tab withdrew consent
    */
-  constructor({ url, postUrl, prefix, store, own, onResults, onWithdrawn }) {
+  constructor({ url, postUrl, visitUrl, tokens, prefix, store, own, onResults, onWithdrawn }) {
     this.#prefix = prefix;
     this.#store = store;
     this.#own = own;
     this.#onResults = onResults;
     this.#onWithdrawn = onWithdrawn;
-    this.#delivery = new Delivery({ url: postUrl, outbox: this.#outbox, onResults: (results) => this.#finish(results) });
+    const visits = tokens && new Visits({ url: visitUrl, tokens });
+    const onOutboxResults = (results) => this.#finish(results);
+    this.#delivery = new Delivery({ url: postUrl, outbox: this.#outbox, visits, onResults: onOutboxResults });
     this.#tabs = new Tabs(channelName(url), {
       onLead: () => void this.#lead(),
       onLost: () => this.#lost(),

@@ -39,8 +39,8 @@ export class Visitor {
     this.#liveVersion = liveVersion;
     this.#consent = resolveConsent(options.consent);
     this.#history = new History(options.model, this.#isGranted);
-    const { url, key } = options;
-    this.#queue = new FeedbackQueue({ url, key, store, emit, onWithdrawn: () => void this.#withdraw() });
+    const { url, key, visitTokens } = options;
+    this.#queue = new FeedbackQueue({ url, key, visitTokens, store, emit, onWithdrawn: () => void this.#withdraw() });
     this.#observed = new Observed((event) => this.feedback(event), emit);
   }
 

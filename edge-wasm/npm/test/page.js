@@ -1,6 +1,6 @@
 //! The page that whole-system tests drive through WebDriver. Everything answers with plain JSON values.
 //!
-//! Query: `server`, `model`, `backend`, `worker=0`, `cache=0`, `publicKey`, `rootKey`, `consent`, `userId`, `timeout` (ms),
+//! Query: `server`, `model`, `backend`, `worker=0`, `cache=0`, `publicKey`, `rootKey`, `consent`, `userId`, `visitTokens=1`, `timeout` (ms),
 //! `wait=0` (do not wait for a first version), `log=0` (events are counted only), `connect=0` (a test calls `freshetTest.connect` itself),
 //! `worker=faulty` (one that a test can break and end), `fault`, `workerFault` and `firstWorkerFault` (in `faults.js`).
 //! `window.freshetReady` resolves to `{ok: true, status}` or `{ok: false, code, message}`; it never rejects.
@@ -52,6 +52,7 @@ function optionsOf(extra) {
   for (const name of ['model', 'publicKey', 'rootKey', 'consent', 'userId']) {
     if (query.has(name)) options[name] = query.get(name);
   }
+  if (query.get('visitTokens') === '1') options.visitTokens = true;
   if (query.has('timeout')) options.timeoutMillis = Number(query.get('timeout'));
   return { ...options, ...extra };
 }

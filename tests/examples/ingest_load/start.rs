@@ -62,6 +62,7 @@ fn fill(data_dir: &Path, batches: &Batches, num_events: usize) -> anyhow::Result
                 event,
                 received_at,
                 is_vouched: false,
+                arm_phase: None,
             })
         };
         let records: Vec<_> = events.into_iter().map(record).collect();

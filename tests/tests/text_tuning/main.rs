@@ -216,6 +216,7 @@ impl Shop {
                     event,
                     received_at: START_MILLIS,
                     is_vouched: false,
+                    arm_phase: None,
                 })
             })
         };
@@ -245,6 +246,7 @@ impl Shop {
                 event,
                 received_at: START_MILLIS,
                 is_vouched: false,
+                arm_phase: None,
             })
         };
         let records: Vec<LogRecord> = next.into_iter().map(record).collect();

@@ -74,6 +74,13 @@ pub struct LogContents {
     pub erased_through: u64,
     /// Names its rewrites.
     pub rewrites: u64,
+    /// Names the key of the pseudonyms that it holds in place of user ids; left out where ids are as they were sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pseudonyms: u64,
+}
+
+fn is_zero(name: &u64) -> bool {
+    *name == 0
 }
 
 /// Of one file.

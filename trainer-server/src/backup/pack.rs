@@ -18,6 +18,7 @@ use super::{
 };
 use crate::event_log::EventLog;
 use crate::event_log::view::LogView;
+use crate::pseudonyms;
 
 /// Records and bytes after which a segment of the log ends. A segment that has ended never changes.
 const SEGMENT_RECORDS: usize = 16_384;
@@ -136,6 +137,7 @@ impl Packer<'_> {
     fn keys(&mut self) -> Result<(), BackupError> {
         if self.source.with_keys {
             self.copy_if_there("signing.key")?;
+            self.copy_if_there(pseudonyms::KEY_FILE_NAME)?;
         }
         for name in self.names("keys")? {
             if self.source.with_keys || !name.ends_with(SECRET_KEY_SUFFIX) {
@@ -152,6 +154,7 @@ impl Packer<'_> {
             end: view.end(),
             erased_through: view.erased_through()?,
             rewrites: view.rewrites()?,
+            pseudonyms: view.pseudonyms()?,
         };
         let mut at = self.known_segments(&view)?;
         drop(view); // one that lives as long as a slow receiver takes would keep the log from being opened again

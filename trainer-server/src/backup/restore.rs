@@ -130,7 +130,8 @@ fn copy(
         write_file(&into.join(path), file)
             .map_err(BackupError::io("cannot restore", Path::new(path)))
     })?;
-    let end = log.finish(contents.log.erased_through, contents.log.rewrites)?;
+    let of_log = &contents.log;
+    let end = log.finish(of_log.erased_through, of_log.rewrites, of_log.pseudonyms)?;
     if end != contents.log.end {
         let detail = format!("it ends at {end}, expected {}", contents.log.end);
         let path = "log".to_owned();

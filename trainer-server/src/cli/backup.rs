@@ -22,6 +22,7 @@ use crate::backup::{CONTENTS_NAME, Contents, Folder, Sink, restore};
 use crate::clock::now_millis;
 use crate::erasure;
 use crate::event_log::{self, EventLog, EventLogConfig, LOG_FILE_NAME};
+use crate::pseudonyms::Pseudonyms;
 use crate::publish::files::TEMP_PREFIX;
 
 /// Flags of `freshet backup`.
@@ -33,7 +34,8 @@ pub struct BackupArgs {
     /// Read the folder of --data-dir itself, which no server uses, instead of asking a server
     #[arg(long)]
     pub offline: bool,
-    /// Put the secret keys in, too: whoever has the backup can then sign versions. Goes with --offline
+    /// Put the secret keys in, too: whoever has the backup can then sign versions and tell whose pseudonyms it holds. Goes
+    /// with --offline
     #[arg(long, requires = "offline")]
     pub with_keys: bool,
     /// Settings.
@@ -53,6 +55,9 @@ pub struct VerifyArgs {
     /// Instead, look for this user in every byte of every file, and fail where one is found
     #[arg(long, value_name = "USER_ID")]
     pub absent: Option<String>,
+    /// Look for the id alone as senders say it, and not for its pseudonym, which is looked for where users.key is there
+    #[arg(long, requires = "absent")]
+    pub as_sent: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -241,7 +246,7 @@ fn create(path: &Path) -> anyhow::Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn open_log(data_dir: &Path, config: &EventLogConfig) -> anyhow::Result<EventLog> {
+pub(super) fn open_log(data_dir: &Path, config: &EventLogConfig) -> anyhow::Result<EventLog> {
     let dir = data_dir.display();
     if !data_dir.join(LOG_FILE_NAME).exists() {
         bail!("there is no log in {dir}");
@@ -257,7 +262,10 @@ pub fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     let path = &args.path;
     if let Some(user_id) = &args.absent {
         let user_id = UserId::new(user_id.clone()).context("--absent")?;
-        let found = files_with(path, &user_id)?;
+        let mut found = files_with(path, &user_id)?;
+        if let Some(pseudonyms) = Pseudonyms::in_folder(path)?.filter(|_| !args.as_sent) {
+            found.extend(files_with(path, &pseudonyms.of(user_id))?);
+        }
         if !found.is_empty() {
             bail!("the user is still in {}", found.join(", "));
         }
@@ -294,8 +302,8 @@ pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
     if !restored.has_keys && restored.model_version.is_some() {
         eprintln!(
-            "the backup holds no secret keys: copy signing.key and keys/*.key into {} before `freshet serve`, \
-             which otherwise makes a key that your pages do not know and puts the versions aside",
+            "the backup holds no secret keys: copy signing.key, keys/*.key and, where there is one, users.key into {} before \
+             `freshet serve`, which otherwise makes a key that your pages do not know and puts the versions aside",
             data_dir.display()
         );
     }
@@ -319,8 +327,8 @@ pub fn erase(args: &EraseArgs) -> anyhow::Result<()> {
     let config = args.config.load(Vec::new())?;
     let data_dir = &config.server.data_dir;
     let log = open_log(data_dir, &EventLogConfig::from(&config))?;
-    let bar = ProgressBar::new_spinner().with_message("rewriting the log");
-    bar.enable_steady_tick(Duration::from_millis(100));
+    let user_id = Pseudonyms::of_log(data_dir, &log)?.of(user_id);
+    let bar = rewriting_bar();
     let erased = erasure::erase(&log, data_dir, &user_id, now_millis());
     bar.finish_and_clear();
     log.shutdown();
@@ -347,7 +355,7 @@ pub fn downgrade(args: &DowngradeArgs) -> anyhow::Result<()> {
 }
 
 /// Prints what was done: JSON on one line, or a line for each figure.
-fn tell(done: &impl Serialize, as_json: bool) -> anyhow::Result<()> {
+pub(super) fn tell(done: &impl Serialize, as_json: bool) -> anyhow::Result<()> {
     let done = serde_json::to_value(done)?;
     if as_json {
         println!("{done}");
@@ -371,6 +379,12 @@ fn moment(millis: &Value) -> String {
         || millis.to_string(),
         |moment| moment.format("%F %T UTC").to_string(),
     )
+}
+
+pub(super) fn rewriting_bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_message("rewriting the log");
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
 }
 
 fn bytes_bar(name: &'static str) -> anyhow::Result<ProgressBar> {

@@ -99,7 +99,7 @@ pub struct CrossEncoderArgs {
     /// End warm fit (at half of it) and stream early so that they take at most about so many seconds
     #[arg(long, default_value_t = 1400)]
     pub time_budget_secs: u64,
-    /// Of draws, first weights, dropout and ties
+    /// Seed of draws, first weights, dropout and ties
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Where to write the figures, as JSON

@@ -69,7 +69,7 @@ pub struct EvaluateArgs {
     /// Also score a full refit every so many days of event time; each takes as long as a warm fit
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
     pub refit_days: Option<u32>,
-    /// Also train and score a plain SASRec, for minutes
+    /// Also train and score a plain SASRec, which takes minutes
     #[arg(long)]
     pub sasrec: bool,
     /// Configuration of the server that is started

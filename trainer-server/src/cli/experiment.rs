@@ -28,7 +28,7 @@ pub enum ExperimentCommand {
 /// Flags of `freshet experiment create`.
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
-    /// Its name
+    /// Name of the experiment
     pub name: String,
     /// What requests and pages call the place where it runs
     #[arg(long)]
@@ -46,7 +46,7 @@ pub struct CreateArgs {
     /// Seconds after a user's first impression in which they count
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     pub window_secs: u64,
-    /// More events of a user count as these; 1: whether there was any
+    /// Most events of a user that count; 1 for whether there was any
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub count_max: u32,
     /// Chance of a false alarm, whenever one looks
@@ -60,7 +60,7 @@ pub struct CreateArgs {
 /// Flags of commands about one experiment.
 #[derive(Debug, Clone, Args)]
 pub struct NamedArgs {
-    /// Its name
+    /// Name of the experiment
     pub name: String,
     /// The server
     #[command(flatten)]
@@ -70,7 +70,7 @@ pub struct NamedArgs {
 /// Flags of `freshet experiment share`.
 #[derive(Debug, Clone, Args)]
 pub struct ShareArgs {
-    /// Its name
+    /// Name of the experiment
     pub name: String,
     /// Percent by arm, in the order of the arms
     #[arg(required = true)]
@@ -83,7 +83,7 @@ pub struct ShareArgs {
 /// Flags of `freshet experiment estimate`.
 #[derive(Debug, Clone, Args)]
 pub struct EstimateArgs {
-    /// As in `create`
+    /// Strategy, as in `create`: model, popularity, temperature:T, epsilon:E or version:N
     pub strategy: String,
     /// A kept version to ask, of the log after what it learned [default: the oldest that is kept]
     #[arg(long, value_name = "NUMBER")]
@@ -91,16 +91,16 @@ pub struct EstimateArgs {
     /// Kinds of events that answer an impression; may be repeated
     #[arg(long = "kind", value_name = "KIND", default_value = "click")]
     pub kinds: Vec<String>,
-    /// Seconds in which they do
+    /// Seconds after an impression in which they count as its answer
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     pub window_secs: u64,
-    /// Lists held what their users had already
+    /// Say that lists also held what their users had already
     #[arg(long)]
     pub include_seen: bool,
-    /// Largest weight of a decision
+    /// Largest importance weight of a decision; larger ones are cut to it
     #[arg(long, default_value_t = 20.0)]
     pub clip: f64,
-    /// Most decisions, the newest
+    /// How many decisions are looked at, the newest
     #[arg(long, value_name = "COUNT", default_value_t = 2000)]
     pub decisions_max: u64,
     /// The server
@@ -185,7 +185,9 @@ fn arm(text: &str) -> anyhow::Result<Value> {
     let share: u32 = share
         .parse()
         .with_context(|| format!("--arm {text}: the share {share} is no whole number"))?;
-    Ok(json!({ "name": name, "share": share, "strategy": strategy(named)? }))
+    Ok(
+        json!({ "name": name, "share": share, "strategy": strategy(named).with_context(|| format!("--arm {text}"))? }),
+    )
 }
 
 fn strategy(text: &str) -> anyhow::Result<Strategy> {
@@ -209,7 +211,7 @@ fn strategy(text: &str) -> anyhow::Result<Strategy> {
         "version" => {
             let version = value
                 .parse()
-                .with_context(|| format!("{text}: no version"))?;
+                .with_context(|| format!("{text}: {value:?} is no number of a version"))?;
             Strategy::Version(shared_model::ids::Version(version))
         }
         _ => bail!("{text}: expected model, popularity, temperature:T, epsilon:E or version:N"),

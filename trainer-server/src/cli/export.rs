@@ -12,6 +12,7 @@ use super::ConfigArgs;
 use crate::event_log::{EventLog, EventLogConfig};
 use crate::export::{self, Filter, Format};
 use crate::import::moment_from_text;
+use crate::pseudonyms::Pseudonyms;
 
 /// Flags of `freshet export`.
 #[derive(Debug, Clone, Args)]
@@ -22,13 +23,13 @@ pub struct ExportArgs {
     /// Where to write the catalogue as it is
     #[arg(long, value_name = "FILE")]
     pub items: Option<PathBuf>,
-    /// Of both files
+    /// Format of both files
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "jsonl")]
     pub format: Format,
     /// Events that occurred then or later: a moment like 2024-05-01T12:00:00Z, or a day
     #[arg(long, value_name = "MOMENT", value_parser = moment, requires = "events")]
     pub since: Option<i64>,
-    /// Events that occurred before
+    /// Events that occurred before such a moment
     #[arg(long, value_name = "MOMENT", value_parser = moment, requires = "events")]
     pub until: Option<i64>,
     /// Events of this user alone
@@ -65,6 +66,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         let dir = data_dir.display();
         format!("cannot open the log in {dir}; of a server that runs, export a restored backup")
     })?;
+    let pseudonyms = Pseudonyms::of_log(data_dir, &log);
     let mut written = json!({});
     if let Some(path) = &args.items {
         let num_items = export::items(&log, path, args.format)?;
@@ -74,7 +76,10 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         let filter = Filter {
             since_millis: args.since,
             until_millis: args.until,
-            user_id: args.user.clone(),
+            user_id: match &args.user {
+                Some(user_id) => Some(pseudonyms?.of(user_id.clone())),
+                None => None, // a log is written as it is, with or without its key
+            },
         };
         let style = ProgressStyle::with_template("records {wide_bar} {pos}/{len} {eta}")?;
         let bar = ProgressBar::new(log.end().0).with_style(style);

@@ -28,7 +28,7 @@ pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let url = format!("{}{path}", args.server.trim_end_matches('/'));
     super::replay::block_on(async {
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
-        let response = client.get(&url).send().await;
+        let response = client.get(&url).send().await.map_err(super::last_cause);
         let response = response.with_context(|| format!("no answer from {url}"))?;
         let status = response.status();
         let text = response.text().await?;

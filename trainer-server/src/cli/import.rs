@@ -13,10 +13,12 @@ use super::rollout::TokenArg;
 use crate::catalogue::Catalogue;
 use crate::clock::now_millis;
 use crate::event_log::{EventLog, EventLogConfig, LOG_FILE_NAME};
+use crate::experiment::store::Experiments;
 use crate::import::formats::Importer;
 use crate::import::raw::{self, Cleaned};
 use crate::import::sink::{LogSink, ServerSink, Sink, Target};
 use crate::import::{Content, Mapping, Part, Report, import, send_all};
+use crate::pseudonyms::Pseudonyms;
 use crate::replay::{check_can_write, write_json};
 
 const AFTER_HELP: &str = "\
@@ -37,7 +39,7 @@ pub struct ImportArgs {
     /// Files of --from, or folders with them
     #[arg(value_name = "PATH", requires = "from")]
     pub paths: Vec<PathBuf>,
-    /// Whose files they are
+    /// System that wrote the files
     #[arg(
         long,
         value_enum,
@@ -216,9 +218,15 @@ fn open_sink(args: &ImportArgs) -> anyhow::Result<Opened> {
         let dir = data_dir.display();
         format!("cannot open the log in {dir}; give --server URL where a server runs on it")
     })?;
+    let pseudonyms = match args.dry_run {
+        true => Pseudonyms::default(), // whoever users are, nothing is kept
+        false => Pseudonyms::open(data_dir, config.log.pseudonymous_ids, &log)?,
+    };
     let target = Target::Log(LogSink {
         catalogue: Catalogue::from_log(&log)?,
         log,
+        pseudonyms,
+        experiments: Experiments::open(data_dir)?,
         future_millis_max: config.clock.future_millis_max(),
         clock: now_millis,
     });

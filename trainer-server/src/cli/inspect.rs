@@ -38,7 +38,7 @@ pub struct DiffArgs {
     /// A version that the server keeps, or the file of a snapshot
     #[arg(value_name = "BASE")]
     pub base: String,
-    /// As before
+    /// Another one, of the same sort
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// The server.

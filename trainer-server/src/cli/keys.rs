@@ -66,7 +66,7 @@ pub enum Action {
     },
     /// Show the newest key set
     Show {
-        /// As JSON
+        /// Print it as JSON
         #[arg(long)]
         json: bool,
         /// Settings.

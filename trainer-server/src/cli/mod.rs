@@ -12,6 +12,7 @@ pub mod import;
 pub mod inspect;
 pub mod keys;
 pub mod openapi;
+pub mod pseudonymize;
 pub mod replay;
 pub mod rollout;
 pub mod rules;
@@ -94,6 +95,8 @@ pub enum Command {
     Restore(backup::RestoreArgs),
     /// Take all events of a user out of the log for good
     Erase(backup::EraseArgs),
+    /// Replace the user ids of a log by pseudonyms for good, for `log.pseudonymous_ids`
+    Pseudonymize(pseudonymize::PseudonymizeArgs),
     /// Write the log in a format that the version before reads
     Downgrade(backup::DowngradeArgs),
     /// Ask a server whether it is well
@@ -154,6 +157,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Verify(args) => backup::verify(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Erase(args) => backup::erase(&args),
+        Command::Pseudonymize(args) => pseudonymize::run(&args),
         Command::Downgrade(args) => backup::downgrade(&args),
         Command::Health(args) => health::run(&args),
         Command::Keys(args) => keys::run(args),
@@ -193,6 +197,12 @@ pub fn end_with_reader_of_output() {
         }
         tell(panic);
     }));
+}
+
+/// Why nothing came back, without the layers in between: `Connection refused`.
+fn last_cause(error: reqwest::Error) -> anyhow::Error {
+    let error = anyhow::Error::new(error);
+    anyhow::anyhow!("{}", error.root_cause())
 }
 
 /// The value of a flag that names a server.

@@ -221,7 +221,8 @@ async fn answer(request: RequestBuilder, admin: &AdminArgs) -> anyhow::Result<Va
 }
 
 async fn send_to(request: RequestBuilder, admin: &AdminArgs) -> anyhow::Result<reqwest::Response> {
-    request.send().await.with_context(|| {
+    let sent = request.send().await.map_err(super::last_cause);
+    sent.with_context(|| {
         let admin = &admin.admin;
         format!("no server answers operators at {admin}; --admin names its server.admin_bind")
     })

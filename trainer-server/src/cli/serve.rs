@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use super::ConfigArgs;
-use crate::access::Keys;
+use crate::access::{AccessError, Keys, LiveKeys};
 use crate::audit::AuditLog;
 use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
@@ -36,10 +36,11 @@ use crate::observe::{self, Observer};
 use crate::page_encoder::keeper::{self, KeeperParts};
 use crate::page_encoder::packs::TextPacks;
 use crate::page_encoder::recipe_of;
+use crate::pseudonyms::Pseudonyms;
 use crate::publish::{PublishError, Publisher, StoreLimits};
 use crate::reserve::Reserve;
 use crate::rollout::RolloutState;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{LineFilter, Telemetry};
 use crate::text_source::TextSource;
 use crate::trainer::{self, TrainerHandle, TrainerParts};
 use crate::visits::VisitTokens;
@@ -105,8 +106,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         print!("{}", toml::to_string(&*config)?);
         return Ok(());
     }
-    let keys = Keys::from_config(&config).context("the server does not start with these keys")?;
-    let _telemetry = Telemetry::start(&config.telemetry)?;
+    let keys = Keys::from_config(&config).map_err(refusal)?;
+    let telemetry = Telemetry::start(&config.telemetry)?;
     tracing::info!(config = %serde_json::to_string(&*config)?, "effective configuration");
     allow_connections(config.server.connections_max);
     // What would only stop the trainer later is heard of now.
@@ -127,6 +128,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let log_config = EventLogConfig::from(&*config);
     let log = EventLog::open_with(data_dir, &log_config, Some(Arc::clone(&reserve)))
         .with_context(|| format!("cannot open the event log in {}", data_dir.display()))?;
+    let pseudonyms = Pseudonyms::open(data_dir, config.log.pseudonymous_ids, &log)?;
     let catalogue = Catalogue::from_log(&log)?;
     let limits = StoreLimits {
         disk_bytes_max: config.store.disk_bytes_max,
@@ -177,7 +179,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let state = AppState::new(AppParts {
         config: Arc::clone(&config),
-        keys,
+        keys: LiveKeys::new(keys),
         audit,
         log: log.clone(),
         catalogue,
@@ -190,6 +192,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         moderation,
         text_packs,
         visits,
+        pseudonyms,
         operator: Some(trainer.operator()),
         clock: now_millis,
         stopping,
@@ -199,12 +202,38 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         .thread_name("http")
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(args, listeners, state, (reserve, text_recipe), stop));
+    let reread = Reread {
+        args,
+        filter: telemetry.filter(),
+    };
+    let served = runtime.block_on(serve(
+        reread,
+        listeners,
+        state,
+        (reserve, text_recipe),
+        stop,
+    ));
     runtime.shutdown_timeout(Duration::from_millis(200));
     stop_trainer(trainer);
     log.shutdown();
     tracing::info!("stopped");
     served
+}
+
+/// What reading the configuration again needs.
+struct Reread {
+    args: ServeArgs,
+    filter: LineFilter,
+}
+
+/// Why there is no start, with fresh keys where some are missing.
+fn refusal(error: AccessError) -> anyhow::Error {
+    let said = "the server does not start with these keys";
+    match error.proposal() {
+        Ok(Some(proposal)) => anyhow::anyhow!("{said}: {error}\n\n{proposal}"),
+        Ok(None) => anyhow::Error::new(error).context(said),
+        Err(random) => anyhow::Error::new(random).context(said),
+    }
 }
 
 /// A canary that a stop or a crash cut off has nobody left who watches it, so its pages come back before they ask.
@@ -272,7 +301,7 @@ fn allow_connections(connections_max: usize) {
 
 /// Serves until a signal comes, then drains for a bounded time.
 async fn serve(
-    args: ServeArgs,
+    reread: Reread,
     listeners: Listeners,
     state: AppState,
     (reserve, text_recipe): (Arc<Reserve>, Option<Recipe>),
@@ -338,7 +367,7 @@ async fn serve(
         stop.send_replace(true);
     });
     #[cfg(unix)]
-    parts.spawn(reload::on_hangup(args, state.clone()));
+    parts.spawn(reload::on_hangup(reread, state.clone()));
     http::server::serve(public, router, &state).await;
     while parts.join_next().await.is_some() {}
     signal.await?;

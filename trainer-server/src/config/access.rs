@@ -54,15 +54,31 @@ impl<'de> Deserialize<'de> for Secret {
 #[serde(deny_unknown_fields)]
 pub struct AccessConfig {
     pub ingest_key: Secret,
+    pub ingest_key_previous: Secret,
     #[serde(with = "optional")]
     pub ingest_key_file: Option<PathBuf>,
     pub read_key: Secret,
+    pub read_key_previous: Secret,
     #[serde(with = "optional")]
     pub read_key_file: Option<PathBuf>,
     pub admin_token: Secret,
+    pub admin_token_previous: Secret,
     #[serde(with = "optional")]
     pub admin_token_file: Option<PathBuf>,
     pub visit_secs: u64,
+}
+
+impl AccessConfig {
+    /// Whether a key comes from a file.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        let files = [
+            &self.ingest_key_file,
+            &self.read_key_file,
+            &self.admin_token_file,
+        ];
+        files.into_iter().any(Option::is_some)
+    }
 }
 
 /// `[limits]`.

@@ -98,6 +98,7 @@ pub struct ServerConfig {
 pub struct LogConfig {
     pub id_memory_secs: u64,
     pub retention_days: u32,
+    pub pseudonymous_ids: bool,
     pub commit_records_max: usize,
     pub cache_bytes: usize,
 }

@@ -147,6 +147,7 @@ pub fn records<'a>(
             event,
             received_at,
             is_vouched: false,
+            arm_phase: None,
         }))
     };
     events.into_iter().enumerate().map(record).collect()

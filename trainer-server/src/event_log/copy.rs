@@ -8,7 +8,8 @@ use redb::{Database, Durability};
 use shared_model::ids::LogOffset;
 
 use super::tables::{
-    self, ERASED_KEY, EncodedRecord, IDS_THROUGH_KEY, META, REWRITES_KEY, Tables, storage,
+    self, ERASED_KEY, EncodedRecord, FORMAT, FORMAT_KEY, FORMAT_PSEUDONYMS, IDS_THROUGH_KEY, META,
+    PSEUDONYMS_KEY, REWRITES_KEY, Tables, storage,
 };
 use super::{EventLogError, LOG_FILE_NAME, RECORD_BYTES_MAX};
 
@@ -117,13 +118,24 @@ impl LogCopy {
         Ok(())
     }
 
-    /// Closes it with what a view of its source says of erasures and rewrites; returns its end.
+    /// Closes it with what a view of its source says of erasures, rewrites and pseudonyms; returns its end.
     ///
     /// # Errors
     /// They cannot be written.
-    pub fn finish(self, erased_through: u64, rewrites: u64) -> Result<LogOffset, EventLogError> {
+    pub fn finish(
+        self,
+        erased_through: u64,
+        rewrites: u64,
+        pseudonyms: u64,
+    ) -> Result<LogOffset, EventLogError> {
         let end = self.end;
-        let meta = [(ERASED_KEY, erased_through), (REWRITES_KEY, rewrites)];
+        let [format, pseudonyms] = pseudonyms_meta(pseudonyms);
+        let meta = [
+            format,
+            pseudonyms,
+            (ERASED_KEY, erased_through),
+            (REWRITES_KEY, rewrites),
+        ];
         drop(self.into_database(&meta)?);
         Ok(end)
     }
@@ -135,7 +147,16 @@ impl LogCopy {
     }
 }
 
-fn set_meta(database: &Database, values: &[(&str, u64)]) -> Result<(), EventLogError> {
+/// What says that user ids are pseudonyms of the key with that name; 0 for none.
+pub(super) fn pseudonyms_meta(key_name: u64) -> [(&'static str, u64); 2] {
+    let format = match key_name {
+        0 => FORMAT,
+        _ => FORMAT_PSEUDONYMS,
+    };
+    [(FORMAT_KEY, format), (PSEUDONYMS_KEY, key_name)]
+}
+
+pub(super) fn set_meta(database: &Database, values: &[(&str, u64)]) -> Result<(), EventLogError> {
     let transaction = database.begin_write().map_err(storage)?;
     {
         let mut meta = transaction.open_table(META).map_err(storage)?;

@@ -17,6 +17,7 @@
 mod copy;
 mod find;
 mod ids;
+mod pseudonyms;
 mod rewrite;
 mod store;
 mod tables;
@@ -56,13 +57,17 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 /// An event with the time at which this server took it in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StoredEvent {
-    /// As posted.
+    /// As posted, but for a pseudonym in place of the user id where `log.pseudonymous_ids` is set.
     pub event: Event,
     /// Milliseconds since 1970-01-01 UTC, by this server's clock.
     pub received_at: i64,
     /// Whether it came with a valid visit token of its user.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_vouched: bool,
+    /// Where user ids are pseudonyms, of an impression with an arm: the phase of the experiment in which the hash of the
+    /// id that was sent gives that arm. Elsewhere it is found from the id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm_phase: Option<u32>,
 }
 
 /// One entry of the log. Items are in it too, so that the trainer sees one order.
@@ -139,6 +144,9 @@ pub enum EventLogError {
     /// Another process has it open.
     #[error("another freshet process uses this folder; stop it or choose another --data-dir")]
     InUse,
+    /// Format 1 cannot say that user ids are pseudonyms.
+    #[error("the log holds pseudonyms in place of user ids, of which format 1 knows nothing")]
+    Pseudonyms,
     /// The store failed a moment ago and is opened again.
     #[error("the log's store is being opened again after a failure")]
     Reopening,
@@ -173,6 +181,7 @@ impl EventLogError {
             | Self::Format { .. }
             | Self::Directory { .. }
             | Self::InUse
+            | Self::Pseudonyms
             | Self::Reopening => false,
         }
     }

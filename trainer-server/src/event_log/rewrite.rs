@@ -17,7 +17,7 @@ use std::sync::PoisonError;
 use serde::Serialize;
 use shared_model::ids::{ItemId, LogOffset};
 
-use super::copy::LogCopy;
+use super::copy::{LogCopy, pseudonyms_meta};
 use super::tables::{
     self, ERASED_KEY, EXPIRED_KEY, EncodedRecord, FORMAT_KEY, FORMAT_PLAIN, REWRITES_KEY, storage,
 };
@@ -48,6 +48,9 @@ pub(super) fn remove_unfinished(data_dir: &Path) -> std::io::Result<()> {
         Ok(()) | Err(_) => Ok(()), // there was none
     }
 }
+
+/// What becomes of the record at an offset on its way into a copy.
+pub(super) type Pass<'a> = dyn FnMut(u64, Vec<u8>) -> Result<EncodedRecord, EventLogError> + 'a;
 
 /// What becomes of records on their way into the copy.
 struct Forgetting {
@@ -119,7 +122,10 @@ impl EventLog {
             Some(cutoff) => first_event_since(&view, cutoff)?,
             None => view.expired_through()?,
         };
+        let [format, pseudonyms] = pseudonyms_meta(view.pseudonyms()?);
         let meta = [
+            format,
+            pseudonyms,
             (REWRITES_KEY, fingerprint(&view, &pending, expired)?),
             (ERASED_KEY, view.end().0),
             (EXPIRED_KEY, expired_through),
@@ -134,32 +140,47 @@ impl EventLog {
             forgetting.through.insert(user_hash, offset); // the last one counts
         }
         drop(view);
+        let id_cutoff = forgetting.id_cutoff;
+        let mut pass = |offset, bytes| forgetting.pass(offset, bytes);
+        let end = self.copy_and_swap(id_cutoff, &mut pass, &meta)?;
+        forgetting.done.end = end;
+        Ok(forgetting.done)
+    }
+
+    /// Copies all records as `pass` gives them on, and goes on with the copy; its end. The caller holds `rewriting`.
+    pub(super) fn copy_and_swap(
+        &self,
+        id_cutoff: i64,
+        pass: &mut Pass<'_>,
+        meta: &[(&str, u64)],
+    ) -> Result<LogOffset, EventLogError> {
         let path = unfinished(self.shared.store.path().parent().unwrap_or(Path::new(".")));
-        let copied = self.copy_and_swap(&path, &mut forgetting, &meta);
+        let copied = self.copy_to(&path, id_cutoff, pass, meta);
         if copied.is_err() {
             std::fs::remove_file(&path).ok(); // the error that is told is the first one
         }
         copied
     }
 
-    fn copy_and_swap(
+    fn copy_to(
         &self,
         path: &Path,
-        forgetting: &mut Forgetting,
+        id_cutoff: i64,
+        pass: &mut Pass<'_>,
         meta: &[(&str, u64)],
-    ) -> Result<Rewritten, EventLogError> {
+    ) -> Result<LogOffset, EventLogError> {
         let store = &self.shared.store;
-        let mut copy = LogCopy::create_at(path, forgetting.id_cutoff)?;
+        let mut copy = LogCopy::create_at(path, id_cutoff)?;
         for _ in 0..ROUNDS_MAX {
-            append(&mut copy, self, forgetting)?;
+            append(&mut copy, self, pass)?;
             if self.end().0.saturating_sub(copy.end().0) <= REST_RECORDS_MAX {
                 break;
             }
         }
         copy.flush()?;
         let held = store.hold();
-        append(&mut copy, self, forgetting)?;
-        forgetting.done.end = copy.end();
+        append(&mut copy, self, pass)?;
+        let end = copy.end();
         let database = copy.into_database(meta)?;
         let io = |error: std::io::Error| storage(redb::Error::Io(error));
         std::fs::rename(path, store.path()).map_err(io)?;
@@ -167,23 +188,19 @@ impl EventLog {
         drop(held);
         let dir = path.parent().unwrap_or(Path::new("."));
         crate::publish::files::sync_dir(dir).map_err(io)?;
-        Ok(forgetting.done)
+        Ok(end)
     }
 }
 
 /// Copies what the log has beyond the copy. A view for each step, since one that lives for long would keep the store from
 /// being opened again.
-fn append(
-    copy: &mut LogCopy,
-    log: &EventLog,
-    forgetting: &mut Forgetting,
-) -> Result<(), EventLogError> {
+fn append(copy: &mut LogCopy, log: &EventLog, pass: &mut Pass<'_>) -> Result<(), EventLogError> {
     let end = log.view()?.end();
     while copy.end() < end {
         let raw = log.view()?.raw(copy.end(), STEP_RECORDS, STEP_BYTES)?;
         let mut passed = Vec::with_capacity(raw.len());
         for (bytes, offset) in raw.into_iter().zip(copy.end().0..) {
-            passed.push(forgetting.pass(offset, bytes)?);
+            passed.push(pass(offset, bytes)?);
         }
         copy.put(passed)?;
     }
@@ -191,7 +208,7 @@ fn append(
 }
 
 /// Names all rewrites so far, of which two logs that began alike may have had different ones.
-fn fingerprint(
+pub(super) fn fingerprint(
     view: &LogView,
     pending: &[(u64, IdHash)],
     received_before: Option<i64>,
@@ -244,7 +261,7 @@ fn first_event_since(view: &LogView, cutoff: i64) -> Result<u64, EventLogError> 
 }
 
 /// Offers events in order until one is taken.
-fn find_event(
+pub(super) fn find_event(
     view: &LogView,
     mut is_found: impl FnMut(u64, i64) -> bool,
 ) -> Result<(), EventLogError> {
@@ -282,6 +299,9 @@ pub fn downgrade(data_dir: &Path, config: &EventLogConfig) -> Result<Downgraded,
     let log = EventLog::open(data_dir, config)?;
     log.rewrite(None)?; // format 1 cannot hold an erasure that is not carried out
     let view = log.view()?;
+    if view.pseudonyms()? != 0 {
+        return Err(EventLogError::Pseudonyms);
+    }
     let mut copy = LogCopy::create_at(&unfinished(data_dir), i64::MIN)?;
     let mut lost = Downgraded::default();
     while copy.end() < view.end() {

@@ -5,12 +5,13 @@
 //! ids      first 16 bytes of BLAKE3(event id) → (offset u64, received_at i64), without those of late (`ids`)
 //! items    item id                 → offset u64 of its last put
 //! erasures offset u64              → user hash, of the erasures in `records`
-//! meta     "format", "ids_through", "erased_through", "expired_through", "rewrites" → u64; records before
+//! meta     "format", "ids_through", "erased_through", "expired_through", "rewrites", "pseudonyms" → u64; records before
 //!          `ids_through` have their ids in the table
 //! ```
 //!
 //! Ids are hashed so that every key has 16 bytes: two of a billion ids collide with probability 1e-21.
-//! Format 1, in which every id was in the table at once, is made format 2 when it is opened.
+//! Format 1, in which every id was in the table at once, is made format 2 when it is opened. Format 3 is format 2 with
+//! pseudonyms in place of user ids, so that a build that would not make them refuses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -35,6 +36,8 @@ pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 
 /// The format that this build writes.
 pub const FORMAT: u64 = 2;
+/// The same, with pseudonyms in place of user ids.
+pub(super) const FORMAT_PSEUDONYMS: u64 = 3;
 /// Without tombstones and erasures, and with every id in the table.
 pub(super) const FORMAT_PLAIN: u64 = 1;
 pub(super) const FORMAT_KEY: &str = "format";
@@ -44,6 +47,8 @@ pub(super) const IDS_THROUGH_KEY: &str = "ids_through";
 pub(super) const ERASED_KEY: &str = "erased_through";
 /// One past the last record before which retention has left no event.
 pub(super) const EXPIRED_KEY: &str = "expired_through";
+/// Names the key of the pseudonyms.
+pub(super) const PSEUDONYMS_KEY: &str = "pseudonyms";
 /// Names all rewrites so far.
 pub(super) const REWRITES_KEY: &str = "rewrites";
 
@@ -116,10 +121,10 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, EventLog
             other => storage(other),
         })?;
     let format = create_tables(&database).map_err(EventLogError::from)?;
-    if format != FORMAT {
+    if format != FORMAT && format != FORMAT_PSEUDONYMS {
         return Err(EventLogError::Format {
             actual: format,
-            expected: FORMAT,
+            expected: FORMAT_PSEUDONYMS,
         });
     }
     Ok(database)

@@ -38,6 +38,7 @@ fn event(id: &str, received_at: i64) -> LogRecord {
         event,
         received_at,
         is_vouched: false,
+        arm_phase: None,
     })
 }
 

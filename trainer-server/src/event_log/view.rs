@@ -7,7 +7,7 @@ use std::sync::Arc;
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 use shared_model::ids::{LogOffset, UserId};
 
-use super::tables::{self, ERASED_KEY, ERASURES, EXPIRED_KEY, META, storage};
+use super::tables::{self, ERASED_KEY, ERASURES, EXPIRED_KEY, META, PSEUDONYMS_KEY, storage};
 use super::tombstone::IdHash;
 use super::{EventLog, EventLogError, LogRecord, StoredEvent};
 
@@ -66,6 +66,14 @@ impl LogView {
     /// The store failed.
     pub fn rewrites(&self) -> Result<u64, EventLogError> {
         self.number(tables::REWRITES_KEY)
+    }
+
+    /// Names the key of the pseudonyms that it holds in place of user ids; 0 where ids are as they were sent.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn pseudonyms(&self) -> Result<u64, EventLogError> {
+        self.number(PSEUDONYMS_KEY)
     }
 
     /// One past the last erasure that was carried out.

@@ -241,6 +241,16 @@ impl Experiment {
         assign::assign(self.salt(), unit, names.zip(shares.iter().copied()))
     }
 
+    /// The newest phase up to `offset` in which a unit has the arm: a list may be shown after shares have changed.
+    #[must_use]
+    pub fn phase_with(&self, offset: LogOffset, unit: &str, arm_idx: usize) -> Option<usize> {
+        let phases = self.phases.iter().enumerate().rev();
+        let mut begun = phases.filter(|(_, phase)| phase.from <= offset);
+        let has_arm = |shares: &[u32]| self.arm_of(unit, shares) == Some(arm_idx);
+        let found = begun.find(|(_, phase)| has_arm(&phase.shares));
+        found.map(|(phase_idx, _)| phase_idx)
+    }
+
     /// Shares at a log offset; those of the beginning before it.
     #[must_use]
     pub fn shares_at(&self, offset: LogOffset) -> &[u32] {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
+use shared_model::event::Event;
 use shared_model::ids::LogOffset;
 
 use super::assign::SHARE_SUM_MAX;
@@ -104,6 +105,19 @@ impl Experiments {
         let found = kept.experiments.iter().find(|one| one.asked.name == name);
         let unknown = || ExperimentError::Unknown(name.to_owned());
         found.cloned().ok_or_else(unknown)
+    }
+
+    /// Of an impression with an arm that is taken in at `offset`: the phase in which its experiment gives that arm to its
+    /// user; `None` for any other event, or where it never does.
+    #[must_use]
+    pub fn phase_of(&self, event: &Event, offset: LogOffset) -> Option<u32> {
+        let arm = event.arm.as_ref().filter(|_| !event.kind.is_history())?;
+        let (name, arm_name) = arm.as_str().split_once('/')?;
+        let experiment = self.named(name).ok()?; // one that is not known gives no arm
+        let arms = &experiment.asked.arms;
+        let arm_idx = arms.iter().position(|arm| arm.name == arm_name)?;
+        let phase_idx = experiment.phase_with(offset, event.user_id.as_str(), arm_idx)?;
+        u32::try_from(phase_idx).ok() // phases are few
     }
 
     /// The one that runs at a place.

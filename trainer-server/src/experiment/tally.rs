@@ -2,7 +2,8 @@
 //!
 //! A user enters with the first impression that carries an arm which the hash gives to that user; outcomes are events
 //! within the window after it, by the server's clock. Interleaved, an event counts for the arm whose item it was.
-//! One user is one unit: hashes of ids, no ids. Not here: what follows from it (`verdict`).
+//! One user is one unit: hashes of ids, no ids. Where user ids are pseudonyms, of which the hash gives other arms, the
+//! event says what it gave for the id that was sent. Not here: what follows from it (`verdict`).
 
 use std::collections::HashMap;
 
@@ -66,6 +67,7 @@ impl Tally {
     /// The log cannot be read.
     pub fn of(view: &LogView, experiment: &Experiment) -> Result<Self, EventLogError> {
         let mut counting = Counting::new(experiment);
+        counting.has_pseudonyms = view.pseudonyms()? != 0;
         view.walk(experiment.began().from, |offset, record| {
             if let LogRecord::Event(stored) = record {
                 counting.observe(offset, &stored);
@@ -81,6 +83,7 @@ struct Counting<'a> {
     /// What labels of its arms begin with.
     prefix: String,
     unit_idx: HashMap<IdHash, usize>,
+    has_pseudonyms: bool,
     tally: Tally,
 }
 
@@ -90,19 +93,18 @@ impl<'a> Counting<'a> {
             experiment,
             prefix: format!("{}/", experiment.asked.name),
             unit_idx: HashMap::new(),
+            has_pseudonyms: false,
             tally: Tally::default(),
         }
     }
 
     fn observe(&mut self, offset: LogOffset, stored: &StoredEvent) {
-        let StoredEvent {
-            event, received_at, ..
-        } = stored;
+        let (event, received_at) = (&stored.event, stored.received_at);
         let user = IdHash::of_user(&event.user_id);
         let arm = event.arm.as_ref().map(|arm| arm.as_str());
         if !event.kind.is_history() {
             if let Some(name) = arm.and_then(|arm| arm.strip_prefix(&*self.prefix)) {
-                self.saw(offset, user, event, name, *received_at);
+                self.saw(offset, user, stored, name);
             }
             return;
         }
@@ -127,7 +129,8 @@ impl<'a> Counting<'a> {
         }
     }
 
-    fn saw(&mut self, offset: LogOffset, user: IdHash, event: &Event, name: &str, at: i64) {
+    fn saw(&mut self, offset: LogOffset, user: IdHash, stored: &StoredEvent, name: &str) {
+        let (event, at) = (&stored.event, stored.received_at);
         let arms = &self.experiment.asked.arms;
         let Some(arm_idx) = arms.iter().position(|arm| arm.name == name) else {
             self.tally.num_misassigned += 1;
@@ -151,8 +154,11 @@ impl<'a> Counting<'a> {
         }
         let phase_idx = if is_interleaved {
             Some(0)
+        } else if self.has_pseudonyms {
+            self.phase_at_door(stored)
         } else {
-            self.phase_with(offset, event.user_id.as_str(), arm_idx)
+            let unit = event.user_id.as_str();
+            self.experiment.phase_with(offset, unit, arm_idx)
         };
         let Some(phase_idx) = phase_idx else {
             self.tally.num_misassigned += 1;
@@ -175,13 +181,10 @@ impl<'a> Counting<'a> {
         self.tally.units.push(unit);
     }
 
-    /// The newest phase up to `offset` in which the user has the arm: a list may be shown after shares have changed.
-    fn phase_with(&self, offset: LogOffset, user: &str, arm_idx: usize) -> Option<usize> {
-        let phases = self.experiment.phases.iter().enumerate().rev();
-        let mut begun = phases.filter(|(_, phase)| phase.from <= offset);
-        let has_arm = |shares: &[u32]| self.experiment.arm_of(user, shares) == Some(arm_idx);
-        let found = begun.find(|(_, phase)| has_arm(&phase.shares));
-        found.map(|(phase_idx, _)| phase_idx)
+    /// The phase that was found of the id that was sent.
+    fn phase_at_door(&self, stored: &StoredEvent) -> Option<usize> {
+        let phase_idx = usize::try_from(stored.arm_phase?).ok()?; // as few as phases
+        (phase_idx < self.experiment.phases.len()).then_some(phase_idx)
     }
 }
 
@@ -229,6 +232,7 @@ pub(super) mod tests {
                 event,
                 received_at: *received_at,
                 is_vouched: false,
+                arm_phase: None,
             };
             counting.observe(LogOffset(idx as u64), &stored);
         }

@@ -8,8 +8,10 @@ use super::*;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::{EventLogConfig, StoredEvent};
+use crate::experiment::store::Experiments;
 use crate::import::sink::{LogSink, Sink, Target};
 use crate::import::{Content, Mapping, Part, import};
+use crate::pseudonyms::Pseudonyms;
 
 const NOW_MILLIS: i64 = 1_800_000_000_000;
 
@@ -22,6 +24,7 @@ fn stored(event: Value) -> LogRecord {
         event: serde_json::from_value(event).expect("an event"),
         received_at: NOW_MILLIS,
         is_vouched: true,
+        arm_phase: None,
     })
 }
 
@@ -72,6 +75,8 @@ async fn what_is_imported_again_is_what_was_exported_in_every_format() {
             log: log_of_copy.clone(),
             catalogue: Catalogue::from_log(&log_of_copy).expect("empty"),
             future_millis_max: 0,
+            pseudonyms: Pseudonyms::default(),
+            experiments: Experiments::open(&dir.path().join(&name)).expect("opens"),
             clock: || NOW_MILLIS,
         });
         let mut sink = Sink::new(target, false);

@@ -20,7 +20,6 @@ use super::{AppState, Problem};
 use crate::config::ClockMode;
 use crate::event_log::{AppendOutcome, EventLogError, LogRecord, Pending, StoredEvent};
 use crate::ingest::{self, EventRules, Fields, Rejection};
-use crate::visits::VisitTokens;
 
 /// A batch of feedback. Each event is judged by itself, so this is taken apart by hand.
 #[derive(JsonSchema)]
@@ -44,9 +43,18 @@ pub(super) struct EventsResponse {
     rejected: Vec<Rejection>,
     /// Once a version has learned through this offset, it has learned from the whole batch.
     offset: LogOffset,
+    /// Events, however they fared, whose `token` is none that this server gave to their user, or has ended: ask
+    /// `POST /v1/visits` for another. Left out where there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
+    invalid_tokens: u64,
     /// Answering NDJSON: what became of each line that is not blank.
     #[serde(skip_serializing_if = "Option::is_none")]
     lines: Option<Vec<Verdict>>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 pub(super) fn routes(api: &mut Api) {
@@ -116,6 +124,7 @@ struct Sorted {
     num_elements: usize,
     records: Vec<LogRecord>,
     rejected: Vec<Rejection>,
+    num_invalid_tokens: u64,
 }
 
 fn read(state: &AppState, caller: Caller, body: &BatchBody) -> Result<Sorted, Problem> {
@@ -142,13 +151,15 @@ fn read(state: &AppState, caller: Caller, body: &BatchBody) -> Result<Sorted, Pr
             ClockMode::EventTime => 0, // the times are those of another day, and right
         },
     };
-    let (records, rejected) = sort(list, &batch, &rules, &state.visits);
-    Ok(Sorted {
+    let mut sorted = Sorted {
         batch,
         num_elements,
-        records,
-        rejected,
-    })
+        records: Vec::with_capacity(num_elements),
+        rejected: Vec::new(),
+        num_invalid_tokens: 0,
+    };
+    sorted.sort(state, list, &rules);
+    Ok(sorted)
 }
 
 /// Refuses batches over the configured length.
@@ -192,33 +203,34 @@ pub(super) async fn outcomes(pending: Option<Pending>) -> Result<Vec<AppendOutco
     }
 }
 
-fn sort(
-    list: Vec<Result<Value, ingest::Fault>>,
-    batch: &Batch,
-    rules: &EventRules<'_>,
-    visits: &VisitTokens,
-) -> (Vec<LogRecord>, Vec<Rejection>) {
-    let mut records = Vec::with_capacity(list.len());
-    let mut rejected = Vec::new();
-    let received_at = rules.now_millis;
-    for (index, element) in list.into_iter().enumerate() {
-        let pointer = batch.pointer(index);
-        let stored = element.and_then(|value| {
-            let event = rules.check(ingest::event_from_json(&value, &pointer)?, &pointer)?;
-            let token = Fields::new(&value, &pointer)?.text("token")?;
-            Ok(StoredEvent {
-                is_vouched: token
-                    .is_some_and(|token| visits.vouches(token, &event.user_id, received_at)),
-                event,
-                received_at,
-            })
-        });
-        match stored {
-            Ok(stored) => records.push(LogRecord::Event(stored)),
-            Err(fault) => rejected.push(Rejection::new(index, fault)),
+impl Sorted {
+    fn sort(
+        &mut self,
+        state: &AppState,
+        list: Vec<Result<Value, ingest::Fault>>,
+        rules: &EventRules<'_>,
+    ) {
+        let received_at = rules.now_millis;
+        let end = LogOffset(u64::MAX); // where it will be is not known yet, and all phases have begun
+        for (index, element) in list.into_iter().enumerate() {
+            let pointer = self.batch.pointer(index);
+            let num_invalid = &mut self.num_invalid_tokens;
+            let stored = element.and_then(|value| {
+                let event = ingest::event_from_json(&value, &pointer)?;
+                let token = Fields::new(&value, &pointer)?.text("token")?;
+                let vouches = |token| state.visits.vouches(token, &event.user_id, received_at);
+                let is_vouched = token.is_some_and(vouches);
+                *num_invalid += u64::from(token.is_some() && !is_vouched);
+                let event = rules.check(event, &pointer)?;
+                let (door, experiments) = (&state.pseudonyms, &state.experiments);
+                Ok(door.stored(event, received_at, is_vouched, experiments, end))
+            });
+            match stored {
+                Ok(stored) => self.records.push(LogRecord::Event(stored)),
+                Err(fault) => self.rejected.push(Rejection::new(index, fault)),
+            }
         }
     }
-    (records, rejected)
 }
 
 fn summarize(state: &AppState, outcomes: &[AppendOutcome], sorted: Sorted) -> EventsResponse {
@@ -250,6 +262,7 @@ fn summarize(state: &AppState, outcomes: &[AppendOutcome], sorted: Sorted) -> Ev
         duplicates,
         rejected,
         offset,
+        invalid_tokens: sorted.num_invalid_tokens,
         lines,
     }
 }

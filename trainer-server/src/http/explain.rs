@@ -81,8 +81,9 @@ fn read(value: &Value, state: &AppState) -> Result<ExplainOrder, Fault> {
         let detail = format!("no item {item_id} in the catalogue");
         return Err(fields.fault(RejectCode::UnknownItem, "item_id", detail));
     }
+    let user_id: Option<UserId> = fields.id("user_id")?;
     Ok(ExplainOrder {
-        user_id: fields.id("user_id")?,
+        user_id: user_id.map(|user_id| state.pseudonyms.of(user_id)),
         history: history(&fields)?,
         item_id,
         k: k(&fields)?.unwrap_or(K_DEFAULT),

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use super::limiter::{Caller, Counted};
 use super::pace::paced;
 use super::{Address, AppState, Problem};
-use crate::access::Role;
+use crate::access::{Keys, Role};
 use crate::audit::AuditRow;
 use crate::config::Network;
 
@@ -104,12 +104,12 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let limits = state.limiter.limits();
+    let (limits, keys) = (state.limiter.limits(), state.keys.now());
     let peer = request.extensions().get::<Peer>();
     let peer = peer.expect("the accept loop adds it to every request").0;
     let caller = Caller {
         address: client_address(peer, request.headers(), &limits.trusted_proxies),
-        role: shown_role(&state, need, request.headers(), request.uri()),
+        role: shown_role(&keys, need, request.headers(), request.uri()),
     };
     // An answer to a health check says how the server is, not how busy others are.
     if !route_of(&request).is_some_and(is_health) {
@@ -119,8 +119,8 @@ async fn guard(
         }
     }
     let has_key = request.headers().contains_key(header::AUTHORIZATION);
-    let checked = check(&state, need, caller.role, has_key)
-        .and_then(|()| check_name(&state, need, request.headers()));
+    let checked = check(&keys, need, caller.role, has_key)
+        .and_then(|()| check_name(&keys, need, request.headers()));
     if let Err(problem) = checked {
         let route = route_of(&request).unwrap_or_default();
         let row = AuditRow {
@@ -162,12 +162,12 @@ pub(super) async fn note<T>(
 }
 
 fn check(
-    state: &AppState,
+    keys: &Keys,
     need: Option<Role>,
     shown: Option<Role>,
     has_key: bool,
 ) -> Result<(), Problem> {
-    let Some(need) = need.filter(|need| state.keys.asks_for(*need)) else {
+    let Some(need) = need.filter(|need| keys.asks_for(*need)) else {
         return Ok(());
     };
     match shown {
@@ -190,8 +190,8 @@ fn check(
 /// Where the admin token is not asked for, whoever reaches the address may do everything, and so might a page whose name
 /// was made to lead to this machine after it was loaded (DNS rebinding): a browser takes both for one origin. Such a
 /// page still names itself in `Host`, so names of the network are refused there.
-fn check_name(state: &AppState, need: Option<Role>, headers: &HeaderMap) -> Result<(), Problem> {
-    if need != Some(Role::Admin) || state.keys.asks_for(Role::Admin) {
+fn check_name(keys: &Keys, need: Option<Role>, headers: &HeaderMap) -> Result<(), Problem> {
+    if need != Some(Role::Admin) || keys.asks_for(Role::Admin) {
         return Ok(());
     }
     let Some(host) = headers.get(header::HOST) else {
@@ -223,25 +223,20 @@ fn is_of_this_machine(host: &str) -> bool {
 
 /// The role of the key that a request shows. In a URL, which others may read, only the ingest key counts, and only where
 /// it is wanted.
-fn shown_role(
-    state: &AppState,
-    need: Option<Role>,
-    headers: &HeaderMap,
-    uri: &Uri,
-) -> Option<Role> {
+fn shown_role(keys: &Keys, need: Option<Role>, headers: &HeaderMap, uri: &Uri) -> Option<Role> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let (scheme, key) = value.to_str().ok()?.split_once(' ')?; // no text: no key of ours
         let key = key.trim();
         return scheme
             .eq_ignore_ascii_case("bearer")
-            .then(|| state.keys.role_of(key))?;
+            .then(|| keys.role_of(key))?;
     }
     if need != Some(Role::Ingest) {
         return None;
     }
     let mut pairs = uri.query()?.split('&');
     let key = pairs.find_map(|pair| pair.strip_prefix("key="))?;
-    let role = state.keys.role_of(key);
+    let role = keys.role_of(key);
     role.filter(|role| *role == Role::Ingest)
 }
 

@@ -52,7 +52,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::access::Keys;
+use crate::access::LiveKeys;
 use crate::audit::AuditLog;
 use crate::canary::reports::Reports;
 use crate::catalogue::Catalogue;
@@ -64,6 +64,7 @@ use crate::moderation::Moderation;
 use crate::observe::{Observer, Totals};
 use crate::page_encoder::packs::TextPacks;
 use crate::page_encoder::queries::QueryEncoders;
+use crate::pseudonyms::Pseudonyms;
 use crate::publish::Publisher;
 use crate::rollout::Operator;
 use crate::visits::VisitTokens;
@@ -100,7 +101,7 @@ pub struct AppParts {
     /// Settings.
     pub config: Arc<Config>,
     /// Who may do what.
-    pub keys: Keys,
+    pub keys: LiveKeys,
     /// Who did what.
     pub audit: AuditLog,
     /// The log.
@@ -125,6 +126,8 @@ pub struct AppParts {
     pub text_packs: TextPacks,
     /// Say which user ids were handed out here.
     pub visits: VisitTokens,
+    /// What users are called here: every `user_id` of a request goes through it.
+    pub pseudonyms: Pseudonyms,
     /// Who takes orders about versions, where there is a trainer.
     pub operator: Option<Operator>,
     /// Milliseconds since 1970-01-01 UTC.

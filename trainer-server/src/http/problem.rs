@@ -236,6 +236,7 @@ impl From<EventLogError> for Problem {
             | EventLogError::Format { .. }
             | EventLogError::Directory { .. }
             | EventLogError::InUse
+            | EventLogError::Pseudonyms
             | EventLogError::Storage(_) => {
                 tracing::error!(%error, "the log refused a request");
                 Self::unavailable("the event log cannot be written right now")

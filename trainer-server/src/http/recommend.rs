@@ -267,8 +267,10 @@ async fn recommend(
     body: JsonBytes,
 ) -> Result<Json<RecommendResponse>, Problem> {
     let value = body.value()?;
-    let request = read_recommend(&value, &state).map_err(Problem::invalid_request)?;
+    let mut request = read_recommend(&value, &state).map_err(Problem::invalid_request)?;
+    // The page finds the arm of the id that is sent, too.
     let visit = visit(&value, &request, &state).map_err(Problem::invalid_request)?;
+    request.user_id = request.user_id.map(|user_id| state.pseudonyms.of(user_id));
     let ranked = match visit {
         None => rank(&state, request).await?,
         Some(visit) => {
@@ -311,7 +313,8 @@ async fn score(
     body: JsonBytes,
 ) -> Result<Json<ScoreResponse>, Problem> {
     let value = body.value()?;
-    let request = read_score(&value, &state).map_err(Problem::invalid_request)?;
+    let mut request = read_score(&value, &state).map_err(Problem::invalid_request)?;
+    request.user_id = request.user_id.map(|user_id| state.pseudonyms.of(user_id));
     let asked = request.candidates.clone().unwrap_or_default();
     let effect = state.moderation.effect();
     let blocked: HashSet<&ItemId> = effect.rules.block.iter().collect();

@@ -115,10 +115,11 @@ fn read(value: &Value, state: &AppState) -> Result<(String, SearchOrder), Fault>
         let detail = format!("expected 0 to 1, found {taste}");
         return Err(fields.fault(RejectCode::Malformed, "taste", detail));
     }
+    let user_id: Option<UserId> = fields.id("user_id")?;
     let order = SearchOrder {
         text: Vec::new(),
         taste,
-        user_id: fields.id("user_id")?,
+        user_id: user_id.map(|user_id| state.pseudonyms.of(user_id)),
         history: history(&fields)?,
         candidates: item_ids(&fields, "candidates")?,
         k: k(&fields)?.unwrap_or(K_DEFAULT),

@@ -34,7 +34,7 @@ struct ExportQuery {
 /// Everything that is held of a user.
 #[derive(Serialize, JsonSchema)]
 struct Export {
-    /// The user.
+    /// The user, as in the log: a pseudonym where `log.pseudonymous_ids` is set.
     user_id: UserId,
     /// How logs and lists name the user after an erasure.
     user_hash: IdHash,
@@ -87,7 +87,7 @@ async fn export(
     Path(user_id): Path<String>,
     Query(query): Query<ExportQuery>,
 ) -> Result<Json<Export>, Problem> {
-    let user_id = parsed(user_id)?;
+    let user_id = parsed(&state, user_id)?;
     let from = query.from.as_deref().map(str::parse).transpose();
     let from = from.map_err(|error: std::num::ParseIntError| {
         Problem::invalid_query("from", error.to_string())
@@ -118,7 +118,7 @@ async fn erase(
     Extension(caller): Extension<Caller>,
     Path(user_id): Path<String>,
 ) -> Result<Json<Erased>, Problem> {
-    let user_id = parsed(user_id)?;
+    let user_id = parsed(&state, user_id)?;
     let now_millis = (state.clock)();
     let data_dir = state.config.server.data_dir.clone();
     let log = state.log.clone();
@@ -132,8 +132,11 @@ async fn erase(
     .await
 }
 
-fn parsed(user_id: String) -> Result<UserId, Problem> {
-    UserId::new(user_id).map_err(|error| Problem::invalid_query("user_id", error.to_string()))
+fn parsed(state: &AppState, user_id: String) -> Result<UserId, Problem> {
+    let user_id = UserId::new(user_id);
+    user_id
+        .map(|user_id| state.pseudonyms.of(user_id))
+        .map_err(|error| Problem::invalid_query("user_id", error.to_string()))
 }
 
 /// Runs what reads or writes the whole log on another thread; it goes on where the asker hangs up.

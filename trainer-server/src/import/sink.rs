@@ -6,13 +6,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 use shared_model::event::Item;
-use shared_model::ids::ItemId;
+use shared_model::ids::{ItemId, LogOffset};
 
 use super::report::hash_of;
 use super::{Content, ImportError, Record, Refusal, Report};
 use crate::catalogue::Catalogue;
-use crate::event_log::{AppendOutcome, EventLog, LogRecord, StoredEvent};
+use crate::event_log::{AppendOutcome, EventLog, LogRecord};
+use crate::experiment::store::Experiments;
 use crate::ingest::{EventRules, Fault, event_from_json, item_from_json};
+use crate::pseudonyms::Pseudonyms;
 
 /// Rows per transaction of a log that no one else uses: large, because each costs one sync.
 const LOG_BATCH_LEN: usize = 5000;
@@ -48,6 +50,10 @@ pub struct LogSink {
     pub log: EventLog,
     /// Its catalogue.
     pub catalogue: Catalogue,
+    /// What users are called in it.
+    pub pseudonyms: Pseudonyms,
+    /// What is tried on users.
+    pub experiments: Experiments,
     /// See [`EventRules::future_millis_max`].
     pub future_millis_max: i64,
     /// Milliseconds since 1970-01-01 UTC.
@@ -247,11 +253,11 @@ impl LogSink {
             skew_millis: 0,
         };
         let event = rules.check(event_from_json(value, "")?, "")?;
-        Ok(LogRecord::Event(StoredEvent {
-            event,
-            received_at: now_millis,
-            is_vouched: true, // by the operator, who may write to the log himself
-        }))
+        let is_vouched = true; // by the operator, who may write to the log himself
+        let (experiments, offset) = (&self.experiments, LogOffset(u64::MAX)); // all phases have begun
+        let door = &self.pseudonyms;
+        let stored = door.stored(event, now_millis, is_vouched, experiments, offset);
+        Ok(LogRecord::Event(stored))
     }
 }
 

@@ -4,6 +4,8 @@ use super::sink::{LogSink, Target};
 use super::*;
 use crate::catalogue::Catalogue;
 use crate::event_log::{EventLog, EventLogConfig};
+use crate::experiment::store::Experiments;
+use crate::pseudonyms::Pseudonyms;
 use shared_model::ids::LogOffset;
 
 const NOW_MILLIS: i64 = 1_800_000_000_000;
@@ -15,6 +17,8 @@ fn sink(dir: &tempfile::TempDir) -> (EventLog, Sink) {
         log: log.clone(),
         catalogue: Catalogue::from_log(&log).expect("rebuilt"),
         future_millis_max: 300_000,
+        pseudonyms: Pseudonyms::default(),
+        experiments: Experiments::open(dir.path()).expect("opens"),
         clock: || NOW_MILLIS,
     };
     (log, Sink::new(Target::Log(sink), false))

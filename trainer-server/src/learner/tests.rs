@@ -70,6 +70,7 @@ fn log() -> Vec<LogRecord> {
                 received_at: event.occurred_at,
                 event,
                 is_vouched: false,
+                arm_phase: None,
             }));
         }
     }

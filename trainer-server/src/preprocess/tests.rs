@@ -11,6 +11,7 @@ fn record(kind: &str, item: &str, occurred_at: i64, received_at: i64) -> LogReco
         event: serde_json::from_value(event).expect("valid"),
         received_at,
         is_vouched: false,
+        arm_phase: None,
     })
 }
 

@@ -229,6 +229,7 @@ mod tests {
                 },
                 received_at: 1,
                 is_vouched: false,
+                arm_phase: None,
             })
         };
         log.append_blocking(&[record(0), record(1)])

@@ -222,6 +222,7 @@ async fn fill_log(
                 event,
                 received_at,
                 is_vouched: false,
+                arm_phase: None,
             })
         }));
     let mut batch = Vec::with_capacity(IMPORT_BATCH_LEN);

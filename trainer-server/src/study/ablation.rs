@@ -62,8 +62,10 @@ struct Entry {
 /// # Errors
 /// The file cannot be read or understood, or names a variant twice.
 pub fn read_variants(path: &Path) -> Result<Vec<Variant>, StudyError> {
-    let text = std::fs::read_to_string(path).map_err(|error| StudyError::file(path, error))?;
-    let file: File = toml::from_str(&text).map_err(|error| StudyError::file(path, error))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| StudyError::file(path, format!("cannot be read: {error}")))?;
+    let file: File = toml::from_str(&text)
+        .map_err(|error| StudyError::file(path, format!("cannot be read: {error}")))?;
     let num_variants = file.variant.len();
     if !(1..=NUM_VARIANTS_MAX).contains(&num_variants) {
         let reason = format!("it has {num_variants} variants, expected 1 to {NUM_VARIANTS_MAX}");

@@ -74,8 +74,10 @@ pub struct Tried {
 /// # Errors
 /// The file cannot be read or understood, or an axis holds no value.
 pub fn read_space(path: &Path) -> Result<Space, StudyError> {
-    let text = std::fs::read_to_string(path).map_err(|error| StudyError::file(path, error))?;
-    let space: Space = toml::from_str(&text).map_err(|error| StudyError::file(path, error))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| StudyError::file(path, format!("cannot be read: {error}")))?;
+    let space: Space = toml::from_str(&text)
+        .map_err(|error| StudyError::file(path, format!("cannot be read: {error}")))?;
     if !(1..=NUM_KEYS_MAX).contains(&space.len()) {
         let reason = format!(
             "it names {} keys, expected 1 to {NUM_KEYS_MAX}",

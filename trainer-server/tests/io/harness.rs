@@ -1,7 +1,7 @@
 //! A server in this process on a free port, with a stand-in for the trainer and a clock that stands still.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use shared_model::codec::state::{CodeState, ItemEntry};
@@ -13,7 +13,7 @@ use shared_model::model::explain::{AverageParts, ScoreParts};
 use shared_model::spec::ModelSpec;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use trainer_server::access::Keys;
+use trainer_server::access::{Keys, LiveKeys};
 use trainer_server::audit::AuditLog;
 use trainer_server::canary::reports::Reports;
 use trainer_server::catalogue::Catalogue;
@@ -32,17 +32,31 @@ use trainer_server::ledger::Ledger;
 use trainer_server::moderation::{Moderation, Preview};
 use trainer_server::observe::Observer;
 use trainer_server::page_encoder::packs::TextPacks;
+use trainer_server::pseudonyms::Pseudonyms;
 use trainer_server::publish::{NewVersion, Publisher};
 use trainer_server::visits::VisitTokens;
 
 /// What the server's clock shows.
 pub(crate) const NOW_MILLIS: i64 = 1_800_000_000_000;
 
-/// Scores the candidates by the length of their ids.
-struct ByLength;
+/// Scores the candidates by the length of their ids, and keeps the users that it is asked about.
+#[derive(Default)]
+struct ByLength {
+    users: Arc<Mutex<Vec<UserId>>>,
+}
+
+impl ByLength {
+    fn note(&self, user_id: Option<&UserId>) {
+        self.users
+            .lock()
+            .expect("no panic")
+            .extend(user_id.cloned());
+    }
+}
 
 impl Recommender for ByLength {
     fn recommend(&self, request: RecommendRequest) -> Result<RecommendResponse, RecommendError> {
+        self.note(request.user_id.as_ref());
         let all = || ["a", "bb"].map(|id| ItemId::new(id).expect("short")).into();
         let candidates = match (request.candidates, request.version) {
             (_, Some(version)) if version != Version(1) => {
@@ -82,6 +96,7 @@ impl Recommender for ByLength {
     }
 
     fn explain(&self, order: ExplainOrder) -> Result<ItemExplanation, RecommendError> {
+        self.note(order.user_id.as_ref());
         let history = order.history.ok_or(RecommendError::NotReady)?;
         if order.item_id.as_str() == "bb" {
             return Err(RecommendError::NotYetHeld(order.item_id));
@@ -109,6 +124,7 @@ impl Recommender for ByLength {
     }
 
     fn search(&self, order: SearchOrder) -> Result<Found, RecommendError> {
+        self.note(order.user_id.as_ref());
         let item_id = order.candidates.and_then(|ids| ids.into_iter().next());
         let similarity = order.text.iter().map(|value| value * value).sum();
         let found = item_id.map(|item_id| FoundItem {
@@ -158,11 +174,13 @@ impl Recommender for ByLength {
         json!({ "device": "stand-in" })
     }
 
-    fn standing(&self, _user_id: &UserId) -> Option<Standing> {
+    fn standing(&self, user_id: &UserId) -> Option<Standing> {
+        self.note(Some(user_id));
         None
     }
 
-    fn history(&self, _user_id: &UserId) -> Vec<HistoryEvent> {
+    fn history(&self, user_id: &UserId) -> Vec<HistoryEvent> {
+        self.note(Some(user_id));
         Vec::new()
     }
 }
@@ -174,6 +192,8 @@ pub(crate) struct TestServer {
     pub(crate) admin_url: String,
     pub(crate) ledger: Ledger,
     pub(crate) log: EventLog,
+    /// That the recommender was asked about.
+    pub(crate) users: Arc<Mutex<Vec<UserId>>>,
     pub(crate) publisher: Publisher,
     pub(crate) text_packs: TextPacks,
     pub(crate) client: reqwest::Client,
@@ -195,21 +215,24 @@ impl TestServer {
         let moderation =
             Moderation::open(dir, rules, catalogue.clone(), NOW_MILLIS).expect("rules");
         let (stop, stopping) = watch::channel(false);
+        let recommender = ByLength::default();
+        let users = Arc::clone(&recommender.users);
         let state = AppState::new(AppParts {
-            keys: Keys::from_config(&config).expect("usable keys"),
+            keys: LiveKeys::new(Keys::from_config(&config).expect("usable keys")),
             audit: AuditLog::open(dir).expect("opens"),
             config: Arc::clone(&config),
             log: log.clone(),
             catalogue,
             publisher: publisher.clone(),
             experiments: Experiments::open(dir).expect("opens"),
-            recommender: Arc::new(ByLength),
+            recommender: Arc::new(recommender),
             ledger: ledger.clone(),
             reports: Reports::default(),
             observer: Observer::default(),
             moderation: moderation.clone(),
             text_packs: text_packs.clone(),
             visits: VisitTokens::open(dir).expect("opens"),
+            pseudonyms: Pseudonyms::open(dir, config.log.pseudonymous_ids, &log).expect("a key"),
             operator: None,
             clock: || NOW_MILLIS,
             stopping,
@@ -237,6 +260,7 @@ impl TestServer {
             admin_url,
             ledger,
             log,
+            users,
             publisher,
             text_packs,
             client: reqwest::Client::new(),
@@ -247,7 +271,12 @@ impl TestServer {
 
     /// Starts with the items `a` and `bb` in the catalogue.
     pub(crate) async fn with_items(dir: &Path) -> Self {
-        let server = Self::start(dir, &[]).await;
+        Self::set_with_items(dir, &[]).await
+    }
+
+    /// Likewise, with settings.
+    pub(crate) async fn set_with_items(dir: &Path, flags: &[(&str, &str)]) -> Self {
+        let server = Self::start(dir, flags).await;
         let items = json!({ "items": [
             { "item_id": "a", "title": "Tea pot" }, { "item_id": "bb", "title": "Balloons" },
         ]});

@@ -17,7 +17,7 @@ use trainer_server::event_log::{EventLog, EventLogConfig, LogRecord, downgrade};
 
 use crate::harness::{NOW_MILLIS, TestServer, event, new_version};
 
-const CANARY: &str = "canary-user-5f0c";
+pub(crate) const CANARY: &str = "canary-user-5f0c";
 
 fn log_config() -> EventLogConfig {
     EventLogConfig::from(&Config::default())
@@ -305,14 +305,18 @@ fn a_log_of_the_format_before_moves_up_when_it_is_opened_and_back_down() {
 }
 
 /// The real binary with an admin address; killed on drop.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    url: String,
-    admin: String,
+    pub(crate) url: String,
+    pub(crate) admin: String,
 }
 
 impl Process {
     fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    pub(crate) fn start_with(dir: &Path, args: &[&str]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let admin = free.local_addr().expect("bound").to_string();
         drop(free);
@@ -325,6 +329,7 @@ impl Process {
                 "--data-dir",
             ])
             .arg(dir)
+            .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -341,12 +346,12 @@ impl Process {
         Self { child, url, admin }
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("ended");
     }
 
-    fn run(&self, args: &[&str]) -> Value {
+    pub(crate) fn run(&self, args: &[&str]) -> Value {
         run(&[args, &["--admin", &self.admin, "--json"]].concat())
     }
 }
@@ -359,14 +364,14 @@ impl Drop for Process {
     }
 }
 
-fn freshet(args: &[&str]) -> Command {
+pub(crate) fn freshet(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
     command.args(args);
     command
 }
 
 /// Runs a command to its end; its JSON.
-fn run(args: &[&str]) -> Value {
+pub(crate) fn run(args: &[&str]) -> Value {
     let output = freshet(args).output().expect("runs");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {stderr}");
@@ -374,7 +379,7 @@ fn run(args: &[&str]) -> Value {
 }
 
 /// Posts events of several users, the canary among them; returns their ids.
-async fn post_to(process: &Process, name: &str, num_events: usize) -> Vec<String> {
+pub(crate) async fn post_to(process: &Process, name: &str, num_events: usize) -> Vec<String> {
     let events: Vec<Value> = (0..num_events)
         .map(|idx| {
             let mut event = event(&format!("{name}-{idx}"));

@@ -17,6 +17,7 @@ mod limits;
 mod models;
 mod moderation;
 mod process;
+mod pseudonyms;
 mod publish;
 mod rank;
 #[cfg(unix)]

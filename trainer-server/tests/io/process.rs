@@ -24,20 +24,20 @@ impl Process {
     }
 
     pub(crate) fn start_with(dir: &Path, args: &[&str]) -> Self {
+        Self::start_on("127.0.0.1:0", dir, args, Stdio::null())
+    }
+
+    /// Listens on `bind`, and logs to `log`.
+    pub(crate) fn start_on(bind: &str, dir: &Path, args: &[&str], log: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_freshet"))
-            .args([
-                "serve",
-                "--bind",
-                "127.0.0.1:0",
-                "--set",
-                "model.text_encoder=small",
-            ])
+            .env_remove("RUST_LOG")
+            .args(["serve", "--bind", bind, "--set", "model.text_encoder=small"])
             .args(["--set", "train.device=flex", "--set", "server.admin_bind="])
             .arg("--data-dir")
             .arg(dir)
             .args(args)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("starts");
         let mut line = String::new();

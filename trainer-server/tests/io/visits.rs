@@ -30,6 +30,7 @@ async fn an_event_is_vouched_for_by_a_token_of_its_own_user_alone() {
     let body = json!({ "events": events.collect::<Vec<_>>() });
     let (status, answer) = server.post("/v1/events", body.to_string()).await;
     assert_eq!((status, &answer["accepted"]), (200, &json!(5)));
+    assert_eq!(answer["invalid_tokens"], 3, "null is none at all");
     let records = server.log.read(LogOffset(2), 10).expect("readable");
     let vouched = records.iter().map(|(_, record)| match record {
         LogRecord::Event(stored) => stored.is_vouched,
@@ -37,6 +38,9 @@ async fn an_event_is_vouched_for_by_a_token_of_its_own_user_alone() {
     });
     let vouched: Vec<bool> = vouched.collect();
     assert_eq!(vouched, [true, false, false, false, false]);
+    let body = json!({ "events": [event("without")] });
+    let (_, answer) = server.post("/v1/events", body.to_string()).await;
+    assert_eq!(answer.get("invalid_tokens"), None, "{answer}");
 }
 
 #[tokio::test]

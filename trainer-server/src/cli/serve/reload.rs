@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::ServeArgs;
+use super::Reread;
+use crate::audit::AuditRow;
 use crate::config::Config;
 use crate::config::reload::reloaded;
 use crate::http::AppState;
 
 /// Until the server stops.
-pub(super) async fn on_hangup(args: ServeArgs, state: AppState) {
+pub(super) async fn on_hangup(reread: Reread, state: AppState) {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => {
@@ -26,18 +27,19 @@ pub(super) async fn on_hangup(args: ServeArgs, state: AppState) {
             heard = hangups.recv() => if heard.is_none() { return },
             _ = stopping.changed() => return,
         }
-        if let Some(config) = take_over(&args, &running, &state) {
+        if let Some(config) = take_over(&reread, &running, &state).await {
             running = Arc::new(config);
         }
     }
 }
 
-fn take_over(args: &ServeArgs, running: &Config, state: &AppState) -> Option<Config> {
-    if args.config.config.is_none() {
+async fn take_over(reread: &Reread, running: &Config, state: &AppState) -> Option<Config> {
+    let has_file = reread.args.config.config.is_some() || running.access.has_file();
+    if !has_file {
         tracing::warn!("there is no file to read again: --config names one");
         return None;
     }
-    let read = match args.load_config() {
+    let read = match reread.args.load_config() {
         Ok(read) => read,
         Err(error) => {
             tracing::error!("the configuration stays as it is: {error:#}");
@@ -45,10 +47,44 @@ fn take_over(args: &ServeArgs, running: &Config, state: &AppState) -> Option<Con
         }
     };
     let (taken, waiting) = reloaded(running, &read);
+    let keys = match state.keys.successor(&taken) {
+        Ok(keys) => keys,
+        Err(error) => {
+            tracing::error!("the configuration stays as it is: {error}");
+            note(state, "the keys of [access]".to_owned(), &error.to_string()).await;
+            return None;
+        }
+    };
+    let changes = state.keys.now().changes_to(&keys);
+    // Nothing after this can fail.
+    state.keys.replace(keys);
     state.reload(&taken);
-    tracing::info!("limits and origins are those of the configuration as it is now");
+    if running.telemetry.filter != taken.telemetry.filter {
+        reread.filter.change(&taken.telemetry.filter);
+    }
+    tracing::info!(
+        "limits, origins, keys and log levels are those of the configuration as it is now"
+    );
+    if !changes.is_empty() {
+        let changes = changes.join(", ");
+        tracing::info!("keys: {changes}");
+        note(state, changes, "done").await;
+    }
     if !waiting.is_empty() {
         tracing::warn!("these take hold at the next start: {}", waiting.join(", "));
     }
     Some(taken)
+}
+
+/// Writes down what became of keys; it was whoever may signal this process.
+async fn note(state: &AppState, keys: String, outcome: &str) {
+    let row = AuditRow {
+        at: (state.clock)(),
+        role: None,
+        client: None,
+        what: format!("SIGHUP: {keys}"),
+        outcome: outcome.to_owned(),
+        untold: 0,
+    };
+    state.audit.add(row).await;
 }

@@ -16,8 +16,10 @@ use crate::config::load::{Sources, load};
 use crate::config::{Config, Preset};
 use crate::dataset::Dataset;
 use crate::event_log::{EventLog, EventLogConfig};
+use crate::experiment::store::Experiments;
 use crate::import::sink::{LogSink, Sink, Target};
 use crate::import::{Content, send_all};
+use crate::pseudonyms::Pseudonyms;
 
 /// The columns of Online Retail's file, as Polars wrote them.
 pub(super) const SCHEMA: &str = "message root {
@@ -163,6 +165,8 @@ async fn a_raw_file_goes_into_a_log_once() {
         catalogue: Catalogue::from_log(&log).expect("rebuilt"),
         log: log.clone(),
         future_millis_max: 300_000,
+        pseudonyms: Pseudonyms::default(),
+        experiments: Experiments::open(dir.path()).expect("opens"),
         clock: || 1_800_000_000_000,
     });
     let mut sink = Sink::new(target, false);

@@ -151,6 +151,7 @@ mod tests {
                 event,
                 received_at: 1,
                 is_vouched: false,
+                arm_phase: None,
             };
             (LogOffset(offset), LogRecord::Event(stored))
         };
