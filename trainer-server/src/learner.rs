@@ -34,6 +34,7 @@ mod asked;
 mod ensemble;
 mod forgetting;
 mod gating;
+mod private;
 mod pseudo;
 mod refit;
 mod release;
@@ -52,6 +53,7 @@ use text_tuning::TextTuning;
 use uncounted::Uncounted;
 use watch::Watch;
 
+pub use private::PrivateRound;
 pub use refit::RefitExtent;
 pub use release::ReleaseTraining;
 pub use restore::{RestoreError, with_items_of, with_weights_of};
@@ -246,7 +248,7 @@ impl Learner {
         records: &[LogRecord],
     ) -> Result<Batch, LearnError> {
         let batch = self.ingest_but_neighbours(preprocessor, records)?;
-        if self.counts_neighbours() {
+        if self.counts_neighbours() && !self.is_private() {
             for (user, example) in &batch.examples {
                 if example.target_weight > 0.0 {
                     self.neighbours.add(user.0, example.item_idx);
@@ -277,6 +279,9 @@ impl Learner {
     ) -> Result<Batch, LearnError> {
         let batch = preprocessor.ingest(records);
         self.take_items(preprocessor, &batch.changed_items)?;
+        if self.is_private() {
+            return Ok(batch); // counts and their landmark go out as they are
+        }
         if self.counts.landmark_millis == 0 {
             // Nothing is counted yet, so the landmark is free: the first event's time keeps the codes small.
             self.counts.landmark_millis = batch
@@ -341,6 +346,10 @@ impl Learner {
         let mut report = prequential(&scores, num_items, &asked.targets);
         let events = asked.scored(users, tastes, scores, scorer);
         report.popularity_hit_rate_at_10 = Some(popularity_hit_rate(&events));
+        if self.is_private() {
+            report.num_learned = 0; // by private rounds alone; what was said of the events is for operators
+            return Ok(report);
+        }
         if let Err(error) = self.fast_step(&events) {
             tracing::warn!(%error, "a fast step was skipped");
             report.skipped = Some(error.to_string());

@@ -21,6 +21,7 @@ pub mod reserve;
 pub mod cross_encoder;
 pub mod influence;
 pub mod preprocess;
+pub mod privacy;
 pub mod text_source;
 pub mod train;
 

@@ -77,6 +77,8 @@ struct PendingImpression {
 /// The state that records are read against; rebuilt from the log at every start.
 pub struct Preprocessor {
     clock: ClockMode,
+    /// Whether one user's events must not change what another's teach.
+    is_private: bool,
     labels: LabelsConfig,
     items: Vec<KnownItem>,
     item_idx: HashMap<ItemId, u32>,
@@ -96,10 +98,16 @@ impl Preprocessor {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let labels = config.labels.clone();
+        let is_private = config.privacy.enabled;
+        let mut influence = config.influence.clone();
+        if is_private {
+            influence.clients_min = 0; // it judges one client by the others
+        }
         Self {
             clock: config.clock.mode,
+            is_private,
             propensities: Propensities::new(labels.propensity_cap, labels.join_window_secs),
-            influence: Influence::new(config.influence.clone()),
+            influence: Influence::new(influence),
             labels,
             items: Vec::new(),
             item_idx: HashMap::new(),
@@ -242,6 +250,9 @@ impl Preprocessor {
             .or_insert(next_user);
         if user == next_user {
             self.timelines.push(Vec::new());
+        }
+        if self.is_private && event.kind == EventKind::Impression {
+            return; // when one counts as unanswered goes by the events of all
         }
         self.expire_impressions(batch);
         if event.kind == EventKind::Impression {

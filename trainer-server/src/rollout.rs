@@ -128,6 +128,9 @@ pub enum OrderError {
     /// Nothing goes out while versions are pinned.
     #[error("versions are pinned, unpin first")]
     Pinned,
+    /// Private rounds begin by the clock, which is what their cost after a restored backup is told by.
+    #[error("privacy.enabled is true: rounds begin by the clock, every privacy.interval_secs")]
+    Private,
     /// No release is waiting.
     #[error("no release is on trial")]
     NoRelease,

@@ -33,6 +33,7 @@ use crate::event_log::{EventLog, EventLogError};
 use crate::http::Recommender;
 use crate::learner::{LearnError, RestoreError};
 use crate::ledger::Ledger;
+use crate::privacy::SpendError;
 use crate::publish::{PublishError, Publisher};
 use crate::rollout::{Operator, RolloutError};
 use serving::Serving;
@@ -108,6 +109,9 @@ pub enum TrainerError {
     /// A rollback was published, but the log could not be read again; a restart goes on from it.
     #[error("the log could not be read again after a rollback, start again: {0}")]
     HalfRead(Box<TrainerError>),
+    /// What private training has spent could not be read or kept, or the folder is none of a private server.
+    #[error(transparent)]
+    Privacy(#[from] SpendError),
     /// The list of skipped offsets could not be read or written.
     #[error("the list of skipped offsets cannot be used: {source}, {path}")]
     Skipped {
@@ -127,6 +131,7 @@ impl TrainerError {
                 matches!(error, EventLogError::Storage(_) | EventLogError::Reopening)
             }
             Self::Checkpoint(error) => matches!(error, CheckpointError::Io { .. }),
+            Self::Privacy(error) => matches!(error, SpendError::Io { .. }),
             Self::Rollout(_) | Self::Skipped { .. } => true,
             Self::Thread(_)
             | Self::Device(_)

@@ -4,7 +4,7 @@
 //! backup.json                  what is in it: path, size and BLAKE3 hash of every file, and where the log ends
 //! log/OFFSET.jsonl             records from OFFSET on, a line each, as they are stored
 //! blobs/…  manifests/…         versions
-//! rollout.json, moderation.json, experiments.json, ledger.jsonl, erasures.jsonl, checkpoint.safetensors, …   as in the data folder
+//! privacy.json, rollout.json, moderation.json, experiments.json, ledger.jsonl, erasures.jsonl, checkpoint.safetensors, …   as in the data folder
 //! ```
 //! As an archive (tar) the files follow one another, `backup.json` last, so an archive that was cut off has none.
 //! As a folder every file lies in `objects/` under its hash and `backup.json` is replaced when all are there; the next

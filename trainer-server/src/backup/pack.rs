@@ -25,7 +25,8 @@ const SEGMENT_RECORDS: usize = 16_384;
 const SEGMENT_BYTES: usize = 16 << 20;
 
 /// Files beside versions and log, where they are there.
-const SINGLE_FILES: [&str; 9] = [
+const SINGLE_FILES: [&str; 10] = [
+    "privacy.json",
     "rollout.json",
     "moderation.json",
     "experiments.json",

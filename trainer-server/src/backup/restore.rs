@@ -13,6 +13,7 @@ use super::verify::verify_data_dir;
 use super::{BackupError, Contents, Hashed, SEGMENT_BYTES_MAX};
 use crate::erasure;
 use crate::event_log::{EventLog, EventLogConfig, LogCopy, LogRecord};
+use crate::privacy::spend;
 use crate::publish::files::{TEMP_PREFIX, sync_dir};
 use crate::publish::keep_used;
 
@@ -64,6 +65,10 @@ pub fn restore(
         Some(path) => replay_erasures(path, &unfinished, config)?,
         None => 0,
     };
+    spend::mark_restored(&unfinished).map_err(BackupError::io(
+        "cannot note the restoration in",
+        &unfinished,
+    ))?;
     verify_data_dir(&unfinished, config)?;
     let io = BackupError::io;
     if data_dir.exists() {

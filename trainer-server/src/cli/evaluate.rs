@@ -127,6 +127,13 @@ pub fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         args.protocol == Protocol::Prequential || extras == Extras::default(),
         "--refit-days and --sasrec learn from a stream, which only --protocol prequential has"
     );
+    let is_private = offline::config(options.config_file.as_deref())?
+        .privacy
+        .enabled;
+    anyhow::ensure!(
+        !is_private || args.protocol == Protocol::TimeSplit,
+        "privacy.enabled is true, which goes with --protocol time-split alone: one private round over the first 80 %"
+    );
     for path in [Some(&args.json), args.html.as_ref()].into_iter().flatten() {
         check_can_write(path)?;
     }

@@ -4,6 +4,7 @@ mod compose;
 mod influence;
 mod labels;
 mod limits;
+mod privacy;
 mod rollout;
 
 use std::ops::RangeInclusive;
@@ -26,6 +27,7 @@ impl Config {
         self.check_counts()?;
         limits::check(&self.limits)?;
         influence::check(&self.influence)?;
+        privacy::check(self)?;
         in_range("access.visit_secs", self.access.visit_secs, 60..=1 << 30)?;
         self.check_shares()?;
         self.telemetry.check()?;

@@ -9,6 +9,7 @@ mod error;
 mod influence;
 pub mod load;
 mod preset;
+mod privacy;
 pub mod reload;
 mod telemetry;
 
@@ -24,6 +25,7 @@ pub use access::{AccessConfig, LimitsConfig, Network, Secret};
 pub use error::ConfigError;
 pub use influence::{InfluenceConfig, WithoutToken};
 pub use preset::Preset;
+pub use privacy::PrivacyConfig;
 pub use telemetry::{LineFormat, TelemetryConfig};
 
 /// The commented defaults, complete: every key is in it.
@@ -67,6 +69,8 @@ pub struct Config {
     pub labels: LabelsConfig,
     /// How much one client may teach.
     pub influence: InfluenceConfig,
+    /// Training with noise that hides any one client.
+    pub privacy: PrivacyConfig,
     /// Raw files of purchases.
     pub import: ImportConfig,
 }

@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use indicatif::ProgressBar;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use shared_model::codec::state::CodeState;
+use shared_model::edge::engine::ReadyVersion;
 use shared_model::ids::EventId;
 
 use crate::baselines::Baselines;
@@ -118,17 +122,42 @@ impl Offline {
     ) -> Result<(FrozenVersion, CountHistory), ReplayError> {
         let (mut learner, mut preprocessor) = self.learner(dataset)?;
         learner.ingest(&mut preprocessor, &records(dataset, events, 0)?)?;
-        learner.warm_fit(&preprocessor, |step| {
-            progress.set_length(step.num_steps_total as u64); // usize fits u64
-            progress.set_position(step.num_steps as u64); // likewise
-            true
-        })?;
-        let state = learner.candidate();
-        let ready = learner.ready(&state);
+        let (state, ready) = if learner.is_private() {
+            private_fit(&mut learner, &preprocessor, progress)?
+        } else {
+            learner.warm_fit(&preprocessor, |step| {
+                progress.set_length(step.num_steps_total as u64); // usize fits u64
+                progress.set_position(step.num_steps as u64); // likewise
+                true
+            })?;
+            let state = learner.candidate();
+            let ready = learner.ready(&state);
+            (state, ready)
+        };
         let rows = ItemRows::new(dataset, &ready);
         let counts = learner.count_history(&preprocessor);
         Ok((FrozenVersion { ready, state, rows }, counts))
     }
+}
+
+/// One private round from an untrained version, as a private server begins.
+fn private_fit(
+    learner: &mut Learner,
+    preprocessor: &Preprocessor,
+    progress: &ProgressBar,
+) -> Result<(CodeState, ReadyVersion), ReplayError> {
+    let mut rng = StdRng::from_os_rng();
+    let first = learner.candidate();
+    let ready = learner.ready(&first);
+    learner.went_live(Arc::new(first), ready);
+    let mut round = learner.start_private_round();
+    progress.set_length(u64::from(round.num_steps_total()));
+    while !round.is_complete() {
+        learner.private_step(&mut round, preprocessor, &mut rng);
+        progress.set_position(u64::from(round.num_steps()));
+    }
+    let finished = learner.finish_private_round(&mut round);
+    finished.map_err(|error| ReplayError::PrivateFit(Box::new(error)))
 }
 
 /// Log records of events, with ids that count from `first_id`.

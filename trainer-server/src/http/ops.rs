@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::Value;
 
 use super::document::Api;
 use super::{AppState, Problem};
@@ -165,6 +166,7 @@ async fn metrics(State(state): State<AppState>) -> Response {
             count,
         );
     }
+    of_privacy(&trainer["privacy"], &mut text);
     let is_paused = trainer["paused"].is_string();
     let paused = "Whether versions cannot be written at the moment";
     text.gauge("publishing_paused", paused, u64::from(is_paused));
@@ -203,6 +205,31 @@ async fn metrics(State(state): State<AppState>) -> Response {
     ([(header::CONTENT_TYPE, METRICS_TYPE)], text.0).into_response()
 }
 
+/// What private training has told, where training is private.
+fn of_privacy(privacy: &Value, text: &mut Metrics) {
+    for (name, help, field) in [
+        (
+            "privacy_epsilon",
+            "What private training has told of any one client, at most",
+            "epsilon",
+        ),
+        (
+            "privacy_epsilon_max",
+            "Beyond it no private round begins",
+            "epsilon_max",
+        ),
+        (
+            "privacy_delta",
+            "Chance that epsilon does not hold",
+            "delta",
+        ),
+    ] {
+        if let Some(value) = privacy[field].as_f64() {
+            text.fraction(name, help, value);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Metrics(String);
 
@@ -233,6 +260,11 @@ impl Metrics {
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "counter");
         self.line(name, value);
+    }
+
+    fn fraction(&mut self, name: &str, help: &str, value: f64) {
+        self.head(name, help, "gauge");
+        writeln!(self.0, "freshet_{name} {value}").expect("writing to a String cannot fail");
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) {

@@ -84,6 +84,7 @@ pub(super) fn problem_of(error: OrderError) -> Problem {
         OrderError::NotKept { .. } => Problem::not_found(detail),
         OrderError::OtherEncoder { .. }
         | OrderError::Pinned
+        | OrderError::Private
         | OrderError::NoRelease
         | OrderError::Refused
         | OrderError::GivenRefused { .. }

@@ -220,7 +220,7 @@ impl Learner {
         gate::check(&candidate.scorer, twins, newest, earlier, self.bounds()).await
     }
 
-    fn check_codes(
+    pub(super) fn check_codes(
         &self,
         state: &CodeState,
         live: &LiveModel,

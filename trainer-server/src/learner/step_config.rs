@@ -8,6 +8,7 @@ use crate::train::augment::Augmentation;
 use crate::train::contrast::ContrastConfig;
 use crate::train::fast_step::FastStepConfig;
 use crate::train::full_step::{Distillation, FullStepConfig};
+use crate::train::private_step::PrivateStepConfig;
 use crate::train::strategy::{Strategy, StrategyKind};
 use crate::train::teacher::Teacher;
 use crate::train::text_step::TextStepConfig;
@@ -108,6 +109,24 @@ pub(super) fn fast_step(config: &Config) -> FastStepConfig {
         cold_boost: train.fast_cold_boost,
         shared_memory_events: train.shared_memory_events as f64, // exact below 2^53
         num_negatives: train.num_negatives,
+    }
+}
+
+/// A step of a private round.
+pub(super) fn private_step(config: &Config) -> PrivateStepConfig {
+    let privacy = &config.privacy;
+    PrivateStepConfig {
+        step: FullStepConfig {
+            learning_rate: privacy.learning_rate,
+            row_learning_rate: privacy.row_learning_rate,
+            bias_learning_rate: privacy.bias_learning_rate,
+            num_negatives: privacy.num_negatives,
+            num_parts: 1, // every client's gradient is computed by itself anyway
+            ..full_step(config)
+        },
+        clip_norm: privacy.clip_norm,
+        noise_multiplier: privacy.noise_multiplier,
+        clients_per_step: privacy.clients_per_step,
     }
 }
 

@@ -111,7 +111,7 @@ impl Learner {
     pub fn watch_from_here(&mut self) {
         let gate = &self.config.gate;
         let live = self.live.as_ref();
-        let is_on = gate.on_worse.is_watching();
+        let is_on = gate.on_worse.is_watching() && !self.is_private(); // it acts by what events say
         self.watch = live.filter(|_| is_on).map(|live| {
             let anchor = live.ready.scorer.clone();
             Watch::new(anchor, gate.watch_alpha, gate.watch_margin)

@@ -137,6 +137,9 @@ pub enum ReplayError {
     /// Learning outside of the server failed.
     #[error(transparent)]
     Learn(#[from] LearnError),
+    /// A private fit gave codes that are not what was trained.
+    #[error(transparent)]
+    PrivateFit(Box<crate::gate::GateError>),
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -11,16 +11,24 @@ pub type Settings = BTreeMap<String, String>;
 /// The defaults with `base` laid over them and `settings` over that, in event time.
 ///
 /// # Errors
-/// As for any configuration.
+/// As for any configuration; and a study shares warm fits, which private training has none of.
 pub fn config(base: &Settings, settings: &Settings) -> Result<Config, ConfigError> {
     let flag = |(key, value): (&String, &String)| (key.clone(), value.clone());
     let mut flags = vec![("clock.mode".to_owned(), "event_time".to_owned())];
     flags.extend(base.iter().map(flag));
     flags.extend(settings.iter().map(flag));
-    load(&Sources {
+    let config = load(&Sources {
         flags,
         ..Sources::default()
-    })
+    })?;
+    if config.privacy.enabled {
+        return Err(ConfigError::Range {
+            key: "privacy.enabled",
+            actual: "true".to_owned(),
+            expected: "false in a study".to_owned(),
+        });
+    }
+    Ok(config)
 }
 
 /// A TOML value as it is written in a setting: texts bare, the rest as in the file.

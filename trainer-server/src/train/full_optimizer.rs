@@ -162,7 +162,12 @@ impl FullOptimizer {
             let rate = config.learning_rate * self.strategy.rate(shape);
             state.step(values, gradient, rate, weight_decay);
         }
-        if config.row_learning_rate > 0.0 {
+        let rates = [
+            config.row_learning_rate,
+            config.bias_learning_rate,
+            config.prior_learning_rate,
+        ];
+        if rates.iter().any(|rate| *rate > 0.0) {
             self.apply_rows(parameters, gradients, rows, config);
         }
     }

@@ -212,7 +212,7 @@ pub fn gradients(
 }
 
 /// On the CPU by hand, elsewhere, and for adapters and teachers, by burn; both compute the same.
-fn differentiate(
+pub(super) fn differentiate(
     parameters: &ParameterSet,
     batch: &Batch,
     config: &FullStepConfig,

@@ -3,6 +3,7 @@
 //! Three ways to learn, sharing losses and optimizers:
 //! the *warm fit* trains everything over the log, a *fast step* moves only the rows of the items just
 //! seen, and *release steps* train the slow group on replayed windows while nothing else waits.
+//! Where privacy is on, *private steps* are in the place of all three.
 //! Not here: what is sent of it (`compress`), and whether (`gate`).
 
 pub mod adversarial;
@@ -28,6 +29,7 @@ mod host;
 mod losses;
 pub(crate) mod module_gradients;
 pub(crate) use losses::host_log_sum_exp;
+pub mod private_step;
 pub mod teacher;
 pub mod text_step;
 pub mod warm_fit;

@@ -34,6 +34,7 @@ use crate::moderation::{self, Preview};
 use crate::preprocess::{Preprocessor, UserIdx};
 use crate::publish::Publisher;
 use crate::train::windows::Example;
+use crate::trainer::worker::PrivacyStatus;
 use kept::{KeptModels, most_popular};
 
 /// Share of the newest batch in the smoothed figures.
@@ -58,6 +59,8 @@ pub(super) struct TrainerStatus {
     /// Of the refit in training or on trial; 0 of 0 where there is none.
     pub(super) refit_steps: u64,
     pub(super) refit_steps_total: u64,
+    /// What private training has told so far, where training is private.
+    pub(super) privacy: Option<PrivacyStatus>,
     /// They teach nothing.
     pub(super) events_set_aside: u64,
     /// The same by why.

@@ -6,6 +6,7 @@ mod canary;
 mod checkpoints;
 mod orders;
 mod pause;
+mod private;
 mod publishing;
 mod refits;
 mod releases;
@@ -13,6 +14,7 @@ pub(super) mod skipped;
 mod texts;
 mod watch;
 
+pub(super) use private::PrivacyStatus;
 pub(crate) use texts::encoder_of;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,6 +46,7 @@ use crate::preprocess::{Batch, Preprocessor};
 use crate::publish::Publisher;
 use crate::rollout::{RolloutState, Waiting};
 use pause::Pause;
+use private::Private;
 use watch::Anchor;
 
 /// Longest wait for events in one round; bounds how late a stop is noticed.
@@ -95,6 +98,8 @@ pub(super) struct Worker {
     pause: Option<Pause>,
     /// Whether the warm fit before the first version is done.
     is_fitted: bool,
+    /// Present where events reach versions by private rounds alone.
+    private: Option<Private>,
 }
 
 impl Worker {
@@ -110,6 +115,7 @@ impl Worker {
         let of_ranker = device::of_ranker(choice, &of_texts);
         let latest = parts.publisher.latest();
         let newest = latest.as_ref().map(|latest| latest.manifest.version);
+        let private = Private::open(&parts.config, newest.is_some())?;
         let mut rollout = RolloutState::open(&parts.config.server.data_dir)?;
         // Before anything is read or published: a rollback that never came out must set nothing aside.
         pause::patiently(&serving, &stop, || {
@@ -163,7 +169,9 @@ impl Worker {
             anchor: Anchor::default(),
             pause: None,
             is_fitted: false,
+            private,
         };
+        worker.share_privacy();
         // A log that cannot be read, as on a full disk, is read on from where it failed.
         let (serving, stop) = (Arc::clone(&worker.serving), Arc::clone(&worker.stop));
         pause::patiently(&serving, &stop, || worker.restore())?;
@@ -301,9 +309,19 @@ impl Worker {
             self.events_since_release += report.num_learned as u64;
             self.serving.learned(&report, self.position);
         }
-        if let Some((state, ready, figures)) = self.gated_candidate(bytes_budget) {
+        // Where training is private, what events taught waits for a round; the catalogue is public.
+        let is_news = self.private.is_none() || !batch.changed_items.is_empty();
+        let candidate = if is_news {
+            self.gated_candidate(bytes_budget)
+        } else {
+            None
+        };
+        if let Some((state, ready, figures)) = candidate {
             let passed = Provenance::automatic(Some(figures));
             self.publish(VersionKind::Fast, passed, state, ready)?;
+        }
+        if !is_news {
+            self.last_publish = Instant::now(); // so that private steps have their turn beside a stream of events
         }
         let round_millis = started.elapsed().as_millis() as u64; // fits for 500 million years
         self.serving.set_aside(&batch.set_aside);
@@ -367,6 +385,10 @@ impl Worker {
             return Ok(());
         }
         let (from, through) = (self.position, LogOffset(self.log.end().0 - round_len));
+        if self.private.is_some() {
+            self.pass_to(through, Learner::ingest)?; // nothing would be learned from them now anyway
+            return Ok(());
+        }
         let span = Span { from, through };
         skipped::note(&self.config.server.data_dir, Line::PassedOver(span))?;
         self.backlog.pass_over(span);
@@ -383,6 +405,9 @@ impl Worker {
 
     /// A step towards the next release where one is due; whether anything was done.
     fn release_slice(&mut self) -> Result<bool, TrainerError> {
+        if self.private.is_some() {
+            return self.private_slice();
+        }
         if self.canary.is_some() {
             return Ok(false); // one after the other
         }

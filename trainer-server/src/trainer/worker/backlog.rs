@@ -72,6 +72,11 @@ impl Backlog {
         }
     }
 
+    /// Events taken in.
+    pub(super) fn num_events(&self) -> u64 {
+        self.num_events
+    }
+
     /// Events that wait.
     pub(super) fn num_waiting(&self) -> u64 {
         self.num_waiting

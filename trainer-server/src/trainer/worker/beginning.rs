@@ -68,7 +68,8 @@ impl Worker {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let num_events: usize = preprocessor.timelines().iter().map(Vec::len).sum();
-        if num_events >= self.config.train.warm_fit_min_events && !self.is_fitted {
+        let is_long = num_events >= self.config.train.warm_fit_min_events;
+        if is_long && !self.is_fitted && self.private.is_none() {
             self.serving.phase("warm fit");
             tracing::info!(num_events, num_items, "warm fit starts");
             let (stop, started) = (Arc::clone(&self.stop), Instant::now());

@@ -108,6 +108,7 @@ impl Worker {
                 }
             }
             Order::Publish | Order::Promote if is_pinned => return Ok(Err(OrderError::Pinned)),
+            Order::Publish if self.private.is_some() => return Ok(Err(OrderError::Private)),
             Order::Publish => {
                 self.is_release_ordered = true;
                 self.release_by = by;
@@ -180,6 +181,7 @@ impl Worker {
     /// A release in training is of weights that are gone.
     fn drop_release(&mut self) {
         self.release = None;
+        self.drop_private_round();
         self.backlog.drop_refit();
         self.share_refit();
         self.is_release_ordered = false;

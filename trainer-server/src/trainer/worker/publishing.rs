@@ -79,7 +79,12 @@ impl Worker {
     }
 
     /// The newest event time, or that of the clock before there is one.
+    ///
+    /// Where training is private always that of the clock: no client's event tells pages the time.
     pub(super) fn event_time_millis(&self) -> i64 {
+        if self.private.is_some() {
+            return now_millis();
+        }
         let preprocessor = self
             .serving
             .preprocessor
