@@ -58,6 +58,7 @@ pub(crate) fn random_spec(rng: &mut StdRng) -> ModelSpec {
         has_taste_weight: rng.random(),
         id_code_bits: [4, 8][rng.random_range(0..2)],
         text_code_bits: [4, 8][rng.random_range(0..2)],
+        matrix_code_bits: [4, 8][rng.random_range(0..2)],
     }
 }
 

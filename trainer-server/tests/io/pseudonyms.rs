@@ -10,7 +10,7 @@ use shared_model::manifest::VersionKind;
 use trainer_server::backup::verify::files_with;
 use trainer_server::event_log::LogRecord;
 use trainer_server::experiment::assign::assign;
-use trainer_server::text_pack::keeper::TextPack;
+use trainer_server::page_encoder::packs::TextPack;
 
 use crate::harness::{NOW_MILLIS, TestServer, event, new_version};
 use crate::lifecycle::{CANARY, Process, freshet, post_to, run};

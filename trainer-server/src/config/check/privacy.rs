@@ -115,6 +115,14 @@ fn check_others(config: &Config) -> Result<(), ConfigError> {
             "none while privacy.enabled is true",
         ));
     }
+    if let Some(path) = &config.publish.text_recipe {
+        // Whether the robustness gate lets its encoder pass is decided by events.
+        return Err(out_of_range(
+            "publish.text_recipe",
+            &path.display(),
+            "none while privacy.enabled is true",
+        ));
+    }
     let clients_min = config.influence.item_clients_min;
     if clients_min != 1 {
         let expected = "1 while privacy.enabled is true";
@@ -170,6 +178,14 @@ mod tests {
         });
         let expected = "`labels.propensity_cap` is 10, expected 0 while privacy.enabled is true";
         assert_eq!(refused, expected);
+        let refused = refusal(|config| {
+            config.privacy.enabled = true;
+            config.publish.text_recipe = Some("recipe.json".into());
+        });
+        assert!(
+            refused.starts_with("`publish.text_recipe` is recipe.json"),
+            "{refused}"
+        );
         let refused = refusal(|config| {
             config.privacy.enabled = true;
             config.influence.item_clients_min = 10;
