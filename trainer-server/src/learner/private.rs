@@ -92,7 +92,8 @@ impl Learner {
         );
     }
 
-    /// One window of each client that takes part. Every draw is made for every client, whatever it did.
+    /// One window of each client that takes part: whether one does goes by its own coin alone, and which window by its
+    /// own events and another coin.
     fn windows_of_step(&self, preprocessor: &Preprocessor, rng: &mut StdRng) -> Vec<Window> {
         let rate = self.config.privacy.sampling_rate;
         let recent_share = f64::from(self.config.release.recent_share);
