@@ -22,6 +22,7 @@ const TEACHES_NOTHING = {
   newcomers: 'new clients have had their share of the item',
   eager: 'clients that do more than usual have had their share of the item',
   few_clients: 'too few clients have acted on the item',
+  no_token: 'it came without a valid visit token',
 };
 
 /** @param {HTMLElement} page */

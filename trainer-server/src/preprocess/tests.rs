@@ -225,3 +225,38 @@ fn what_teaches_is_the_same_however_the_log_is_cut_and_whenever_senders_say_it_w
         assert_eq!(set_aside.map(|(_, count)| count).sum::<u64>(), 10);
     }
 }
+
+/// What user "u" teaches after users with eager fingers, or without them; impressions of "u" run out by others' clocks.
+fn taught_beside_others(is_private: bool, num_others: usize) -> Vec<Example> {
+    let mut config = Config::default();
+    config.clock.mode = ClockMode::EventTime;
+    config.privacy.enabled = is_private;
+    config.influence.clients_min = 1;
+    let mut preprocessor = Preprocessor::new(&config);
+    preprocessor.ingest(&[put("a"), put("b")]);
+    let mut records = vec![record("impression", "b", 500, 500)];
+    for number in 0..num_others {
+        let at = 10_000_000 + number as i64;
+        let LogRecord::Event(mut stored) = record("click", "a", at, at) else {
+            unreachable!("record makes events");
+        };
+        stored.event.user_id = UserId::new(format!("other{number}")).expect("valid");
+        records.push(LogRecord::Event(stored));
+    }
+    records.extend((0..60).map(|number| record("click", "a", 1000 + number, 1000)));
+    preprocessor.ingest(&records);
+    let own = preprocessor.user_idx[&IdHash::of_user(&UserId::new("u").expect("valid"))];
+    preprocessor.timelines[own.0 as usize].clone()
+}
+
+#[test]
+fn where_training_is_private_others_do_not_change_what_a_user_teaches() {
+    let alone = taught_beside_others(true, 0);
+    assert_eq!(alone.len(), 60);
+    assert!(alone.iter().all(|example| example.target_weight == 1.0));
+    assert_eq!(taught_beside_others(true, 200), alone);
+    assert_ne!(
+        taught_beside_others(false, 200),
+        taught_beside_others(false, 0)
+    );
+}

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{TestServer, new_version};
 use shared_model::manifest::VersionKind;
+use trainer_server::influence::Reason;
+use trainer_server::ingest::RejectCode;
 
 async fn admin(server: &TestServer, path: &str) -> (u16, Value) {
     let url = format!("{}{path}", server.admin_url);
@@ -134,5 +136,16 @@ async fn board_and_alerts_name_metrics_that_there_are() {
         assert!(named.len() > 5, "{file} names metrics");
         let missing: Vec<_> = named.difference(&there).collect();
         assert!(missing.is_empty(), "{file} names {missing:?}");
+    }
+}
+
+#[test]
+fn every_reason_of_data_quality_is_put_in_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("dashboard/quality.js")).expect("readable");
+    let refused = RejectCode::ALL.map(RejectCode::as_str);
+    let set_aside = Reason::ALL.map(Reason::as_str);
+    for reason in refused.iter().chain(&set_aside) {
+        assert!(page.contains(&format!("\n  {reason}: '")), "{reason}");
     }
 }

@@ -182,6 +182,7 @@ async fn a_configuration_that_loses_a_key_is_refused_whole() {
         ),
     ] {
         let server = Configured::start(bind, &keys);
+        server.answers(READ, 200).await; // by then it hears the signal
         server.change(&format!("[access]\n{OTHERS}{LOW}"));
         server.logs(reason).await;
         for _ in 0..10 {
