@@ -307,6 +307,9 @@ async fn serve(
     (reserve, text_recipe): (Arc<Reserve>, Option<Recipe>),
     stop: watch::Sender<bool>,
 ) -> anyhow::Result<()> {
+    // Before anybody is told that the server listens.
+    #[cfg(unix)]
+    let hangups = reload::hangups();
     let address = listeners.public.local_addr()?;
     let public = tokio::net::TcpListener::from_std(listeners.public)?;
     let router = http::router(state.clone());
@@ -367,7 +370,7 @@ async fn serve(
         stop.send_replace(true);
     });
     #[cfg(unix)]
-    parts.spawn(reload::on_hangup(reread, state.clone()));
+    parts.spawn(reload::on_hangup(hangups, reread, state.clone()));
     http::server::serve(public, router, &state).await;
     while parts.join_next().await.is_some() {}
     signal.await?;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Reread;
 use crate::audit::AuditRow;
@@ -12,13 +12,19 @@ use crate::config::Config;
 use crate::config::reload::reloaded;
 use crate::http::AppState;
 
+/// From now on SIGHUP ends nothing.
+pub(super) fn hangups() -> Option<Signal> {
+    signal(SignalKind::hangup())
+        .inspect_err(|error| {
+            tracing::warn!(%error, "SIGHUP cannot be heard, settings are read at a start alone");
+        })
+        .ok() // the server goes on without
+}
+
 /// Until the server stops.
-pub(super) async fn on_hangup(reread: Reread, state: AppState) {
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => {
-            return tracing::warn!(%error, "SIGHUP cannot be heard, settings are read at a start alone");
-        }
+pub(super) async fn on_hangup(hangups: Option<Signal>, reread: Reread, state: AppState) {
+    let Some(mut hangups) = hangups else {
+        return;
     };
     let mut stopping = state.stopping.clone();
     let mut running = Arc::clone(&state.config);
