@@ -17,7 +17,7 @@ use shared_model::model::scorer::{OnDevice, Padding, Scorer};
 use shared_model::spec::TensorGroup;
 use shared_model::text::TextError;
 
-use crate::compress::{self, CompressConfig, Counted, DirtyRows, ItemView};
+use crate::compress::{Counted, DirtyRows, ItemView};
 use crate::config::Config;
 use crate::cross_encoder::CrossScorer;
 use crate::event_log::LogRecord;
@@ -31,6 +31,7 @@ use crate::train::init::init_parameters;
 use crate::train::neighbour_counts::NeighbourCounts;
 
 mod asked;
+mod candidate;
 mod ensemble;
 mod forgetting;
 mod gating;
@@ -357,45 +358,6 @@ impl Learner {
         self.watch(&asked, &events.scores, num_items).await;
         self.remember(asked, &events.scores, num_items);
         Ok(report)
-    }
-
-    /// The next fast version's codes, within the configured bytes.
-    #[must_use]
-    pub fn candidate(&mut self) -> CodeState {
-        self.candidate_within(self.config.publish.delta_bytes_budget)
-    }
-
-    /// The next fast version's codes, within so many bytes.
-    #[must_use]
-    pub fn candidate_within(&mut self, bytes_budget: usize) -> CodeState {
-        let publish = &self.config.publish;
-        let config = CompressConfig {
-            bytes_budget,
-            dead_zone: publish.dead_zone,
-            block_len: publish.block_len,
-        };
-        self.dirty_after = self.dirty.clone();
-        let Some(live) = &self.live else {
-            return self.candidate_anew();
-        };
-        let (parameters, counts, items) = (&self.parameters, &self.counts, &self.items);
-        compress::fast_state(
-            &live.state,
-            parameters,
-            counts,
-            items,
-            &mut self.dirty_after,
-            &config,
-        )
-    }
-
-    /// Codes of everything that owe nothing to the live version.
-    #[must_use]
-    pub fn candidate_anew(&mut self) -> CodeState {
-        self.dirty_after = DirtyRows::default();
-        let mut state = compress::first_state(&self.parameters, self.counted(), &self.items);
-        state.encoder_generation = self.encoder_generation();
-        state
     }
 
     /// Whether the spec lists neighbours and the catalogue is small enough for their codes.

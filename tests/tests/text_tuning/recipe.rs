@@ -99,8 +99,7 @@ async fn pages_keep_the_whole_encoder_where_the_gate_refuses_the_smaller_one() -
 {
     let dir = tempfile::tempdir()?;
     let mut world = World::new(8);
-    let recipe =
-        r#"{"num_layers":1,"num_neurons":1,"num_heads":1,"num_more_tokens":0,"bytes_max":200000}"#;
+    let recipe = r#"{"num_layers":1,"num_neurons":1,"num_heads":1,"bytes_max":200000}"#;
     let mut server = server(dir.path(), &mut world, recipe).await?;
     server.has_learned_all().await?;
     let (_, state) = server.api.newest_version().await?;

@@ -19,6 +19,9 @@ const PROBE_SHARE: f32 = 0.5;
 /// Beyond these a single measurement is believed too much.
 const FACTOR_MAX: f64 = 2.0;
 
+/// Below it a movement is rounding of the cosines.
+const MOVEMENT_MIN: f64 = 1e-9;
+
 /// Multiples of the common share, by name of the matrix; 1 where there is none.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Factors(BTreeMap<String, f32>);
@@ -70,7 +73,7 @@ impl Factors {
     /// From names, weights and movements: `√(n/a)`, with a mean of logarithms of 0 over all weights.
     fn allotted(measured: &[(String, usize, f64)]) -> Self {
         let logs = measured.iter().map(|(_, num_weights, movement)| {
-            let ratio = *num_weights as f64 / movement.max(f64::MIN_POSITIVE); // far below 2^52
+            let ratio = *num_weights as f64 / movement.max(MOVEMENT_MIN); // far below 2^52
             0.5 * ratio.ln()
         });
         let logs: Vec<f64> = logs.collect();
