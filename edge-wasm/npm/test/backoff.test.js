@@ -20,12 +20,13 @@ test('a wait ends at once by wake and by abort, by wake not before what the serv
   await woken;
   for (let idx = 0; idx < 20; idx += 1) backoff.nextMillis(); // from here on it would wait for seconds
   const startedAt = performance.now();
-  const asked = backoff.wait(undefined, 30);
+  const asked = backoff.wait(undefined, 300);
   backoff.wake();
   backoff.wake();
   await asked;
   const millis = performance.now() - startedAt;
-  assert.ok(millis >= 29 && millis < 7500, `${millis} ms`);
+  // Timers of node count from the start of their turn, which may be some milliseconds ago.
+  assert.ok(millis >= 250 && millis < 7500, `${millis} ms`);
   await backoff.wait(AbortSignal.abort(), 60_000);
 });
 
