@@ -1,5 +1,6 @@
 //! The same over HTTP: pages follow a new generation of the encoder, and a server that was killed goes on with it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -41,15 +42,13 @@ pub(crate) async fn until_generation(
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_follow_a_new_generation_and_a_killed_server_goes_on_with_it() -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    write_tiny_encoder(dir.path())?;
-    let encoder_dir = dir.path().to_str().context("a plain path")?;
-    let mut world = World::new(8);
+/// A server with a past whose text encoder, of which the files are put into `dir`, learns in rounds of three steps.
+pub(crate) fn setup(dir: &Path, world: &mut World) -> anyhow::Result<Setup<'static>> {
+    write_tiny_encoder(dir)?;
+    let encoder_dir = dir.to_str().context("a plain path")?;
     let mut people = world.people(30);
     let past = world.past(&mut people, 8, HOUR_MILLIS, START_MILLIS);
-    let setup = Setup::default()
+    Ok(Setup::default()
         .with_log(&world.items, &past)
         .set("clock.mode", "event_time")
         .set("model.text_encoder", "pretrained")
@@ -59,7 +58,14 @@ async fn pages_follow_a_new_generation_and_a_killed_server_goes_on_with_it() -> 
         .set("release.trial_events", "0") // whether texts that moved this far are better is not the question
         .set("text_tuning.steps", "3")
         .set("text_tuning.learning_rate", "0.01")
-        .set("text_tuning.move_min", "0.00001");
+        .set("text_tuning.move_min", "0.00001"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_follow_a_new_generation_and_a_killed_server_goes_on_with_it() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut world = World::new(8);
+    let setup = setup(dir.path(), &mut world)?;
     let mut server = Server::start(setup).await?;
     let mut page = NativePage::open(server.address()).await?;
     let status = server.has_learned_all().await?;

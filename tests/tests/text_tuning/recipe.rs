@@ -6,41 +6,20 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use harness::people::World;
-use harness::scene::{HOUR_MILLIS, START_MILLIS};
-use harness::server::{Server, Setup};
-use harness::tiny_encoder::write_tiny_encoder;
+use harness::server::Server;
 use harness::wait;
 use reqwest::Method;
 use serde_json::Value;
 use shared_model::text::PackedEncoder;
 
-use crate::over_http::{PATIENCE, until_generation};
+use crate::over_http::{PATIENCE, setup, until_generation};
 
 /// A server whose text encoder learns, and which makes pages' encoders by `recipe`.
 async fn server(dir: &Path, world: &mut World, recipe: &str) -> anyhow::Result<Server> {
-    write_tiny_encoder(dir)?;
     let recipe_path = dir.join("recipe.json");
     fs::write(&recipe_path, recipe)?;
-    let mut people = world.people(30);
-    let past = world.past(&mut people, 8, HOUR_MILLIS, START_MILLIS);
-    let setup = Setup::default()
-        .with_log(&world.items, &past)
-        .set("clock.mode", "event_time")
-        .set("model.text_encoder", "pretrained")
-        .set(
-            "model.text_encoder_dir",
-            dir.to_str().context("a plain path")?,
-        )
-        .set(
-            "publish.text_recipe",
-            recipe_path.to_str().context("a plain path")?,
-        )
-        .set("release.steps", "2")
-        .set("release.interval_events", "40")
-        .set("release.trial_events", "0")
-        .set("text_tuning.steps", "3")
-        .set("text_tuning.learning_rate", "0.01")
-        .set("text_tuning.move_min", "0.00001");
+    let recipe_path = recipe_path.to_str().context("a plain path")?;
+    let setup = setup(dir, world)?.set("publish.text_recipe", recipe_path);
     Server::start(setup).await
 }
 
