@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 use shared_model::codec::quantize::{
     dequantize, exponent_for, next_exponent, quantize, rescale_code,
 };
-use shared_model::codec::state::{CodeState, ItemEntry};
+use shared_model::codec::state::{
+    CodeState, ItemEntry, NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR,
+};
 use shared_model::ids::ItemId;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::{ModelSpec, TASTE_WEIGHT, TensorGroup};
@@ -74,7 +76,35 @@ pub fn first_state(
     counted: Counted<'_>,
     items: &[ItemView],
 ) -> CodeState {
-    let counts = counted.counts;
+    let mut state = without_neighbours(parameters, counted.counts, items);
+    write_neighbours(&mut state, counted.neighbours);
+    state
+}
+
+/// The same with the neighbours of `live`, whose items come first in `items`: what fast versions would be if they owed
+/// nothing to the codes before them.
+#[must_use]
+pub fn anew_state(
+    live: &CodeState,
+    parameters: &ParameterSet,
+    counts: &DecayedCounts,
+    items: &[ItemView],
+) -> CodeState {
+    let mut state = without_neighbours(parameters, counts, items);
+    for name in [NEIGHBOURS_TENSOR, NEIGHBOUR_WEIGHTS_TENSOR] {
+        if let (Some(kept), Some(tensor)) = (live.tensor(name), state.tensor_mut(name)) {
+            tensor.exponents[..kept.num_rows].copy_from_slice(&kept.exponents);
+            tensor.codes[..kept.codes.len()].copy_from_slice(&kept.codes);
+        }
+    }
+    state
+}
+
+fn without_neighbours(
+    parameters: &ParameterSet,
+    counts: &DecayedCounts,
+    items: &[ItemView],
+) -> CodeState {
     let mut state = CodeState::empty(parameters.spec.clone());
     state.landmark_millis = counts.landmark_millis;
     append_items(&mut state, items);
@@ -91,7 +121,6 @@ pub fn first_state(
     for item_idx in 0..items.len() {
         write_counts(&mut state, item_idx, counts);
     }
-    write_neighbours(&mut state, counted.neighbours);
     state
 }
 
@@ -267,7 +296,6 @@ pub(crate) fn max_abs(values: &[f32]) -> f32 {
 pub(crate) mod tests {
     use super::*;
     use crate::train::init::init_parameters;
-    use shared_model::codec::state::{NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR};
 
     fn counted<'a>(counts: &'a DecayedCounts, neighbours: &'a NeighbourCounts) -> Counted<'a> {
         Counted { counts, neighbours }

@@ -14,6 +14,8 @@ pub const RECIPE_BYTES_MAX: usize = 4096;
 const ZERO_PERCENT: u8 = 50;
 /// Beyond a whole step the nearest codes of what is left are 1 and more.
 const ZERO_PERCENT_MAX: usize = 100;
+/// Of the recipe that is tried with zeros: a little more than the nearest code would make.
+const SPARSE_PERCENT: u8 = 60;
 /// A million updates take days.
 const DISTILL_STEPS_MAX: usize = 1_000_000;
 /// More than any vocabulary.
@@ -234,7 +236,8 @@ fn out_of_bounds(field: &'static str, actual: usize, min: usize, max: usize) -> 
 ///
 /// Tokens go before layers, since a page spells most words of a large vocabulary never; half of the layers before two
 /// thirds; neurons and heads only where layers have gone, since they save less time for their loss. Networks with all
-/// layers are tried for every size of the file, smaller ones for the smallest: they lose little by rounding.
+/// layers are tried for every size of the file, and, where it is smallest, with finer ways to round; smaller networks for
+/// the smallest alone: they lose little by rounding.
 #[must_use]
 pub fn candidates(config: &BertConfig, targets: &[usize], distill_steps: usize) -> Vec<Recipe> {
     let part = |of: usize, num: usize, den: usize| Some((of * num / den).max(1));
@@ -254,6 +257,16 @@ pub fn candidates(config: &BertConfig, targets: &[usize], distill_steps: usize) 
         .iter()
         .flat_map(|recipe| targets.iter().map(|bytes_max| of_size(recipe, *bytes_max)))
         .collect();
+    let smallest = targets.iter().min().copied().unwrap_or_default();
+    let mixed = Recipe {
+        mixed_steps: true,
+        ..of_size(&words, smallest)
+    };
+    let sparse = Recipe {
+        zero_percent: Some(SPARSE_PERCENT),
+        ..mixed.clone()
+    };
+    recipes.extend([mixed, sparse]);
     let sizes = [
         (layers(2, 3), None, None),
         (layers(1, 2), None, None),
@@ -261,7 +274,6 @@ pub fn candidates(config: &BertConfig, targets: &[usize], distill_steps: usize) 
         (layers(1, 3), neurons(2, 3), None),
         (layers(1, 3), neurons(1, 3), heads(2, 3)),
     ];
-    let smallest = targets.iter().min().copied().unwrap_or_default();
     recipes.extend(sizes.map(|(num_layers, num_neurons, num_heads)| Recipe {
         num_layers,
         num_neurons,

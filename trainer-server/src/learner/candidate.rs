@@ -36,11 +36,16 @@ impl Learner {
         )
     }
 
-    /// Codes of everything that owe nothing to the live version.
+    /// Codes of everything that owe nothing to those of the live version; its neighbours stay, which change with releases
+    /// alone.
     #[must_use]
     pub fn candidate_anew(&mut self) -> CodeState {
         self.dirty_after = DirtyRows::default();
-        let mut state = compress::first_state(&self.parameters, self.counted(), &self.items);
+        let (parameters, items) = (&self.parameters, &self.items);
+        let mut state = match &self.live {
+            Some(live) => compress::anew_state(&live.state, parameters, &self.counts, items),
+            None => compress::first_state(parameters, self.counted(), items),
+        };
         state.encoder_generation = self.encoder_generation();
         state
     }
