@@ -225,7 +225,8 @@ impl Engine {
         }))
     }
 
-    /// What the server says of the text encoder of the live version: `"small"` or `{"packed": {"id": …, "bytes": …}}`.
+    /// What the server says of the text encoder of the live version: `"small"`, `{"packed": {"id": …, "bytes": …}}` or
+    /// `{"changed": {"base": {…}, "change": {…}}}`.
     ///
     /// # Errors
     /// No version is live yet, or the note is not believed; where a newer key set may help, it is the next request.

@@ -1,4 +1,4 @@
-//! The text encoder for the page, in a module of its own: a packed file in, embeddings out.
+//! The text encoder for the page, in a module of its own: a packed file in, with or without a change, embeddings out.
 //!
 //! The file is read piece by piece, so that the worker may answer something else in between.
 //! `EncoderBuilder` takes a weights file as it is instead, for benchmarks: it says what rounding costs.
@@ -7,7 +7,8 @@
 use shared_model::ids::BlobId;
 use shared_model::text::host::HostTextEncoder;
 use shared_model::text::{
-    BertConfig, NamedTensor, PackedReader, SmallTextEncoder, TextTokenizer, TokenizedText,
+    BertConfig, LowRankChange, NamedTensor, PackedEncoder, PackedReader, SmallTextEncoder,
+    TextTokenizer, TokenizedText,
 };
 use wasm_bindgen::prelude::*;
 
@@ -16,6 +17,7 @@ use crate::error::ShellError;
 /// Reads a packed file.
 #[wasm_bindgen]
 pub struct TextReader {
+    id: BlobId,
     inner: PackedReader,
 }
 
@@ -38,13 +40,9 @@ impl TextReader {
     /// The bytes are not what `id` names, or no packed encoder of this format.
     #[wasm_bindgen(constructor)]
     pub fn new(id: &str, bytes: Vec<u8>) -> Result<TextReader, ShellError> {
-        let actual = BlobId::of(&bytes).to_hex();
-        if actual != id {
-            let reason = format!("the file has the hash {actual}, expected {id}");
-            return Err(ShellError::text(reason));
-        }
+        let id = checked(id, &bytes)?;
         let inner = PackedReader::new(bytes).map_err(ShellError::text)?;
-        Ok(Self { inner })
+        Ok(Self { id, inner })
     }
 
     /// Reads the next piece. Answers whether there was one.
@@ -60,9 +58,39 @@ impl TextReader {
     /// # Errors
     /// Something is missing, or tokenizer and network do not fit.
     pub fn finish(self) -> Result<TextEmbedder, ShellError> {
-        let packed = self.inner.finish().and_then(|packed| packed.open());
-        let inner = Embedder::Packed(Box::new(packed.map_err(ShellError::text)?));
-        Ok(TextEmbedder { inner })
+        let packed = self.inner.finish().and_then(PackedEncoder::open);
+        Ok(TextEmbedder::packed(packed.map_err(ShellError::text)?))
+    }
+
+    /// The encoder with a change, whose hash is `id`, in hexadecimal, once everything is read.
+    ///
+    /// # Errors
+    /// As for [`Self::finish`]; or the bytes are not what `id` names, or no change of this file.
+    pub fn finish_changed(self, id: &str, bytes: Vec<u8>) -> Result<TextEmbedder, ShellError> {
+        checked(id, &bytes)?;
+        let packed = self.inner.finish().and_then(|packed| {
+            let change = LowRankChange::from_packed_bytes(&bytes, self.id, &packed.config)?;
+            packed.changed_by(&change)?.open()
+        });
+        Ok(TextEmbedder::packed(packed.map_err(ShellError::text)?))
+    }
+}
+
+/// The hash of `bytes`, which is to be `id`, in hexadecimal.
+fn checked(id: &str, bytes: &[u8]) -> Result<BlobId, ShellError> {
+    let actual = BlobId::of(bytes);
+    if actual.to_hex() != id {
+        let reason = format!("the file has the hash {}, expected {id}", actual.to_hex());
+        return Err(ShellError::text(reason));
+    }
+    Ok(actual)
+}
+
+impl TextEmbedder {
+    fn packed(packed: (TextTokenizer, HostTextEncoder)) -> Self {
+        Self {
+            inner: Embedder::Packed(Box::new(packed)),
+        }
     }
 }
 

@@ -198,11 +198,26 @@ impl Api {
         Ok((manifest, state))
     }
 
-    /// The file that pages get to embed texts with, as a page hears of it; nothing while it is being made.
+    /// The one file that pages get to embed texts with, as a page hears of it; nothing while it is being made.
     ///
     /// # Errors
-    /// There is none, the note is not signed as it should be, or it names no file.
+    /// As for [`Self::text_encoder_kind`]; or it is not a single file.
     pub async fn text_encoder(&self, generation: u32) -> anyhow::Result<Option<BlobRef>> {
+        match self.text_encoder_kind(generation).await? {
+            None => Ok(None),
+            Some(TextEncoderKind::Packed(blob)) => Ok(Some(blob)),
+            Some(other) => anyhow::bail!("not a packed encoder: {other:?}"),
+        }
+    }
+
+    /// What pages get to embed texts with; nothing while it is being made.
+    ///
+    /// # Errors
+    /// There is none, or the note is not signed as it should be.
+    pub async fn text_encoder_kind(
+        &self,
+        generation: u32,
+    ) -> anyhow::Result<Option<TextEncoderKind>> {
         let path = self.model_path(&format!("text-encoder?generation={generation}"));
         let note = self.send(Method::GET, &path, "").await?;
         if note.status == 503 {
@@ -212,10 +227,7 @@ impl Api {
         let trusted = self.trusted().await?;
         let (model, note) = (&self.address.model, note.body.to_string());
         let (note, _) = TextEncoderNote::verify(note.as_bytes(), &trusted, model, generation)?;
-        match note.text_encoder {
-            TextEncoderKind::Packed(blob) => Ok(Some(blob)),
-            TextEncoderKind::Small => anyhow::bail!("not a packed encoder: {note:?}"),
-        }
+        Ok(Some(note.text_encoder))
     }
 
     /// Keys that versions may be signed with.

@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::site::Site;
 use crate::workspace;
-pub use page::{BrowserPage, CachedVersion, PageStatus};
+pub use page::{BrowserPage, CachedVersion, PageStatus, for_page};
 
 /// `chromedriver` says on which port it listens within a second.
 const DRIVER_PATIENCE: Duration = Duration::from_secs(20);
@@ -133,6 +133,16 @@ impl Browser {
     /// The driver refuses.
     pub async fn open(&self, server: &str, query: &[(&str, &str)]) -> anyhow::Result<BrowserPage> {
         self.open_url(&self.site.page_url(server, query)).await
+    }
+
+    /// Opens a page that ranks on its CPU, and waits until it does.
+    ///
+    /// # Errors
+    /// The driver refuses, or the page says why it cannot connect.
+    pub async fn open_on_cpu(&self, server: &str) -> anyhow::Result<BrowserPage> {
+        let page = self.open(server, &[("backend", "cpu")]).await?;
+        page.is_connected().await?;
+        Ok(page)
     }
 
     /// Opens the page of any address in a new tab.

@@ -1,7 +1,7 @@
 //! Claims about the npm package on WebGPU in Chromium. The adapter is a software one, so everything is small.
 
 use anyhow::Context;
-use harness::browser::{Browser, BrowserPage, PageStatus};
+use harness::browser::{Browser, BrowserPage, PageStatus, for_page};
 use harness::people::Person;
 use harness::scene::{NOW_MILLIS, Scene};
 use serde_json::{Value, json};
@@ -82,10 +82,8 @@ async fn counts(page: &BrowserPage) -> anyhow::Result<Value> {
 }
 
 /// The last events of a history, as the page takes them.
-fn wire(history: &[HistoryEvent], len: usize) -> Vec<Value> {
-    let event = |event: &HistoryEvent| json!({ "itemId": event.item_id, "kind": event.kind, "occurredAt": event.occurred_at });
-    let start = history.len().saturating_sub(len);
-    history[start..].iter().map(event).collect()
+fn wire(history: &[HistoryEvent], len: usize) -> Value {
+    for_page(&history[history.len().saturating_sub(len)..])
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,12 +3,11 @@
 //! Not here: what the numbers mean (unit tests of `shared-model`) and how faithful they are (`docs/explanations.md`).
 
 use anyhow::{Context, ensure};
-use harness::browser::{Browser, PageStatus};
+use harness::browser::{Browser, PageStatus, for_page};
 use harness::ranking::check_close;
 use harness::scene::{NOW_MILLIS, Scene};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared_model::event::HistoryEvent;
 
 /// Another CPU instruction set adds up in another order; see `parity.rs`.
 const TOLERANCE: f64 = 1e-5;
@@ -16,11 +15,6 @@ const TOLERANCE: f64 = 1e-5;
 const GPU_TOLERANCE: f64 = 1e-4;
 /// Explanations timed.
 const NUM_TIMED: usize = 20;
-
-fn for_page(history: &[HistoryEvent]) -> Value {
-    let event = |event: &HistoryEvent| json!({ "itemId": event.item_id, "kind": event.kind, "occurredAt": event.occurred_at });
-    history.iter().map(event).collect()
-}
 
 fn close(expected: &Value, actual: &Value) -> anyhow::Result<()> {
     close_within(TOLERANCE, expected, actual)

@@ -4,7 +4,7 @@
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
-use harness::browser::{Browser, BrowserPage};
+use harness::browser::{Browser, for_page};
 use harness::people::Person;
 use harness::ranking::check_close;
 use harness::scene::{HOUR_MILLIS, NOW_MILLIS, Scene};
@@ -22,26 +22,8 @@ use shared_model::model::scorer::Padding;
 const TOLERANCE: f64 = 1e-5;
 
 /// A page of its own server, on its newest version.
-async fn connected(scene: &Scene, browser: &Browser) -> anyhow::Result<BrowserPage> {
-    let url = &scene.server.address().url;
-    let page = browser.open(url, &[("backend", "cpu")]).await?;
-    page.is_connected().await?;
-    Ok(page)
-}
-
-fn for_page(history: &[HistoryEvent]) -> Value {
-    let event = |event: &HistoryEvent| json!({ "itemId": event.item_id, "kind": event.kind, "occurredAt": event.occurred_at });
-    history.iter().map(event).collect()
-}
-
 fn close(expected: f64, actual: &Value) -> anyhow::Result<()> {
     check_close(TOLERANCE, expected, actual)
-}
-
-async fn called(page: &BrowserPage, name: &str, arguments: Value) -> anyhow::Result<Value> {
-    let outcome = page.call(name, arguments).await?;
-    ensure!(outcome["ok"] == true, "{name}: {outcome}");
-    Ok(outcome)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +33,7 @@ async fn a_page_makes_shelves_and_finds_similar_items_as_the_engine_does_here() 
         return Ok(());
     };
     let scene = Scene::start(31, &[]).await?;
-    let page = connected(&scene, &browser).await?;
+    let page = browser.open_on_cpu(&scene.server.address().url).await?;
     let (manifest, state) = scene.server.api.newest_version().await?;
     page.has_version(manifest.version).await?;
     let ready = ReadyVersion::new(&state, &Device::flex(), Padding::Longest);
@@ -73,7 +55,7 @@ async fn a_page_makes_shelves_and_finds_similar_items_as_the_engine_does_here() 
         ask["k"] = json!(12);
         ask["excludeSeen"] = json!(true);
         ask["nowMillis"] = json!(NOW_MILLIS);
-        let actual = called(&page, "rank", json!([ask])).await?;
+        let actual = page.called("rank", json!([ask])).await?;
         assert_eq!(actual["missing"], json!(["gone"]), "{wish}");
         assert_eq!(actual["items"][2]["itemId"], json!(id(3)), "{wish}");
         assert_eq!(actual["items"][2]["isRequired"], json!(true));
@@ -186,9 +168,9 @@ async fn a_pinned_page_keeps_its_version_until_it_is_unpinned_or_loaded_anew() -
         return Ok(());
     };
     let mut scene = Scene::start(31, &[]).await?;
-    let page = connected(&scene, &browser).await?;
-    let other = connected(&scene, &browser).await?;
-    let pinned = called(&page, "pin", json!([])).await?["version"].clone();
+    let page = browser.open_on_cpu(&scene.server.address().url).await?;
+    let other = browser.open_on_cpu(&scene.server.address().url).await?;
+    let pinned = page.called("pin", json!([])).await?["version"].clone();
     let newest = scene.clicks(40).await?;
     ensure!(
         json!(newest) != pinned,
@@ -200,21 +182,21 @@ async fn a_pinned_page_keeps_its_version_until_it_is_unpinned_or_loaded_anew() -
         (&status["version"], &status["isPinned"]),
         (&pinned, &json!(true))
     );
-    let ranked = called(&page, "rank", json!([{ "k": 3 }])).await?;
+    let ranked = page.called("rank", json!([{ "k": 3 }])).await?;
     assert_eq!(ranked["modelVersion"], pinned);
     assert_eq!(
         other.call("status", json!([])).await?["isPinned"],
         json!(false)
     );
 
-    called(&page, "unpin", json!([])).await?;
+    page.called("unpin", json!([])).await?;
     page.has_version(newest).await?;
     assert_eq!(
         page.call("status", json!([])).await?["isPinned"],
         json!(false)
     );
 
-    called(&page, "pin", json!([])).await?;
+    page.called("pin", json!([])).await?;
     let newest = scene.clicks(40).await?;
     other.has_version(newest).await?;
     page.reload().await?;
@@ -235,7 +217,7 @@ async fn a_page_learns_of_its_visitor_as_the_engine_does_here_and_anew_for_each_
         return Ok(());
     };
     let mut scene = Scene::start(31, &[]).await?;
-    let page = connected(&scene, &browser).await?;
+    let page = browser.open_on_cpu(&scene.server.address().url).await?;
     // Three items over and over, two hours apart.
     let event = |idx: usize| HistoryEvent {
         item_id: scene.world.items[idx % 3].item_id.clone(),
@@ -244,7 +226,7 @@ async fn a_page_learns_of_its_visitor_as_the_engine_does_here_and_anew_for_each_
     };
     let history: Vec<HistoryEvent> = (0..12).map(event).collect();
     let ask = json!({ "history": for_page(&history), "k": 12, "nowMillis": NOW_MILLIS });
-    let plain = called(&page, "rank", json!([ask])).await?;
+    let plain = page.called("rank", json!([ask])).await?;
     assert_eq!(plain["isPersonal"], json!(false));
     assert_eq!(
         page.call("status", json!([])).await?["personal"],
@@ -261,7 +243,7 @@ async fn a_page_learns_of_its_visitor_as_the_engine_does_here_and_anew_for_each_
         let ready = ReadyVersion::new(&state, &Device::flex(), Padding::Longest);
         let expected = ready.personal(&state, &history, NOW_MILLIS).await?;
         let points = ready.personal_points(&expected, &history, NOW_MILLIS);
-        let ranked = called(&page, "rank", json!([ask])).await?;
+        let ranked = page.called("rank", json!([ask])).await?;
         assert_eq!(ranked["isPersonal"], json!(true));
         let status = &page.call("status", json!([])).await?["personal"];
         assert_eq!(status["eventsLearned"], json!(12));
@@ -286,7 +268,7 @@ async fn an_exported_history_comes_back_by_import_and_stays() -> anyhow::Result<
         return Ok(());
     };
     let scene = Scene::start(31, &[]).await?;
-    let page = connected(&scene, &browser).await?;
+    let page = browser.open_on_cpu(&scene.server.address().url).await?;
     for item in &scene.world.items[..3] {
         let event = json!({ "kind": "click", "itemId": item.item_id });
         page.call("send", json!([event])).await?;
@@ -294,7 +276,7 @@ async fn an_exported_history_comes_back_by_import_and_stays() -> anyhow::Result<
     let exported = page.call("exportHistory", json!([])).await?;
     page.call("clearHistory", json!([])).await?;
     assert_eq!(page.call("history", json!([])).await?, json!([]));
-    let imported = called(&page, "importHistory", json!([exported])).await?;
+    let imported = page.called("importHistory", json!([exported])).await?;
     assert_eq!(imported["numAdded"], json!(3));
     page.reload().await?;
     page.is_connected().await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use base64::Engine;
-use harness::browser::{Browser, BrowserPage};
+use harness::browser::{Browser, for_page};
 use harness::ranking::check_close;
 use harness::scene::{NOW_MILLIS, Scene};
 use harness::site::Site;
@@ -31,19 +31,6 @@ const TOLERANCE: f64 = 1e-4;
 const NEW_ITEM_TOLERANCE: f64 = 1e-3;
 /// For an encoder of two small layers, on a busy machine.
 const PACK_PATIENCE: Duration = Duration::from_secs(60);
-
-async fn connected(scene: &Scene, browser: &Browser) -> anyhow::Result<BrowserPage> {
-    let url = &scene.server.address().url;
-    let page = browser.open(url, &[("backend", "cpu")]).await?;
-    page.is_connected().await?;
-    Ok(page)
-}
-
-async fn called(page: &BrowserPage, name: &str, arguments: Value) -> anyhow::Result<Value> {
-    let outcome = page.call(name, arguments).await?;
-    ensure!(outcome["ok"] == true, "{name}: {outcome}");
-    Ok(outcome)
-}
 
 fn close(expected: f32, actual: &Value) -> anyhow::Result<()> {
     check_close(TOLERANCE, f64::from(expected), actual)
@@ -106,8 +93,8 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
         ("model.text_encoder_dir", encoder_dir),
     ];
     let scene = Scene::start(41, &settings).await?;
-    let page = connected(&scene, &browser).await?;
-    called(&page, "prepareSearch", json!([])).await?;
+    let page = browser.open_on_cpu(&scene.server.address().url).await?;
+    page.called("prepareSearch", json!([])).await?;
     let (manifest, state) = scene.server.api.newest_version().await?;
     page.has_version(manifest.version).await?;
 
@@ -139,7 +126,7 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
         let expected = ready.search(&state, &request).await?;
         let ask = json!({ "k": 8, "taste": taste, "excludeSeen": true,
                           "history": history_there, "nowMillis": NOW_MILLIS });
-        let actual = called(&page, "search", json!([query, ask])).await?;
+        let actual = page.called("search", json!([query, ask])).await?;
         same(&expected, &actual).with_context(|| query.to_owned())?;
         if taste == 0.0 {
             same(&expected, &found_by_server(&scene, query, history).await?)?;
@@ -147,7 +134,7 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
     }
 
     let title = &scene.world.items[33].title;
-    let found = called(&page, "search", json!([title, { "k": 1 }])).await?;
+    let found = page.called("search", json!([title, { "k": 1 }])).await?;
     assert_eq!(
         found["items"][0]["itemId"],
         json!(scene.world.items[33].item_id),
@@ -164,7 +151,7 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
         .map(|text| json!({ "itemId": text, "text": text }))
         .collect();
     let ask = json!({ "history": history_there, "nowMillis": NOW_MILLIS });
-    let actual = called(&page, "rankNew", json!([items, ask])).await?;
+    let actual = page.called("rankNew", json!([items, ask])).await?;
     let embedded = texts
         .map(embed)
         .into_iter()
@@ -189,19 +176,16 @@ async fn a_page_searches_and_ranks_new_items_as_the_engine_does_here() -> anyhow
     browser.close().await
 }
 
-fn for_page(history: &[shared_model::event::HistoryEvent]) -> Value {
-    let event = |event: &shared_model::event::HistoryEvent| json!({ "itemId": event.item_id, "kind": event.kind, "occurredAt": event.occurred_at });
-    history.iter().map(event).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_small_encoder_needs_no_file_and_a_server_may_give_none() -> anyhow::Result<()> {
     let Some(browser) = Browser::start().await? else {
         return Ok(());
     };
     let scene = Scene::start(42, &[("model.text_encoder", "small")]).await?;
-    let page = connected(&scene, &browser).await?;
-    let found = called(&page, "search", json!(["a lantern please", { "k": 5 }])).await?;
+    let page = browser.open_on_cpu(&scene.server.address().url).await?;
+    let found = page
+        .called("search", json!(["a lantern please", { "k": 5 }]))
+        .await?;
     for place in 0..5 {
         let item_id = found["items"][place]["itemId"].as_str().context("an id")?;
         let item = scene
@@ -238,7 +222,7 @@ async fn the_small_encoder_needs_no_file_and_a_server_may_give_none() -> anyhow:
         ("publish.text_bytes_max", "0"),
     ];
     let scene = Scene::start(42, &settings).await?;
-    let page = connected(&scene, &browser).await?;
+    let page = browser.open_on_cpu(&scene.server.address().url).await?;
     let refused = page.call("search", json!(["lantern"])).await?;
     assert_eq!(refused["code"], "no_text_encoder", "{refused}");
     assert_eq!(page.uncaught().await?, Vec::<String>::new());

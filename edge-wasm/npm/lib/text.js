@@ -70,10 +70,12 @@ export class TextHost {
     const { downloads, assets, signal, runtime } = this.#options;
     const note = await this.#note(generation);
     const encoder = JSON.parse(await verify(note));
-    const blob = encoder.packed;
-    const [module, bytes] = await Promise.all([
+    // What an encoder has learned comes beside a file that the browser mostly has.
+    const { base: blob = encoder.packed, change } = encoder.changed ?? {};
+    const [module, bytes, changeBytes] = await Promise.all([
       loadModule(runtime(), assets, () => (this.#live = undefined)),
       blob && downloads.textFile(blob),
+      change && downloads.textFile(change),
     ]);
     if (!blob) return module.TextEmbedder.small();
     const reader = await downloads.checked(blob.id, () => new module.TextReader(blob.id, bytes));
@@ -84,7 +86,8 @@ export class TextHost {
       if (signal.aborted) throw ended();
       sliceEnd = performance.now() + SLICE_MILLIS;
     }
-    return reader.finish();
+    if (!change) return reader.finish();
+    return downloads.checked(change.id, () => reader.finish_changed(change.id, changeBytes));
   }
 
   /** What the server says of the encoder. It is waited for where the server says when to ask again: then it is being packed. */

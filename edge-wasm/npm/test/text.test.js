@@ -24,6 +24,10 @@ const module = {
     finish() {
       return { embed: (text) => new Float32Array([text.length]) };
     }
+    finish_changed(_id, bytes) {
+      if (bytes[0] !== 1) throw Object.assign(new Error('another hash'), { code: 'text_failed' });
+      return { embed: (text) => new Float32Array([-text.length]) };
+    }
   },
 };
 const runtime = () => ({ name: 'text', file: 'text', url: () => new URL('http://page/text'), create: async () => module });
@@ -57,6 +61,17 @@ test('a file that arrived damaged is fetched past the cache of the browser the n
   assert.deepEqual(await host.embed(['tent', 'kettle'], 3, verify), new Float32Array([4, 6]));
   const caches = asked.filter(([path]) => path === '/v1/blobs/aa').map(([, cache]) => cache);
   assert.deepEqual(caches, ['default', 'reload']);
+});
+
+test('what an encoder has learned is fetched beside its file, and alone where it arrived damaged', async (t) => {
+  const changed = JSON.stringify({ changed: { base: { id: 'aa', bytes: 4 }, change: { id: 'bb', bytes: 2 } } });
+  const answers = { [NOTE_PATH]: [noteComes], '/v1/blobs/aa': [file(1, 0, 0, 0)], '/v1/blobs/bb': [file(0, 0), file(1, 0)] };
+  const { host, asked } = hostOf(t, answers);
+  await assert.rejects(host.embed(['tent'], 3, async () => changed), { code: 'text_failed' });
+  assert.deepEqual(await host.embed(['tent'], 3, async () => changed), new Float32Array([-4]));
+  const cachesOf = (id) => asked.filter(([path]) => path === `/v1/blobs/${id}`).map(([, cache]) => cache);
+  assert.deepEqual(cachesOf('aa'), ['default', 'default']);
+  assert.deepEqual(cachesOf('bb'), ['default', 'reload']);
 });
 
 test('an encoder that is being packed is waited for as the server says', async (t) => {

@@ -31,7 +31,8 @@ pub use moderation::{
 pub use plan::{Announcement, PlanStep, PlanStepKind, UpdatePlan, parse_announcement, parse_plan};
 
 pub use text_encoder::{
-    TEXT_ENCODER_BYTES_MAX, TEXT_ENCODER_NOTE_BYTES_MAX, TextEncoderKind, TextEncoderNote,
+    TEXT_CHANGE_BYTES_MAX, TEXT_ENCODER_BYTES_MAX, TEXT_ENCODER_NOTE_BYTES_MAX, TextEncoderKind,
+    TextEncoderNote,
 };
 
 use serde::{Deserialize, Serialize};

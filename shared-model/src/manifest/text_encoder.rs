@@ -21,6 +21,9 @@ pub const TEXT_ENCODER_NOTE_BYTES_MAX: usize = 4 << 10;
 /// Largest file that a note may name, in bytes: as much a page is ready to download.
 pub const TEXT_ENCODER_BYTES_MAX: u64 = 256 << 20;
 
+/// Largest change of such a file, in bytes: factors of the largest rank for a network of 24 wide layers.
+pub const TEXT_CHANGE_BYTES_MAX: u64 = 8 << 20;
+
 /// The text encoder of one generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +51,30 @@ pub enum TextEncoderKind {
     Small,
     /// A file as `text::packed` writes it.
     Packed(BlobRef),
+    /// Such a file of another generation, and what the encoder has learned since, as `LowRankChange::to_packed_bytes`
+    /// writes it.
+    Changed {
+        /// The file.
+        base: BlobRef,
+        /// The change.
+        change: BlobRef,
+    },
+}
+
+impl TextEncoderKind {
+    /// The files that it names, each with the most bytes that it may have.
+    fn files(&self) -> impl Iterator<Item = (&BlobRef, &'static str, u64)> {
+        const FILE: (&str, u64) = ("1 to TEXT_ENCODER_BYTES_MAX", TEXT_ENCODER_BYTES_MAX);
+        const CHANGE: (&str, u64) = ("1 to TEXT_CHANGE_BYTES_MAX", TEXT_CHANGE_BYTES_MAX);
+        let (file, change) = match self {
+            Self::Small => (None, None),
+            Self::Packed(file) => (Some(file), None),
+            Self::Changed { base, change } => (Some(base), Some(change)),
+        };
+        let file = file.map(|blob| (blob, FILE.0, FILE.1));
+        let change = change.map(|blob| (blob, CHANGE.0, CHANGE.1));
+        file.into_iter().chain(change)
+    }
 }
 
 impl TextEncoderNote {
@@ -88,10 +115,10 @@ impl TextEncoderNote {
             let actual = format!("{:08x}", note.encoder_generation);
             return Err(of_another("encoder_generation", actual));
         }
-        if let TextEncoderKind::Packed(blob) = note.text_encoder
-            && !(1..=TEXT_ENCODER_BYTES_MAX).contains(&blob.bytes)
-        {
-            return Err(field("bytes", blob.bytes, "1 to TEXT_ENCODER_BYTES_MAX"));
+        for (blob, expected, bytes_max) in note.text_encoder.files() {
+            if !(1..=bytes_max).contains(&blob.bytes) {
+                return Err(field("bytes", blob.bytes, expected));
+            }
         }
         Ok((note, *signer))
     }
@@ -119,6 +146,14 @@ mod tests {
                 bytes: 4,
             }),
         }
+    }
+
+    fn signed(text_encoder: TextEncoderKind) -> Vec<u8> {
+        let note = TextEncoderNote {
+            text_encoder,
+            ..note()
+        };
+        note.sign(&key(1))
     }
 
     fn verify(signed: &[u8]) -> Result<TextEncoderNote, ManifestError> {
@@ -171,12 +206,28 @@ mod tests {
         ] {
             let id = BlobId::of(b"file");
             let text_encoder = TextEncoderKind::Packed(BlobRef { id, bytes });
-            let signed = TextEncoderNote {
-                text_encoder,
-                ..note()
-            }
-            .sign(&key(1));
-            assert_eq!(verify(&signed).is_ok(), is_sound, "{bytes}");
+            assert_eq!(verify(&signed(text_encoder)).is_ok(), is_sound, "{bytes}");
+        }
+        let blob = |bytes| BlobRef {
+            id: BlobId::of(b"file"),
+            bytes,
+        };
+        for (base, change, is_sound) in [
+            (1, 1, true),
+            (0, 1, false),
+            (1, 0, false),
+            (TEXT_ENCODER_BYTES_MAX, TEXT_CHANGE_BYTES_MAX, true),
+            (1, TEXT_CHANGE_BYTES_MAX + 1, false),
+        ] {
+            let text_encoder = TextEncoderKind::Changed {
+                base: blob(base),
+                change: blob(change),
+            };
+            assert_eq!(
+                verify(&signed(text_encoder)).is_ok(),
+                is_sound,
+                "{base} {change}"
+            );
         }
     }
 

@@ -76,6 +76,16 @@ impl TextEncoder {
         })
     }
 
+    /// The encoder without its change.
+    #[must_use]
+    pub fn as_loaded(&self) -> Self {
+        Self {
+            model: self.base.clone(),
+            change: None,
+            ..self.clone()
+        }
+    }
+
     /// The change that is merged into the weights; `None` where they are as loaded.
     #[must_use]
     pub fn change(&self) -> Option<&LowRankChange> {
@@ -296,6 +306,15 @@ impl BertTextEncoder {
     #[must_use]
     pub fn dim(&self) -> usize {
         self.encoder.dim()
+    }
+
+    /// See [`TextEncoder::as_loaded`].
+    #[must_use]
+    pub fn as_loaded(&self) -> Self {
+        Self {
+            tokenizer: Arc::clone(&self.tokenizer),
+            encoder: self.encoder.as_loaded(),
+        }
     }
 
     /// See [`TextEncoder::changed_by`].

@@ -132,6 +132,31 @@ impl LowRankChange {
         &self.factors
     }
 
+    /// What is added to each changed matrix, in the order of the network, as a weights file has matrices:
+    /// `[attention_size, hidden_size]`, row-major.
+    ///
+    /// # Errors
+    /// It belongs to a network of other sizes than `config`.
+    pub fn products(
+        &self,
+        config: &BertConfig,
+    ) -> Result<impl Iterator<Item = Vec<f32>> + '_, TextError> {
+        for (factor, (tensor, expected)) in
+            self.factors.iter().zip(factor_shapes(config, self.rank))
+        {
+            if factor.shape != expected {
+                let actual = factor.shape.clone();
+                return Err(TextError::ShapeMismatch {
+                    tensor,
+                    expected,
+                    actual,
+                });
+            }
+        }
+        let pairs = self.factors.chunks_exact(2);
+        Ok(pairs.map(|pair| product(&pair[0], &pair[1])))
+    }
+
     /// Number of values in all factors.
     #[must_use]
     pub fn num_values(&self) -> usize {
@@ -190,6 +215,19 @@ impl LowRankChange {
     }
 }
 
+/// `SCALE·(A·B)ᵀ`.
+fn product(a: &NamedTensor, b: &NamedTensor) -> Vec<f32> {
+    let (rank, d_out) = (b.shape[0], b.shape[1]);
+    let entry = |out: usize, a_row: &[f32]| {
+        let pairs = a_row.iter().zip(b.values.iter().skip(out).step_by(d_out));
+        SCALE as f32 * pairs.map(|(a, b)| a * b).sum::<f32>() // a small integer
+    };
+    (0..d_out)
+        .flat_map(|out| a.values.chunks_exact(rank).map(move |a_row| (out, a_row)))
+        .map(|(out, a_row)| entry(out, a_row))
+        .collect()
+}
+
 fn check_rank(rank: usize) -> Result<(), TextError> {
     if (1..=RANK_MAX).contains(&rank) {
         return Ok(());
@@ -202,7 +240,7 @@ fn check_rank(rank: usize) -> Result<(), TextError> {
 }
 
 /// Names and shapes of all factors, in the order of the network.
-fn factor_shapes(config: &BertConfig, rank: usize) -> Vec<(String, Vec<usize>)> {
+pub(super) fn factor_shapes(config: &BertConfig, rank: usize) -> Vec<(String, Vec<usize>)> {
     let (dim, attention_size) = (config.hidden_size, config.attention_size());
     let mut shapes = Vec::new();
     for layer in 0..config.num_hidden_layers {

@@ -12,6 +12,7 @@
 //! The config of a network without some of its heads has `attention_head_size`, which readers that do not know it take
 //! for a network of other shapes, and refuse.
 //! The whole file is named by its hash; who reads it has checked that.
+//! `change` is what an encoder learns after its file was made.
 //! Not here: how weights are rounded (the server's `text_pack`), the network (`host`).
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use super::tokenizer::TextTokenizer;
 use crate::kernels::Form;
 use crate::manifest::TEXT_ENCODER_BYTES_MAX;
 
+mod change;
 mod matrix;
 
 use matrix::damaged;

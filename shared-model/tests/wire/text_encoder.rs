@@ -6,12 +6,13 @@ use ed25519_dalek::SigningKey;
 use shared_model::ids::BlobId;
 use shared_model::manifest::{BlobRef, FORMAT_VERSION, TextEncoderKind, TextEncoderNote};
 use shared_model::text::packed::{CodedMatrix, PackedTensor, TensorKind, layout};
-use shared_model::text::{BertConfig, PackedEncoder};
+use shared_model::text::{BertConfig, LowRankChange, PackedEncoder};
 
 use crate::fixtures::MODEL;
 use crate::golden::{assert_golden, golden};
 
 const FILE: &str = "encoder.v1.ftxt";
+const CHANGE: &str = "change.v1.ftxc";
 const TOKENIZER: &[u8] =
     br#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
 "pre_tokenizer":{"type":"Whitespace"},"post_processor":null,"decoder":null,
@@ -63,6 +64,23 @@ fn the_packed_encoder_is_golden() {
     let embedded = network.encode(&[words]).expect("a sound network");
     let length: f32 = embedded.iter().map(|value| value * value).sum();
     assert!((length - 1.0).abs() < 1e-4, "{embedded:?}");
+}
+
+#[test]
+fn the_change_of_a_packed_encoder_is_golden() {
+    let config = encoder().config;
+    let mut change = LowRankChange::new(&config, 2, || 0.0).expect("a rank");
+    let values: Vec<f32> = (0..change.num_values())
+        .map(|at| ((37 * at) % 255) as f32 / 127.0 - 1.0) // codes of a step of 1/127
+        .collect();
+    change.set_flat(&values);
+    let base = BlobId::of(&golden(FILE));
+    assert_golden(CHANGE, &change.to_packed_bytes(base));
+    let read = LowRankChange::from_packed_bytes(&golden(CHANGE), base, &config);
+    let read = read.expect("sound").to_flat();
+    for (value, read) in values.iter().zip(&read) {
+        assert!((value - read).abs() <= 0.5 / 127.0 + 1e-6, "{value} {read}");
+    }
 }
 
 #[test]

@@ -105,6 +105,13 @@ pub struct BrowserPage {
     window: WindowHandle,
 }
 
+/// Events of a history as a page takes them.
+#[must_use]
+pub fn for_page(history: &[HistoryEvent]) -> Value {
+    let event = |event: &HistoryEvent| json!({ "itemId": event.item_id, "kind": event.kind, "occurredAt": event.occurred_at });
+    history.iter().map(event).collect()
+}
+
 impl BrowserPage {
     pub(super) fn new(client: Client, window: WindowHandle) -> Self {
         Self { client, window }
@@ -179,6 +186,16 @@ impl BrowserPage {
         self.run(CALL_SCRIPT, vec![json!(name), arguments])
             .await
             .with_context(|| format!("calling {name}"))
+    }
+
+    /// The same, for a function that is to succeed.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn called(&self, name: &str, arguments: Value) -> anyhow::Result<Value> {
+        let outcome = self.call(name, arguments).await?;
+        ensure!(outcome["ok"] == true, "{name}: {outcome}");
+        Ok(outcome)
     }
 
     /// Calls a function of the test page and navigates away before it can do anything else.
@@ -296,10 +313,7 @@ impl BrowserPage {
         k: usize,
         now_millis: i64,
     ) -> anyhow::Result<Ranking> {
-        let event = |event: &HistoryEvent| json!({ "itemId": event.item_id, "kind": event.kind, "occurredAt": event.occurred_at });
-        let history: Vec<Value> = history.iter().map(event).collect();
-        let options =
-            json!({ "history": history, "k": k, "excludeSeen": false, "nowMillis": now_millis });
+        let options = json!({ "history": for_page(history), "k": k, "excludeSeen": false, "nowMillis": now_millis });
         let outcome = self.call("rank", json!([options])).await?;
         ensure!(outcome["ok"] == true, "the page did not rank: {outcome}");
         let PageRanking {

@@ -3,9 +3,11 @@
 //! On a tiny encoder of made-up weights. Not here: the gradient of the encoder alone (`shared_model::text::low_rank`),
 //! and files that are damaged (`checkpoint::text`).
 //!
+//! * `in_page`: Chromium.
 //! * `over_http`: a server process and a page.
 //! * `recipe`: the smaller encoder of pages follows.
 
+mod in_page;
 mod over_http;
 mod recipe;
 

@@ -56,10 +56,11 @@ impl Found {
         })
     }
 
-    /// Writes it in place of all others, where that takes no room that the log needs; else the next start makes it again.
-    pub(super) fn keep(&self, data_dir: &Path, name: &str, reserve: &Reserve) {
+    /// Writes it in place of all others but `beside`, where that takes no room that the log needs; else the next start
+    /// makes it again.
+    pub(super) fn keep(&self, data_dir: &Path, name: &str, beside: &str, reserve: &Reserve) {
         match self.write(data_dir, name, reserve) {
-            Ok(()) => forget_others(data_dir, name),
+            Ok(()) => forget_others(data_dir, &[name, beside]),
             Err(error) => tracing::warn!(
                 %error,
                 "the packed text encoder is made again at the next start: it cannot be written to {}",
@@ -81,13 +82,13 @@ impl Found {
 
 /// Files of other generations are in memory where they are still wanted, and made anew after a restart; unfinished ones
 /// are what a stop has left.
-fn forget_others(data_dir: &Path, kept: &str) {
+fn forget_others(data_dir: &Path, kept: &[&str]) {
     for entry in fs::read_dir(data_dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let finished = name.strip_prefix(TEMP_PREFIX).unwrap_or(&name);
         let is_ours = finished.starts_with(FILE_PREFIX) && finished.ends_with(FILE_EXTENSION);
         if is_ours
-            && name != kept
+            && !kept.contains(&name.as_str())
             && let Err(error) = fs::remove_file(entry.path())
         {
             tracing::warn!(%error, "an old packed text encoder stays on disk");
@@ -124,12 +125,12 @@ mod tests {
         assert_eq!(Found::read(&path), None);
         fs::write(&path, [0; 35]).expect("written");
         assert_eq!(Found::read(&path), None);
-        let other = file_name(1, &whole(11));
-        for name in [other.clone(), format!("{TEMP_PREFIX}{name}")] {
+        let (other, beside) = (file_name(1, &whole(11)), file_name(0, &whole(10)));
+        for name in [&other, &beside, &format!("{TEMP_PREFIX}{name}")] {
             fs::write(dir.join(name), b"").expect("written");
         }
-        made(b"bytes").keep(dir, &other, &reserve);
-        assert!(!path.exists() && dir.join(&other).exists());
+        made(b"bytes").keep(dir, &other, &beside, &reserve);
+        assert!(!path.exists() && dir.join(&other).exists() && dir.join(&beside).exists());
         assert!(!dir.join(format!("{TEMP_PREFIX}{name}")).exists());
     }
 

@@ -7,14 +7,15 @@
 //! one core, it is told to ask again. Losing a file costs that time and nothing else.
 //! Where a recipe is to be followed, which takes minutes, pages have the whole encoder until it has been; and for as long
 //! as the gate refuses what it makes.
+//! What the encoder learns is a change of low rank, which pages get beside the file of the encoder as it was loaded.
 //! A file is fitted to the texts of its day, so another is made once there are twice as many items; whoever was told of
 //! the one before can still fetch it. A failure is tried again after a pause.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use burn::tensor::Device;
 use shared_model::ids::BlobId;
 use shared_model::manifest::Channel;
 use tokio::sync::{oneshot, watch};
@@ -24,6 +25,7 @@ use super::KeeperError;
 use super::file::{Found, file_name};
 use super::follow::follow;
 use super::packs::{TextPack, TextPacks};
+use super::source::OfGeneration;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::event_log::EventLog;
@@ -31,9 +33,7 @@ use crate::ladder::{LadderError, Recipe};
 use crate::priority::stand_back;
 use crate::publish::Publisher;
 use crate::reserve::Reserve;
-use crate::text_pack::{PackError, PackSource, pack};
-use crate::text_source::{TextSource, read_tokenizer};
-use crate::trainer::encoder_of;
+use crate::text_pack::{PackSource, pack};
 
 /// How soon a new generation is noticed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -194,51 +194,109 @@ impl KeeperParts {
         num_items: usize,
         stopping: &watch::Receiver<bool>,
     ) -> Result<(TextPack, Again), KeeperError> {
-        let whole = Recipe {
-            bytes_max: self.config.publish.text_bytes_max,
-            ..Recipe::default()
+        let has_file = self
+            .packs
+            .of(generation)
+            .is_some_and(|pack| pack.has_file());
+        let Some(encoder) = OfGeneration::load(&self.config, generation)? else {
+            return Ok((TextPack::Small, Again::Never));
         };
-        let recipe = self.recipe.as_ref().unwrap_or(&whole);
-        let data_dir = &self.config.server.data_dir;
+        let whole_name = file_name(encoder.loaded_generation(), &self.whole_recipe());
+        let asked = Asked {
+            num_items,
+            has_file,
+            beside: &whole_name,
+        };
+        let Some(recipe) = &self.recipe else {
+            return self.whole(&encoder, &whole_name, asked);
+        };
         let name = file_name(generation, recipe);
-        let has_packed = matches!(self.packs.of(generation), Some(TextPack::Packed(..)));
-        if let Some(found) = Found::read(&data_dir.join(&name)) {
+        if !has_file && Found::read(&self.path(&name)).is_none() {
+            let (pack, _) = self.whole(&encoder, &whole_name, asked)?;
+            return Ok((pack, Again::Now));
+        }
+        let (found, again) = self.found_or_made(&name, asked, || {
+            self.by_recipe(recipe, encoder.source()?, generation, stopping)
+        })?;
+        Ok((TextPack::Packed(found.id, found.bytes), again))
+    }
+
+    /// All of an encoder: the file of the loaded one, and what has been learned since, where that is smaller than another
+    /// file would be.
+    fn whole(
+        &self,
+        encoder: &OfGeneration,
+        loaded_name: &str,
+        asked: Asked<'_>,
+    ) -> Result<(TextPack, Again), KeeperError> {
+        let (base, again) =
+            self.found_or_made(loaded_name, asked, || self.packed(encoder.loaded_source()?))?;
+        let Some(change) = encoder.change() else {
+            return Ok((TextPack::Packed(base.id, base.bytes), again));
+        };
+        let change = change.to_packed_bytes(base.id);
+        if change.len() >= base.bytes.len() {
+            let bytes = self.packed(encoder.source()?)?;
+            return Ok((TextPack::Packed(BlobId::of(&bytes), bytes.into()), again));
+        }
+        tracing::info!(
+            bytes = change.len(),
+            beside_bytes = base.bytes.len(),
+            "pages get what the text encoder has learned beside the file of the loaded one"
+        );
+        let pack = TextPack::Changed {
+            base: (base.id, base.bytes),
+            change: (BlobId::of(&change), change.into()),
+        };
+        Ok((pack, again))
+    }
+
+    /// A file of the data folder, or what is made and put there now.
+    fn found_or_made(
+        &self,
+        name: &str,
+        asked: Asked<'_>,
+        make: impl FnOnce() -> Result<Vec<u8>, KeeperError>,
+    ) -> Result<(Found, Again), KeeperError> {
+        let num_items = asked.num_items;
+        if let Some(found) = Found::read(&self.path(name)) {
             let again = grown(found.num_items);
-            let found = TextPack::Packed(found.id, found.bytes);
             if !again.is_due(num_items, Instant::now()) {
                 return Ok((found, again));
             }
-            if !has_packed {
+            if !asked.has_file {
                 return Ok((found, Again::Now)); // better than nothing until another is made
             }
         }
-        let Some(source) = source_of(&self.config, generation)? else {
-            return Ok((TextPack::Small, Again::Never));
-        };
-        if self.recipe.is_some() && !has_packed {
-            let bytes = self.whole(source, whole.bytes_max)?;
-            let pack = TextPack::Packed(BlobId::of(&bytes), bytes.into());
-            return Ok((pack, Again::Now));
-        }
-        let bytes = match &self.recipe {
-            None => self.whole(source, whole.bytes_max)?,
-            Some(recipe) => self.by_recipe(recipe, source, generation, stopping)?,
-        };
+        let bytes = make()?;
         let made = Found {
             id: BlobId::of(&bytes),
             num_items,
             bytes: bytes.into(),
         };
-        made.keep(data_dir, &name, &self.reserve);
-        Ok((TextPack::Packed(made.id, made.bytes), grown(num_items)))
+        let data_dir = &self.config.server.data_dir;
+        made.keep(data_dir, name, asked.beside, &self.reserve);
+        Ok((made, grown(num_items)))
     }
 
-    /// All of an encoder.
-    fn whole(&self, source: PackSource, bytes_max: usize) -> Result<Vec<u8>, KeeperError> {
+    fn path(&self, name: &str) -> PathBuf {
+        self.config.server.data_dir.join(name)
+    }
+
+    /// What leaves an encoder as it is.
+    fn whole_recipe(&self) -> Recipe {
+        Recipe {
+            bytes_max: self.config.publish.text_bytes_max,
+            ..Recipe::default()
+        }
+    }
+
+    /// All of an encoder in one file.
+    fn packed(&self, source: PackSource) -> Result<Vec<u8>, KeeperError> {
         let started = Instant::now();
         let items = self.catalogue.items();
         let texts = items.iter().map(|item| item.full_text());
-        let bytes = pack(source, texts, bytes_max)?;
+        let bytes = pack(source, texts, self.config.publish.text_bytes_max)?;
         tracing::info!(
             bytes = bytes.len(),
             num_items = items.len(),
@@ -264,7 +322,7 @@ impl KeeperParts {
                 tracing::warn!(
                     "pages keep the whole text encoder, the recipe loses too much: {reasons}"
                 );
-                self.whole(source, self.config.publish.text_bytes_max)?
+                self.packed(source)?
             }
         };
         self.packs.note(outcome);
@@ -272,33 +330,22 @@ impl KeeperParts {
     }
 }
 
+/// What a file is wanted for.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    /// Of the catalogue.
+    num_items: usize,
+    /// Whether pages have something to embed texts with.
+    has_file: bool,
+    /// Name of a file that another one does not replace.
+    beside: &'a str,
+}
+
 /// A file for a catalogue is good until there are twice as many items.
 fn grown(num_items: usize) -> Again {
     Again::Grown {
         num_items: num_items.max(1).saturating_mul(2),
     }
-}
-
-/// The encoder as of a generation; nothing where it is the small one.
-fn source_of(config: &Config, generation: u32) -> Result<Option<PackSource>, KeeperError> {
-    // Without the row cache: the trainer has it open.
-    let encoder = encoder_of(config, &Device::flex(), Some(generation), None)?;
-    let actual = encoder.generation();
-    if actual != generation {
-        return Err(KeeperError::OtherGeneration { generation, actual });
-    }
-    let Some(bert) = encoder.as_bert() else {
-        return Ok(None);
-    };
-    let Some(tokenizer_json) = read_tokenizer(&TextSource::of(config))? else {
-        return Ok(None);
-    };
-    Ok(Some(PackSource {
-        config: bert.encoder().config().clone(),
-        tokenizer_json,
-        tensors: bert.encoder().to_named().map_err(PackError::from)?,
-        len_max: bert.tokenizer().len_max(),
-    }))
 }
 
 #[cfg(test)]

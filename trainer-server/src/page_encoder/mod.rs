@@ -1,12 +1,12 @@
 //! The encoder that pages embed texts with: made for every generation that they rank with, and handed out.
 //!
 //! ```text
-//!                    ┌─► packed whole ─────────────────────────────────┐
-//! newest version ─► generation                                         ├─► file in the data folder ─► `/v1/models/{model}/text-encoder`
-//!                    └─► recipe (`ladder`) ─► robustness gate ─► smaller┘
+//!                    ┌─► packed as loaded, and what it has learned since ┐
+//! newest version ─► generation                                           ├─► files ─► `/v1/models/{model}/text-encoder`
+//!                    └─► recipe (`ladder`) ─► robustness gate ─► smaller ┘
 //! ```
 //! `keeper` makes what is missing, in the background; `follow` does what `publish.text_recipe` says; `packs` hands out;
-//! `queries` embeds on the server with the same file.
+//! `source` is the encoder of a generation as the server has it; `queries` embeds on the server with the same files.
 //! Not here: how weights are rounded (`text_pack`), recipes and the gate (`ladder`), and what pages do with a file.
 
 mod file;
@@ -15,6 +15,7 @@ pub mod keeper;
 pub mod packs;
 pub mod queries;
 mod scene;
+mod source;
 
 use crate::event_log::EventLogError;
 use crate::ladder::LadderError;

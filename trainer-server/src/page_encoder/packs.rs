@@ -30,6 +30,13 @@ pub enum TextPack {
     Small,
     /// A packed file.
     Packed(BlobId, Bytes),
+    /// The packed file of the encoder as it was loaded, and what it has learned since.
+    Changed {
+        /// The file.
+        base: (BlobId, Bytes),
+        /// The change.
+        change: (BlobId, Bytes),
+    },
     /// It could not be made so far; pages have none.
     Failed,
 }
@@ -55,14 +62,25 @@ impl TextPack {
     /// What is signed of it; nothing where there is none.
     #[must_use]
     pub fn kind(&self) -> Option<TextEncoderKind> {
+        let blob = |id: &BlobId, bytes: &Bytes| BlobRef {
+            id: *id,
+            bytes: bytes.len() as u64, // widening
+        };
         match self {
             Self::Small => Some(TextEncoderKind::Small),
-            Self::Packed(id, bytes) => Some(TextEncoderKind::Packed(BlobRef {
-                id: *id,
-                bytes: bytes.len() as u64, // widening
-            })),
+            Self::Packed(id, bytes) => Some(TextEncoderKind::Packed(blob(id, bytes))),
+            Self::Changed { base, change } => Some(TextEncoderKind::Changed {
+                base: blob(&base.0, &base.1),
+                change: blob(&change.0, &change.1),
+            }),
             Self::Failed => None,
         }
+    }
+
+    /// Whether pages can embed texts by a file of it.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        matches!(self, Self::Packed(..) | Self::Changed { .. })
     }
 }
 
@@ -82,19 +100,23 @@ impl TextPacks {
         self.read(|shared| {
             shared.packs.iter().find_map(|(_, pack)| match pack {
                 TextPack::Packed(id, bytes) => (*id == wanted).then(|| bytes.clone()),
+                TextPack::Changed { base, change } => {
+                    let mut files = [base, change].into_iter();
+                    files.find_map(|(id, bytes)| (*id == wanted).then(|| bytes.clone()))
+                }
                 TextPack::Small | TextPack::Failed => None,
             })
         })
     }
 
-    /// The newest file of another generation.
+    /// The newest file that holds all of the encoder of another generation.
     pub(super) fn file_before(&self, generation: u32) -> Option<Bytes> {
         self.read(|shared| {
             let others = shared.packs.iter().rev();
             let mut others = others.filter(|(of, _)| *of != generation);
             others.find_map(|(_, pack)| match pack {
                 TextPack::Packed(_, bytes) => Some(bytes.clone()),
-                TextPack::Small | TextPack::Failed => None,
+                TextPack::Changed { .. } | TextPack::Small | TextPack::Failed => None,
             })
         })
     }
@@ -103,7 +125,7 @@ impl TextPacks {
     pub fn put(&self, generation: u32, pack: TextPack) {
         self.write(|shared| {
             let packs = &mut shared.packs;
-            packs.retain(|(of, known)| *of != generation || matches!(known, TextPack::Packed(..)));
+            packs.retain(|(of, known)| *of != generation || known.has_file());
             packs.push((generation, pack));
             if packs.len() > NUM_KEPT {
                 packs.remove(0);
@@ -156,6 +178,24 @@ mod tests {
         }
         assert!(packs.of(1).is_none() && packs.file(id).is_none());
         assert!(packs.of(2).is_some());
+    }
+
+    #[test]
+    fn both_files_of_a_changed_encoder_are_found() {
+        let packs = TextPacks::default();
+        let blob = |text: &'static [u8]| (BlobId::of(text), Bytes::from_static(text));
+        let (base, change) = (blob(b"base"), blob(b"change"));
+        packs.put(
+            1,
+            TextPack::Changed {
+                base: base.clone(),
+                change: change.clone(),
+            },
+        );
+        for (id, bytes) in [base, change] {
+            assert_eq!(packs.file(id), Some(bytes));
+        }
+        assert_eq!(packs.file_before(2), None, "a change is no whole encoder");
     }
 
     #[test]

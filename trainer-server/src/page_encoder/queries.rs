@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use shared_model::ids::BlobId;
 use shared_model::text::host::HostTextEncoder;
-use shared_model::text::{PackedEncoder, SmallTextEncoder, TextError, TextTokenizer};
+use shared_model::text::{
+    LowRankChange, PackedEncoder, SmallTextEncoder, TextError, TextTokenizer,
+};
 
 use super::packs::{TextPack, TextPacks};
 
@@ -47,21 +49,44 @@ impl QueryEncoders {
             Some(TextPack::Failed) => Err(QueryError::NoPack),
             Some(TextPack::Small) => Ok(SmallTextEncoder.embed(&[text.to_owned()])),
             Some(TextPack::Packed(id, bytes)) => {
-                let opened = self.opened(id, &bytes)?;
-                let tokens = opened.0.tokenize(text)?;
-                Ok(opened.1.encode(&[tokens])?)
+                let open = || PackedEncoder::from_bytes(bytes.to_vec())?.open();
+                self.embed_by(id, open, text)
+            }
+            Some(TextPack::Changed { base, change }) => {
+                let open = || {
+                    let packed = PackedEncoder::from_bytes(base.1.to_vec())?;
+                    let learned =
+                        LowRankChange::from_packed_bytes(&change.1, base.0, &packed.config)?;
+                    packed.changed_by(&learned)?.open()
+                };
+                self.embed_by(change.0, open, text)
             }
         }
     }
 
-    fn opened(&self, id: BlobId, bytes: &[u8]) -> Result<Arc<Opened>, TextError> {
+    fn embed_by(
+        &self,
+        id: BlobId,
+        open: impl FnOnce() -> Result<Opened, TextError>,
+        text: &str,
+    ) -> Result<Vec<f32>, QueryError> {
+        let opened = self.opened(id, open)?;
+        let tokens = opened.0.tokenize(text)?;
+        Ok(opened.1.encode(&[tokens])?)
+    }
+
+    fn opened(
+        &self,
+        id: BlobId,
+        open: impl FnOnce() -> Result<Opened, TextError>,
+    ) -> Result<Arc<Opened>, TextError> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, encoder)) = &*opened
             && *known == id
         {
             return Ok(Arc::clone(encoder));
         }
-        let encoder = Arc::new(PackedEncoder::from_bytes(bytes.to_vec())?.open()?);
+        let encoder = Arc::new(open()?);
         *opened = Some((id, Arc::clone(&encoder)));
         Ok(encoder)
     }

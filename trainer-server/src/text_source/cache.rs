@@ -122,6 +122,18 @@ impl CachedTextEncoder {
         self.encoder.as_bert()
     }
 
+    /// The pretrained network as it was loaded, before the same cache.
+    ///
+    /// # Errors
+    /// It has no weights.
+    pub fn as_loaded(&self) -> Result<Self, TextError> {
+        let bert = self.as_bert().ok_or(TextError::NothingToChange)?;
+        Ok(Self {
+            encoder: AnyTextEncoder::Bert(Box::new(bert.as_loaded())),
+            cache: self.cache.clone(),
+        })
+    }
+
     /// The encoder as it was loaded, changed by `change` and no other, before the same cache.
     ///
     /// # Errors

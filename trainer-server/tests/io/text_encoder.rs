@@ -80,6 +80,24 @@ async fn what_there_is_of_a_generation_is_signed_and_its_file_is_a_blob() {
     let packed = TextEncoderKind::Packed(BlobRef { id, bytes: 4 });
     assert_eq!(noted(&server).await.text_encoder, packed);
     assert_eq!(body(&server, &format!("/v1/blobs/{id}")).await, file);
+    let learned = Bytes::from_static(b"learned");
+    let change = BlobId::of(&learned);
+    let pack = TextPack::Changed {
+        base: (id, file.clone()),
+        change: (change, learned.clone()),
+    };
+    server.text_packs.put(0, pack);
+    let changed = TextEncoderKind::Changed {
+        base: BlobRef { id, bytes: 4 },
+        change: BlobRef {
+            id: change,
+            bytes: 7,
+        },
+    };
+    assert_eq!(noted(&server).await.text_encoder, changed);
+    for (id, bytes) in [(id, file), (change, learned)] {
+        assert_eq!(body(&server, &format!("/v1/blobs/{id}")).await, bytes);
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! A small network there and back, and files that are not right.
 
 use super::*;
+use crate::ids::BlobId;
+use crate::text::low_rank::{LowRankChange, RANK_MAX};
 use crate::text::{BatchLimits, NamedTensor, TextEncoder, TokenizedText};
 use burn::tensor::Device;
 
@@ -116,12 +118,13 @@ fn embeddings_are_those_of_the_network() {
     }
 }
 
-fn assert_embeds_as_the_network(config: BertConfig) {
-    let tensors = weights(&config).into_iter().chain([(
+/// The network of these sizes in f32.
+fn network(config: &BertConfig) -> TextEncoder {
+    let tensors = weights(config).into_iter().chain([(
         "embeddings.token_type_embeddings.weight".to_owned(),
         vec![0.0; 2 * 24],
     )]);
-    let kinds: BTreeMap<_, _> = layout(&config).into_iter().collect();
+    let kinds: BTreeMap<_, _> = layout(config).into_iter().collect();
     let tensors = tensors.map(|(name, values)| {
         let shape = kinds.get(&name).map_or(vec![2, 24], |kind| kind.shape());
         NamedTensor {
@@ -131,13 +134,20 @@ fn assert_embeds_as_the_network(config: BertConfig) {
         }
     });
     let reference = TextEncoder::from_named(config.clone(), tensors.collect(), &Device::flex());
-    let reference = reference
+    reference
         .expect("a network")
-        .with_batch_limits(BatchLimits::EXACT);
+        .with_batch_limits(BatchLimits::EXACT)
+}
+
+fn assert_embeds_as_the_network(config: BertConfig) {
+    let reference = network(&config);
     let bytes = packed_of(config).to_bytes().expect("complete");
-    let (tokenizer, encoder) = PackedEncoder::from_bytes(bytes)
-        .and_then(PackedEncoder::open)
-        .expect("sound");
+    let packed = PackedEncoder::from_bytes(bytes).expect("sound");
+    assert_embeds_as(&reference, packed);
+}
+
+fn assert_embeds_as(reference: &TextEncoder, packed: PackedEncoder) {
+    let (tokenizer, encoder) = packed.open().expect("sound");
     let texts =
         ["red mugs", "blue lamp lamp", "mug"].map(|text| tokenizer.tokenize(text).expect("words"));
     assert_eq!(
@@ -153,6 +163,98 @@ fn assert_embeds_as_the_network(config: BertConfig) {
     for (expected, actual) in expected.chunks_exact(24).zip(actual.chunks_exact(24)) {
         let cosine: f32 = expected.iter().zip(actual).map(|(a, b)| a * b).sum();
         assert!(cosine > 0.9995, "{cosine}");
+    }
+}
+
+/// One that moves embeddings a good deal.
+fn change(config: &BertConfig, rank: usize) -> LowRankChange {
+    let mut change = LowRankChange::new(config, rank, || 0.0).expect("a rank");
+    let drawn: Vec<f32> = values("change", change.num_values());
+    change.set_flat(&drawn);
+    change
+}
+
+const BASE: BlobId = BlobId([3; 32]);
+
+#[test]
+fn a_change_beside_a_file_embeds_as_the_network_with_the_change() {
+    for config in [config(), config_with_pruned_heads()] {
+        let change = change(&config, 2);
+        let bytes = change.to_packed_bytes(BASE);
+        let read = LowRankChange::from_packed_bytes(&bytes, BASE, &config).expect("sound");
+        let reference = network(&config).changed_by(change).expect("its sizes");
+        let packed = packed_of(config).changed_by(&read).expect("its sizes");
+        assert_embeds_as(&reference, packed);
+    }
+}
+
+#[test]
+fn a_change_is_added_to_the_matrices_as_the_network_adds_it() {
+    let config = config();
+    let change = change(&config, 3);
+    let base = network(&config);
+    let changed = base.changed_by(change.clone()).expect("its sizes");
+    let named = |encoder: &TextEncoder| encoder.to_named().expect("read back");
+    let (before, after) = (named(&base), named(&changed));
+    let is_changed =
+        |name: &str| name.ends_with("self.query.weight") || name.ends_with("self.value.weight");
+    let pairs = before
+        .iter()
+        .zip(&after)
+        .filter(|(before, _)| is_changed(&before.name));
+    let mut products = change.products(&config).expect("its sizes");
+    let mut num_changed = 0;
+    for ((before, after), product) in pairs.zip(&mut products) {
+        for ((before, after), moved) in before.values.iter().zip(&after.values).zip(product) {
+            assert!(
+                (after - before - moved).abs() < 1e-5,
+                "{before} {after} {moved}"
+            );
+        }
+        num_changed += 1;
+    }
+    assert_eq!(num_changed, 4);
+    assert!(products.next().is_none());
+    let deeper = BertConfig {
+        hidden_size: 48,
+        ..config
+    };
+    assert!(change.products(&deeper).is_err());
+}
+
+#[test]
+fn a_change_that_is_damaged_or_of_another_file_is_refused() {
+    let config = config();
+    let bytes = change(&config, 2).to_packed_bytes(BASE);
+    let read = |bytes: &[u8]| LowRankChange::from_packed_bytes(bytes, BASE, &config);
+    let reason = |bytes: &[u8]| read(bytes).expect_err("refused").to_string();
+    assert!(read(&bytes).is_ok());
+    for len in 0..bytes.len() {
+        assert!(read(&bytes[..len]).is_err(), "{len}");
+    }
+    assert!(read(&[&bytes[..], &[0]].concat()).is_err());
+    let of_another = LowRankChange::from_packed_bytes(&bytes, BlobId([4; 32]), &config);
+    assert!(
+        of_another
+            .expect_err("refused")
+            .to_string()
+            .contains("another file")
+    );
+    for (at, value, part) in [
+        (0, b'X', "no change"),
+        (4, 9, "unknown format version"),
+        (37, 0, "unsupported rank"),
+        (37, RANK_MAX as u8 + 1, "unsupported rank"),
+    ] {
+        let mut other = bytes.clone();
+        other[at] = value;
+        assert!(reason(&other).contains(part), "{at}");
+    }
+    // Its hash protects it; without it a flipped bit must not do worse than another change or an error.
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x10;
+        drop(read(&flipped));
     }
 }
 
