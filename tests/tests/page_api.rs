@@ -4,7 +4,7 @@
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
-use harness::browser::{Browser, for_page};
+use harness::browser::{Browser, BrowserPage, for_page};
 use harness::people::Person;
 use harness::ranking::check_close;
 use harness::scene::{HOUR_MILLIS, NOW_MILLIS, Scene};
@@ -131,7 +131,7 @@ async fn similar_items_agree(
             moderation: None,
         };
         let expected = ready.similar(state, &request).await?;
-        let actual = called(page, "similar", json!([asked, { "k": 8 }])).await?;
+        let actual = page.called("similar", json!([asked, { "k": 8 }])).await?;
         for (place, item) in expected.iter().enumerate() {
             let actual = &actual["items"][place];
             assert_eq!(actual["itemId"], json!(item.item_id));
@@ -150,7 +150,7 @@ async fn only_what_the_filter_lets_through(
     let allowed: Vec<&ItemId> = [2, 4, 7].map(|idx| &state.items[idx].item_id).to_vec();
     let options =
         json!({ "rules": { "require": [{ "itemId": state.items[1].item_id, "position": 0 }] } });
-    let actual = called(page, "rankFiltered", json!([options, allowed])).await?;
+    let actual = page.called("rankFiltered", json!([options, allowed])).await?;
     let listed = actual["items"].as_array().context("a list")?.iter();
     let mut listed: Vec<&str> = listed.filter_map(|item| item["itemId"].as_str()).collect();
     listed.sort_unstable();

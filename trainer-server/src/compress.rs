@@ -9,9 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use shared_model::codec::quantize::{
-    dequantize, exponent_for, next_exponent, quantize, rescale_code,
-};
+use shared_model::codec::quantize::{dequantize, exponent_for, quantize, rescale_code};
 use shared_model::codec::state::{
     CodeState, ItemEntry, NEIGHBOUR_WEIGHTS_TENSOR, NEIGHBOURS_TENSOR,
 };
@@ -25,6 +23,7 @@ use crate::train::neighbour_counts::NeighbourCounts;
 pub mod allowance;
 mod neighbours;
 mod offers;
+pub(crate) mod scales;
 
 use neighbours::write_neighbours;
 use offers::send_best_rows;
@@ -114,7 +113,10 @@ fn without_neighbours(
         }
         for row_idx in 0..shape.num_rows {
             let row = &values[row_idx * shape.num_cols..(row_idx + 1) * shape.num_cols];
-            let exponent = exponent_for(max_abs(row), shape.code_bits);
+            let exponent = match shape.group {
+                TensorGroup::Content => exponent_for(max_abs(row), shape.code_bits),
+                _ => scales::exponent_of(None, row, shape.code_bits),
+            };
             write_row(&mut state, &shape.name, row_idx, exponent, row);
         }
     }
@@ -223,7 +225,7 @@ fn moved(
     let tensor = state.tensor(name).expect("names are the spec's");
     let bits = tensor.code_bits;
     let base_exponent = tensor.exponents[row_idx];
-    let exponent = next_exponent(base_exponent, max_abs(values), bits);
+    let exponent = scales::exponent_of(Some(base_exponent), values, bits);
     let shift = exponent - base_exponent; // both within ±40
     let step = dequantize(1, exponent);
     let mut row = MovedRow {

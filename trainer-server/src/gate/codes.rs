@@ -1,7 +1,7 @@
 //! Codes of a candidate: every row is the live version's or the one that was trained.
 //!
 //! ```text
-//! learned row    live row, to the bit      or  |value / 2^e − code| ≤ dead zone in every column
+//! learned row    live row, to the bit      or  |value / 2^e − code| ≤ dead zone in every column, or cut off (4 bits)
 //! counted row    live row                  or  the codes of the exact counts
 //! text, feature  live row                  or  the quantized row of now
 //! slow tensors   live rows                 or, in a release, as learned rows
@@ -17,6 +17,7 @@ use shared_model::manifest::VersionKind;
 use shared_model::model::parameters::ParameterSet;
 use shared_model::spec::{TensorGroup, TensorShape};
 
+use crate::compress::scales::is_cut_off;
 use crate::compress::{ItemView, max_abs};
 use crate::train::counts::DecayedCounts;
 
@@ -223,7 +224,12 @@ impl Compared<'_> {
             .trained_row(row_idx)
             .iter()
             .zip(self.candidate.row(row_idx));
-        cells.all(|(value, code)| (value / step - f32::from(*code)).abs() <= dead_zone + STEP_SLACK)
+        let bits = self.shape.code_bits;
+        cells.all(|(value, code)| {
+            let value = value / step;
+            let is_near = (value - f32::from(*code)).abs() <= dead_zone + STEP_SLACK;
+            is_near || is_cut_off(value, *code, bits)
+        })
     }
 
     fn is_content(&self, row_idx: usize) -> bool {

@@ -65,7 +65,7 @@ pub(super) fn routes(api: &mut Api) {
         .json::<KeyList>("The keys.");
     of_model(api, "/v1/models/{model}/text-encoder", get(text_encoder))
         .named("getTextEncoder", "What embeds texts in the page, signed")
-        .about("The payload names the model, the generation, when and under which key set it was signed, and either `small`, an encoder without weights, or the blob of a packed encoder, to be fetched from `/v1/blobs/{hash}`. It never expires. 503 means that the encoder is being packed, 404 that none of this generation is coming.")
+        .about("The payload names the model, the generation, when and under which key set it was signed, and one of three: `small`, an encoder without weights; `packed`, the blob of a packed encoder, to be fetched from `/v1/blobs/{hash}`; or `changed`, the blob of a packed encoder and that of what it has learned since. It never expires. 503 means that the encoder is being packed, 404 that none of this generation is coming.")
         .query::<GenerationQuery>()
         .json::<Envelope>("The note, signed with ed25519.")
         .problems(&[500, 503]);

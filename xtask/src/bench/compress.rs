@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::inputs::{Stream, streams};
+use super::inputs::{Stream, pretrained_encoder, streams};
 use super::sizes::brotli_bytes;
 use crate::process::{cargo, run_to_end, step};
 use crate::setup;
@@ -50,6 +50,7 @@ pub(super) fn measure(workspace: &Workspace) -> anyhow::Result<Value> {
         ]);
         run_to_end(command.current_dir(workspace.root()))
     })?;
+    step("the pretrained encoder", || pretrained_encoder(workspace))?;
     let dir = workspace.target_dir().join("bench-compress");
     site::copy_dir(&Profile::Wasm.dist_dir(workspace), &dir.join("dist"))?;
     site::copy_dir(&workspace.npm_dir().join("lib"), &dir.join("lib"))?;

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::inputs::streams;
+use super::inputs::{pretrained_encoder, streams};
 use crate::process::{cargo, run_to_end, step};
 use crate::workspace::Workspace;
 
@@ -75,22 +75,7 @@ impl Encoder {
     /// Fetches and tunes; what an earlier run has tuned is taken as it is.
     fn prepare(workspace: &Workspace, dataset_dir: &Path) -> anyhow::Result<Self> {
         let freshet = workspace.target_dir().join("debug/freshet");
-        let output = Command::new(&freshet)
-            .args(["text", "fetch"])
-            .stderr(Stdio::inherit())
-            .output()
-            .context("cannot start freshet")?;
-        ensure!(
-            output.status.success(),
-            "freshet text fetch: {}",
-            output.status
-        );
-        let text = String::from_utf8(output.stdout)?;
-        let base_dir = text
-            .split_whitespace()
-            .map(PathBuf::from)
-            .find(|path| path.join("model.safetensors").is_file())
-            .with_context(|| format!("freshet text fetch named no folder: {text}"))?;
+        let base_dir = pretrained_encoder(workspace)?;
         let tuned_dir = workspace.target_dir().join("bench-delta/tuned");
         if !tuned_dir.join("model.safetensors").is_file() {
             let mut command = Command::new(&freshet);

@@ -1,4 +1,4 @@
-//! What benchmarks beside Python programs need: environments to run those in, and real streams.
+//! What benchmarks need: environments of Python programs, real streams, and the pretrained encoder.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -90,4 +90,26 @@ pub(super) fn streams() -> anyhow::Result<Vec<Stream>> {
             dir,
         })
         .collect())
+}
+
+/// Folder of the pretrained encoder, which is fetched where it is not there yet; `freshet` is built.
+///
+/// # Errors
+/// It cannot be fetched.
+pub(super) fn pretrained_encoder(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let output = Command::new(workspace.target_dir().join("debug/freshet"))
+        .args(["text", "fetch"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start freshet")?;
+    ensure!(
+        output.status.success(),
+        "freshet text fetch: {}",
+        output.status
+    );
+    let text = String::from_utf8(output.stdout)?;
+    let mut named = text.split_whitespace().map(PathBuf::from);
+    named
+        .find(|path| path.join("model.safetensors").is_file())
+        .with_context(|| format!("freshet text fetch named no folder: {text}"))
 }
