@@ -150,7 +150,9 @@ async fn only_what_the_filter_lets_through(
     let allowed: Vec<&ItemId> = [2, 4, 7].map(|idx| &state.items[idx].item_id).to_vec();
     let options =
         json!({ "rules": { "require": [{ "itemId": state.items[1].item_id, "position": 0 }] } });
-    let actual = page.called("rankFiltered", json!([options, allowed])).await?;
+    let actual = page
+        .called("rankFiltered", json!([options, allowed]))
+        .await?;
     let listed = actual["items"].as_array().context("a list")?.iter();
     let mut listed: Vec<&str> = listed.filter_map(|item| item["itemId"].as_str()).collect();
     listed.sort_unstable();
