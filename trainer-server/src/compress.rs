@@ -225,6 +225,7 @@ fn moved(
     let tensor = state.tensor(name).expect("names are the spec's");
     let bits = tensor.code_bits;
     let base_exponent = tensor.exponents[row_idx];
+    let dead_zone = scales::dead_zone(dead_zone, bits);
     let exponent = scales::exponent_of(Some(base_exponent), values, bits);
     let shift = exponent - base_exponent; // both within ±40
     let step = dequantize(1, exponent);

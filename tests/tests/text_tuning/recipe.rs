@@ -10,6 +10,7 @@ use harness::server::Server;
 use harness::wait;
 use reqwest::Method;
 use serde_json::Value;
+use shared_model::manifest::TextEncoderKind;
 use shared_model::text::PackedEncoder;
 
 use crate::over_http::{PATIENCE, setup, until_generation};
@@ -70,6 +71,52 @@ async fn every_generation_follows_the_recipe_and_goes_on_from_the_one_before() -
         log.contains("goes_on=true") || log.contains("\"goes_on\":true"),
         "{told}\n{log}"
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smaller_encoder_follows_by_a_change_beside_its_file_and_a_restart_finds_both()
+-> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut world = World::new(8);
+    let recipe = r#"{"num_neurons":48,"distill_steps":200,"follow_steps":100,"follow_rank":4,"bytes_max":200000}"#;
+    let mut server = server(dir.path(), &mut world, recipe).await?;
+    server.has_learned_all().await?;
+    let (_, state) = server.api.newest_version().await?;
+    let loaded = state.encoder_generation;
+    followed(&server, loaded).await?;
+    let file = wait::until("pages have the smaller one", PATIENCE, async || {
+        let Some(blob) = server.api.text_encoder(loaded).await? else {
+            return Ok(None);
+        };
+        let read = PackedEncoder::from_bytes(server.api.blob(blob.id).await?)?;
+        Ok((read.config.intermediate_size == 48).then_some(blob))
+    })
+    .await?;
+
+    let state = until_generation(&server, &mut world, loaded).await?;
+    let generation = state.encoder_generation;
+    let told = followed(&server, generation).await?;
+    ensure!(told["refused"] == serde_json::json!([]), "{told}");
+    let is_followed = async |server: &Server| {
+        wait::until("pages have the change", PATIENCE, async || {
+            match server.api.text_encoder_kind(generation).await? {
+                Some(TextEncoderKind::Changed { base, change }) if base == file => Ok(Some(change)),
+                _ => Ok(None),
+            }
+        })
+        .await
+    };
+    let change = is_followed(&server).await?;
+    assert_eq!(told["bytes"], change.bytes);
+    ensure!(change.bytes < file.bytes / 2, "{change:?} beside {file:?}");
+
+    server.kill9().await?;
+    server.restart().await?;
+    let (_, state) = server.api.newest_version().await?;
+    if state.encoder_generation == generation {
+        assert_eq!(is_followed(&server).await?, change);
+    }
     Ok(())
 }
 

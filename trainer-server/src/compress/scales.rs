@@ -11,6 +11,8 @@ use super::max_abs;
 
 /// Width of which values may be cut off.
 const FEW_BITS: u8 = 4;
+/// Where codes are few their steps are coarse, and what is put off weighs more.
+const FEW_DEAD_ZONE_MAX: f32 = 0.6;
 /// A scale stays until another has this much less squared error, since a change of scale sends the whole row.
 const TOLERATED: f32 = 1.5;
 
@@ -23,6 +25,15 @@ pub(crate) fn exponent_of(current: Option<i8>, values: &[f32], code_bits: u8) ->
     match current {
         Some(current) => next_exponent(current, max_abs(values), code_bits),
         None => exponent_for(max_abs(values), code_bits),
+    }
+}
+
+/// Change that a code of this width must have earned before it moves, in code steps.
+#[must_use]
+pub(super) fn dead_zone(configured: f32, code_bits: u8) -> f32 {
+    match code_bits {
+        FEW_BITS => configured.min(FEW_DEAD_ZONE_MAX),
+        _ => configured,
     }
 }
 
@@ -66,10 +77,10 @@ mod tests {
 
     #[test]
     fn few_codes_cut_off_what_costs_least_and_many_cut_off_nothing() {
-        let mut values = vec![0.1; 63];
-        values.push(0.8); // just beyond 7 steps of 0.1
-        assert_eq!(exponent_of(None, &values, 8), exponent_for(0.8, 8));
-        let tightest = exponent_for(0.8, 4);
+        let mut values = vec![0.07; 63]; // near a step of 1/16, far from one of 1/8
+        values.push(0.55); // cut off to 7/16
+        assert_eq!(exponent_of(None, &values, 8), exponent_for(0.55, 8));
+        let tightest = exponent_for(0.55, 4);
         assert_eq!(exponent_of(None, &values, 4), tightest - 1);
         // Where the largest values are many, nothing is cut off.
         let large = vec![0.8; 64];
@@ -79,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_scale_stays_until_another_is_much_nearer() {
-        let values: Vec<f32> = (0..64).map(|idx| (idx as f32 * 0.37).sin()).collect();
+        let values: Vec<f32> = (-32..32).map(|idx| idx as f32 / 32.0).collect();
         let best = exponent_of(None, &values, 4);
         assert_eq!(exponent_of(Some(best), &values, 4), best);
         let larger: Vec<f32> = values.iter().map(|value| value * 1.05).collect();

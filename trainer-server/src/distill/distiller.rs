@@ -77,6 +77,12 @@ struct StudentGradients {
     norm: f32,
 }
 
+/// Share of the highest rate: it rises, then falls by a cosine.
+pub(super) fn warmed_share(step: usize, num_steps: usize) -> f32 {
+    let num_warmup = u32::try_from(num_steps / STEPS_PER_WARMUP_STEP).unwrap_or(u32::MAX);
+    share(Schedule::Cosine, num_warmup, step, num_steps)
+}
+
 impl Distiller {
     /// A student from its parts: pruned ones, or those that an earlier distillation gave.
     ///
@@ -145,7 +151,6 @@ impl Distiller {
         let tokens = self.tokenize(lessons)?;
         let mut rng = StdRng::seed_from_u64(self.options.seed);
         let num_steps = self.options.num_steps;
-        let num_warmup = u32::try_from(num_steps / STEPS_PER_WARMUP_STEP).unwrap_or(u32::MAX);
         let mut batches = Vec::new();
         for step in 0..num_steps {
             if batches.is_empty() {
@@ -154,8 +159,7 @@ impl Distiller {
             let batch: TokenBatch = batches.pop().expect("there are lessons");
             let of_batch = batch.text_idxs.iter();
             let of_batch: Vec<&Lesson> = of_batch.map(|idx| &lessons.lessons[*idx]).collect();
-            let rate = share(Schedule::Cosine, num_warmup, step, num_steps);
-            let rate = self.options.learning_rate * f64::from(rate);
+            let rate = self.options.learning_rate * f64::from(warmed_share(step, num_steps));
             if !on_step(self.step(&batch, &of_batch, step, rate)?) {
                 break;
             }

@@ -89,24 +89,17 @@ impl Losses {
     /// # Shapes
     /// `states`: `[num_texts, len, dim]`.
     pub(super) fn of(states: Tensor<3>, targets: &Targets, temperature: f32) -> Self {
-        let [num_texts, _, _] = states.dims();
-        let zero = || Tensor::<1>::zeros([1], &states.device());
         let embeddings = mean_pool(states.clone(), None);
-        let cosine = (embeddings.clone() * targets.embeddings.clone()).sum() / num_texts as f64; // at most 65,536
-        let score = if num_texts > 2 {
-            score_loss(embeddings, targets.embeddings.clone(), temperature)
-        } else {
-            zero() // with one other text there is nothing to choose
-        };
+        let [cosine, score] = of_embeddings(embeddings, targets.embeddings.clone(), temperature);
         let hidden = match &targets.hidden {
-            None => zero(),
+            None => Tensor::zeros([1], &states.device()),
             Some((expected, is_aligned)) => {
                 let errors = (states - expected.clone()) * is_aligned.clone();
                 errors.powi_scalar(2).sum() / expected.clone().powi_scalar(2).sum()
             }
         };
         Self {
-            cosine: -cosine + 1.0,
+            cosine,
             score,
             hidden,
         }
@@ -118,6 +111,25 @@ impl Losses {
             + self.score.clone() * weights.score
             + self.hidden.clone() * weights.hidden
     }
+}
+
+/// Losses by the embeddings alone: cosine and score.
+///
+/// # Shapes
+/// Two times `[num_texts, dim]`, unit rows → `[1]` each.
+pub(super) fn of_embeddings(
+    embeddings: Tensor<2>,
+    expected: Tensor<2>,
+    temperature: f32,
+) -> [Tensor<1>; 2] {
+    let num_texts = embeddings.dims()[0];
+    let cosine = (embeddings.clone() * expected.clone()).sum() / num_texts as f64; // at most 65,536
+    let score = if num_texts > 2 {
+        score_loss(embeddings, expected, temperature)
+    } else {
+        Tensor::zeros([1], &embeddings.device()) // with one other text there is nothing to choose
+    };
+    [-cosine + 1.0, score]
 }
 
 /// # Shapes

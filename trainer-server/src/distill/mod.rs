@@ -6,10 +6,11 @@
 //! The student has the teacher's width, since the rows of a model were made by the teacher, and fewer or narrower layers,
 //! fewer heads or a vocabulary of its own. All its weights learn, word embeddings too.
 //! Lessons are made once and may be learned by several students; a student that goes on from an earlier one follows a
-//! teacher that has moved in fewer steps.
+//! teacher that has moved in fewer steps, or by a change of low rank beside a file that stays (`follower`).
 //! Not here: which layers, neurons and words a student starts with, and the file that pages get (`text_pack`).
 
 mod distiller;
+mod follower;
 mod lessons;
 mod losses;
 mod rounding;
@@ -22,6 +23,7 @@ use burn::tensor::Device;
 use shared_model::text::{BertTextEncoder, TextError};
 
 pub use distiller::{Distiller, StepReport};
+pub use follower::follow;
 pub use lessons::Lessons;
 pub use losses::LossWeights;
 pub use rounding::Rounding;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use shared_model::text::BertConfig;
+use shared_model::text::low_rank::RANK_MAX;
 use shared_model::text::packed::PACKED_BYTES_MAX;
 
 use super::LadderError;
@@ -43,6 +44,9 @@ pub struct Recipe {
     /// Updates by which what the recipe made of one encoder goes on for the next; a quarter of `distill_steps` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_steps: Option<usize>,
+    /// Rank of the change by which it goes on instead, beside a file that stays, so that pages fetch the change alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_rank: Option<usize>,
     /// Whether steps of matrices go by what rounding each does to embeddings, instead of the same share for all.
     #[serde(default, skip_serializing_if = "is_false")]
     pub mixed_steps: bool,
@@ -115,6 +119,7 @@ impl Recipe {
                 0,
                 DISTILL_STEPS_MAX,
             ),
+            ("follow_rank", self.follow_rank.unwrap_or(1), 1, RANK_MAX),
             ("bytes_max", self.bytes_max, 1, PACKED_BYTES_MAX),
         ];
         let percent = usize::from(self.zero_percent.unwrap_or(ZERO_PERCENT));

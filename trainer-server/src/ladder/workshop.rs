@@ -1,14 +1,18 @@
 //! The workshop: makes what recipes say of one encoder; what its parent says of texts is asked once for all of them.
 
 use burn::tensor::Device;
+use shared_model::text::{LowRankChange, PackedEncoder};
 
 use super::{LadderError, Recipe};
-use crate::distill::{DistillOptions, Distiller, Lessons, Rounding};
+use crate::distill::{self, DistillOptions, Distiller, Lessons, Rounding};
 use crate::prune;
 use crate::text_pack::{PackSource, pack_with, step_share};
 
 /// Of the updates, the last ones: rounding that comes too early holds weights where they are.
 const ROUNDED_SHARE: f32 = 1.0 / 3.0;
+
+/// Factors are few and start small, so they move faster than weights.
+const FOLLOW_RATE: f64 = 3e-3;
 
 /// An encoder, and the texts that it is to be good at.
 pub struct Workshop<'a> {
@@ -80,6 +84,42 @@ impl<'a> Workshop<'a> {
         Ok(Made { parts, packed })
     }
 
+    /// What a file that the recipe made of an earlier parent learns to embed as this one does, as a change of this rank
+    /// beside it; goes on from `earlier`.
+    ///
+    /// # Errors
+    /// As for [`Self::make`].
+    pub fn follow(
+        &mut self,
+        recipe: &Recipe,
+        rank: usize,
+        file: PackedEncoder,
+        earlier: Option<LowRankChange>,
+        mut on_stage: impl FnMut(Stage) -> bool,
+    ) -> Result<LowRankChange, LadderError> {
+        let mut go_on = |stage| match on_stage(stage) {
+            true => Ok(()),
+            false => Err(LadderError::Ended),
+        };
+        let student = PackSource::of_packed(file).encoder(&self.device)?;
+        let options = DistillOptions {
+            num_steps: recipe.num_steps(true),
+            learning_rate: FOLLOW_RATE,
+            ..DistillOptions::default()
+        };
+        let lessons = self.taken_lessons(&options, &mut go_on)?;
+        let mut ended = None;
+        let change = distill::follow(&student, earlier, rank, &lessons, &options, |step| {
+            ended = go_on(Stage::Learning(step.step + 1, step.num_steps)).err();
+            ended.is_none()
+        })?;
+        self.lessons = Some(lessons);
+        match ended {
+            Some(ended) => Err(ended),
+            None => Ok(change),
+        }
+    }
+
     fn from_parent(
         &mut self,
         recipe: &Recipe,
@@ -138,10 +178,7 @@ impl<'a> Workshop<'a> {
             rounding,
             ..DistillOptions::default()
         };
-        let lessons = match self.lessons.take() {
-            Some(lessons) => lessons,
-            None => self.lessons(&options, go_on)?,
-        };
+        let lessons = self.taken_lessons(&options, go_on)?;
         let mut distiller = Distiller::new(parts, &options, &self.device)?;
         let mut ended = None;
         distiller.learn(&lessons, |step| {
@@ -152,6 +189,18 @@ impl<'a> Workshop<'a> {
         match ended {
             Some(ended) => Err(ended),
             None => Ok(distiller.parts()?),
+        }
+    }
+
+    /// The lessons of the parent, to be put back.
+    fn taken_lessons(
+        &mut self,
+        options: &DistillOptions,
+        go_on: &mut impl FnMut(Stage) -> Result<(), LadderError>,
+    ) -> Result<Lessons, LadderError> {
+        match self.lessons.take() {
+            Some(lessons) => Ok(lessons),
+            None => self.lessons(options, go_on),
         }
     }
 

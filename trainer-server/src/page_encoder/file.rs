@@ -28,7 +28,7 @@ pub(super) fn file_name(generation: u32, recipe: &Recipe) -> String {
 }
 
 /// A file as it lies in the data folder: `hash · num_items u64, little-endian · bytes`.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Found {
     pub(super) id: BlobId,
     pub(super) num_items: usize,
@@ -56,11 +56,21 @@ impl Found {
         })
     }
 
-    /// Writes it in place of all others but `beside`, where that takes no room that the log needs; else the next start
-    /// makes it again.
-    pub(super) fn keep(&self, data_dir: &Path, name: &str, beside: &str, reserve: &Reserve) {
+    /// One of the data folder by its hash, whatever it is called.
+    pub(super) fn by_id(data_dir: &Path, wanted: BlobId) -> Option<Self> {
+        let mut entries = fs::read_dir(data_dir).ok()?.flatten();
+        entries.find_map(|entry| {
+            let is_ours = is_ours(&entry.file_name().to_string_lossy());
+            let found = is_ours.then(|| Self::read(&entry.path())).flatten();
+            found.filter(|found| found.id == wanted)
+        })
+    }
+
+    /// Writes it in place of all others but those of `beside`, where that takes no room that the log needs; else the next
+    /// start makes it again.
+    pub(super) fn keep(&self, data_dir: &Path, name: &str, beside: Beside<'_>, reserve: &Reserve) {
         match self.write(data_dir, name, reserve) {
-            Ok(()) => forget_others(data_dir, &[name, beside]),
+            Ok(()) => forget_others(data_dir, name, beside),
             Err(error) => tracing::warn!(
                 %error,
                 "the packed text encoder is made again at the next start: it cannot be written to {}",
@@ -80,15 +90,32 @@ impl Found {
     }
 }
 
-/// Files of other generations are in memory where they are still wanted, and made anew after a restart; unfinished ones
-/// are what a stop has left.
-fn forget_others(data_dir: &Path, kept: &[&str]) {
+/// Files that another one does not replace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beside<'a> {
+    /// Name of the encoder's as it was loaded.
+    pub(super) name: &'a str,
+    /// Hashes of those that are handed out, or that changes belong to.
+    pub(super) ids: &'a [BlobId],
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with(FILE_PREFIX) && name.ends_with(FILE_EXTENSION)
+}
+
+/// Unfinished files are what a stop has left.
+fn forget_others(data_dir: &Path, kept: &str, beside: Beside<'_>) {
     for entry in fs::read_dir(data_dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let finished = name.strip_prefix(TEMP_PREFIX).unwrap_or(&name);
-        let is_ours = finished.starts_with(FILE_PREFIX) && finished.ends_with(FILE_EXTENSION);
-        if is_ours
-            && !kept.contains(&name.as_str())
+        let is_wanted = || {
+            let found = Found::read(&entry.path());
+            found.is_some_and(|found| beside.ids.contains(&found.id))
+        };
+        if is_ours(finished)
+            && name != kept
+            && name != beside.name
+            && !is_wanted()
             && let Err(error) = fs::remove_file(entry.path())
         {
             tracing::warn!(%error, "an old packed text encoder stays on disk");
@@ -129,8 +156,24 @@ mod tests {
         for name in [&other, &beside, &format!("{TEMP_PREFIX}{name}")] {
             fs::write(dir.join(name), b"").expect("written");
         }
-        made(b"bytes").keep(dir, &other, &beside, &reserve);
+        let base = Found {
+            id: BlobId::of(b"base"),
+            ..made(b"base")
+        };
+        let base_name = file_name(7, &whole(10));
+        base.write(dir, &base_name, &reserve).expect("written");
+        assert_eq!(Found::by_id(dir, base.id), Some(base.clone()));
+        assert_eq!(Found::by_id(dir, BlobId::of(b"none")), None);
+        let mut kept = Beside {
+            name: &beside,
+            ids: &[base.id],
+        };
+        made(b"bytes").keep(dir, &other, kept, &reserve);
         assert!(!path.exists() && dir.join(&other).exists() && dir.join(&beside).exists());
+        assert!(dir.join(&base_name).exists());
+        kept.ids = &[];
+        made(b"bytes").keep(dir, &other, kept, &reserve);
+        assert!(!dir.join(&base_name).exists());
         assert!(!dir.join(format!("{TEMP_PREFIX}{name}")).exists());
     }
 

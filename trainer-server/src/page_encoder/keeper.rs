@@ -18,12 +18,13 @@ use std::time::Duration;
 
 use shared_model::ids::BlobId;
 use shared_model::manifest::Channel;
+use shared_model::text::LowRankChange;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::KeeperError;
-use super::file::{Found, file_name};
-use super::follow::follow;
+use super::file::{Beside, Found, file_name};
+use super::follow::{Followed, Teacher, follow};
 use super::packs::{TextPack, TextPacks};
 use super::source::OfGeneration;
 use crate::catalogue::Catalogue;
@@ -205,20 +206,93 @@ impl KeeperParts {
         let asked = Asked {
             num_items,
             has_file,
-            beside: &whole_name,
+            whole_name: &whole_name,
         };
-        let Some(recipe) = &self.recipe else {
-            return self.whole(&encoder, &whole_name, asked);
-        };
-        let name = file_name(generation, recipe);
-        if !has_file && Found::read(&self.path(&name)).is_none() {
-            let (pack, _) = self.whole(&encoder, &whole_name, asked)?;
-            return Ok((pack, Again::Now));
+        match &self.recipe {
+            None => self.whole(&encoder, asked),
+            Some(recipe) => self.by_recipe(recipe, &encoder, generation, asked, stopping),
         }
-        let (found, again) = self.found_or_made(&name, asked, || {
-            self.by_recipe(recipe, encoder.source()?, generation, stopping)
-        })?;
-        Ok((TextPack::Packed(found.id, found.bytes), again))
+    }
+
+    /// What the recipe makes of an encoder; all of it until then, and where the gate refuses what the recipe makes.
+    fn by_recipe(
+        &self,
+        recipe: &Recipe,
+        encoder: &OfGeneration,
+        generation: u32,
+        asked: Asked<'_>,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<(TextPack, Again), KeeperError> {
+        let name = file_name(generation, recipe);
+        let found = Found::read(&self.path(&name));
+        let found = found.and_then(|found| Some((self.pack_of(&found)?, grown(found.num_items))));
+        let has_grown = match found {
+            Some((pack, again)) if !again.is_due(asked.num_items, Instant::now()) => {
+                return Ok((pack, again));
+            }
+            // Better than nothing until another is made.
+            Some((pack, _)) if !asked.has_file => return Ok((pack, Again::Now)),
+            None if !asked.has_file => {
+                let (pack, _) = self.whole(encoder, asked)?;
+                return Ok((pack, Again::Now));
+            }
+            found => found.is_some(),
+        };
+        let source = encoder.source()?;
+        let teacher = Teacher {
+            source: &source,
+            generation,
+            may_stay: !has_grown,
+        };
+        let pack = match follow(self, recipe, teacher, stopping)? {
+            Followed::Refused => packed(self.packed(source)?),
+            Followed::Made(pack) => pack,
+        };
+        let made = self.found_of(&pack, asked.num_items);
+        if let Some(made) = &made {
+            self.keep(made, &name, asked, &pack);
+        }
+        Ok((
+            pack,
+            grown(made.map_or(asked.num_items, |made| made.num_items)),
+        ))
+    }
+
+    /// What a file of the data folder makes with what it belongs to; nothing where that is gone.
+    fn pack_of(&self, found: &Found) -> Option<TextPack> {
+        let change = (found.id, found.bytes.clone());
+        match LowRankChange::packed_base(&found.bytes) {
+            None => Some(TextPack::Packed(found.id, found.bytes.clone())),
+            Some(id) => {
+                let base = Found::by_id(&self.config.server.data_dir, id)?;
+                let base = (base.id, base.bytes);
+                Some(TextPack::Changed { base, change })
+            }
+        }
+    }
+
+    /// The file of the data folder that stands for a pack. A change is fitted to as many items as what it belongs to.
+    fn found_of(&self, pack: &TextPack, num_items: usize) -> Option<Found> {
+        let (id, bytes) = pack.files().last()?;
+        let fitted = match pack {
+            TextPack::Changed { base, .. } => Found::by_id(&self.config.server.data_dir, base.0),
+            _ => None,
+        };
+        Some(Found {
+            id: *id,
+            num_items: fitted.map_or(num_items, |base| base.num_items),
+            bytes: bytes.clone(),
+        })
+    }
+
+    fn keep(&self, made: &Found, name: &str, asked: Asked<'_>, pack: &TextPack) {
+        let mut ids = self.packs.ids();
+        ids.extend(pack.files().map(|(id, _)| *id));
+        let beside = Beside {
+            name: asked.whole_name,
+            ids: &ids,
+        };
+        made.keep(&self.config.server.data_dir, name, beside, &self.reserve);
     }
 
     /// All of an encoder: the file of the loaded one, and what has been learned since, where that is smaller than another
@@ -226,40 +300,32 @@ impl KeeperParts {
     fn whole(
         &self,
         encoder: &OfGeneration,
-        loaded_name: &str,
         asked: Asked<'_>,
     ) -> Result<(TextPack, Again), KeeperError> {
-        let (base, again) =
-            self.found_or_made(loaded_name, asked, || self.packed(encoder.loaded_source()?))?;
+        let (base, again) = self.whole_as_loaded(encoder, asked)?;
         let Some(change) = encoder.change() else {
             return Ok((TextPack::Packed(base.id, base.bytes), again));
         };
         let change = change.to_packed_bytes(base.id);
         if change.len() >= base.bytes.len() {
-            let bytes = self.packed(encoder.source()?)?;
-            return Ok((TextPack::Packed(BlobId::of(&bytes), bytes.into()), again));
+            return Ok((packed(self.packed(encoder.source()?)?), again));
         }
         tracing::info!(
             bytes = change.len(),
             beside_bytes = base.bytes.len(),
             "pages get what the text encoder has learned beside the file of the loaded one"
         );
-        let pack = TextPack::Changed {
-            base: (base.id, base.bytes),
-            change: (BlobId::of(&change), change.into()),
-        };
-        Ok((pack, again))
+        Ok((TextPack::changed((base.id, base.bytes), change), again))
     }
 
-    /// A file of the data folder, or what is made and put there now.
-    fn found_or_made(
+    /// The file of the encoder as it was loaded: that of the data folder, or one that is made and put there now.
+    fn whole_as_loaded(
         &self,
-        name: &str,
+        encoder: &OfGeneration,
         asked: Asked<'_>,
-        make: impl FnOnce() -> Result<Vec<u8>, KeeperError>,
     ) -> Result<(Found, Again), KeeperError> {
         let num_items = asked.num_items;
-        if let Some(found) = Found::read(&self.path(name)) {
+        if let Some(found) = Found::read(&self.path(asked.whole_name)) {
             let again = grown(found.num_items);
             if !again.is_due(num_items, Instant::now()) {
                 return Ok((found, again));
@@ -268,14 +334,9 @@ impl KeeperParts {
                 return Ok((found, Again::Now)); // better than nothing until another is made
             }
         }
-        let bytes = make()?;
-        let made = Found {
-            id: BlobId::of(&bytes),
-            num_items,
-            bytes: bytes.into(),
-        };
-        let data_dir = &self.config.server.data_dir;
-        made.keep(data_dir, name, asked.beside, &self.reserve);
+        let pack = packed(self.packed(encoder.loaded_source()?)?);
+        let made = self.found_of(&pack, num_items).expect("it was packed");
+        self.keep(&made, asked.whole_name, asked, &pack);
         Ok((made, grown(num_items)))
     }
 
@@ -305,29 +366,10 @@ impl KeeperParts {
         );
         Ok(bytes)
     }
+}
 
-    /// What the recipe makes of it; all of it where the gate refuses that.
-    fn by_recipe(
-        &self,
-        recipe: &Recipe,
-        source: PackSource,
-        generation: u32,
-        stopping: &watch::Receiver<bool>,
-    ) -> Result<Vec<u8>, KeeperError> {
-        let (outcome, passed) = follow(self, recipe, &source, generation, stopping)?;
-        let bytes = match passed {
-            Some(bytes) => bytes,
-            None => {
-                let reasons = outcome.refused.join("; ");
-                tracing::warn!(
-                    "pages keep the whole text encoder, the recipe loses too much: {reasons}"
-                );
-                self.packed(source)?
-            }
-        };
-        self.packs.note(outcome);
-        Ok(bytes)
-    }
+fn packed(bytes: Vec<u8>) -> TextPack {
+    TextPack::Packed(BlobId::of(&bytes), bytes.into())
 }
 
 /// What a file is wanted for.
@@ -337,8 +379,8 @@ struct Asked<'a> {
     num_items: usize,
     /// Whether pages have something to embed texts with.
     has_file: bool,
-    /// Name of a file that another one does not replace.
-    beside: &'a str,
+    /// Name of the file of the encoder as it was loaded.
+    whole_name: &'a str,
 }
 
 /// A file for a catalogue is good until there are twice as many items.

@@ -17,6 +17,8 @@ pub mod queries;
 mod scene;
 mod source;
 
+use shared_model::text::TextError;
+
 use crate::event_log::EventLogError;
 use crate::ladder::LadderError;
 use crate::text_pack::PackError;
@@ -32,6 +34,8 @@ enum KeeperError {
     Source(#[from] TextSourceError),
     #[error(transparent)]
     Encoder(#[from] TrainerError),
+    #[error(transparent)]
+    Text(#[from] TextError),
     #[error(transparent)]
     Pack(#[from] PackError),
     #[error(transparent)]

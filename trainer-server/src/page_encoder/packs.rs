@@ -59,6 +59,12 @@ pub struct RecipeOutcome {
 }
 
 impl TextPack {
+    /// A file, and a change of it.
+    pub(super) fn changed(base: (BlobId, Bytes), change: Vec<u8>) -> Self {
+        let change = (BlobId::of(&change), change.into());
+        Self::Changed { base, change }
+    }
+
     /// What is signed of it; nothing where there is none.
     #[must_use]
     pub fn kind(&self) -> Option<TextEncoderKind> {
@@ -80,7 +86,19 @@ impl TextPack {
     /// Whether pages can embed texts by a file of it.
     #[must_use]
     pub fn has_file(&self) -> bool {
-        matches!(self, Self::Packed(..) | Self::Changed { .. })
+        self.files().next().is_some()
+    }
+
+    /// Its files: that of a whole encoder first.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&BlobId, &Bytes)> {
+        let (file, change) = match self {
+            Self::Small | Self::Failed => (None, None),
+            Self::Packed(id, bytes) => (Some((id, bytes)), None),
+            Self::Changed { base, change } => {
+                (Some((&base.0, &base.1)), Some((&change.0, &change.1)))
+            }
+        };
+        file.into_iter().chain(change)
     }
 }
 
@@ -98,26 +116,26 @@ impl TextPacks {
     #[must_use]
     pub fn file(&self, wanted: BlobId) -> Option<Bytes> {
         self.read(|shared| {
-            shared.packs.iter().find_map(|(_, pack)| match pack {
-                TextPack::Packed(id, bytes) => (*id == wanted).then(|| bytes.clone()),
-                TextPack::Changed { base, change } => {
-                    let mut files = [base, change].into_iter();
-                    files.find_map(|(id, bytes)| (*id == wanted).then(|| bytes.clone()))
-                }
-                TextPack::Small | TextPack::Failed => None,
-            })
+            let mut files = shared.packs.iter().flat_map(|(_, pack)| pack.files());
+            let found = files.find(|(id, _)| **id == wanted);
+            found.map(|(_, bytes)| bytes.clone())
         })
     }
 
-    /// The newest file that holds all of the encoder of another generation.
-    pub(super) fn file_before(&self, generation: u32) -> Option<Bytes> {
+    /// What there is of other generations, the newest first.
+    pub(super) fn of_others(&self, generation: u32) -> Vec<TextPack> {
         self.read(|shared| {
             let others = shared.packs.iter().rev();
-            let mut others = others.filter(|(of, _)| *of != generation);
-            others.find_map(|(_, pack)| match pack {
-                TextPack::Packed(_, bytes) => Some(bytes.clone()),
-                TextPack::Changed { .. } | TextPack::Small | TextPack::Failed => None,
-            })
+            let others = others.filter(|(of, _)| *of != generation);
+            others.map(|(_, pack)| pack.clone()).collect()
+        })
+    }
+
+    /// Hashes of all files.
+    pub(super) fn ids(&self) -> Vec<BlobId> {
+        self.read(|shared| {
+            let files = shared.packs.iter().flat_map(|(_, pack)| pack.files());
+            files.map(|(id, _)| *id).collect()
         })
     }
 
@@ -171,8 +189,8 @@ mod tests {
             kind,
             Some(TextEncoderKind::Packed(BlobRef { id, bytes: 3 }))
         );
-        assert_eq!(packs.file_before(1), None);
-        assert_eq!(packs.file_before(2), Some(Bytes::from_static(b"one")));
+        assert!(packs.of_others(1).is_empty());
+        assert!(packs.of_others(2)[0].has_file());
         for generation in 2..=4 {
             packs.put(generation, TextPack::Small);
         }
@@ -195,7 +213,6 @@ mod tests {
         for (id, bytes) in [base, change] {
             assert_eq!(packs.file(id), Some(bytes));
         }
-        assert_eq!(packs.file_before(2), None, "a change is no whole encoder");
     }
 
     #[test]

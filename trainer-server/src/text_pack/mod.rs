@@ -112,18 +112,19 @@ pub fn pack_with<T: AsRef<str>>(
     packed::check_num_codes(&config)?;
     let tokenizer = TextTokenizer::from_bytes(&tokenizer_json, len_max)?;
     let Calibration { texts, is_used } = Calibration::of(&tokenizer, texts, config.vocab_size)?;
-    let factors = match options.mixed_steps {
-        true => Factors::measured(&config, &tensors, &texts, &is_used)?,
-        false => Factors::default(),
-    };
     let moments = {
         let network = HostTextEncoder::from_named(config.clone(), tensors.clone())?;
         Moments::of(&network, &texts)?
     };
     config.max_position_embeddings = config.max_position_embeddings.min(len_max);
     let weights = Weights::new(&config, tensors, is_used)?;
-    let kind = Steps::of_share(0.0).with(factors, options.zero_share());
-    let mut steps = kind.for_budget(&weights, tokenizer_json.len(), bytes_max);
+    let fitting = |kind: Steps| kind.for_budget(&weights, tokenizer_json.len(), bytes_max);
+    let kind = Steps::of_share(0.0).with(Factors::default(), options.zero_share());
+    let mut steps = fitting(kind);
+    if options.mixed_steps {
+        let factors = Factors::measured(&config, &weights, &moments, &texts, &steps)?;
+        steps = fitting(steps.with(factors, options.zero_share()));
+    }
     loop {
         let packed = PackedEncoder {
             config: config.clone(),
@@ -208,26 +209,45 @@ impl Weights {
     /// Everything with the codes that it has at these steps.
     fn rounded(&self, moments: &Moments, steps: &Steps) -> BTreeMap<String, PackedTensor> {
         let rounded = self.layout.iter().map(|(name, kind)| {
-            let values = &self.values[name];
-            let tensor = match *kind {
-                TensorKind::Vector { .. } => PackedTensor::Vector(values.clone()),
-                TensorKind::Matrix { num_cols, .. } if name == WORDS => {
-                    PackedTensor::Matrix(self.words(num_cols, steps))
-                }
-                TensorKind::Matrix { num_cols, .. } => {
-                    let step = steps.of_matrix(name, values);
-                    let steps = RowSteps::of_matrix(values, num_cols, step).with_zero(steps.zero);
-                    PackedTensor::Matrix(match moments.compensation(name) {
-                        Some(compensation) => {
-                            rounding::with_compensation(values, steps, compensation)
-                        }
-                        None => rounding::nearest(values, num_cols, steps),
-                    })
-                }
-            };
+            let tensor = self.rounded_one(name, *kind, moments, steps);
             (name.clone(), tensor)
         });
         rounded.collect()
+    }
+
+    /// One of them.
+    fn rounded_one(
+        &self,
+        name: &str,
+        kind: TensorKind,
+        moments: &Moments,
+        steps: &Steps,
+    ) -> PackedTensor {
+        let values = &self.values[name];
+        match kind {
+            TensorKind::Vector { .. } => PackedTensor::Vector(values.clone()),
+            TensorKind::Matrix { num_cols, .. } if name == WORDS => {
+                PackedTensor::Matrix(self.words(num_cols, steps))
+            }
+            TensorKind::Matrix { num_cols, .. } => {
+                let step = steps.of_matrix(name, values);
+                let steps = RowSteps::of_matrix(values, num_cols, step).with_zero(steps.zero);
+                PackedTensor::Matrix(match moments.compensation(name) {
+                    Some(compensation) => rounding::with_compensation(values, steps, compensation),
+                    None => rounding::nearest(values, num_cols, steps),
+                })
+            }
+        }
+    }
+
+    /// As they are, in the order of the layout, as a weights file names them.
+    fn to_named(&self, config: &BertConfig) -> Vec<NamedTensor> {
+        let tensors = self.layout.iter().map(|(name, kind)| NamedTensor {
+            name: name.clone(),
+            shape: kind.shape(),
+            values: self.values[name].clone(),
+        });
+        tensors.chain([source::no_token_types(config)]).collect()
     }
 
     /// Words of the catalogue have fine steps, all others coarse ones.

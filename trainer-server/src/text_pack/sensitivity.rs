@@ -2,20 +2,21 @@
 //!
 //! With a step of a share `s` of its deviation a matrix of `n` weights costs about `n·log₂(1/s)` bits and moves embeddings
 //! by about `a·s²`. For so many bits in all the least movement is where `s² ∝ n/a` (bit allocation: Shoham & Gersho
-//! 1988). `a` is measured at one share, matrix by matrix.
+//! 1988). `a` is measured matrix by matrix at the steps that an even file of the size would have, by the codes that the
+//! matrix has then: rounding that makes up for itself does far less to embeddings than the nearest codes do, where it
+//! can, and words of the catalogue have finer steps than others anyway.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use shared_model::text::packed::{POSITIONS, TensorKind, WORDS, layout};
+use shared_model::text::packed::{POSITIONS, PackedTensor};
 use shared_model::text::{BertConfig, NamedTensor, TextEncoder, TextError, TokenizedText};
 
-use super::budget::deviation;
+use super::moments::Moments;
+use super::{Steps, Weights};
 
-/// Texts that are embedded for every matrix: a mean over them is steady, and MiniLM's 37 matrices take half a minute.
+/// Texts that are embedded for every matrix: a mean over them is steady.
 const NUM_TEXTS: usize = 48;
-/// Share of the deviation at which rounding is tried: as in a file of some three bits per weight.
-const PROBE_SHARE: f32 = 0.5;
 /// Beyond these a single measurement is believed too much.
 const FACTOR_MAX: f64 = 2.0;
 
@@ -31,41 +32,38 @@ impl Factors {
         self.0.get(name).copied().unwrap_or(1.0)
     }
 
-    /// Measured on some of these texts. Positions are left out: they are few, and always fine.
+    /// Measured on some of these texts, each matrix with the codes that it has at `steps`. Positions are left out: they
+    /// are few, and always fine.
     ///
     /// # Errors
     /// The encoder is not sound.
     pub(super) fn measured(
         config: &BertConfig,
-        tensors: &[NamedTensor],
+        weights: &Weights,
+        moments: &Moments,
         texts: &[TokenizedText],
-        is_used: &[bool],
+        steps: &Steps,
     ) -> Result<Self, TextError> {
         let stride = texts.len().div_ceil(NUM_TEXTS).max(1);
         let texts: Vec<TokenizedText> = texts.iter().step_by(stride).cloned().collect();
         let embed = |tensors: Vec<NamedTensor>| {
             TextEncoder::from_named(config.clone(), tensors, &Device::flex())?.encode(&texts)
         };
-        let exact = embed(tensors.to_vec())?;
-        let num_used = is_used.iter().filter(|used| **used).count();
+        let tensors = weights.to_named(config);
+        let exact = embed(tensors.clone())?;
         let mut measured = Vec::new();
-        for (name, kind) in layout(config) {
-            let TensorKind::Matrix { num_rows, num_cols } = kind else {
+        for (place, (name, kind)) in weights.layout.iter().enumerate() {
+            let PackedTensor::Matrix(matrix) = weights.rounded_one(name, *kind, moments, steps)
+            else {
                 continue;
             };
             if name == POSITIONS {
                 continue;
             }
-            let num_rows = if name == WORDS { num_used } else { num_rows };
-            let mut rounded = tensors.to_vec();
-            if let Some(tensor) = rounded.iter_mut().find(|tensor| tensor.name == name) {
-                let step = PROBE_SHARE * deviation(&tensor.values);
-                for value in &mut tensor.values {
-                    *value = (*value / step).round_ties_even() * step;
-                }
-            }
+            let mut rounded = tensors.clone();
+            rounded[place].values = matrix.values();
             let movement = movement(&exact, &embed(rounded)?, config.hidden_size);
-            measured.push((name, num_rows * num_cols, movement));
+            measured.push((name.clone(), matrix.codes.len(), movement));
         }
         Ok(Self::allotted(&measured))
     }

@@ -69,12 +69,7 @@ impl PackSource {
                 name,
             })
             .collect();
-        let shape = vec![config.type_vocab_size, config.hidden_size];
-        named.push(NamedTensor {
-            name: TOKEN_TYPES.to_owned(),
-            values: vec![0.0; shape.iter().product()],
-            shape,
-        });
+        named.push(no_token_types(&config));
         Self {
             len_max: config.max_position_embeddings,
             config,
@@ -100,5 +95,15 @@ impl PackSource {
         let tokenizer = TextTokenizer::from_bytes(&self.tokenizer_json, self.len_max)?;
         let (config, tensors) = (self.config.clone(), self.tensors.clone());
         BertTextEncoder::new(tokenizer, TextEncoder::from_named(config, tensors, device)?)
+    }
+}
+
+/// Token types of a network whose positions hold them.
+pub(super) fn no_token_types(config: &BertConfig) -> NamedTensor {
+    let shape = vec![config.type_vocab_size, config.hidden_size];
+    NamedTensor {
+        name: TOKEN_TYPES.to_owned(),
+        values: vec![0.0; shape.iter().product()],
+        shape,
     }
 }

@@ -34,6 +34,13 @@ impl LowRankChange {
         bytes
     }
 
+    /// Hash of the packed file that these bytes are a change of; nothing where they are no change.
+    #[must_use]
+    pub fn packed_base(bytes: &[u8]) -> Option<BlobId> {
+        let rest = bytes.strip_prefix(MAGIC)?.strip_prefix(&[FORMAT_VERSION])?;
+        rest.first_chunk::<HASH_BYTES>().map(|hash| BlobId(*hash))
+    }
+
     /// Reads a change of the packed file `base`, which has the sizes of `config`.
     ///
     /// # Errors
