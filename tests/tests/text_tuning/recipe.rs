@@ -15,12 +15,18 @@ use shared_model::text::PackedEncoder;
 
 use crate::over_http::{PATIENCE, setup, until_generation};
 
-/// A server whose text encoder learns, and which makes pages' encoders by `recipe`.
-async fn server(dir: &Path, world: &mut World, recipe: &str) -> anyhow::Result<Server> {
+const RATE: &str = "0.01";
+/// At which a change of low rank does for a student of made-up weights.
+const SMALL_RATE: &str = "0.001";
+
+/// A server whose text encoder learns at this rate, and which makes pages' encoders by `recipe`.
+async fn server(dir: &Path, world: &mut World, recipe: &str, rate: &str) -> anyhow::Result<Server> {
     let recipe_path = dir.join("recipe.json");
     fs::write(&recipe_path, recipe)?;
     let recipe_path = recipe_path.to_str().context("a plain path")?;
-    let setup = setup(dir, world)?.set("publish.text_recipe", recipe_path);
+    let setup = setup(dir, world)?
+        .set("publish.text_recipe", recipe_path)
+        .set("text_tuning.learning_rate", rate);
     Server::start(setup).await
 }
 
@@ -51,7 +57,7 @@ async fn every_generation_follows_the_recipe_and_goes_on_from_the_one_before() -
     let mut world = World::new(8);
     // Neurons of a tiny encoder are not worth their bytes: three quarters do nearly what all do.
     let recipe = r#"{"num_neurons":48,"distill_steps":200,"follow_steps":8,"bytes_max":200000}"#;
-    let server = server(dir.path(), &mut world, recipe).await?;
+    let server = server(dir.path(), &mut world, recipe, RATE).await?;
     server.has_learned_all().await?;
     let (_, state) = server.api.newest_version().await?;
     let loaded = state.encoder_generation;
@@ -80,7 +86,7 @@ async fn a_smaller_encoder_follows_by_a_change_beside_its_file_and_a_restart_fin
     let dir = tempfile::tempdir()?;
     let mut world = World::new(8);
     let recipe = r#"{"num_neurons":48,"distill_steps":200,"follow_steps":100,"follow_rank":4,"bytes_max":200000}"#;
-    let mut server = server(dir.path(), &mut world, recipe).await?;
+    let mut server = server(dir.path(), &mut world, recipe, SMALL_RATE).await?;
     server.has_learned_all().await?;
     let (_, state) = server.api.newest_version().await?;
     let loaded = state.encoder_generation;
@@ -97,7 +103,8 @@ async fn a_smaller_encoder_follows_by_a_change_beside_its_file_and_a_restart_fin
     let state = until_generation(&server, &mut world, loaded).await?;
     let generation = state.encoder_generation;
     let told = followed(&server, generation).await?;
-    ensure!(told["refused"] == serde_json::json!([]), "{told}");
+    let log = server.log_text();
+    ensure!(told["refused"] == serde_json::json!([]), "{told}\n{log}");
     let is_followed = async |server: &Server| {
         wait::until("pages have the change", PATIENCE, async || {
             match server.api.text_encoder_kind(generation).await? {
@@ -126,7 +133,7 @@ async fn pages_keep_the_whole_encoder_where_the_gate_refuses_the_smaller_one() -
     let dir = tempfile::tempdir()?;
     let mut world = World::new(8);
     let recipe = r#"{"num_layers":1,"num_neurons":1,"num_heads":1,"bytes_max":200000}"#;
-    let mut server = server(dir.path(), &mut world, recipe).await?;
+    let mut server = server(dir.path(), &mut world, recipe, RATE).await?;
     server.has_learned_all().await?;
     let (_, state) = server.api.newest_version().await?;
     let told = followed(&server, state.encoder_generation).await?;
