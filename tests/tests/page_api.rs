@@ -21,7 +21,6 @@ use shared_model::model::scorer::Padding;
 /// Another CPU instruction set adds up in another order; see `parity.rs`.
 const TOLERANCE: f64 = 1e-5;
 
-/// A page of its own server, on its newest version.
 fn close(expected: f64, actual: &Value) -> anyhow::Result<()> {
     check_close(TOLERANCE, expected, actual)
 }

@@ -68,7 +68,7 @@ pub struct DirtyRows {
     pub content: BTreeSet<u32>,
 }
 
-/// The first state of a model: everything quantized at its tightest exponents.
+/// The first state of a model: everything quantized at the exponents that suit it best.
 #[must_use]
 pub fn first_state(
     parameters: &ParameterSet,
@@ -115,7 +115,9 @@ fn without_neighbours(
             let row = &values[row_idx * shape.num_cols..(row_idx + 1) * shape.num_cols];
             let exponent = match shape.group {
                 TensorGroup::Content => exponent_for(max_abs(row), shape.code_bits),
-                _ => scales::exponent_of(None, row, shape.code_bits),
+                TensorGroup::Fast | TensorGroup::Slow | TensorGroup::Neighbours => {
+                    scales::exponent_of(None, row, shape.code_bits)
+                }
             };
             write_row(&mut state, &shape.name, row_idx, exponent, row);
         }

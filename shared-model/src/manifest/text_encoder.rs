@@ -51,7 +51,7 @@ pub enum TextEncoderKind {
     Small,
     /// A file as `text::packed` writes it.
     Packed(BlobRef),
-    /// Such a file of another generation, and what the encoder has learned since, as `LowRankChange::to_packed_bytes`
+    /// Such a file, made for this generation or one before, and what the encoder has learned since, as `LowRankChange::to_packed_bytes`
     /// writes it.
     Changed {
         /// The file.

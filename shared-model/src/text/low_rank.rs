@@ -141,9 +141,15 @@ impl LowRankChange {
         &self,
         config: &BertConfig,
     ) -> Result<impl Iterator<Item = Vec<f32>> + '_, TextError> {
-        for (factor, (tensor, expected)) in
-            self.factors.iter().zip(factor_shapes(config, self.rank))
-        {
+        let shapes = factor_shapes(config, self.rank);
+        if let Some(unexpected) = self.factors.get(shapes.len()) {
+            let tensor = unexpected.name.clone();
+            return Err(TextError::TensorUnexpected { tensor });
+        }
+        for (place, (tensor, expected)) in shapes.into_iter().enumerate() {
+            let Some(factor) = self.factors.get(place) else {
+                return Err(TextError::TensorMissing { tensor });
+            };
             if factor.shape != expected {
                 let actual = factor.shape.clone();
                 return Err(TextError::ShapeMismatch {

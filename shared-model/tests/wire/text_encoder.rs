@@ -85,21 +85,31 @@ fn the_change_of_a_packed_encoder_is_golden() {
 
 #[test]
 fn the_note_on_the_text_encoder_is_golden() {
-    let note = TextEncoderNote {
-        format_version: FORMAT_VERSION,
-        model: MODEL.to_owned(),
-        encoder_generation: 7,
-        created_at: 1_700_000_001_000,
-        key_set: Some(3),
-        text_encoder: TextEncoderKind::Packed(BlobRef {
-            id: BlobId([5; 32]),
-            bytes: 7_500_000,
-        }),
+    let blob = |id: u8, bytes: u64| BlobRef {
+        id: BlobId([id; 32]),
+        bytes,
     };
-    let key = SigningKey::from_bytes(&[7; 32]);
-    let signed = note.sign(&key);
-    assert_golden(&format!("text-note.v{FORMAT_VERSION}.json"), &signed);
-    let trusted = [key.verifying_key()];
-    let verified = TextEncoderNote::verify(&signed, &trusted, MODEL, 7);
-    assert_eq!(verified, Ok((note, trusted[0])));
+    let changed = TextEncoderKind::Changed {
+        base: blob(5, 7_500_000),
+        change: blob(6, 34_000),
+    };
+    for (name, text_encoder) in [
+        ("text-note", TextEncoderKind::Packed(blob(5, 7_500_000))),
+        ("text-note-changed", changed),
+    ] {
+        let note = TextEncoderNote {
+            format_version: FORMAT_VERSION,
+            model: MODEL.to_owned(),
+            encoder_generation: 7,
+            created_at: 1_700_000_001_000,
+            key_set: Some(3),
+            text_encoder,
+        };
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let signed = note.sign(&key);
+        assert_golden(&format!("{name}.v{FORMAT_VERSION}.json"), &signed);
+        let trusted = [key.verifying_key()];
+        let verified = TextEncoderNote::verify(&signed, &trusted, MODEL, 7);
+        assert_eq!(verified, Ok((note, trusted[0])));
+    }
 }

@@ -121,9 +121,11 @@ async fn a_smaller_encoder_follows_by_a_change_beside_its_file_and_a_restart_fin
     server.kill9().await?;
     server.restart().await?;
     let (_, state) = server.api.newest_version().await?;
-    if state.encoder_generation == generation {
-        assert_eq!(is_followed(&server).await?, change);
-    }
+    assert_eq!(
+        state.encoder_generation, generation,
+        "nothing was posted since"
+    );
+    assert_eq!(is_followed(&server).await?, change);
     Ok(())
 }
 

@@ -5,15 +5,18 @@
 //! the step, with the largest values cut off, often has the smaller squared error (as in ACIQ, Banner et al. 2019).
 //! Texts keep the tightest: they are rounded once, and finer steps cost more bytes than they are worth there.
 
-use shared_model::codec::quantize::{code_max, dequantize, exponent_for, next_exponent, quantize};
+use shared_model::codec::quantize::{
+    EXPONENT_ZERO, code_max, dequantize, exponent_for, next_exponent, quantize,
+};
 
 use super::max_abs;
 
 /// Width of which values may be cut off.
 const FEW_BITS: u8 = 4;
-/// Where codes are few their steps are coarse, and what is put off weighs more.
+/// Where codes are few their steps are coarse, and what is put off weighs more: with 0.75 Online Retail lost 2.7 % of
+/// HR@10 against 8 bits, with 0.6 1.5 %, with 0.5 0.9 % for a third more bytes.
 const FEW_DEAD_ZONE_MAX: f32 = 0.6;
-/// A scale stays until another has this much less squared error, since a change of scale sends the whole row.
+/// A scale stays until another has this much less squared error, since a change of scale sends the whole row. A guess.
 const TOLERATED: f32 = 1.5;
 
 /// The exponent of a row with these values, which had `current` before, if it was there.
@@ -37,22 +40,19 @@ pub(super) fn dead_zone(configured: f32, code_bits: u8) -> f32 {
     }
 }
 
-/// The larger the value, the coarser the step that it may still be cut off by: at most one halving below the tightest.
-fn lowest(values: &[f32]) -> i8 {
-    exponent_for(max_abs(values), FEW_BITS) - 1
-}
-
 fn nearest(current: Option<i8>, values: &[f32]) -> i8 {
-    let lowest = lowest(values);
+    let tightest = exponent_for(max_abs(values), FEW_BITS);
+    // Half the step cuts off values of up to twice its range.
+    let lowest = (tightest - 1).max(EXPONENT_ZERO);
     let error = |exponent: i8| -> f32 {
         let left = |value: &f32| value - dequantize(quantize(*value, exponent, FEW_BITS), exponent);
         values.iter().map(|value| left(value) * left(value)).sum()
     };
-    let [cut, whole] = [error(lowest), error(lowest + 1)];
+    let [cut, whole] = [error(lowest), error(tightest)];
     let (best, least) = if cut < whole {
         (lowest, cut)
     } else {
-        (lowest + 1, whole)
+        (tightest, whole)
     };
     match current {
         Some(current) if current >= lowest && error(current) <= TOLERATED * least => current,

@@ -44,7 +44,8 @@ pub struct Recipe {
     /// Updates by which what the recipe made of one encoder goes on for the next; a quarter of `distill_steps` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_steps: Option<usize>,
-    /// Rank of the change by which it goes on instead, beside a file that stays, so that pages fetch the change alone.
+    /// Rank of the change by which it goes on instead, in one step at least, beside a file that stays, so that pages fetch
+    /// the change alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_rank: Option<usize>,
     /// Whether steps of matrices go by what rounding each does to embeddings, instead of the same share for all.
@@ -129,7 +130,12 @@ impl Recipe {
             usize::from(ZERO_PERCENT),
             ZERO_PERCENT_MAX,
         );
-        for (field, actual, min, max) in bounded.into_iter().chain([zero_percent]) {
+        let follow_steps = self.follow_rank.map(|_| {
+            let (field, actual) = ("follow_steps", self.num_steps(true));
+            (field, actual, 1, DISTILL_STEPS_MAX)
+        });
+        let more = [Some(zero_percent), follow_steps].into_iter().flatten();
+        for (field, actual, min, max) in bounded.into_iter().chain(more) {
             if !(min..=max).contains(&actual) {
                 return Err(out_of_bounds(field, actual, min, max));
             }

@@ -14,7 +14,7 @@ use crate::reserve::Reserve;
 const FILE_PREFIX: &str = "text-page-";
 const FILE_EXTENSION: &str = ".bin";
 /// Another rounding makes another file of the same encoder: to be raised then, or with the layout of the file.
-const ALGORITHM: &[u8] = b"freshet text pack 3";
+const ALGORITHM: &[u8] = b"freshet text pack 4";
 /// Digits of a hash in hexadecimal that a name has: a quarter of them.
 const NAME_HEX: usize = 16;
 /// Bytes of the number of items before a file: what it was fitted to.

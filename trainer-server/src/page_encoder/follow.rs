@@ -13,11 +13,12 @@ use shared_model::text::{LowRankChange, PackedEncoder};
 use tokio::sync::watch;
 
 use super::KeeperError;
-use super::keeper::KeeperParts;
+use super::file::Found;
+use super::keeper::{KeeperParts, is_outgrown};
 use super::packs::{RecipeOutcome, TextPack};
 use super::scene;
 use crate::config::Config;
-use crate::ladder::{Made, RECIPE_BYTES_MAX, Recipe, Rung, Scene, Stage, Workshop};
+use crate::ladder::{Answers, LadderError, Made, RECIPE_BYTES_MAX, Recipe, Rung, Scene, Workshop};
 use crate::text_pack::PackSource;
 
 /// The recipe that a configuration names; nothing where it names none.
@@ -52,16 +53,10 @@ pub fn recipe_of(config: &Config) -> anyhow::Result<Option<Recipe>> {
 pub(super) struct Teacher<'a> {
     pub(super) source: &'a PackSource,
     pub(super) generation: u32,
+    /// Of the catalogue.
+    pub(super) num_items: usize,
     /// Whether a file of another generation will do, with a change beside it.
     pub(super) may_stay: bool,
-}
-
-/// What came of it.
-pub(super) enum Followed {
-    /// The gate let it pass.
-    Made(TextPack),
-    /// The gate refused it.
-    Refused,
 }
 
 /// What pages of another generation have, made by the same recipe.
@@ -73,12 +68,15 @@ struct Earlier {
 }
 
 impl Earlier {
-    /// The newest one that the recipe can have made.
+    /// The newest one that is no larger than the recipe says and has the sizes that it gives.
     fn newest(parts: &KeeperParts, recipe: &Recipe, teacher: Teacher<'_>) -> Option<Self> {
         let packs = parts.packs.of_others(teacher.generation);
         packs.into_iter().find_map(|pack| {
             let mut files = pack.files();
             let (id, bytes) = files.next()?;
+            if bytes.len() > recipe.bytes_max {
+                return None;
+            }
             let file = PackedEncoder::from_bytes(bytes.to_vec()).ok()?; // it starts anew then
             let change = files
                 .next()
@@ -93,60 +91,98 @@ impl Earlier {
         })
     }
 
+    /// Whether its file suits a catalogue of so many items.
+    fn is_fitted_to(&self, parts: &KeeperParts, num_items: usize) -> bool {
+        let found = Found::by_id(&parts.config.server.data_dir, self.id);
+        found.is_none_or(|found| !is_outgrown(found.num_items, num_items))
+    }
+
     /// Its weights, rounded, which some steps mend.
-    fn parts(&self) -> Option<PackSource> {
-        let file = self.file.clone();
+    fn parts(self) -> Option<PackSource> {
         let changed = match &self.change {
-            Some(change) => file.changed_by(change),
-            None => Ok(file),
+            Some(change) => self.file.changed_by(change),
+            None => Ok(self.file),
         };
         changed.ok().map(PackSource::of_packed) // it starts anew then
     }
 }
 
 /// Follows the recipe: by a change beside the file of another generation where it says so and the gate lets that pass,
-/// else by a file of its own.
+/// else by a file of its own; nothing where the gate refuses that.
 pub(super) fn follow(
     parts: &KeeperParts,
     recipe: &Recipe,
     teacher: Teacher<'_>,
     stopping: &watch::Receiver<bool>,
-) -> Result<Followed, KeeperError> {
+) -> Result<Option<TextPack>, KeeperError> {
     let device = Device::flex();
     let dataset = scene::dataset(&parts.log, &parts.catalogue, &parts.config.labels)?;
     let scene = Scene::new(&dataset)?;
-    let answers = scene.of_parts(teacher.source, &device)?;
     let items = parts.catalogue.items();
     let texts: Vec<String> = items.iter().map(|item| item.full_text()).collect();
-    let earlier = Earlier::newest(parts, recipe, teacher);
-    let goes_on = earlier.is_some();
-    let go_on = |_: Stage| !*stopping.borrow();
-    let mut workshop = Workshop::new(teacher.source, &texts, &device);
-    let outcome = |rung: Rung, bytes: usize| {
-        let outcome = RecipeOutcome {
-            generation: teacher.generation,
-            refused: rung.robustness.reasons(),
-            recipe: rung.name,
-            bytes,
-            relative_ndcg: rung.relative_ndcg,
-            relative_ndcg_interval: rung.relative_ndcg_interval,
-        };
-        tracing::info!(
-            bytes,
-            relative_ndcg = outcome.relative_ndcg,
-            goes_on,
-            "the recipe was followed: {}",
-            outcome.recipe
-        );
-        if !outcome.refused.is_empty() {
-            let reasons = outcome.refused.join("; ");
-            tracing::warn!("what the recipe made loses too much: {reasons}");
-        }
-        outcome
+    let mut following = Following {
+        recipe,
+        generation: teacher.generation,
+        answers: scene.of_parts(teacher.source, &device)?,
+        scene: &scene,
+        workshop: Workshop::new(teacher.source, &texts, &device),
+        device: &device,
+        stopping,
     };
-    if let (Some(rank), Some(earlier), true) = (recipe.follow_rank, &earlier, teacher.may_stay) {
-        let (file, change) = (earlier.file.clone(), earlier.change.clone());
-        let learned = workshop.follow(recipe, rank, file, change, go_on)?;
+    let earlier = Earlier::newest(parts, recipe, teacher);
+    let stays =
+        |earlier: &&Earlier| teacher.may_stay && earlier.is_fitted_to(parts, teacher.num_items);
+    if let (Some(rank), Some(earlier)) = (recipe.follow_rank, earlier.as_ref().filter(stays)) {
+        match following.by_change(rank, earlier) {
+            Ok((pack, outcome)) if outcome.refused.is_empty() => {
+                parts.packs.note(outcome);
+                return Ok(Some(pack));
+            }
+            Err(KeeperError::Ladder(LadderError::Ended)) => return Err(LadderError::Ended.into()),
+            Ok((_, outcome)) => {
+                let reasons = outcome.refused.join("; ");
+                tracing::warn!("a change does not do, a file of its own is made: {reasons}");
+            }
+            Err(error) => tracing::warn!(%error, "no change was made, but a file of its own"),
+        }
+    }
+    let (pack, outcome) = following.by_file(earlier)?;
+    let passes = outcome.refused.is_empty();
+    if !passes {
+        let reasons = outcome.refused.join("; ");
+        tracing::warn!("pages keep the whole text encoder, the recipe loses too much: {reasons}");
+    }
+    parts.packs.note(outcome);
+    Ok(passes.then_some(pack))
+}
+
+/// A recipe that is followed for one generation.
+struct Following<'a> {
+    recipe: &'a Recipe,
+    generation: u32,
+    scene: &'a Scene<'a>,
+    answers: Answers,
+    workshop: Workshop<'a>,
+    device: &'a Device,
+    stopping: &'a watch::Receiver<bool>,
+}
+
+impl Following<'_> {
+    /// A change of this rank beside the file that there is.
+    fn by_change(
+        &mut self,
+        rank: usize,
+        earlier: &Earlier,
+    ) -> Result<(TextPack, RecipeOutcome), KeeperError> {
+        let stopping = self.stopping;
+        let before = earlier
+            .change
+            .clone()
+            .filter(|change| change.rank() == rank);
+        let file = earlier.file.clone();
+        let learned = self
+            .workshop
+            .follow(self.recipe, rank, file, before, |_| !*stopping.borrow())?;
         let change = learned.to_packed_bytes(earlier.id);
         let read = LowRankChange::from_packed_bytes(&change, earlier.id, &earlier.file.config);
         let changed = earlier.file.clone().changed_by(&read?)?;
@@ -154,27 +190,51 @@ pub(super) fn follow(
             packed: changed.to_bytes()?,
             parts: PackSource::of_packed(changed),
         };
-        let rung = Rung::measured(&scene, &answers, recipe, &made, &device)?;
-        let outcome = outcome(rung, change.len());
-        if change.len() < earlier.bytes.len() && outcome.refused.is_empty() {
-            parts.packs.note(outcome);
-            let base = (earlier.id, earlier.bytes.clone());
-            return Ok(Followed::Made(TextPack::changed(base, change)));
+        let mut outcome = self.outcome(&made, true)?;
+        outcome.bytes = change.len();
+        if !TextPack::is_worth_it(&change, &earlier.bytes) {
+            let (bytes, of) = (change.len(), earlier.bytes.len());
+            outcome
+                .refused
+                .push(format!("the change has {bytes} bytes, its file {of}"));
         }
+        let base = (earlier.id, earlier.bytes.clone());
+        Ok((TextPack::changed(base, change), outcome))
     }
-    let earlier = earlier.and_then(|earlier| earlier.parts());
-    let made = workshop.make(recipe, earlier, go_on)?;
-    let rung = Rung::measured(&scene, &answers, recipe, &made, &device)?;
-    let bytes = rung.bytes;
-    let outcome = outcome(rung, bytes);
-    let passes = outcome.refused.is_empty();
-    parts.packs.note(outcome);
-    if !passes {
-        tracing::warn!("pages keep the whole text encoder");
-        return Ok(Followed::Refused);
+
+    /// A file of its own, learned from where the one before is.
+    fn by_file(
+        &mut self,
+        earlier: Option<Earlier>,
+    ) -> Result<(TextPack, RecipeOutcome), KeeperError> {
+        let stopping = self.stopping;
+        let earlier = earlier.and_then(Earlier::parts);
+        let goes_on = earlier.is_some();
+        let made = self
+            .workshop
+            .make(self.recipe, earlier, |_| !*stopping.borrow())?;
+        let outcome = self.outcome(&made, goes_on)?;
+        Ok((TextPack::packed(made.packed), outcome))
     }
-    let id = BlobId::of(&made.packed);
-    Ok(Followed::Made(TextPack::Packed(id, made.packed.into())))
+
+    fn outcome(&self, made: &Made, goes_on: bool) -> Result<RecipeOutcome, KeeperError> {
+        let rung = Rung::measured(self.scene, &self.answers, self.recipe, made, self.device)?;
+        tracing::info!(
+            bytes = rung.bytes,
+            relative_ndcg = rung.relative_ndcg,
+            goes_on,
+            "the recipe was followed: {}",
+            rung.name
+        );
+        Ok(RecipeOutcome {
+            generation: self.generation,
+            refused: rung.robustness.reasons(),
+            recipe: rung.name,
+            bytes: rung.bytes,
+            relative_ndcg: rung.relative_ndcg,
+            relative_ndcg_interval: rung.relative_ndcg_interval,
+        })
+    }
 }
 
 #[cfg(test)]

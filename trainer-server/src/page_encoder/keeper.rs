@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use shared_model::ids::BlobId;
 use shared_model::manifest::Channel;
 use shared_model::text::LowRankChange;
 use tokio::sync::{oneshot, watch};
@@ -24,7 +23,7 @@ use tokio::time::Instant;
 
 use super::KeeperError;
 use super::file::{Beside, Found, file_name};
-use super::follow::{Followed, Teacher, follow};
+use super::follow::{Teacher, follow};
 use super::packs::{TextPack, TextPacks};
 use super::source::OfGeneration;
 use crate::catalogue::Catalogue;
@@ -199,63 +198,49 @@ impl KeeperParts {
             .packs
             .of(generation)
             .is_some_and(|pack| pack.has_file());
+        let whole = self.whole_recipe();
+        let name = file_name(generation, self.recipe.as_ref().unwrap_or(&whole));
+        let found = Found::read(&self.path(&name));
+        let found = found.and_then(|found| Some((self.pack_of(&found)?, grown(found.num_items))));
+        let has_grown = match found {
+            Some((pack, again)) if !again.is_due(num_items, Instant::now()) => {
+                return Ok((pack, again));
+            }
+            // Better than nothing until another is made.
+            Some((pack, _)) if !has_file => return Ok((pack, Again::Now)),
+            found => found.is_some(),
+        };
         let Some(encoder) = OfGeneration::load(&self.config, generation)? else {
             return Ok((TextPack::Small, Again::Never));
         };
-        let whole_name = file_name(encoder.loaded_generation(), &self.whole_recipe());
+        let whole_name = file_name(encoder.loaded_generation(), &whole);
         let asked = Asked {
             num_items,
             has_file,
             whole_name: &whole_name,
         };
-        match &self.recipe {
-            None => self.whole(&encoder, asked),
-            Some(recipe) => self.by_recipe(recipe, &encoder, generation, asked, stopping),
-        }
-    }
-
-    /// What the recipe makes of an encoder; all of it until then, and where the gate refuses what the recipe makes.
-    fn by_recipe(
-        &self,
-        recipe: &Recipe,
-        encoder: &OfGeneration,
-        generation: u32,
-        asked: Asked<'_>,
-        stopping: &watch::Receiver<bool>,
-    ) -> Result<(TextPack, Again), KeeperError> {
-        let name = file_name(generation, recipe);
-        let found = Found::read(&self.path(&name));
-        let found = found.and_then(|found| Some((self.pack_of(&found)?, grown(found.num_items))));
-        let has_grown = match found {
-            Some((pack, again)) if !again.is_due(asked.num_items, Instant::now()) => {
-                return Ok((pack, again));
+        let pack = match &self.recipe {
+            None => return self.whole(&encoder, asked),
+            Some(_) if !has_file => return Ok((self.whole(&encoder, asked)?.0, Again::Now)),
+            Some(recipe) => {
+                let source = encoder.source()?;
+                let teacher = Teacher {
+                    source: &source,
+                    generation,
+                    num_items,
+                    may_stay: !has_grown,
+                };
+                match follow(self, recipe, teacher, stopping)? {
+                    Some(pack) => pack,
+                    None => self.whole(&encoder, asked)?.0,
+                }
             }
-            // Better than nothing until another is made.
-            Some((pack, _)) if !asked.has_file => return Ok((pack, Again::Now)),
-            None if !asked.has_file => {
-                let (pack, _) = self.whole(encoder, asked)?;
-                return Ok((pack, Again::Now));
-            }
-            found => found.is_some(),
         };
-        let source = encoder.source()?;
-        let teacher = Teacher {
-            source: &source,
-            generation,
-            may_stay: !has_grown,
-        };
-        let pack = match follow(self, recipe, teacher, stopping)? {
-            Followed::Refused => packed(self.packed(source)?),
-            Followed::Made(pack) => pack,
-        };
-        let made = self.found_of(&pack, asked.num_items);
+        let made = self.found_of(&pack, num_items);
         if let Some(made) = &made {
             self.keep(made, &name, asked, &pack);
         }
-        Ok((
-            pack,
-            grown(made.map_or(asked.num_items, |made| made.num_items)),
-        ))
+        Ok((pack, grown(made.map_or(num_items, |made| made.num_items))))
     }
 
     /// What a file of the data folder makes with what it belongs to; nothing where that is gone.
@@ -276,7 +261,7 @@ impl KeeperParts {
         let (id, bytes) = pack.files().last()?;
         let fitted = match pack {
             TextPack::Changed { base, .. } => Found::by_id(&self.config.server.data_dir, base.0),
-            _ => None,
+            TextPack::Packed(..) | TextPack::Small | TextPack::Failed => None,
         };
         Some(Found {
             id: *id,
@@ -307,8 +292,8 @@ impl KeeperParts {
             return Ok((TextPack::Packed(base.id, base.bytes), again));
         };
         let change = change.to_packed_bytes(base.id);
-        if change.len() >= base.bytes.len() {
-            return Ok((packed(self.packed(encoder.source()?)?), again));
+        if !TextPack::is_worth_it(&change, &base.bytes) {
+            return Ok((TextPack::packed(self.packed(encoder.source()?)?), again));
         }
         tracing::info!(
             bytes = change.len(),
@@ -334,7 +319,7 @@ impl KeeperParts {
                 return Ok((found, Again::Now)); // better than nothing until another is made
             }
         }
-        let pack = packed(self.packed(encoder.loaded_source()?)?);
+        let pack = TextPack::packed(self.packed(encoder.loaded_source()?)?);
         let made = self.found_of(&pack, num_items).expect("it was packed");
         self.keep(&made, asked.whole_name, asked, &pack);
         Ok((made, grown(num_items)))
@@ -368,10 +353,6 @@ impl KeeperParts {
     }
 }
 
-fn packed(bytes: Vec<u8>) -> TextPack {
-    TextPack::Packed(BlobId::of(&bytes), bytes.into())
-}
-
 /// What a file is wanted for.
 #[derive(Debug, Clone, Copy)]
 struct Asked<'a> {
@@ -388,6 +369,11 @@ fn grown(num_items: usize) -> Again {
     Again::Grown {
         num_items: num_items.max(1).saturating_mul(2),
     }
+}
+
+/// Whether a file that was fitted to `fitted` items has to be made again for `num_items`.
+pub(super) fn is_outgrown(fitted: usize, num_items: usize) -> bool {
+    grown(fitted).is_due(num_items, Instant::now())
 }
 
 #[cfg(test)]

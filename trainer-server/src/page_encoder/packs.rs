@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared_model::ids::BlobId;
-use shared_model::manifest::{BlobRef, TextEncoderKind};
+use shared_model::manifest::{BlobRef, TEXT_CHANGE_BYTES_MAX, TextEncoderKind};
 
 /// That of the newest version, that of the one before, and one that another has replaced.
 const NUM_KEPT: usize = 3;
@@ -30,7 +30,7 @@ pub enum TextPack {
     Small,
     /// A packed file.
     Packed(BlobId, Bytes),
-    /// The packed file of the encoder as it was loaded, and what it has learned since.
+    /// The packed file of the encoder as it was loaded, or of a smaller one by the recipe, and what was learned since.
     Changed {
         /// The file.
         base: (BlobId, Bytes),
@@ -48,7 +48,7 @@ pub struct RecipeOutcome {
     pub generation: u32,
     /// The recipe, for people.
     pub recipe: String,
-    /// Bytes of what it made.
+    /// Bytes of what it made: of the change alone, where the file stays.
     pub bytes: usize,
     /// NDCG@10 of ranking by text alone, over that of the whole encoder in f32.
     pub relative_ndcg: f64,
@@ -59,6 +59,16 @@ pub struct RecipeOutcome {
 }
 
 impl TextPack {
+    /// A file that holds all of an encoder.
+    pub(super) fn packed(bytes: Vec<u8>) -> Self {
+        Self::Packed(BlobId::of(&bytes), bytes.into())
+    }
+
+    /// Whether a change is smaller than the file that it belongs to, and a page takes one so large.
+    pub(super) fn is_worth_it(change: &[u8], base: &[u8]) -> bool {
+        change.len() < base.len() && change.len() as u64 <= TEXT_CHANGE_BYTES_MAX // widening
+    }
+
     /// A file, and a change of it.
     pub(super) fn changed(base: (BlobId, Bytes), change: Vec<u8>) -> Self {
         let change = (BlobId::of(&change), change.into());

@@ -58,8 +58,8 @@ impl OfGeneration {
 
     /// As it was loaded.
     pub(super) fn loaded_source(&self) -> Result<PackSource, KeeperError> {
-        let loaded = self.loaded.as_bert().unwrap_or(&self.encoder);
-        self.source_of(loaded)
+        let loaded = self.loaded.as_bert();
+        self.source_of(loaded.expect("it was made of a network"))
     }
 
     fn source_of(&self, bert: &BertTextEncoder) -> Result<PackSource, KeeperError> {

@@ -163,7 +163,7 @@ fn entropy_bytes<'a>(values: impl Iterator<Item = &'a f32>, step: f32, zero: f32
 }
 
 /// Root mean square; 1 for zeros, whose codes are 0 at any step.
-pub(super) fn deviation(values: &[f32]) -> f32 {
+fn deviation(values: &[f32]) -> f32 {
     let squares: f64 = values.iter().map(|value| f64::from(value * value)).sum();
     let deviation = (squares / values.len() as f64).sqrt() as f32; // of f32 values
     if deviation > 0.0 { deviation } else { 1.0 }

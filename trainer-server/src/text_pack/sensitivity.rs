@@ -53,13 +53,13 @@ impl Factors {
         let exact = embed(tensors.clone())?;
         let mut measured = Vec::new();
         for (place, (name, kind)) in weights.layout.iter().enumerate() {
+            if name == POSITIONS {
+                continue;
+            }
             let PackedTensor::Matrix(matrix) = weights.rounded_one(name, *kind, moments, steps)
             else {
                 continue;
             };
-            if name == POSITIONS {
-                continue;
-            }
             let mut rounded = tensors.clone();
             rounded[place].values = matrix.values();
             let movement = movement(&exact, &embed(rounded)?, config.hidden_size);

@@ -87,7 +87,7 @@ impl PackedEncoder {
     /// The encoder with `change` merged into its matrices.
     ///
     /// # Errors
-    /// A matrix is missing, or the change belongs to a network of other sizes.
+    /// A matrix is missing, the change belongs to a network of other sizes, or it makes a weight infinite.
     pub fn changed_by(mut self, change: &LowRankChange) -> Result<Self, TextError> {
         let num_layers = self.config.num_hidden_layers;
         let names = (0..num_layers).flat_map(|layer| {
@@ -104,6 +104,9 @@ impl PackedEncoder {
             let mut values = matrix.values();
             for (value, moved) in values.iter_mut().zip(product) {
                 *value += moved;
+            }
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(TextError::TensorNotFinite { tensor: name });
             }
             let CodedMatrix {
                 row_steps, steps, ..

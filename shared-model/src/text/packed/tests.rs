@@ -215,11 +215,22 @@ fn a_change_is_added_to_the_matrices_as_the_network_adds_it() {
     }
     assert_eq!(num_changed, 4);
     assert!(products.next().is_none());
-    let deeper = BertConfig {
-        hidden_size: 48,
-        ..config
-    };
-    assert!(change.products(&deeper).is_err());
+    drop(products);
+    for (num_hidden_layers, hidden_size) in [(1, 24), (3, 24), (2, 48)] {
+        let other = BertConfig {
+            num_hidden_layers,
+            hidden_size,
+            ..config.clone()
+        };
+        assert!(
+            change.products(&other).is_err(),
+            "{num_hidden_layers} {hidden_size}"
+        );
+    }
+    let mut huge = change.clone();
+    huge.set_flat(&vec![1e30; change.num_values()]);
+    let refused = packed_of(config).changed_by(&huge);
+    assert!(matches!(refused, Err(TextError::TensorNotFinite { .. })));
 }
 
 #[test]
