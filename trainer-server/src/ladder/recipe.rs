@@ -247,8 +247,8 @@ fn out_of_bounds(field: &'static str, actual: usize, min: usize, max: usize) -> 
 ///
 /// Tokens go before layers, since a page spells most words of a large vocabulary never; half of the layers before two
 /// thirds; neurons and heads only where layers have gone, since they save less time for their loss. Networks with all
-/// layers are tried for every size of the file, and, where it is smallest, with finer ways to round; smaller networks for
-/// the smallest alone: they lose little by rounding.
+/// layers are tried for every size of the file, smaller ones for the smallest alone: they lose little by rounding. Steps
+/// are mixed, except in the whole network, which the others are timed beside.
 #[must_use]
 pub fn candidates(config: &BertConfig, targets: &[usize], distill_steps: usize) -> Vec<Recipe> {
     let part = |of: usize, num: usize, den: usize| Some((of * num / den).max(1));
@@ -257,27 +257,23 @@ pub fn candidates(config: &BertConfig, targets: &[usize], distill_steps: usize) 
     let heads = |num, den| part(config.num_attention_heads, num, den);
     let words = Recipe {
         num_more_tokens: Some(4_000),
+        mixed_steps: true,
         ..Recipe::default()
     };
     let of_size = |recipe: &Recipe, bytes_max: usize| Recipe {
         bytes_max,
         ..recipe.clone()
     };
-    let whole_and_words = [Recipe::default(), words.clone()];
-    let mut recipes: Vec<Recipe> = whole_and_words
-        .iter()
-        .flat_map(|recipe| targets.iter().map(|bytes_max| of_size(recipe, *bytes_max)))
-        .collect();
     let smallest = targets.iter().min().copied().unwrap_or_default();
-    let mixed = Recipe {
-        mixed_steps: true,
-        ..of_size(&words, smallest)
-    };
-    let sparse = Recipe {
+    let largest = targets.iter().max().copied().unwrap_or_default();
+    let whole = Recipe::default();
+    let mut recipes = vec![of_size(&whole, largest), of_size(&whole, smallest)];
+    recipes.dedup();
+    recipes.extend(targets.iter().map(|bytes_max| of_size(&words, *bytes_max)));
+    recipes.push(Recipe {
         zero_percent: Some(SPARSE_PERCENT),
-        ..mixed.clone()
-    };
-    recipes.extend([mixed, sparse]);
+        ..of_size(&words, smallest)
+    });
     let sizes = [
         (layers(2, 3), None, None),
         (layers(1, 2), None, None),

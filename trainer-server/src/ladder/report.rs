@@ -1,4 +1,4 @@
-//! Reports of a ladder: a table, a chart of quality by bytes, and JSON.
+//! Reports of a ladder: a table, a chart of quality by milliseconds, and JSON.
 
 use std::fmt::Write as _;
 
@@ -37,43 +37,36 @@ pub fn table(rungs: &[Rung], chosen: &[usize], whole_ms: f64) -> String {
     text
 }
 
-/// NDCG@10 in percent of the parent's by megabytes, one line per number of layers.
+/// NDCG@10 in percent of the parent's by milliseconds: those that pass the gate, and those that it refuses.
 #[must_use]
 pub fn chart(rungs: &[Rung]) -> String {
-    const NAMES: [&str; 7] = [
-        "all layers",
-        "1 layer",
-        "2 layers",
-        "3 layers",
-        "4 layers",
-        "5 layers",
-        "more layers",
-    ];
-    let line_of = |rung: &Rung| {
-        rung.recipe
-            .num_layers
-            .map_or(0, |num| num.min(NAMES.len() - 1))
-    };
-    let lines = NAMES.iter().enumerate().filter_map(|(place, name)| {
-        let of_line = rungs.iter().filter(|rung| line_of(rung) == place);
-        let mut points: Vec<Point> = of_line
+    let curve = |place: usize, name: &'static str, passes: bool| {
+        let of_curve = rungs
+            .iter()
+            .filter(|rung| rung.robustness.passes() == passes);
+        let mut points: Vec<Point> = of_curve
             .map(|rung| Point {
-                x: rung.bytes as f64 / 1e6, // far below 2^52
+                x: rung.native_ms,
                 y: 100.0 * (rung.relative_ndcg - 1.0),
                 interval: Some(rung.relative_ndcg_interval.map(|end| 100.0 * (end - 1.0))),
                 label: rung.name.clone(),
             })
             .collect();
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        (!points.is_empty()).then_some(Curve {
+        Curve {
             name,
             place,
             points,
-        })
-    });
+        }
+    };
+    let both = [
+        curve(0, "passes the gate", true),
+        curve(3, "refused", false),
+    ];
+    let drawn = both.into_iter().filter(|curve| !curve.points.is_empty());
     curves(
-        &lines.collect::<Vec<_>>(),
-        "megabytes as downloaded",
+        &drawn.collect::<Vec<_>>(),
+        "milliseconds for a text of 32 tokens",
         "NDCG@10 against the encoder in f32, %",
     )
 }
