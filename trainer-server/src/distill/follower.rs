@@ -13,9 +13,8 @@ use super::distiller::{StepReport, warmed_share};
 use super::lessons::{Lesson, Lessons};
 use super::losses::of_embeddings;
 use super::{DistillError, DistillOptions};
-use crate::train::init::standard_normal;
 use crate::train::module_gradients::read_values;
-use crate::train::optimizer::{AdamW, clip_global_norm};
+use crate::train::text_step::TextTuner;
 
 /// Texts of a step: their similarities among each other are what is learned, too.
 const NUM_TEXTS: usize = 48;
@@ -43,12 +42,10 @@ pub fn follow(
         return Err(DistillError::NoTexts);
     }
     let mut rng = StdRng::seed_from_u64(options.seed);
-    let config = student.encoder().config();
-    let mut change = match earlier {
-        Some(earlier) => earlier,
-        None => LowRankChange::new(config, rank, || standard_normal(&mut rng))?,
+    let mut tuner = match earlier {
+        Some(earlier) => TextTuner::from_change(earlier),
+        None => TextTuner::new(student, rank, &mut rng)?,
     };
-    let mut optimizer = AdamW::new(change.num_values());
     let mut order: Vec<usize> = Vec::new();
     for step in 0..options.num_steps {
         if order.is_empty() {
@@ -57,21 +54,19 @@ pub fn follow(
         }
         let chosen = order.split_off(order.len().saturating_sub(NUM_TEXTS));
         let batch: Vec<&Lesson> = chosen.iter().map(|idx| &lessons.lessons[*idx]).collect();
-        let (mut report, mut gradient) = differentiate(student, &change, &batch, step, options)?;
-        report.gradient_norm = clip_global_norm(&mut [&mut gradient], options.gradient_norm_max);
-        if !report.gradient_norm.is_finite() {
-            let norm = report.gradient_norm;
+        let change = tuner.change();
+        let (mut report, mut gradient) = differentiate(student, change, &batch, step, options)?;
+        let rate = options.learning_rate as f32 * warmed_share(step, options.num_steps); // at most 1
+        let norm = tuner.apply(&mut gradient, rate, options.gradient_norm_max);
+        if !norm.is_finite() {
             return Err(DistillError::GradientNotFinite { norm, step });
         }
-        let rate = options.learning_rate as f32 * warmed_share(step, options.num_steps); // at most 1
-        let mut values = change.to_flat();
-        optimizer.step(&mut values, &gradient, rate, 0.0);
-        change.set_flat(&values);
+        report.gradient_norm = norm;
         if !on_step(report) {
             break;
         }
     }
-    Ok(change)
+    Ok(tuner.change().clone())
 }
 
 /// Losses of a batch and the gradient of all factors.

@@ -4,7 +4,9 @@ use burn::tensor::Device;
 use shared_model::text::{LowRankChange, PackedEncoder};
 
 use super::{LadderError, Recipe};
-use crate::distill::{self, DistillOptions, Distiller, Lessons, Rounding};
+use crate::distill::{
+    self, DistillError, DistillOptions, Distiller, Lessons, Rounding, StepReport,
+};
 use crate::prune;
 use crate::text_pack::{PackSource, pack_with, step_share};
 
@@ -107,17 +109,9 @@ impl<'a> Workshop<'a> {
             learning_rate: FOLLOW_RATE,
             ..DistillOptions::default()
         };
-        let lessons = self.taken_lessons(&options, &mut go_on)?;
-        let mut ended = None;
-        let change = distill::follow(&student, earlier, rank, &lessons, &options, |step| {
-            ended = go_on(Stage::Learning(step.step + 1, step.num_steps)).err();
-            ended.is_none()
-        })?;
-        self.lessons = Some(lessons);
-        match ended {
-            Some(ended) => Err(ended),
-            None => Ok(change),
-        }
+        self.with_lessons(&options, &mut go_on, |lessons, on_step| {
+            distill::follow(&student, earlier, rank, lessons, &options, on_step)
+        })
     }
 
     fn from_parent(
@@ -178,29 +172,34 @@ impl<'a> Workshop<'a> {
             rounding,
             ..DistillOptions::default()
         };
-        let lessons = self.taken_lessons(&options, go_on)?;
-        let mut distiller = Distiller::new(parts, &options, &self.device)?;
-        let mut ended = None;
-        distiller.learn(&lessons, |step| {
-            ended = go_on(Stage::Learning(step.step + 1, step.num_steps)).err();
-            ended.is_none()
-        })?;
-        self.lessons = Some(lessons);
-        match ended {
-            Some(ended) => Err(ended),
-            None => Ok(distiller.parts()?),
-        }
+        let device = self.device.clone();
+        self.with_lessons(&options, go_on, |lessons, on_step| {
+            let mut distiller = Distiller::new(parts, &options, &device)?;
+            distiller.learn(lessons, on_step)?;
+            distiller.parts()
+        })
     }
 
-    /// The lessons of the parent, to be put back.
-    fn taken_lessons(
+    /// Lets someone learn from the lessons of the parent, which are there for the next one too, whatever comes of it.
+    fn with_lessons<T>(
         &mut self,
         options: &DistillOptions,
         go_on: &mut impl FnMut(Stage) -> Result<(), LadderError>,
-    ) -> Result<Lessons, LadderError> {
-        match self.lessons.take() {
-            Some(lessons) => Ok(lessons),
-            None => self.lessons(options, go_on),
+        learn: impl FnOnce(&Lessons, &mut dyn FnMut(StepReport) -> bool) -> Result<T, DistillError>,
+    ) -> Result<T, LadderError> {
+        let lessons = match self.lessons.take() {
+            Some(lessons) => lessons,
+            None => self.lessons(options, go_on)?,
+        };
+        let mut ended = None;
+        let learned = learn(&lessons, &mut |step| {
+            ended = go_on(Stage::Learning(step.step + 1, step.num_steps)).err();
+            ended.is_none()
+        });
+        self.lessons = Some(lessons);
+        match ended {
+            Some(ended) => Err(ended),
+            None => Ok(learned?),
         }
     }
 

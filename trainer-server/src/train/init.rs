@@ -58,7 +58,7 @@ pub fn init_parameters(spec: &ModelSpec, num_items: usize, seed: u64) -> Paramet
 }
 
 /// One draw by the Box–Muller transform.
-pub(crate) fn standard_normal(rng: &mut StdRng) -> f32 {
+pub(super) fn standard_normal(rng: &mut StdRng) -> f32 {
     let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
     radius * (std::f32::consts::TAU * rng.random::<f32>()).cos()
 }

@@ -147,6 +147,19 @@ impl TextTuner {
         }))
     }
 
+    /// Moves all factors by a gradient laid out as [`LowRankChange::to_flat`], the norm of which is bounded first; gives
+    /// the norm before that. Where it is not finite, nothing moves.
+    pub(crate) fn apply(&mut self, gradient: &mut [f32], learning_rate: f32, norm_max: f32) -> f32 {
+        let norm = clip_global_norm(&mut [gradient], norm_max);
+        if norm.is_finite() {
+            let mut values = self.change.to_flat();
+            self.optimizer
+                .step(&mut values, gradient, learning_rate, 0.0);
+            self.change.set_flat(&values);
+        }
+        norm
+    }
+
     /// One update on the targets of `windows`. Where they hold none, nothing happens.
     ///
     /// # Errors
@@ -166,15 +179,12 @@ impl TextTuner {
                 gradient_norm: 0.0,
             });
         };
-        let norm = clip_global_norm(&mut [&mut gradient.values], config.gradient_norm_max);
+        let step = u64::from(self.optimizer.num_steps());
+        let (rate, norm_max) = (config.learning_rate, config.gradient_norm_max);
+        let norm = self.apply(&mut gradient.values, rate, norm_max);
         if !norm.is_finite() {
-            let step = u64::from(self.optimizer.num_steps());
             return Err(TrainError::GradientNotFinite { norm, step }.into());
         }
-        let mut values = self.change.to_flat();
-        self.optimizer
-            .step(&mut values, &gradient.values, config.learning_rate, 0.0);
-        self.change.set_flat(&values);
         Ok(StepReport {
             loss: gradient.loss,
             num_targets: gradient.num_targets,
